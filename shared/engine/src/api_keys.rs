@@ -1,0 +1,205 @@
+//! API keys: `ovs_<id>_<secret>`. Only a hash of the secret is stored; the key itself is shown once.
+
+use std::collections::BTreeSet;
+
+use aws_lc_rs::{constant_time, digest};
+use jiff::{SignedDuration, Timestamp};
+use schemars::JsonSchema;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::ids::{KeyId, OrgId, UserId};
+use crate::keys;
+use crate::ports::ids::hex;
+use crate::ports::table::{Condition, Cursor, Item, NewItem, Page, Query, Read, TableError};
+use crate::principal::{Principal, Role};
+
+/// How long a process may go on without looking whether a key was revoked by another.
+pub const KEY_SEEN_FOR: SignedDuration = SignedDuration::from_secs(60);
+/// How long a revoked key is listed.
+const REVOKED_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// What to make.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewApiKey {
+    /// What the key is for, in a person's words.
+    #[schemars(length(min = 1, max = 255))]
+    pub name: String,
+    /// What its bearer may do; at least one role.
+    #[schemars(length(min = 1))]
+    pub roles: BTreeSet<Role>,
+    /// The user that it is bound to. Needed for the role `user` alone; otherwise the user meant when a request names none.
+    pub user_id: Option<UserId>,
+}
+
+/// A key as it is listed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ApiKey {
+    /// The public half.
+    pub id: KeyId,
+    /// What it is for.
+    pub name: String,
+    /// What its bearer may do.
+    pub roles: BTreeSet<Role>,
+    /// The user that it is bound to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<UserId>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it stopped being good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// The stored record.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Record {
+    org: OrgId,
+    #[serde(flatten)]
+    view: ApiKey,
+    /// SHA-256 of the secret, in hexadecimal digits: the secret has 256 random bits, so that it needs no slow hash.
+    hash: String,
+}
+
+fn hash(secret: &str) -> String {
+    hex(digest::digest(&digest::SHA256, secret.as_bytes()).as_ref())
+}
+
+impl Engine {
+    /// Makes a key for `org`. It is shown here and never again.
+    pub async fn create_api_key(&self, org: &OrgId, new: NewApiKey) -> Result<(SecretString, ApiKey), Error> {
+        if new.name.is_empty() || new.name.len() > 255 || new.name.chars().any(char::is_control) {
+            return Err(Error::field("/name", "must be 1 to 255 bytes of UTF-8 without control characters"));
+        }
+        if new.roles.is_empty() {
+            return Err(Error::field("/roles", "must hold at least one of administrator, service and user"));
+        }
+        if new.roles.iter().all(|role| *role == Role::User) && new.user_id.is_none() {
+            return Err(Error::field("/user_id", "is needed for a key that acts for one user"));
+        }
+        let id = KeyId::parse(self.ports.ids.hex(8)).map_err(|error| Error::field("", error.to_string()))?;
+        let secret = self.ports.ids.hex(32);
+        let view = ApiKey {
+            id: id.clone(),
+            name: new.name,
+            roles: new.roles,
+            user_id: new.user_id,
+            created_at: self.ports.clock.now(),
+            revoked_at: None,
+        };
+        let record = Record { org: org.clone(), view: view.clone(), hash: hash(&secret) };
+        let mut item = NewItem::new(keys::api_key(&id), &record)?;
+        item.list = Some(keys::api_key_in_list(org, view.created_at, &id));
+        self.ports.table.put(item, Condition::Absent).await?;
+        self.publish(org, "api_key.created", &view).await?;
+        Ok((format!("ovs_{id}_{secret}").into(), view))
+    }
+
+    /// The caller behind a key.
+    pub async fn authenticate(&self, key: &SecretString) -> Result<Principal, Error> {
+        let malformed = || Error::Unauthenticated("the API key is malformed; it has the form ovs_<id>_<secret>");
+        let mut parts = key.expose_secret().split('_');
+        let (Some("ovs"), Some(id), Some(secret), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(malformed());
+        };
+        let id = KeyId::parse(id).map_err(|_| malformed())?;
+        if secret.is_empty() {
+            return Err(malformed());
+        }
+        let record = self.api_key_record(&id).await?.filter(|record| {
+            constant_time::verify_slices_are_equal(hash(secret).as_bytes(), record.hash.as_bytes()).is_ok()
+        });
+        match record {
+            None => Err(Error::Unauthenticated("the API key is not known")),
+            Some(record) if record.view.revoked_at.is_some() => {
+                Err(Error::Unauthenticated("the API key was revoked; ask an administrator for another"))
+            }
+            Some(record) => {
+                Ok(Principal { org: record.org, user: record.view.user_id, roles: record.view.roles, key: id })
+            }
+        }
+    }
+
+    /// The stored key, as seen at most [`KEY_SEEN_FOR`] ago.
+    async fn api_key_record(&self, id: &KeyId) -> Result<Option<Record>, Error> {
+        let now = self.ports.clock.now();
+        if let Some((seen, record)) = self.seen_keys.get(id)
+            && now.duration_since(seen) < KEY_SEEN_FOR
+        {
+            return Ok(Some(record));
+        }
+        let item = self.ports.table.get(&keys::api_key(id), Read::Consistent).await?;
+        let record: Option<Record> = item.as_ref().map(Item::record).transpose()?;
+        if let Some(record) = &record {
+            self.seen_keys.insert(id.clone(), (now, record.clone()));
+        }
+        Ok(record)
+    }
+
+    /// The keys of the caller's organization, the oldest first.
+    pub async fn list_api_keys(
+        &self,
+        principal: &Principal,
+        limit: usize,
+        cursor: Option<Cursor>,
+    ) -> Result<Page<ApiKey>, Error> {
+        principal.must_administer()?;
+        let query = Query { cursor, ..Query::partition(keys::api_keys_of(&principal.org), limit) };
+        let page = self.ports.table.query_list(query).await.map_err(of_cursor)?;
+        let found = self.ports.table.batch_get(&page.entries, Read::Consistent).await?;
+        let entries =
+            found.iter().flatten().map(|item| Ok(item.record::<Record>()?.view)).collect::<Result<_, TableError>>()?;
+        Ok(Page { entries, next: page.next })
+    }
+
+    /// Revokes a key of the caller's organization: at once in this process, within [`KEY_SEEN_FOR`] in others.
+    pub async fn revoke_api_key(&self, principal: &Principal, id: &KeyId) -> Result<ApiKey, Error> {
+        principal.must_administer()?;
+        if *id == principal.key {
+            // So an organization always keeps one administrator's key.
+            return Err(Error::field("", "a key cannot revoke itself; use another administrator's key"));
+        }
+        loop {
+            let item = self.ports.table.get(&keys::api_key(id), Read::Consistent).await?;
+            let Some(item) = item else { return Err(Error::NotFound("API key")) };
+            let mut record: Record = item.record()?;
+            if record.org != principal.org {
+                return Err(Error::NotFound("API key"));
+            }
+            if record.view.revoked_at.is_some() {
+                return Ok(record.view);
+            }
+            let now = self.ports.clock.now();
+            record.view.revoked_at = Some(now);
+            let changed = NewItem {
+                list: item.stored.list.clone(),
+                expires_at: now.checked_add(REVOKED_KEPT).ok(),
+                ..NewItem::new(item.stored.key.clone(), &record)?
+            };
+            match self.ports.table.put(changed, Condition::Version(item.version)).await {
+                Err(TableError::Condition { .. }) => {}
+                Err(error) => return Err(error.into()),
+                Ok(_) => {
+                    self.seen_keys.insert(id.clone(), (now, record.clone()));
+                    self.publish(&principal.org, "api_key.revoked", &record.view).await?;
+                    return Ok(record.view);
+                }
+            }
+        }
+    }
+}
+
+/// A cursor that the store does not know came from the caller.
+fn of_cursor(error: TableError) -> Error {
+    match error {
+        TableError::Request(_) => Error::field("/cursor", "is not a cursor of this list; leave it out to begin anew"),
+        error @ (TableError::Condition { .. }
+        | TableError::TooLarge { .. }
+        | TableError::Record(_)
+        | TableError::Store(_)) => error.into(),
+    }
+}

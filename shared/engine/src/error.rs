@@ -1,0 +1,142 @@
+//! What can be wrong with a request. What comes of a well-formed intent is not an error but an
+//! [`Outcome`](crate::outcome::Outcome).
+//!
+//! A message here is for the caller and never holds a credential or a cause from inside; causes are `#[source]`s, for
+//! the log.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::ports::events::EventBusError;
+use crate::ports::table::TableError;
+use crate::ports::vault::VaultError;
+
+/// The machine code of a refused request: a closed set, part of the public surface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProblemCode {
+    /// Fields are missing or wrong; `errors` names each.
+    InvalidParameters,
+    /// No credential, or not a good one.
+    Unauthenticated,
+    /// A good credential that does not allow this.
+    Forbidden,
+    /// No plugin of that name.
+    UnknownPlugin,
+    /// The plugin has no action of that name.
+    UnknownAction,
+    /// Nothing there, or nothing that this caller may see.
+    NotFound,
+    /// The route does not know the method.
+    MethodNotAllowed,
+    /// The first request with this idempotency key is still running.
+    InProgress,
+    /// Larger than allowed.
+    TooLarge,
+    /// Not a media type that the route reads.
+    UnsupportedMediaType,
+    /// The idempotency key was used with another request.
+    KeyReused,
+    /// More requests than allowed.
+    TooManyRequests,
+    /// A fault of Overseer.
+    Internal,
+}
+
+/// One thing that is wrong, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct FieldProblem {
+    /// Where in the body, as a JSON pointer (RFC 6901); `""` is the whole.
+    pub pointer: String,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+impl FieldProblem {
+    /// A problem at `pointer`.
+    pub fn new(pointer: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { pointer: pointer.into(), message: message.into() }
+    }
+}
+
+/// A refused or failed request.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Fields are missing or wrong.
+    #[error("{}", summary(.0))]
+    Invalid(Vec<FieldProblem>),
+    /// No credential, or not a good one; says what is wrong with it.
+    #[error("{0}")]
+    Unauthenticated(&'static str),
+    /// The caller may not do this; says what would be needed.
+    #[error("{0}")]
+    Forbidden(String),
+    /// No plugin of that name.
+    #[error("there is no plugin {name:?}{}", suggestion(.nearest))]
+    UnknownPlugin {
+        /// What was asked for.
+        name: String,
+        /// What may have been meant, the likeliest first.
+        nearest: Vec<String>,
+    },
+    /// The plugin has no action of that name.
+    #[error("the plugin {plugin:?} has no action {name:?}{}", suggestion(.nearest))]
+    UnknownAction {
+        /// The plugin.
+        plugin: String,
+        /// What was asked for.
+        name: String,
+        /// What may have been meant, the likeliest first.
+        nearest: Vec<String>,
+    },
+    /// Nothing there, or nothing that this caller may see.
+    #[error("there is no such {0}")]
+    NotFound(&'static str),
+    /// The store failed.
+    #[error("something failed on Overseer's side; the log has the request id")]
+    Table(#[from] TableError),
+    /// The vault failed.
+    #[error("something failed on Overseer's side; the log has the request id")]
+    Vault(#[from] VaultError),
+    /// The event bus failed.
+    #[error("something failed on Overseer's side; the log has the request id")]
+    Events(#[from] EventBusError),
+    /// A part of the engine panicked.
+    #[error("something failed on Overseer's side; the log has the request id")]
+    Panicked(#[source] tokio::task::JoinError),
+}
+
+impl Error {
+    /// One wrong field.
+    pub fn field(pointer: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Invalid(vec![FieldProblem::new(pointer, message)])
+    }
+
+    /// The machine code.
+    pub fn code(&self) -> ProblemCode {
+        match self {
+            Self::Invalid(_) => ProblemCode::InvalidParameters,
+            Self::Unauthenticated(_) => ProblemCode::Unauthenticated,
+            Self::Forbidden(_) => ProblemCode::Forbidden,
+            Self::UnknownPlugin { .. } => ProblemCode::UnknownPlugin,
+            Self::UnknownAction { .. } => ProblemCode::UnknownAction,
+            Self::NotFound(_) => ProblemCode::NotFound,
+            Self::Table(_) | Self::Vault(_) | Self::Events(_) | Self::Panicked(_) => ProblemCode::Internal,
+        }
+    }
+}
+
+fn summary(problems: &[FieldProblem]) -> String {
+    match problems {
+        [only] if only.pointer.is_empty() => only.message.clone(),
+        [only] => format!("{}: {}", only.pointer, only.message),
+        several => format!("{} things are wrong with the request; errors lists them", several.len()),
+    }
+}
+
+fn suggestion(nearest: &[String]) -> String {
+    match nearest {
+        [] => String::new(),
+        names => format!("; did you mean {}?", names.join(" or ")),
+    }
+}

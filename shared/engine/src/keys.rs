@@ -1,0 +1,88 @@
+//! Every key of every record, in one place.
+//!
+//! A partition begins with the organization, except where a record must be found before the organization is known (an
+//! API key). Parts are joined by `#`; within a part every byte but letters, digits, `-`, `_`, `.` and `@` is
+//! percent-encoded, so that no name can reach into another's partition. A part that would be longer than 200 bytes is
+//! replaced by its hash behind a `~`, which no encoded part contains.
+
+use aws_lc_rs::digest;
+use jiff::Timestamp;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::ids::{Alias, KeyId, OrgId, PluginName, UserId};
+use crate::ports::ids::hex;
+use crate::ports::table::Key;
+
+const PART: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'@');
+const PART_MAX_BYTES: usize = 200;
+
+fn part(text: &str) -> String {
+    let encoded = utf8_percent_encode(text, PART).to_string();
+    if encoded.len() <= PART_MAX_BYTES {
+        return encoded;
+    }
+    format!("~{}", hex(digest::digest(&digest::SHA256, text.as_bytes()).as_ref()))
+}
+
+fn of_org(org: &OrgId, rest: &str) -> String {
+    format!("org#{}{rest}", part(org.as_str()))
+}
+
+/// The organization itself.
+pub(crate) fn organization(org: &OrgId) -> Key {
+    Key { partition: of_org(org, ""), sort: "organization".to_owned() }
+}
+
+/// An API key, found by its public half.
+pub(crate) fn api_key(id: &KeyId) -> Key {
+    Key { partition: format!("key#{id}"), sort: "key".to_owned() }
+}
+
+/// An API key's place in the list of its organization, by age.
+pub(crate) fn api_key_in_list(org: &OrgId, created_at: Timestamp, id: &KeyId) -> Key {
+    Key { partition: api_keys_of(org), sort: format!("{:015}#{id}", created_at.as_millisecond().max(0)) }
+}
+
+/// The list of an organization's API keys.
+pub(crate) fn api_keys_of(org: &OrgId) -> String {
+    of_org(org, "#keys")
+}
+
+/// One user's account at a plugin's service.
+pub(crate) fn integration(org: &OrgId, user: &UserId, plugin: &PluginName, alias: &Alias) -> Key {
+    Key {
+        partition: of_org(org, &format!("#user#{}", part(user.as_str()))),
+        sort: format!("integration#{plugin}#{alias}"),
+    }
+}
+
+/// A version of a secret.
+pub(crate) fn secret(org: &OrgId, id: &str, version: &str) -> Key {
+    Key { partition: secret_versions(org, id), sort: part(version) }
+}
+
+/// All versions of a secret.
+pub(crate) fn secret_versions(org: &OrgId, id: &str) -> String {
+    of_org(org, &format!("#secret#{}", part(id)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_reaches_into_another_partition() {
+        let names =
+            ["a", "a#user#b", "a%23user%23b", "~", "a/b", "A", "é", &"x".repeat(255), &"é".repeat(127), "a#", "#a"];
+        let mut seen = std::collections::HashSet::new();
+        for org in names {
+            for user in names {
+                let (org, user) = (OrgId::parse(org).unwrap(), UserId::parse(user).unwrap());
+                let key = integration(&org, &user, &PluginName::parse("p").unwrap(), &Alias::default());
+                assert!(key.partition.starts_with(&of_org(&org, "#")));
+                assert!(key.partition.len() < 2048 && key.sort.len() < 1024);
+                assert!(seen.insert(key));
+            }
+        }
+    }
+}

@@ -1,0 +1,512 @@
+//! The manifest: what a plugin is, written by its author as YAML or JSON.
+//!
+//! The types here are the format; the JSON Schema at `/schemas/plugin-manifest.json` is generated from them. An unknown
+//! key is an error. What types alone cannot say is checked in [`Manifest::parse`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+use url::{Host, Url};
+
+use crate::ids::{ActionName, PluginName};
+use crate::outcome::OutcomeCode;
+use crate::schema;
+use crate::template::{Expression, Template, Text};
+
+/// The largest manifest, in bytes.
+pub const MANIFEST_MAX_BYTES: usize = 256 * 1024;
+
+/// A plugin's manifest.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "Overseer plugin manifest")]
+pub struct Manifest {
+    /// What intents call the plugin.
+    pub name: PluginName,
+    /// The version of the plugin (semver 2.0).
+    #[schemars(with = "String")]
+    pub version: semver::Version,
+    /// What people call it.
+    pub display_name: String,
+    /// What it is for, for people and models.
+    pub description: String,
+    /// Who wrote it.
+    pub author: Option<String>,
+    /// Under which licence (an SPDX expression).
+    pub license: Option<String>,
+    /// Where to read about it.
+    pub website: Option<String>,
+    /// What it belongs to, such as `mail`.
+    #[serde(default)]
+    pub categories: Vec<String>,
+    /// How its actions run.
+    pub runtime: Runtime,
+    /// How the service knows whose call it is.
+    #[serde(default)]
+    pub auth: Auth,
+    /// All that a call may reach; everything else is refused.
+    #[serde(default)]
+    pub permissions: Vec<Permission>,
+    /// What the service says about trying again.
+    #[serde(default)]
+    pub retry: Retry,
+    /// What it can do.
+    pub actions: Vec<Action>,
+}
+
+/// How a plugin's actions run.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Runtime {
+    /// As HTTP requests that the manifest declares.
+    Http {
+        /// What every request's path is put behind. `https`, unless it is this machine.
+        base_url: Url,
+    },
+}
+
+/// How the service knows whose call it is. The host adds the credential; no template ever sees it.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Auth {
+    /// It does not ask.
+    #[default]
+    None,
+    /// An OAuth 2 access token, sent as `Authorization: Bearer` (RFC 6750).
+    Oauth2 {
+        /// The scopes that the actions need.
+        #[serde(default)]
+        scopes: Vec<String>,
+    },
+    /// A fixed key.
+    ApiKey {
+        /// The header that carries it.
+        #[serde(default = "authorization")]
+        header: String,
+        /// What stands before it in the header, with its space.
+        #[serde(default)]
+        prefix: String,
+    },
+}
+
+fn authorization() -> String {
+    "authorization".to_owned()
+}
+
+/// Something a call may reach: `network:<host>`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+#[schemars(with = "String")]
+pub enum Permission {
+    /// A host, by its exact name.
+    Network(String),
+}
+
+impl TryFrom<String> for Permission {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        let host = text.strip_prefix("network:").and_then(|host| Host::parse(host).ok());
+        host.map(|host| Self::Network(host.to_string())).ok_or_else(|| {
+            format!("the permission {text:?} is not known; write network:<host>, such as network:api.example.com")
+        })
+    }
+}
+
+/// What the service says about trying again.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Retry {
+    /// The header with the time to wait, in seconds or as a date (RFC 9110, 10.2.3).
+    #[serde(default = "retry_after")]
+    pub after_header: String,
+}
+
+fn retry_after() -> String {
+    "retry-after".to_owned()
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { after_header: retry_after() }
+    }
+}
+
+/// What doing an action twice would mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// It changes nothing.
+    Read,
+    /// Twice is the same as once.
+    Idempotent,
+    /// The service knows a repetition by its key.
+    Keyed,
+    /// Twice is twice.
+    Unsafe,
+}
+
+/// One thing that a plugin can do.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Action {
+    /// What intents call it.
+    pub name: ActionName,
+    /// What intents may call it, too.
+    #[serde(default)]
+    pub aliases: Vec<ActionName>,
+    /// What it does, for people and models.
+    pub description: String,
+    /// What doing it twice would mean.
+    pub effect: Effect,
+    /// JSON Schema (2020-12) of its parameters, an object. A `default` of a property at the top stands in for it when
+    /// it is left out.
+    #[serde(default = "no_parameters")]
+    pub parameters: Value,
+    /// JSON Schema of what it returns, for people and models.
+    pub returns: Option<Value>,
+    /// The request to the service.
+    pub request: Request,
+    /// How to read the answer.
+    #[serde(default)]
+    pub response: Response,
+    /// How to get the next page, where there are pages.
+    pub paginate: Option<Paginate>,
+    /// Asks for more about each item that was found.
+    pub each: Option<Each>,
+}
+
+fn no_parameters() -> Value {
+    serde_json::json!({ "type": "object", "additionalProperties": false })
+}
+
+/// An HTTP request. Templates see the parameters by their names and as `parameters`, and `user` and `now`; on a page
+/// also `remaining`, and in `each` also `item`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// The method.
+    #[serde(default)]
+    pub method: Method,
+    /// What to put behind the base URL. Values in it are percent-encoded and cannot leave their segment.
+    pub path: Text,
+    /// The query. A list gives one pair for each element.
+    #[serde(default)]
+    pub query: BTreeMap<String, Template>,
+    /// Headers.
+    #[serde(default)]
+    pub headers: BTreeMap<String, Template>,
+    /// A JSON body. At most one of `json`, `form` and `raw` may be there.
+    pub json: Option<Template>,
+    /// A form body.
+    pub form: Option<BTreeMap<String, Template>>,
+    /// Any other body.
+    pub raw: Option<RawBody>,
+}
+
+/// An HTTP method.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Method {
+    /// Reads.
+    #[default]
+    Get,
+    /// Makes or does.
+    Post,
+    /// Replaces.
+    Put,
+    /// Changes.
+    Patch,
+    /// Removes.
+    Delete,
+}
+
+impl From<Method> for http::Method {
+    fn from(method: Method) -> Self {
+        match method {
+            Method::Get => Self::GET,
+            Method::Post => Self::POST,
+            Method::Put => Self::PUT,
+            Method::Patch => Self::PATCH,
+            Method::Delete => Self::DELETE,
+        }
+    }
+}
+
+/// A body that is neither JSON nor a form.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawBody {
+    /// Its media type.
+    pub content_type: String,
+    /// Its text.
+    pub text: Text,
+}
+
+/// How to read an answer. Expressions see `status`, `headers` (names in small letters), `body`, `parameters`, `user`,
+/// `now`, and `item` in `each`.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Response {
+    /// How to read the body.
+    #[serde(default)]
+    pub body: BodyFormat,
+    /// When an answer below status 400 is a failure all the same.
+    pub failed_when: Option<Expression>,
+    /// How to read a failure.
+    #[serde(default)]
+    pub error: ErrorReading,
+    /// What to tell the agent after a success.
+    pub message: Option<Text>,
+    /// The service's id of what was made or changed.
+    pub external_id: Option<Expression>,
+    /// What the action returns; the whole body if left out. With pages it also sees `items`, `more` and `next_cursor`.
+    pub data: Option<Data>,
+}
+
+/// How to read a body.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BodyFormat {
+    /// JSON; an empty body is `null`, and a success that is anything else is a failure.
+    #[default]
+    Json,
+    /// Text.
+    Text,
+}
+
+/// How to read a failure.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ErrorReading {
+    /// The service's code for it.
+    pub code: Option<Expression>,
+    /// The service's words for it.
+    pub message: Option<Expression>,
+    /// What the service's codes mean. What is not here goes by the HTTP status.
+    #[serde(default)]
+    pub map: BTreeMap<String, OutcomeCode>,
+}
+
+/// A bare expression, or JSON with templates for strings.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(try_from = "Value")]
+#[schemars(with = "Value")]
+pub enum Data {
+    /// A bare expression, such as `body.message`.
+    Expression(Expression),
+    /// An object or array of templates.
+    Template(Template),
+}
+
+impl TryFrom<Value> for Data {
+    type Error = crate::template::TemplateError;
+    fn try_from(value: Value) -> Result<Self, Self::Error> {
+        if let Value::String(source) = value {
+            return source.try_into().map(Self::Expression);
+        }
+        value.try_into().map(Self::Template)
+    }
+}
+
+/// How to get the next page. Pages are asked for until the parameter `limit` is reached or there are no more.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Paginate {
+    /// Where the answer says how to go on; absent, null or empty at the end.
+    pub cursor: Expression,
+    /// The field of the query, or of the JSON or form body if there is one, that takes the cursor.
+    pub parameter: String,
+    /// The items of a page.
+    pub items: Expression,
+}
+
+/// Asks for more about each item that was found; what comes back takes the item's place. At most
+/// [`EACH_MAX`] items.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Each {
+    /// The request for one `item`.
+    pub request: Request,
+    /// How to read its answer.
+    #[serde(default)]
+    pub response: Response,
+}
+
+/// Headers that a request's templates may not set.
+const OWN_HEADERS: [&str; 5] = ["authorization", "connection", "content-length", "host", "transfer-encoding"];
+
+/// The most items that `each` may ask about in one intent.
+pub const EACH_MAX: usize = 50;
+
+/// What is wrong with a manifest: each problem with its place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("; "))]
+pub struct ManifestError(pub Vec<String>);
+
+impl Manifest {
+    /// Reads a manifest, as YAML or as JSON, and checks what its types cannot say.
+    pub fn parse(text: &str) -> Result<Self, ManifestError> {
+        if text.len() > MANIFEST_MAX_BYTES {
+            return Err(ManifestError(vec![format!(
+                "the manifest has {} bytes, more than the {MANIFEST_MAX_BYTES} allowed",
+                text.len()
+            )]));
+        }
+        let manifest: Self = serde_saphyr::from_str(text).map_err(|error| ManifestError(vec![error.to_string()]))?;
+        let problems = manifest.problems();
+        if problems.is_empty() { Ok(manifest) } else { Err(ManifestError(problems)) }
+    }
+
+    /// The hosts that calls may reach.
+    pub fn hosts(&self) -> impl Iterator<Item = &str> {
+        self.permissions.iter().map(|Permission::Network(host)| host.as_str())
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let Runtime::Http { base_url } = &self.runtime;
+        let host = base_url.host_str().unwrap_or_default();
+        if !self.hosts().any(|permitted| permitted == host) {
+            problems.push(format!("permissions: add network:{host}, where runtime.base_url points"));
+        }
+        let here = matches!(base_url.host(), Some(Host::Ipv4(ip)) if ip.is_loopback());
+        if base_url.scheme() != "https" && !(base_url.scheme() == "http" && here) {
+            problems.push("runtime.base_url: must be https".to_owned());
+        }
+        if base_url.query().is_some() || base_url.fragment().is_some() || !base_url.username().is_empty() {
+            problems.push("runtime.base_url: must have no user, query or fragment".to_owned());
+        }
+        if let Auth::ApiKey { header, .. } = &self.auth
+            && header.parse::<http::HeaderName>().is_err()
+        {
+            problems.push(format!("auth.header: {header:?} is not a header name"));
+        }
+        if self.actions.is_empty() {
+            problems.push("actions: at least one is needed".to_owned());
+        }
+        let mut names = BTreeSet::new();
+        for action in &self.actions {
+            for name in std::iter::once(&action.name).chain(&action.aliases) {
+                if !names.insert(name) {
+                    problems.push(format!("actions: the name {name} is used twice"));
+                }
+            }
+            problems.extend(action.problems());
+        }
+        problems
+    }
+}
+
+impl Action {
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut problem = |text: String| problems.push(format!("actions.{}.{text}", self.name));
+        if self.parameters.get("type").and_then(Value::as_str) != Some("object") {
+            problem("parameters: must be a schema with type: object".to_owned());
+        }
+        for (name, schema) in [("parameters", Some(&self.parameters)), ("returns", self.returns.as_ref())] {
+            if let Some(Err(error)) = schema.map(schema::compile) {
+                problem(format!("{name}: {error}"));
+            }
+        }
+        let each = self.each.as_ref().map(|each| ("each.request", &each.request));
+        for (name, request) in std::iter::once(("request", &self.request)).chain(each) {
+            let bodies = [request.json.is_some(), request.form.is_some(), request.raw.is_some()];
+            if bodies.into_iter().filter(|there| *there).count() > 1 {
+                problem(format!("{name}: at most one of json, form and raw"));
+            }
+            for header in request.headers.keys() {
+                match header.parse::<http::HeaderName>() {
+                    Err(_) => problem(format!("{name}.headers: {header:?} is not a header name")),
+                    Ok(parsed) if OWN_HEADERS.contains(&parsed.as_str()) => {
+                        problem(format!("{name}.headers: {header} is set by Overseer"));
+                    }
+                    Ok(_) => {}
+                }
+            }
+        }
+        if self.each.is_some() && self.paginate.is_none() {
+            problem("each: needs paginate, which says where the items are".to_owned());
+        }
+        problems
+    }
+
+    /// Fills in the defaults of properties that were left out.
+    pub fn with_defaults(&self, mut parameters: serde_json::Map<String, Value>) -> serde_json::Map<String, Value> {
+        if let Some(properties) = self.parameters.get("properties").and_then(Value::as_object) {
+            for (name, schema) in properties {
+                if let Some(default) = schema.get("default").filter(|_| !parameters.contains_key(name)) {
+                    parameters.insert(name.clone(), default.clone());
+                }
+            }
+        }
+        parameters
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+name: echo
+version: 1.0.0
+display_name: Echo
+description: Says it again.
+runtime: { type: http, base_url: "https://echo.example" }
+permissions: ["network:echo.example"]
+actions:
+  - name: say
+    description: Says it.
+    effect: read
+    request: { path: /say }
+"#;
+
+    fn problem(from: &str, to: &str) -> String {
+        assert!(GOOD.contains(from), "{from}");
+        Manifest::parse(&GOOD.replacen(from, to, 1)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_small_manifest_is_enough_and_json_is_yaml() {
+        let manifest = Manifest::parse(GOOD).unwrap();
+        assert_eq!(manifest.name.as_str(), "echo");
+        let json = r#"{"name": "j", "version": "0.1.0", "display_name": "J", "description": "d",
+            "runtime": {"type": "http", "base_url": "https://j.example"}, "permissions": ["network:j.example"],
+            "actions": [{"name": "a", "description": "d", "effect": "unsafe", "request": {"method": "POST", "path": "/"}}]}"#;
+        assert_eq!(Manifest::parse(json).unwrap().actions[0].effect, Effect::Unsafe);
+    }
+
+    #[test]
+    fn a_wrong_manifest_says_what_and_where() {
+        for (from, to, said) in [
+            ("version: 1.0.0", "version: one", "version"),
+            ("name: echo", "name: Echo", "small letter"),
+            ("display_name: Echo", "displayname: Echo", "displayname"),
+            ("type: http", "type: magic", "magic"),
+            ("https://echo.example", "http://echo.example", "must be https"),
+            ("network:echo.example", "network:other.example", "add network:echo.example"),
+            ("network:echo.example", "disk:all", "disk:all"),
+            ("effect: read", "effect: maybe", "maybe"),
+            ("{ path: /say }", "{ path: \"/{{ a \" }", "template"),
+            ("{ path: /say }", "{ path: /say, json: {}, form: {} }", "at most one"),
+            ("{ path: /say }", "{ path: /say }\n    aliases: [say]", "used twice"),
+            ("{ path: /say }", "{ path: /say }\n    parameters: { type: object, properties: 5 }", "parameters"),
+            ("effect: read", "effect: read\n    effect: read", "effect"),
+        ] {
+            let problem = problem(from, to);
+            assert!(problem.contains(said), "{to}: {problem}");
+        }
+        assert!(Manifest::parse(&" ".repeat(MANIFEST_MAX_BYTES + 1)).is_err());
+        assert!(Manifest::parse("").is_err());
+    }
+
+    #[test]
+    fn an_alias_bomb_is_refused() {
+        let line = |level: u32| format!("a{level}: &a{level} [{}]\n", vec![format!("*a{}", level - 1); 9].join(", "));
+        let bomb = format!("a0: &a0 [x]\n{}", (1..30).map(line).collect::<String>());
+        assert!(Manifest::parse(&bomb).is_err());
+    }
+}

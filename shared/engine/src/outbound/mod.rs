@@ -1,0 +1,271 @@
+//! The one client through which every call leaves. It connects only to addresses that it has checked itself, after
+//! resolution as well as in literals, uses no proxy of the system, and follows no redirect to another origin.
+
+pub mod address;
+
+use std::error::Error as StdError;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::redirect;
+use tokio::time::{Instant, timeout_at};
+use url::{Host, Url};
+
+use address::{AllowedAddress, permitted};
+
+/// Redirects within one origin that are followed before giving up.
+const REDIRECTS_MAX: usize = 5;
+
+/// A request that is ready to leave.
+#[derive(Debug)]
+pub struct OutboundRequest {
+    /// The method.
+    pub method: http::Method,
+    /// Where to.
+    pub url: Url,
+    /// The headers; a credential among them is marked sensitive.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// An answer, whole.
+#[derive(Debug)]
+pub struct OutboundAnswer {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum OutboundError {
+    /// The address is not public, and the operator does not allow it.
+    #[error("{host} is at an address that calls may not go to")]
+    Refused {
+        /// The host.
+        host: String,
+    },
+    /// The name did not resolve, or no connection came about.
+    #[error("no connection to {host}")]
+    Unreachable {
+        /// The host.
+        host: String,
+        /// What went wrong.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The deadline passed. The request may have arrived.
+    #[error("no answer from {host} in time")]
+    Timeout {
+        /// The host.
+        host: String,
+    },
+    /// The connection broke. The request may have arrived.
+    #[error("the connection to {host} broke")]
+    Broken {
+        /// The host.
+        host: String,
+        /// What went wrong.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The answer is larger than allowed.
+    #[error("{host} answered with more than {limit} bytes")]
+    TooLarge {
+        /// The host.
+        host: String,
+        /// The limit.
+        limit: usize,
+    },
+}
+
+impl OutboundError {
+    /// Whether the request surely never reached the service.
+    pub fn never_left(&self) -> bool {
+        match self {
+            Self::Refused { .. } | Self::Unreachable { .. } => true,
+            Self::Timeout { .. } | Self::Broken { .. } | Self::TooLarge { .. } => false,
+        }
+    }
+}
+
+/// The client could not be built.
+#[derive(Debug, thiserror::Error)]
+#[error("the client for outbound calls cannot be made")]
+pub struct ClientError(#[from] reqwest::Error);
+
+/// The one client.
+#[derive(Debug, Clone)]
+pub struct Outbound {
+    client: reqwest::Client,
+    allowed: Arc<[AllowedAddress]>,
+}
+
+impl Outbound {
+    /// A client that reaches public addresses and those of `allowed`.
+    pub fn new(allowed: &[AllowedAddress], connect_timeout: Duration) -> Result<Self, ClientError> {
+        let allowed: Arc<[AllowedAddress]> = allowed.into();
+        let client = reqwest::Client::builder()
+            .user_agent(concat!("overseer/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(connect_timeout)
+            .no_proxy()
+            .retry(reqwest::retry::never())
+            .dns_resolver(CheckedResolver { allowed: Arc::clone(&allowed) })
+            .redirect(redirect::Policy::custom(within_the_origin))
+            .build()?;
+        Ok(Self { client, allowed })
+    }
+
+    /// Sends `request` and reads its answer, of at most `limit` bytes, before `deadline`.
+    pub async fn send(
+        &self,
+        request: OutboundRequest,
+        limit: usize,
+        deadline: Instant,
+    ) -> Result<OutboundAnswer, OutboundError> {
+        let host = request.url.host_str().unwrap_or_default().to_owned();
+        // The resolver never sees an address that the URL has literally, in whatever spelling; the parser of URLs has
+        // brought it into its one form.
+        let literal = match request.url.host() {
+            Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
+            Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
+            Some(Host::Domain(_)) | None => None,
+        };
+        if literal.is_some_and(|address| !permitted(&self.allowed, address, request.url.port_or_known_default())) {
+            return Err(OutboundError::Refused { host });
+        }
+        let exchange = async {
+            let sent = self.client.request(request.method, request.url).headers(request.headers).body(request.body);
+            let mut answer = sent.send().await.map_err(|error| classify(error, &host))?;
+            let too_large = || OutboundError::TooLarge { host: host.clone(), limit };
+            if answer.content_length().is_some_and(|length| usize::try_from(length).map_or(true, |l| l > limit)) {
+                return Err(too_large());
+            }
+            let mut body = BytesMut::new();
+            while let Some(chunk) = answer.chunk().await.map_err(|error| classify(error, &host))? {
+                if body.len() + chunk.len() > limit {
+                    return Err(too_large());
+                }
+                body.extend_from_slice(&chunk);
+            }
+            let headers = std::mem::take(answer.headers_mut());
+            Ok(OutboundAnswer { status: answer.status(), headers, body: body.freeze() })
+        };
+        timeout_at(deadline, exchange).await.unwrap_or_else(|_| Err(OutboundError::Timeout { host: host.clone() }))
+    }
+}
+
+/// Follows a redirect only where scheme, host and port stay the same; otherwise the answer is the redirect itself.
+fn within_the_origin(attempt: redirect::Attempt<'_>) -> redirect::Action {
+    let same = attempt.previous().last().is_some_and(|before| before.origin() == attempt.url().origin());
+    if same && attempt.previous().len() <= REDIRECTS_MAX { attempt.follow() } else { attempt.stop() }
+}
+
+fn classify(error: reqwest::Error, host: &str) -> OutboundError {
+    let host = host.to_owned();
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(&error);
+    while let Some(inner) = cause {
+        if inner.is::<NothingPermitted>() {
+            return OutboundError::Refused { host };
+        }
+        cause = inner.source();
+    }
+    // The URL may hold parameters of the caller.
+    let source = error.without_url();
+    if source.is_connect() || source.is_builder() {
+        OutboundError::Unreachable { host, source }
+    } else if source.is_timeout() {
+        OutboundError::Timeout { host }
+    } else {
+        OutboundError::Broken { host, source }
+    }
+}
+
+/// Resolves names and gives only what may be called: what was checked is what is connected to.
+struct CheckedResolver {
+    allowed: Arc<[AllowedAddress]>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("every address of the name is one that calls may not go to")]
+struct NothingPermitted;
+
+impl Resolve for CheckedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let allowed = Arc::clone(&self.allowed);
+        Box::pin(async move {
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let any = !found.is_empty();
+            let checked: Vec<SocketAddr> =
+                found.into_iter().filter(|address| permitted(&allowed, address.ip(), None)).collect();
+            if any && checked.is_empty() {
+                return Err(NothingPermitted.into());
+            }
+            Ok::<Addrs, _>(Box::new(checked.into_iter()))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn fetch(outbound: &Outbound, url: &str) -> Result<OutboundAnswer, OutboundError> {
+        let request = OutboundRequest {
+            method: http::Method::GET,
+            url: url.parse().unwrap(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        };
+        outbound.send(request, 1024, Instant::now() + Duration::from_secs(5)).await
+    }
+
+    #[tokio::test]
+    async fn every_spelling_of_a_refused_address_is_refused() {
+        let outbound = Outbound::new(&[], Duration::from_secs(1)).unwrap();
+        for url in [
+            "http://127.0.0.1/",
+            "http://127.1/",
+            "http://2130706433/",
+            "http://0x7f000001/",
+            "http://0177.0.0.1/",
+            "http://0x7f.1/",
+            "http://127.0.0.1.:80/",
+            "http://%31%32%37.0.0.1/",
+            "http://１２７.０.０.１/",
+            "http://[::1]/",
+            "http://[::]/",
+            "http://[::ffff:127.0.0.1]/",
+            "http://[::ffff:7f00:1]/",
+            "http://[0:0:0:0:0:0:0:1]/",
+            "http://[64:ff9b::127.0.0.1]/",
+            "http://0/",
+            "http://169.254.169.254/latest",
+            "http://[fd00:ec2::254]/",
+            "http://100.64.1.1/",
+            "http://10.0.0.1:8080/",
+            "https://192.168.0.1/",
+            // By its name: resolved, then refused.
+            "http://localhost/",
+            "http://LOCALHOST:81/",
+        ] {
+            assert!(matches!(fetch(&outbound, url).await, Err(OutboundError::Refused { .. })), "{url}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_does_not_resolve_never_left() {
+        let outbound = Outbound::new(&[], Duration::from_secs(1)).unwrap();
+        let error = fetch(&outbound, "http://does-not-exist.invalid/").await.unwrap_err();
+        assert!(matches!(error, OutboundError::Unreachable { .. }), "{error:?}");
+        assert!(error.never_left());
+    }
+}

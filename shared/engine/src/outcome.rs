@@ -1,0 +1,109 @@
+//! What came of a well-formed intent, in the one shape that every caller gets.
+
+use schemars::JsonSchema;
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Value, json};
+
+use crate::ids::{ActionName, PluginName};
+
+/// Why an intent did not succeed: a closed set, part of the public surface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OutcomeCode {
+    /// The user has no account connected at the plugin's service.
+    NotConnected,
+    /// The service no longer takes the account's credential.
+    ReconnectRequired,
+    /// The service asks to come back later.
+    RateLimited,
+    /// The service did not answer within the budget.
+    Timeout,
+    /// The service could not be reached, failed, or answered what nobody can read.
+    Unavailable,
+    /// The service understood and refused.
+    Rejected,
+    /// The plugin is switched off, by an administrator or after failures.
+    Disabled,
+    /// A hook forbade the call.
+    Vetoed,
+    /// Whether the action happened is not known.
+    OutcomeUnknown,
+}
+
+/// The result of one intent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// What came of it.
+    pub result: Result<Success, Failure>,
+    /// What was run and how.
+    pub metadata: Metadata,
+}
+
+/// The action did what it is for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Success {
+    /// For a person or a model to read.
+    pub message: String,
+    /// What the action returns.
+    pub data: Value,
+    /// The service's id of what was made or changed.
+    pub external_id: Option<String>,
+}
+
+/// The action did not do what it is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Why.
+    pub code: OutcomeCode,
+    /// For a person or a model to read: what happened, and the remedy.
+    pub message: String,
+    /// Whether the same intent may be sent again without doing anything twice.
+    pub retryable: bool,
+    /// Seconds to wait before that, where the service says so.
+    pub retry_after_s: Option<u64>,
+}
+
+/// What was run and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Metadata {
+    /// The plugin.
+    pub plugin: PluginName,
+    /// Its version.
+    pub version: String,
+    /// The action, by its own name.
+    pub action: ActionName,
+    /// Milliseconds from the intent's arrival to its outcome.
+    #[serde(rename = "durationMs")]
+    pub duration_ms: u64,
+    /// How often the service was called for the action; 0 if it was not.
+    pub attempts: u32,
+}
+
+impl Serialize for Outcome {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("success", &self.result.is_ok())?;
+        match &self.result {
+            Ok(success) => {
+                map.serialize_entry("message", &success.message)?;
+                map.serialize_entry("data", &success.data)?;
+                if let Some(id) = &success.external_id {
+                    map.serialize_entry("externalId", id)?;
+                }
+            }
+            Err(failure) => {
+                map.serialize_entry("message", &failure.message)?;
+                let mut error = json!({
+                    "code": failure.code, "message": failure.message, "retryable": failure.retryable
+                });
+                if let (Some(seconds), Some(error)) = (failure.retry_after_s, error.as_object_mut()) {
+                    error.insert("retryAfter".to_owned(), seconds.into());
+                }
+                map.serialize_entry("error", &error)?;
+            }
+        }
+        map.serialize_entry("metadata", &self.metadata)?;
+        map.end()
+    }
+}

@@ -1,0 +1,16 @@
+//! What the engine needs from the world outside it. Each port is one small trait with an embedded implementation
+//! (`shared/local`) and, later, one on AWS.
+
+pub mod clock;
+pub mod events;
+pub mod ids;
+pub mod table;
+pub mod timer;
+pub mod vault;
+
+pub use clock::{Clock, SystemClock};
+pub use events::{Event, EventBus};
+pub use ids::{Ids, RandomIds};
+pub use table::Table;
+pub use timer::{Timer, Work};
+pub use vault::Vault;

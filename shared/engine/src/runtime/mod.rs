@@ -1,0 +1,54 @@
+//! How a plugin's actions run. A runtime is given a call and a [`Host`](crate::host::Host), and nothing else.
+
+pub(crate) mod http;
+mod reading;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use crate::error::FieldProblem;
+use crate::ids::UserId;
+use crate::manifest::{Action, Manifest};
+use crate::outcome::{Failure, OutcomeCode, Success};
+use crate::template::TemplateError;
+
+/// One call of one action, with its parameters checked.
+#[derive(Debug, Clone)]
+pub(crate) struct Call<'a> {
+    pub manifest: &'a Manifest,
+    pub action: &'a Action,
+    pub parameters: &'a Map<String, Value>,
+    pub user: &'a UserId,
+    pub now: Timestamp,
+}
+
+/// Why a call did not succeed.
+#[derive(Debug)]
+pub(crate) enum Stopped {
+    /// A parameter that its schema let through cannot be used. Nothing has happened yet.
+    Parameter(FieldProblem),
+    /// The call failed.
+    Failed(Failure),
+}
+
+/// What a call gave.
+pub(crate) type Returned = Result<Success, Stopped>;
+
+impl Stopped {
+    fn failed(code: OutcomeCode, message: String, retryable: bool) -> Self {
+        Self::Failed(Failure { code, message, retryable, retry_after_s: None })
+    }
+}
+
+impl From<TemplateError> for Stopped {
+    fn from(error: TemplateError) -> Self {
+        match error {
+            TemplateError::Parameter { parameter, problem } => {
+                Self::Parameter(FieldProblem::new(format!("/context{parameter}"), problem))
+            }
+            error @ TemplateError::Template { .. } => {
+                Self::failed(OutcomeCode::Unavailable, format!("the plugin is at fault: {error}"), false)
+            }
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Mail in templates: writes a MIME message (RFC 5322, 2045) from parameters, and reads the tree of parts that mail
+//! services answer with.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use mail_builder::MessageBuilder;
+use mail_builder::headers::address::Address;
+use minijinja::value::{Value, ValueKind};
+use minijinja::{Error, ErrorKind, State};
+
+use super::filters::{decode_base64url, parameter_error};
+
+/// Nesting of parts that [`text`] looks into.
+const PARTS_DEPTH: usize = 20;
+
+/// `{to, cc?, bcc?, reply_to?, subject, body?, html?, attachments?: [{filename, content_type?, content}]}` as a message
+/// with a Date from the call's clock. Addresses are one string (several are separated by commas) or a list of strings.
+/// The sender is left to the service, which knows whose account it is.
+pub(super) fn message(state: &State<'_, '_>, parameters: &Value) -> Result<Value, Error> {
+    let field = |name: &str| parameters.get_attr(name).ok().filter(|value| !value.is_undefined() && !value.is_none());
+    let mut message = MessageBuilder::new();
+    for (name, header) in [("to", "To"), ("cc", "Cc"), ("bcc", "Bcc"), ("reply_to", "Reply-To")] {
+        if let Some(value) = field(name) {
+            message = message.header(header, addresses(name, &value)?);
+        }
+    }
+    let subject = field("subject").map(|value| value.to_string()).unwrap_or_default();
+    if subject.chars().any(char::is_control) {
+        return Err(parameter_error("/subject", "must be one line without control characters"));
+    }
+    message = message.subject(subject);
+    if let Some(now) = state.lookup("now").and_then(|now| now.as_str()?.parse::<jiff::Timestamp>().ok()) {
+        message = message.date(now.as_second());
+    }
+    let (body, html) = (field("body"), field("html"));
+    if body.is_some() || html.is_none() {
+        message = message.text_body(body.map(|value| value.to_string()).unwrap_or_default());
+    }
+    if let Some(html) = html {
+        message = message.html_body(html.to_string());
+    }
+    if let Some(attachments) = field("attachments") {
+        for (index, attachment) in attachments.try_iter()?.enumerate() {
+            let part = |name: &str| {
+                let value = attachment.get_attr(name).ok().filter(|value| !value.is_undefined());
+                let text = value.map(|value| value.to_string());
+                match text {
+                    Some(text) if name != "content" && text.chars().any(char::is_control) => Err(parameter_error(
+                        format!("/attachments/{index}/{name}"),
+                        "must be one line without control characters",
+                    )),
+                    text => Ok(text),
+                }
+            };
+            let content_type = part("content_type")?.unwrap_or_else(|| "application/octet-stream".to_owned());
+            let content = STANDARD.decode(part("content")?.unwrap_or_default()).map_err(|_| {
+                parameter_error(format!("/attachments/{index}/content"), "must be the file in base64, padded")
+            })?;
+            message = message.attachment(content_type, part("filename")?.unwrap_or_default(), content);
+        }
+    }
+    let bytes = message
+        .write_to_vec()
+        .map_err(|error| Error::new(ErrorKind::InvalidOperation, "the message cannot be written").with_source(error))?;
+    Ok(Value::from_bytes(bytes))
+}
+
+fn addresses(parameter: &str, value: &Value) -> Result<Address<'static>, Error> {
+    let texts: Vec<(String, String)> = if value.kind() == ValueKind::Seq {
+        let numbered = value.try_iter()?.enumerate();
+        numbered.map(|(index, one)| (format!("/{parameter}/{index}"), one.to_string())).collect()
+    } else {
+        vec![(format!("/{parameter}"), value.to_string())]
+    };
+    let mut list = Vec::new();
+    for (pointer, text) in texts {
+        for one in separate(&text) {
+            let Some((name, address)) = mailbox(one) else {
+                return Err(parameter_error(
+                    pointer,
+                    "must hold addresses such as ann@example.com or Ann <ann@example.com>, separated by commas",
+                ));
+            };
+            list.push(Address::new_address(name, address));
+        }
+    }
+    Ok(Address::new_list(list))
+}
+
+/// Splits at commas that stand neither in quotes nor in angle brackets.
+fn separate(text: &str) -> Vec<&str> {
+    let (mut quoted, mut bracketed, mut escaped) = (false, false, false);
+    text.split(|character: char| {
+        let here = character == ',' && !quoted && !bracketed;
+        match character {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            '<' if !quoted => bracketed = true,
+            '>' if !quoted => bracketed = false,
+            _ => {}
+        }
+        here
+    })
+    .collect()
+}
+
+/// `address` or `name <address>` (RFC 5322, 3.4), as far as mail in use has it.
+fn mailbox(text: &str) -> Option<(Option<String>, String)> {
+    let text = text.trim();
+    let (name, address) = match text.strip_suffix('>').and_then(|rest| rest.rsplit_once('<')) {
+        Some((name, address)) => (name.trim(), address.trim()),
+        None => ("", text),
+    };
+    let (local, domain) = address.rsplit_once('@')?;
+    let plain = |part: &str| {
+        !part.is_empty()
+            && !part
+                .chars()
+                .any(|c| c.is_control() || c.is_whitespace() || matches!(c, '<' | '>' | ',' | ';' | '"' | '@'))
+    };
+    if !plain(local) || !plain(domain) || name.chars().any(char::is_control) {
+        return None;
+    }
+    let name = name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(name);
+    let name = name.replace("\\\"", "\"");
+    Some(((!name.is_empty()).then_some(name), address.to_owned()))
+}
+
+/// The value of a header in a list of `{name, value}`, whatever the case of its name; absent if there is none.
+pub(super) fn header(headers: &Value, name: &str) -> Value {
+    let found = headers.try_iter().ok().and_then(|mut headers| {
+        headers.find(|header| {
+            header.get_attr("name").is_ok_and(|found| found.as_str().is_some_and(|n| n.eq_ignore_ascii_case(name)))
+        })
+    });
+    found.and_then(|header| header.get_attr("value").ok()).unwrap_or(Value::UNDEFINED)
+}
+
+/// The decoded text of a tree of parts `{mimeType, body: {data}, parts: […]}`: the first part of the wanted type that is
+/// not a file, base64url decoded; absent if there is none.
+pub(super) fn text(payload: &Value, wanted: &str) -> Value {
+    find_text(payload, wanted, PARTS_DEPTH).map_or(Value::UNDEFINED, Value::from)
+}
+
+fn find_text(part: &Value, wanted: &str, depth: usize) -> Option<String> {
+    let depth = depth.checked_sub(1)?;
+    let field = |value: &Value, name: &str| value.get_attr(name).ok().filter(|found| !found.is_undefined());
+    let is_file = field(part, "filename").is_some_and(|name| name.as_str().is_some_and(|name| !name.is_empty()));
+    let media_type = field(part, "mimeType");
+    if !is_file && media_type.is_some_and(|found| found.as_str().is_some_and(|f| f.eq_ignore_ascii_case(wanted))) {
+        let data = field(part, "body").and_then(|body| field(&body, "data"));
+        if let Some(bytes) = data.and_then(|data| decode_base64url(data.as_str()?)) {
+            return Some(String::from_utf8_lossy(&bytes).into_owned());
+        }
+    }
+    field(part, "parts")?.try_iter().ok()?.find_map(|inner| find_text(&inner, wanted, depth))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_people_write_them() {
+        assert_eq!(mailbox("a@b.c"), Some((None, "a@b.c".into())));
+        assert_eq!(mailbox(" Ann Lee <a@b.c> "), Some((Some("Ann Lee".into()), "a@b.c".into())));
+        assert_eq!(mailbox("\"Lee, \\\"A\\\"\" <a@b.c>"), Some((Some("Lee, \"A\"".into()), "a@b.c".into())));
+        for bad in ["", "a", "@b", "a@", "a@b@c", "a b@c", "x <a@b", "a@b\r\nBcc: e@f", "a@b;c@d", "<>"] {
+            assert_eq!(mailbox(bad), None, "{bad}");
+        }
+        assert_eq!(separate("a@b, \"x, y\" <c@d>"), ["a@b", " \"x, y\" <c@d>"]);
+    }
+}

@@ -1,0 +1,115 @@
+//! The list of what a caller can do, in our own shape and in those that models' makers ask for.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::ids::UserId;
+use crate::manifest::{Action, Auth, Effect, Manifest};
+use crate::principal::Principal;
+
+/// The shape of the list.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ToolFormat {
+    /// Our own: plugins with their actions, in the words of an intent.
+    #[default]
+    Overseer,
+    /// As `tools` of the chat completions of OpenAI.
+    Openai,
+    /// As `tools` of the messages of Anthropic.
+    Anthropic,
+    /// As the answer to `tools/list` of the Model Context Protocol.
+    Mcp,
+}
+
+/// A plugin, in the words of an intent.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Tool<'a> {
+    #[serde(rename = "tool")]
+    name: &'a str,
+    display_name: &'a str,
+    description: &'a str,
+    version: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connected: Option<bool>,
+    actions: Vec<Value>,
+}
+
+impl Engine {
+    /// What `principal` can use. Whose accounts are looked at is `user`, or the user that the caller is bound to.
+    pub async fn tools(&self, principal: &Principal, user: Option<UserId>, format: ToolFormat) -> Result<Value, Error> {
+        let user = match (user, &principal.user) {
+            (None, None) => None,
+            (asked, _) => Some(principal.acting_for(asked)?),
+        };
+        let manifests: Vec<&Manifest> = self.catalog.plugins().map(|plugin| &plugin.manifest).collect();
+        let each = |one: fn(&Manifest, &Action) -> Value| -> Value {
+            manifests.iter().flat_map(|manifest| manifest.actions.iter().map(|action| one(manifest, action))).collect()
+        };
+        Ok(match format {
+            ToolFormat::Openai => json!({ "tools": each(openai) }),
+            ToolFormat::Anthropic => json!({ "tools": each(anthropic) }),
+            ToolFormat::Mcp => json!({ "tools": each(mcp) }),
+            ToolFormat::Overseer => {
+                let names: Vec<_> = manifests.iter().map(|manifest| manifest.name.clone()).collect();
+                let connected = match &user {
+                    Some(user) => self.connected(&principal.org, user, &names).await?.into_iter().map(Some).collect(),
+                    None => vec![None; names.len()],
+                };
+                json!({ "tools": manifests.iter().zip(connected).map(|(manifest, c)| own(manifest, c)).collect::<Vec<_>>() })
+            }
+        })
+    }
+}
+
+fn own(manifest: &Manifest, connected: Option<bool>) -> Tool<'_> {
+    Tool {
+        name: manifest.name.as_str(),
+        display_name: &manifest.display_name,
+        description: &manifest.description,
+        version: manifest.version.to_string(),
+        connected: connected.map(|connected| connected || matches!(manifest.auth, Auth::None)),
+        actions: manifest
+            .actions
+            .iter()
+            .map(|action| {
+                json!({
+                    "intent": action.name, "aliases": action.aliases, "description": action.description,
+                    "effect": action.effect, "parameters": action.parameters, "returns": action.returns,
+                })
+            })
+            .collect(),
+    }
+}
+
+/// One name for plugin and action, in the characters that every maker allows.
+fn full_name(manifest: &Manifest, action: &Action) -> String {
+    format!("{}__{}", manifest.name, action.name)
+}
+
+fn openai(manifest: &Manifest, action: &Action) -> Value {
+    json!({ "type": "function", "function": {
+        "name": full_name(manifest, action), "description": action.description, "parameters": action.parameters,
+    }})
+}
+
+fn anthropic(manifest: &Manifest, action: &Action) -> Value {
+    json!({
+        "name": full_name(manifest, action), "description": action.description, "input_schema": action.parameters,
+    })
+}
+
+fn mcp(manifest: &Manifest, action: &Action) -> Value {
+    let read_only = action.effect == Effect::Read;
+    json!({
+        "name": full_name(manifest, action), "description": action.description, "inputSchema": action.parameters,
+        "annotations": {
+            "title": format!("{}: {}", manifest.display_name, action.name), "readOnlyHint": read_only,
+            "idempotentHint": action.effect != Effect::Unsafe, "openWorldHint": true,
+        },
+    })
+}
