@@ -1,0 +1,11 @@
+//! The engine's ports embedded in one process: a table in one redb file, alarms in memory, events to whoever listens.
+
+pub mod embedded;
+pub mod events;
+pub mod folder;
+pub mod table;
+pub mod timer;
+
+pub use events::LocalEvents;
+pub use table::{OpenError, RedbTable};
+pub use timer::LocalTimer;

@@ -1,0 +1,169 @@
+//! The store of the local server: one redb file, in which every write is durable before it is acknowledged.
+//!
+//! Reads run on tokio's blocking threads, each from one snapshot. Writes go to one thread that commits all that wait
+//! at once, since a commit costs an fsync whatever it holds.
+
+mod cursor;
+mod open;
+mod query;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use overseer_engine::ports::table::{
+    Condition, Cursor, DueEntry, Item, Key, NewItem, Page, Query, Read, TableError, Version, Write, check_batch,
+    check_item, check_key, check_queue,
+};
+use overseer_engine::ports::{Clock, Ids, Table};
+use redb::{ReadTransaction, ReadableTableMetadata};
+
+pub use open::OpenError;
+use open::Store;
+use query::DueQuery;
+use schema::{ITEMS, find, store_error};
+use write::{Outcome, Writer};
+
+/// The table in a redb file, or in memory.
+///
+/// A write whose caller has gone happens all the same once it is queued. Dropping the table waits for what is queued.
+pub struct RedbTable {
+    // Before the store, so that the writer's thread has ended when the store is closed.
+    writer: Writer,
+    store: Arc<Store>,
+    clock: Arc<dyn Clock>,
+}
+
+impl fmt::Debug for RedbTable {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("RedbTable").finish_non_exhaustive()
+    }
+}
+
+impl RedbTable {
+    /// Opens the file, or makes it where there is none, readable by its owner only. One process at a time may have it
+    /// open.
+    pub fn open(path: &Path, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Result<Self, OpenError> {
+        Self::start(open::file(path)?, path, clock, ids)
+    }
+
+    /// A table that is gone when it is dropped.
+    pub fn in_memory(clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Result<Self, OpenError> {
+        Self::start(open::memory()?, Path::new(open::IN_MEMORY), clock, ids)
+    }
+
+    fn start(store: Store, path: &Path, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Result<Self, OpenError> {
+        let store = Arc::new(store);
+        let writer = Writer::start(Arc::clone(&store), Arc::clone(&clock), ids)
+            .map_err(|source| OpenError::Unusable { path: path.to_owned(), source })?;
+        Ok(Self { writer, store, clock })
+    }
+
+    /// How many commits there were since the table was opened. Writes that wait at the same time share one.
+    pub fn commits(&self) -> u64 {
+        self.writer.commits()
+    }
+
+    /// How many items the store holds, those included that have expired and await their removal.
+    pub async fn stored_items(&self) -> Result<u64, TableError> {
+        self.read(|transaction, _| transaction.open_table(ITEMS).map_err(store_error)?.len().map_err(store_error)).await
+    }
+
+    /// Runs `work` on one snapshot of the store, with the second that it is.
+    async fn read<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&ReadTransaction, i64) -> Result<R, TableError> + Send + 'static,
+    ) -> Result<R, TableError> {
+        let (store, now) = (Arc::clone(&self.store), self.clock.now().as_second());
+        tokio::task::spawn_blocking(move || work(&store.begin_read()?, now)).await.map_err(TableError::store)?
+    }
+
+    /// Does one write by itself and gives what came of it.
+    async fn write(&self, write: Write) -> Result<Outcome, TableError> {
+        Ok(self.writer.submit(vec![write]).await?.pop().unwrap_or(Outcome::Done))
+    }
+}
+
+#[async_trait]
+impl Table for RedbTable {
+    async fn get(&self, key: &Key, read: Read) -> Result<Option<Item>, TableError> {
+        Ok(self.batch_get(std::slice::from_ref(key), read).await?.pop().flatten())
+    }
+
+    async fn batch_get(&self, keys: &[Key], _read: Read) -> Result<Vec<Option<Item>>, TableError> {
+        check_batch(keys.iter())?;
+        let keys = keys.to_vec();
+        self.read(move |transaction, now| {
+            let items = transaction.open_table(ITEMS).map_err(store_error)?;
+            keys.into_iter()
+                .map(|key| {
+                    let live = |header: schema::Header, body: &str| {
+                        (!header.expired(now)).then(|| header.into_item(key.clone(), body.to_owned()))
+                    };
+                    find(&items, &key, live)?.flatten().transpose()
+                })
+                .collect()
+        })
+        .await
+    }
+
+    async fn put(&self, item: NewItem, condition: Condition) -> Result<Version, TableError> {
+        check_item(&item)?;
+        match self.write(Write::Put(item, condition)).await? {
+            Outcome::Stored(version) => Ok(version),
+            Outcome::Sum(_) | Outcome::Done => Err(TableError::store("the writer gave no version")),
+        }
+    }
+
+    async fn delete(&self, key: &Key, condition: Condition) -> Result<(), TableError> {
+        check_key(key)?;
+        self.write(Write::Delete(key.clone(), condition)).await.map(drop)
+    }
+
+    async fn query(&self, query: Query) -> Result<Page<Item>, TableError> {
+        query::check(&query)?;
+        self.read(move |transaction, now| query::items(transaction, &query, now)).await
+    }
+
+    async fn query_list(&self, query: Query) -> Result<Page<Key>, TableError> {
+        query::check(&query)?;
+        self.read(move |transaction, now| query::list(transaction, &query, now)).await
+    }
+
+    async fn query_due(
+        &self,
+        queue: &str,
+        until: Timestamp,
+        limit: usize,
+        cursor: Option<Cursor>,
+    ) -> Result<Page<DueEntry>, TableError> {
+        check_queue(queue)?;
+        query::check_limit(limit)?;
+        let query = DueQuery { queue: queue.to_owned(), until_ms: until.as_millisecond(), limit, cursor };
+        self.read(move |transaction, now| query::due(transaction, &query, now)).await
+    }
+
+    async fn transact(&self, writes: Vec<Write>) -> Result<(), TableError> {
+        check_batch(writes.iter().map(Write::key).collect::<Vec<_>>().into_iter())?;
+        for write in &writes {
+            if let Write::Put(item, _) = write {
+                check_item(item)?;
+            }
+        }
+        self.writer.submit(writes).await.map(drop)
+    }
+
+    async fn add(&self, key: &Key, amount: i64, expires_at: Option<Timestamp>) -> Result<i64, TableError> {
+        check_key(key)?;
+        match self.write(Write::Add(key.clone(), amount, expires_at)).await? {
+            Outcome::Sum(sum) => Ok(sum),
+            Outcome::Stored(_) | Outcome::Done => Err(TableError::store("the writer gave no sum")),
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Opening the data file, and saying in words for a person why it cannot be opened.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+
+use overseer_engine::ports::table::TableError;
+use redb::backends::InMemoryBackend;
+use redb::{
+    Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, TableDefinition, TableHandle, WriteTransaction,
+};
+
+use super::schema::{Tables, store_error};
+
+/// Says that the file is Overseer's, and in which form its rows are.
+const MARK: TableDefinition<&str, u64> = TableDefinition::new("overseer");
+const FORMAT: &str = "format";
+/// The form that this code reads and writes.
+const FORMAT_NOW: u64 = 1;
+/// What errors call a table that has no file.
+pub(super) const IN_MEMORY: &str = "(in memory)";
+/// redb would take a whole gigabyte.
+const CACHE_BYTES: usize = 64 * 1024 * 1024;
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a data file could not be opened. The text is for the person who started Overseer.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process, or another part of this one, has it open.
+    #[error("the data file {} is already open in another Overseer", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It does not hold what Overseer writes.
+    #[error("the data file {} is damaged, or not a data file of Overseer", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        source: Cause,
+    },
+    /// Its rows have a form that this version does not know.
+    #[error("the data file {} was written by a newer Overseer", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// The form that it names.
+        format: u64,
+    },
+    /// The operating system refused.
+    #[error("the data file {} cannot be read or written: {source}", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+}
+
+/// An open database. redb panics on some damaged pages, which a caller must not notice when it closes.
+pub(super) struct Store(Option<Database>);
+
+impl Store {
+    pub(super) fn begin_read(&self) -> Result<ReadTransaction, TableError> {
+        self.open()?.begin_read().map_err(store_error)
+    }
+
+    pub(super) fn begin_write(&self) -> Result<WriteTransaction, TableError> {
+        self.open()?.begin_write().map_err(store_error)
+    }
+
+    fn open(&self) -> Result<&Database, TableError> {
+        self.0.as_ref().ok_or_else(|| TableError::store("the store is closed"))
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let database = self.0.take();
+        if let Err(text) = silently(|| drop(database)) {
+            tracing::error!(panic = text, "the data file is damaged and was not closed in good order");
+        }
+    }
+}
+
+/// Opens or makes the file.
+pub(super) fn file(path: &Path) -> Result<Store, OpenError> {
+    let unusable = |source| OpenError::Unusable { path: path.to_owned(), source };
+    let new = !path.exists();
+    let file = options().open(path).map_err(unusable)?;
+    if !file.metadata().map_err(unusable)?.is_file() {
+        return Err(OpenError::Damaged { path: path.to_owned(), source: "not a regular file".into() });
+    }
+    let store = guarded(path, || prepare(path, builder().create_file(file)))?;
+    restrict(path).map_err(unusable)?;
+    if new {
+        sync_folder(path).map_err(unusable)?;
+    }
+    Ok(store)
+}
+
+/// Makes a database without a file.
+pub(super) fn memory() -> Result<Store, OpenError> {
+    let path = Path::new(IN_MEMORY);
+    guarded(path, || prepare(path, builder().create_with_backend(InMemoryBackend::new())))
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+/// Takes from others what they may do with the file: it holds the secrets of its owner's users.
+#[cfg(unix)]
+fn restrict(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+
+    let mut permissions = std::fs::metadata(path)?.permissions();
+    if permissions.mode() & 0o177 != 0 {
+        permissions.set_mode(0o600);
+        std::fs::set_permissions(path, permissions)?;
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn restrict(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+/// Without this a power cut could take the new file's name.
+#[cfg(unix)]
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+/// Sees that the database is ours, or new and made ours.
+fn prepare(path: &Path, opened: Result<Database, DatabaseError>) -> Result<Database, OpenError> {
+    let explained = |error: redb::Error| explain(path, error);
+    let database = opened.map_err(|error| explained(error.into()))?;
+    let tables = names(&database).map_err(explained)?;
+    if tables.is_empty() {
+        create(&database).map_err(explained)?;
+    } else if !tables.iter().any(|name| name == MARK.name()) {
+        return Err(OpenError::Damaged { path: path.to_owned(), source: "another program's database".into() });
+    }
+    let format = format(&database).map_err(explained)?;
+    if format > FORMAT_NOW {
+        return Err(OpenError::Newer { path: path.to_owned(), format });
+    }
+    Ok(database)
+}
+
+fn names(database: &Database) -> Result<Vec<String>, redb::Error> {
+    Ok(database.begin_read()?.list_tables()?.map(|table| table.name().to_owned()).collect())
+}
+
+fn create(database: &Database) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    transaction.open_table(MARK)?.insert(FORMAT, FORMAT_NOW)?;
+    drop(Tables::open(&transaction)?);
+    Ok(transaction.commit()?)
+}
+
+fn format(database: &Database) -> Result<u64, redb::Error> {
+    let row = database.begin_read()?.open_table(MARK)?.get(FORMAT)?;
+    row.map(|row| row.value()).ok_or_else(|| redb::Error::Corrupted("the format is missing".to_owned()))
+}
+
+fn explain(path: &Path, error: redb::Error) -> OpenError {
+    let path = path.to_owned();
+    if matches!(error, redb::Error::DatabaseAlreadyOpen) {
+        return OpenError::InUse { path };
+    }
+    if let redb::Error::Io(source) = error {
+        // redb reports what it cannot make sense of as these two kinds.
+        let damaged = matches!(source.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof);
+        return if damaged {
+            OpenError::Damaged { path, source: source.into() }
+        } else {
+            OpenError::Unusable { path, source }
+        };
+    }
+    OpenError::Damaged { path, source: error.into() }
+}
+
+thread_local! {
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What a panic said.
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("a panic without a message").to_owned()
+}
+
+fn guarded(path: &Path, open: impl FnOnce() -> Result<Database, OpenError>) -> Result<Store, OpenError> {
+    let damaged = |text: String| Err(OpenError::Damaged { path: path.to_owned(), source: text.into() });
+    silently(open).unwrap_or_else(damaged).map(|database| Store(Some(database)))
+}
+
+/// What `work` gives, or what it said when it panicked. redb panics on some damaged files instead of giving an error;
+/// what the panic would print is of no use to anybody.
+fn silently<R>(work: impl FnOnce() -> R) -> Result<R, String> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = take_hook();
+        set_hook(Box::new(move |panic| {
+            if !QUIET.get() {
+                before(panic);
+            }
+        }));
+    });
+    QUIET.set(true);
+    let result = catch_unwind(AssertUnwindSafe(work));
+    QUIET.set(false);
+    result.map_err(|panic| panic_text(&*panic))
+}

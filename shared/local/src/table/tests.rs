@@ -1,0 +1,274 @@
+//! What the conformance suite cannot see: how files open, and what stands in the indexes.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use overseer_engine::ports::table::Due;
+use overseer_engine::ports::{RandomIds, SystemClock};
+use redb::{Database, TableDefinition};
+use tempfile::TempDir;
+
+use super::schema::{DUE, EXPIRY, LIST};
+use super::*;
+
+struct TestClock(Mutex<Timestamp>);
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        *self.0.lock().unwrap()
+    }
+}
+
+fn key(sort: impl Into<String>) -> Key {
+    Key { partition: "p".to_owned(), sort: sort.into() }
+}
+
+fn item(sort: impl Into<String>, body: &str) -> NewItem {
+    NewItem { key: key(sort), body: body.to_owned(), count: None, expires_at: None, due: None, list: None }
+}
+
+fn second(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn open(path: &Path) -> Result<RedbTable, OpenError> {
+    RedbTable::open(path, Arc::new(SystemClock), Arc::new(RandomIds))
+}
+
+fn folder_and_file() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("overseer.redb");
+    (folder, path)
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+fn sentence(path: &Path, rest: &str) -> String {
+    format!("the data file {} {rest}", path.display())
+}
+
+/// The rows of items, list, due and expiry.
+fn rows(table: &RedbTable) -> [u64; 4] {
+    let transaction = table.store.begin_read().unwrap();
+    [
+        transaction.open_table(ITEMS).unwrap().len().unwrap(),
+        transaction.open_table(LIST).unwrap().len().unwrap(),
+        transaction.open_table(DUE).unwrap().len().unwrap(),
+        transaction.open_table(EXPIRY).unwrap().len().unwrap(),
+    ]
+}
+
+#[tokio::test]
+async fn expired_items_leave_with_their_index_rows_a_hundred_with_each_commit() {
+    let clock = Arc::new(TestClock(Mutex::new(second(1_000))));
+    let table = RedbTable::in_memory(clock.clone(), Arc::new(RandomIds)).unwrap();
+    for number in 0..250 {
+        let mut item = item(format!("{number:03}"), "{}");
+        item.expires_at = Some(second(2_000 + number));
+        item.due = Some(Due { queue: "q".to_owned(), at: second(1) });
+        item.list = Some(key("l"));
+        table.put(item, Condition::Any).await.unwrap();
+    }
+    assert_eq!(rows(&table), [250; 4]);
+    *clock.0.lock().unwrap() = second(3_000);
+    for left in [150, 50, 0] {
+        table.put(item("stays", "{}"), Condition::Any).await.unwrap();
+        assert_eq!(rows(&table), [left + 1, left, left, left]);
+    }
+}
+
+#[tokio::test]
+async fn index_rows_follow_their_item() {
+    let table = RedbTable::in_memory(Arc::new(TestClock(Mutex::new(second(0)))), Arc::new(RandomIds)).unwrap();
+    let mut full = item("a", "{}");
+    full.expires_at = Some(second(10));
+    full.due = Some(Due { queue: "q".to_owned(), at: second(1) });
+    full.list = Some(key("l"));
+    table.put(full.clone(), Condition::Any).await.unwrap();
+    assert_eq!(rows(&table), [1, 1, 1, 1]);
+    full.expires_at = Some(second(11));
+    full.due = Some(Due { queue: "q".to_owned(), at: second(2) });
+    full.list = Some(key("m"));
+    table.put(full.clone(), Condition::Any).await.unwrap();
+    assert_eq!(rows(&table), [1, 1, 1, 1]);
+    table.add(&full.key, 1, None).await.unwrap();
+    assert_eq!(rows(&table), [1, 1, 1, 1]);
+    table.put(item("a", "{}"), Condition::Any).await.unwrap();
+    assert_eq!(rows(&table), [1, 0, 0, 0]);
+    table.put(full.clone(), Condition::Any).await.unwrap();
+    table.delete(&full.key, Condition::Any).await.unwrap();
+    assert_eq!(rows(&table), [0, 0, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_refused_request_costs_no_commit() {
+    let table = RedbTable::in_memory(Arc::new(SystemClock), Arc::new(RandomIds)).unwrap();
+    table.put(item("a", "{}"), Condition::Any).await.unwrap();
+    table.put(item("a", "{}"), Condition::Absent).await.unwrap_err();
+    table.delete(&key("b"), Condition::Any).await.unwrap();
+    table.transact(vec![Write::Check(key("a"), Condition::Any)]).await.unwrap();
+    assert_eq!(table.commits(), 1);
+}
+
+#[test]
+fn the_file_is_its_owners_alone() {
+    let (_folder, path) = folder_and_file();
+    drop(open(&path).unwrap());
+    assert_eq!(mode(&path), 0o600);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o664)).unwrap();
+    drop(open(&path).unwrap());
+    assert_eq!(mode(&path), 0o600);
+}
+
+#[test]
+fn a_second_opening_is_refused_until_the_first_ends() {
+    let (_folder, path) = folder_and_file();
+    let first = open(&path).unwrap();
+    let error = open(&path).unwrap_err();
+    assert!(matches!(error, OpenError::InUse { .. }));
+    assert_eq!(error.to_string(), sentence(&path, "is already open in another Overseer"));
+    drop(first);
+    open(&path).unwrap();
+}
+
+#[test]
+fn an_unusable_path_is_named_with_the_reason() {
+    let (folder, _) = folder_and_file();
+    let path = folder.path().join("missing/overseer.redb");
+    let reason = "cannot be read or written: No such file or directory (os error 2)";
+    assert_eq!(open(&path).unwrap_err().to_string(), sentence(&path, reason));
+    let reason = "cannot be read or written: Is a directory (os error 21)";
+    assert_eq!(open(folder.path()).unwrap_err().to_string(), sentence(folder.path(), reason));
+}
+
+#[test]
+fn a_file_of_another_program_is_refused_and_left_as_it_was() {
+    let (_folder, path) = folder_and_file();
+    for content in [b"hello".to_vec(), b"SQLite format 3\0".repeat(5_000), vec![0; 100_000], b"redb".to_vec()] {
+        fs::write(&path, &content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let error = open(&path).unwrap_err();
+        assert_eq!(error.to_string(), sentence(&path, "is damaged, or not a data file of Overseer"));
+        assert_eq!(fs::read(&path).unwrap(), content);
+        assert_eq!(mode(&path), 0o644);
+    }
+    let device = Path::new("/dev/null");
+    assert!(matches!(open(device), Err(OpenError::Damaged { .. })));
+}
+
+fn write_rows(path: &Path, table: TableDefinition<&str, u64>, row: (&str, u64)) {
+    let database = Database::create(path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction.open_table(table).unwrap().insert(row.0, row.1).unwrap();
+    transaction.commit().unwrap();
+}
+
+#[test]
+fn a_database_of_another_program_or_a_newer_overseer_is_refused() {
+    let (_folder, path) = folder_and_file();
+    write_rows(&path, TableDefinition::new("others"), ("a", 1));
+    assert!(matches!(open(&path), Err(OpenError::Damaged { .. })));
+    fs::remove_file(&path).unwrap();
+    drop(open(&path).unwrap());
+    write_rows(&path, TableDefinition::new("overseer"), ("format", 2));
+    let error = open(&path).unwrap_err();
+    assert!(matches!(error, OpenError::Newer { format: 2, .. }));
+    assert_eq!(error.to_string(), sentence(&path, "was written by a newer Overseer"));
+}
+
+#[test]
+fn an_empty_file_becomes_a_data_file() {
+    let (_folder, path) = folder_and_file();
+    fs::write(&path, b"").unwrap();
+    open(&path).unwrap();
+}
+
+/// A data file with a thousand items, closed in good order or left as a crash would leave it.
+async fn filled(path: &Path, crashed: bool) -> Vec<u8> {
+    let table = open(path).unwrap();
+    let body = "x".repeat(300);
+    for chunk in 0..10 {
+        let writes = (0..100).map(|number| {
+            let mut item = item(format!("{:04}", chunk * 100 + number), &body);
+            item.due = Some(Due { queue: "q".to_owned(), at: second(number) });
+            item.list = Some(key("l"));
+            Write::Put(item, Condition::Any)
+        });
+        table.transact(writes.collect()).await.unwrap();
+    }
+    let while_open = fs::read(path).unwrap();
+    drop(table);
+    if crashed { while_open } else { fs::read(path).unwrap() }
+}
+
+/// Opens a damaged file and uses it in every way. Any answer will do; a panic out of the store will not.
+async fn try_everything(path: &Path) -> Option<OpenError> {
+    let table = match open(path) {
+        Ok(table) => table,
+        Err(error) => return Some(error),
+    };
+    let query = Query::partition("p", 5_000);
+    let _ = table.query(Query { backwards: true, ..query.clone() }).await;
+    let _ = table.query_list(query).await;
+    let _ = table.query_due("q", second(1_000), 5_000, None).await;
+    let _ = table.get(&key("0500"), Read::Consistent).await;
+    let _ = table.put(item("0500", "{}"), Condition::Absent).await;
+    let _ = table.put(item("0500", "{}"), Condition::Any).await;
+    let _ = table.delete(&key("0501"), Condition::Any).await;
+    None
+}
+
+#[tokio::test]
+async fn truncated_files_open_or_are_refused() {
+    let (_folder, path) = folder_and_file();
+    for crashed in [false, true] {
+        let whole = filled(&path, crashed).await;
+        for tenth in 0..=10 {
+            let length = whole.len() * tenth / 10;
+            for length in [length.saturating_sub(1), length, (length + 1).min(whole.len())] {
+                fs::write(&path, &whole[..length]).unwrap();
+                if let Some(error) = try_everything(&path).await {
+                    assert!(matches!(error, OpenError::Damaged { .. }), "{length}: {error:?}");
+                }
+            }
+        }
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn files_with_changed_bytes_open_or_are_refused() {
+    let (_folder, path) = folder_and_file();
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = |below: usize| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        usize::try_from(random % u64::try_from(below).unwrap()).unwrap()
+    };
+    for crashed in [false, true] {
+        let whole = filled(&path, crashed).await;
+        for round in 0..60 {
+            let mut bytes = whole.clone();
+            // The head of the file, where the roots are, gets every other hit.
+            let within = if round % 2 == 0 { 512 } else { bytes.len() };
+            for _ in 0..=next(8) {
+                let place = next(within);
+                bytes[place] ^= u8::try_from(1 + next(255)).unwrap();
+            }
+            if round % 5 == 0 {
+                let page = next(bytes.len() / 4096) * 4096;
+                bytes[page..page + 4096].fill(0);
+            }
+            fs::write(&path, &bytes).unwrap();
+            if let Some(error) = try_everything(&path).await {
+                assert!(matches!(error, OpenError::Damaged { .. }), "{round}: {error:?}");
+            }
+        }
+        fs::remove_file(&path).unwrap();
+    }
+}

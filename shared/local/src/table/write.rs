@@ -1,0 +1,257 @@
+//! The one thread that writes. It takes all requests that wait, runs them in order in one redb transaction, commits
+//! once, and then answers each.
+
+use std::borrow::Cow;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{Builder, JoinHandle};
+
+use jiff::Timestamp;
+use overseer_engine::ports::table::{Condition, Key, TableError, Version, Write};
+use overseer_engine::ports::{Clock, Ids};
+use redb::Durability;
+use tokio::sync::{mpsc, oneshot};
+
+use super::open::{Store, panic_text};
+use super::schema::{Header, Tables, store_error};
+
+/// The most requests that wait, and the most that share a commit.
+const QUEUE_MAX: usize = 1024;
+/// The most expired items that are removed with one commit.
+const SWEEP_MAX: usize = 100;
+
+/// What came of one write.
+pub(super) enum Outcome {
+    /// An item was stored, with this version.
+    Stored(Version),
+    /// A counter was changed to this.
+    Sum(i64),
+    /// There is nothing to tell.
+    Done,
+}
+
+type Answer = Result<Vec<Outcome>, TableError>;
+
+struct Request {
+    /// At most one for an item.
+    writes: Vec<Write>,
+    reply: oneshot::Sender<Answer>,
+}
+
+/// A handle on the thread; it ends when the handle is dropped.
+pub(super) struct Writer {
+    requests: Option<mpsc::Sender<Request>>,
+    commits: Arc<AtomicU64>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    pub(super) fn start(store: Arc<Store>, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> io::Result<Self> {
+        let (requests, queue) = mpsc::channel(QUEUE_MAX);
+        let commits = Arc::new(AtomicU64::new(0));
+        let work = Work { store, clock, ids, commits: Arc::clone(&commits) };
+        let thread = Builder::new().name("overseer-writer".to_owned()).spawn(move || work.run(queue))?;
+        Ok(Self { requests: Some(requests), commits, thread: Some(thread) })
+    }
+
+    pub(super) fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
+    }
+
+    /// Does all of the writes or none, and gives an outcome for each.
+    pub(super) async fn submit(&self, writes: Vec<Write>) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        let queue = self.requests.as_ref().ok_or_else(ended)?;
+        queue.send(Request { writes, reply }).await.map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.requests = None;
+        if let Some(thread) = self.thread.take() {
+            // It catches its panics, and a dropped handle could do nothing about one.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn ended() -> TableError {
+    TableError::store("the writer has ended")
+}
+
+/// What a write does to one item, once all conditions of its request are known to hold.
+struct Change<'a> {
+    key: &'a Key,
+    old: Option<Header>,
+    new: Option<(Header, Cow<'a, str>)>,
+}
+
+struct Work {
+    store: Arc<Store>,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn Ids>,
+    commits: Arc<AtomicU64>,
+}
+
+impl Work {
+    fn run(&self, mut queue: mpsc::Receiver<Request>) {
+        let mut batch = Vec::new();
+        while queue.blocking_recv_many(&mut batch, QUEUE_MAX) > 0 {
+            // redb panics on some damaged pages; the next batch may not touch them.
+            let answers = catch_unwind(AssertUnwindSafe(|| self.commit(&batch)))
+                .unwrap_or_else(|panic| Err(TableError::store(panic_text(&*panic))));
+            match answers {
+                Ok(answers) => {
+                    for (request, answer) in batch.drain(..).zip(answers) {
+                        // The caller may have gone.
+                        let _ = request.reply.send(answer);
+                    }
+                }
+                Err(error) => {
+                    let cause: &dyn std::error::Error = &error;
+                    tracing::error!(cause, "the store failed to commit");
+                    let error = Arc::new(error);
+                    for request in batch.drain(..) {
+                        let _ = request.reply.send(Err(TableError::store(Arc::clone(&error))));
+                    }
+                }
+            }
+        }
+    }
+
+    /// One answer for each request, to be given only when this has returned. An error is everyone's.
+    fn commit(&self, batch: &[Request]) -> Result<Vec<Answer>, TableError> {
+        let now_s = self.clock.now().as_second();
+        let mut transaction = self.store.begin_write()?;
+        transaction.set_durability(Durability::Immediate).map_err(store_error)?;
+        let mut tables = Tables::open(&transaction).map_err(store_error)?;
+        let mut answers = Vec::with_capacity(batch.len());
+        let mut dirty = false;
+        for request in batch {
+            match self.plan(&tables, &request.writes, now_s) {
+                Ok((changes, outcomes)) => {
+                    for change in changes {
+                        dirty |= apply(&mut tables, &change)?;
+                    }
+                    answers.push(Ok(outcomes));
+                }
+                Err(error @ TableError::Store(_)) => return Err(error),
+                Err(refusal) => answers.push(Err(refusal)),
+            }
+        }
+        if dirty {
+            tables.sweep(now_s, SWEEP_MAX)?;
+            drop(tables);
+            transaction.commit().map_err(store_error)?;
+            self.commits.fetch_add(1, Ordering::Relaxed);
+        } else {
+            drop(tables);
+            transaction.abort().map_err(store_error)?;
+        }
+        Ok(answers)
+    }
+
+    /// Checks everything and changes nothing.
+    fn plan<'a>(
+        &self,
+        tables: &Tables<'_>,
+        writes: &'a [Write],
+        now_s: i64,
+    ) -> Result<(Vec<Change<'a>>, Vec<Outcome>), TableError> {
+        let mut changes = Vec::with_capacity(writes.len());
+        let mut outcomes = Vec::with_capacity(writes.len());
+        for (index, write) in writes.iter().enumerate() {
+            let (change, outcome) = match write {
+                Write::Put(item, condition) => {
+                    let old = check(tables, index, &item.key, condition, now_s)?;
+                    let header = Header::of(item, self.version());
+                    let outcome = Outcome::Stored(header.version.clone());
+                    let new = Some((header, Cow::Borrowed(item.body.as_str())));
+                    (Some(Change { key: &item.key, old, new }), outcome)
+                }
+                Write::Delete(key, condition) => {
+                    let old = check(tables, index, key, condition, now_s)?;
+                    (Some(Change { key, old, new: None }), Outcome::Done)
+                }
+                Write::Check(key, condition) => {
+                    check(tables, index, key, condition, now_s)?;
+                    (None, Outcome::Done)
+                }
+                Write::Add(key, amount, expires_at) => {
+                    let (change, sum) = self.plan_add(tables, key, *amount, *expires_at, now_s)?;
+                    (Some(change), Outcome::Sum(sum))
+                }
+            };
+            changes.extend(change);
+            outcomes.push(outcome);
+        }
+        Ok((changes, outcomes))
+    }
+
+    fn plan_add<'a>(
+        &self,
+        tables: &Tables<'_>,
+        key: &'a Key,
+        amount: i64,
+        expires_at: Option<Timestamp>,
+        now_s: i64,
+    ) -> Result<(Change<'a>, i64), TableError> {
+        let old = tables.find(key, |header, body| {
+            let live = (!header.expired(now_s)).then(|| (header.clone(), body.to_owned()));
+            (header, live)
+        })?;
+        let (old, live) = old.map_or((None, None), |(header, live)| (Some(header), live));
+        let (header, body, sum) = match live {
+            Some((header, body)) => {
+                let sum = header.count.unwrap_or(0).checked_add(amount);
+                let sum = sum.ok_or(TableError::Request("a counter would leave its range"))?;
+                (header.with_count(sum), Cow::Owned(body), sum)
+            }
+            None => (Header::of_counter(self.version(), amount, expires_at), Cow::Borrowed(""), amount),
+        };
+        Ok((Change { key, old, new: Some((header, body)) }, sum))
+    }
+
+    fn version(&self) -> Version {
+        Version(self.ids.hex(16))
+    }
+}
+
+/// The header of what stands at `key`, expired or not, if the condition holds.
+fn check(
+    tables: &Tables<'_>,
+    index: usize,
+    key: &Key,
+    condition: &Condition,
+    now_s: i64,
+) -> Result<Option<Header>, TableError> {
+    let old = tables.find(key, |header, _| header)?;
+    let live = old.as_ref().filter(|header| !header.expired(now_s));
+    let holds = match condition {
+        Condition::Any => true,
+        Condition::Absent => live.is_none(),
+        Condition::Version(version) => live.is_some_and(|header| header.version == *version),
+    };
+    if holds {
+        return Ok(old);
+    }
+    let standing = match live {
+        Some(_) => tables.find(key, |header, body| header.into_item(key.clone(), body.to_owned()))?.transpose()?,
+        None => None,
+    };
+    Err(TableError::Condition { index, standing: standing.map(Box::new) })
+}
+
+/// Whether there was anything to change.
+fn apply(tables: &mut Tables<'_>, change: &Change<'_>) -> Result<bool, TableError> {
+    match (&change.old, &change.new) {
+        (old, Some((header, body))) => tables.replace(change.key, old.as_ref(), header, body)?,
+        (Some(old), None) => tables.remove(change.key, old)?,
+        (None, None) => return Ok(false),
+    }
+    Ok(true)
+}
