@@ -1,0 +1,180 @@
+//! The part of OAuth that people see: the consent page, and the redirect with a code or an error.
+
+use std::collections::HashMap;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use axum::http::header::{CACHE_CONTROL, LOCATION};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use url::{Host, Url};
+
+use super::{CLIENT_ID, REQUEST_SECONDS, Request};
+use crate::identifier::same_secret;
+use crate::page::{document, escape};
+use crate::{Playground, Service};
+
+pub(super) fn routes(service: Service) -> Router<Playground> {
+    let authorize = move |State(playground): State<Playground>, RawQuery(query): RawQuery| async move {
+        playground.authorize(service, query.as_deref().unwrap_or_default())
+    };
+    let consent =
+        move |State(playground): State<Playground>, form: Bytes| async move { playground.consent(service, &form) };
+    Router::new()
+        .route(&format!("/playground/oauth/{service}/authorize"), get(authorize))
+        .route(&format!("/playground/oauth/{service}/consent"), post(consent))
+}
+
+/// The S256 challenge of a verifier.
+pub(super) fn challenge(verifier: &str) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA256, verifier.as_bytes()))
+}
+
+/// Parameters by name; none may come twice.
+pub(super) fn parameters(text: &[u8]) -> Option<HashMap<String, String>> {
+    let pairs: Vec<(String, String)> = serde_urlencoded::from_bytes(text).ok()?;
+    let count = pairs.len();
+    let fields: HashMap<String, String> = pairs.into_iter().collect();
+    (fields.len() == count).then_some(fields)
+}
+
+impl Playground {
+    fn authorize(&self, service: Service, query: &str) -> Response {
+        let Some(fields) = parameters(query.as_bytes()) else {
+            return problem(service, "A parameter is there twice, or the query cannot be read.");
+        };
+        let field = |name: &str| fields.get(name).map(String::as_str).filter(|value| !value.is_empty());
+        if !field("client_id").is_some_and(|id| same_secret(id, CLIENT_ID)) {
+            return problem(service, "The client_id is missing or unknown. The stand-in knows only 'playground'.");
+        }
+        let Some(target) = field("redirect_uri").and_then(redirect_target) else {
+            return problem(
+                service,
+                "The redirect_uri is missing, or neither https nor http on localhost, 127.0.0.1 or [::1].",
+            );
+        };
+        let state = field("state");
+        let refuse =
+            |error, description| redirect(&target, &[("error", error), ("error_description", description)], state);
+
+        let scope = field("scope").unwrap_or_else(|| default_scope(service));
+        let misplaced = if service == Service::Slack { ' ' } else { ',' };
+        let challenge = field("code_challenge").filter(|challenge| is_challenge(challenge));
+        match (field("response_type"), challenge, field("code_challenge_method")) {
+            (None, _, _) => refuse("invalid_request", "response_type is missing"),
+            (Some(kind), _, _) if kind != "code" => refuse("unsupported_response_type", "response_type must be code"),
+            (Some(_), Some(challenge), Some("S256")) if !scope.contains(misplaced) => {
+                let now = self.now();
+                let request = Request {
+                    service,
+                    redirect_uri: field("redirect_uri").unwrap_or_default().to_owned(),
+                    scope: scope.to_owned(),
+                    state: state.map(str::to_owned),
+                    challenge: challenge.to_owned(),
+                    expires: now.saturating_add(REQUEST_SECONDS),
+                };
+                match self.state().grants.ask(request, now) {
+                    Ok(id) => consent_page(service, &id, scope, &target),
+                    Err(_) => refuse("server_error", "no randomness"),
+                }
+            }
+            (Some(_), Some(_), Some("S256")) => refuse("invalid_scope", "the scope's separator is wrong"),
+            (Some(_), _, _) => {
+                refuse("invalid_request", "a code_challenge of 43 characters with code_challenge_method=S256 is needed")
+            }
+        }
+    }
+
+    fn consent(&self, service: Service, form: &[u8]) -> Response {
+        let fields = parameters(form).unwrap_or_default();
+        let field = |name: &str| fields.get(name).map(String::as_str).unwrap_or_default();
+        let now = self.now();
+        let mut state = self.state();
+        let Some(request) = state.grants.decide(service, field("request"), now) else {
+            return problem(service, "This request is unknown, was answered already, or waited too long. Start again.");
+        };
+        let Some(target) = redirect_target(&request.redirect_uri) else {
+            return problem(service, "The redirect_uri cannot be read.");
+        };
+        let returned = request.state.clone();
+        if field("decision") != "allow" {
+            let denied = [("error", "access_denied"), ("error_description", "consent was denied")];
+            return redirect(&target, &denied, returned.as_deref());
+        }
+        match state.grants.code(request, now) {
+            Ok(code) => redirect(&target, &[("code", &code)], returned.as_deref()),
+            Err(_) => redirect(&target, &[("error", "server_error")], returned.as_deref()),
+        }
+    }
+}
+
+/// https anywhere, http on this machine only; no fragment, no credentials, and no character in the host
+/// that could mean something in a policy header.
+fn redirect_target(text: &str) -> Option<Url> {
+    let url = Url::parse(text).ok()?;
+    let is_local = match url.host()? {
+        Host::Domain(name) => name == "localhost",
+        Host::Ipv4(address) => address.octets() == [127, 0, 0, 1],
+        Host::Ipv6(address) => address.is_loopback(),
+    };
+    let is_plain = url.host_str()?.chars().all(|letter| letter.is_ascii_alphanumeric() || "-.:[]_".contains(letter));
+    let is_allowed = url.scheme() == "https" || (url.scheme() == "http" && is_local);
+    let is_bare = url.fragment().is_none() && url.username().is_empty() && url.password().is_none();
+    (is_plain && is_allowed && is_bare).then_some(url)
+}
+
+fn is_challenge(text: &str) -> bool {
+    text.len() == 43 && text.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_".contains(letter))
+}
+
+fn default_scope(service: Service) -> &'static str {
+    match service {
+        Service::Slack => "chat:write,channels:read,channels:history",
+        Service::Gmail => "https://www.googleapis.com/auth/gmail.modify",
+        Service::Notion => "",
+    }
+}
+
+fn redirect(target: &Url, fields: &[(&str, &str)], state: Option<&str>) -> Response {
+    let mut target = target.clone();
+    target
+        .query_pairs_mut()
+        .extend_pairs(fields.iter().filter(|(_, value)| !value.is_empty()))
+        .extend_pairs(state.map(|state| ("state", state)));
+    let headers = [(LOCATION, target.to_string()), (CACHE_CONTROL, "no-store".to_owned())];
+    (StatusCode::SEE_OTHER, headers).into_response()
+}
+
+fn consent_page(service: Service, id: &str, scope: &str, target: &Url) -> Response {
+    let title = service.title();
+    let named = scope.split([' ', ',']).filter(|scope| !scope.is_empty());
+    let scopes = named.map(|scope| format!("<li><code>{}</code></li>", escape(scope))).collect::<Vec<_>>().concat();
+    let scopes = if scopes.is_empty() { "<li>work in the workspace</li>".to_owned() } else { scopes };
+    let body = format!(
+        "<h1>Stand-in of {title}</h1><p>Allow Overseer to use the stand-in of {title}?</p><ul>{scopes}</ul>\
+         <p>You are then sent back to <code>{}</code>.</p>\
+         <form method=\"post\" action=\"/playground/oauth/{service}/consent\">\
+         <input type=\"hidden\" name=\"request\" value=\"{}\">\
+         <button name=\"decision\" value=\"allow\">Allow</button> \
+         <button class=\"quiet\" name=\"decision\" value=\"deny\">Deny</button></form>",
+        escape(&target.origin().ascii_serialization()),
+        escape(id),
+    );
+    // Browsers apply form-action to the redirect that follows the form, too; policies know no IPv6 hosts.
+    let form_target = match target.host() {
+        Some(Host::Ipv6(_)) => format!("{}:", target.scheme()),
+        Some(Host::Domain(_) | Host::Ipv4(_)) | None => target.origin().ascii_serialization(),
+    };
+    document(StatusCode::OK, title, &body, Some(&form_target))
+}
+
+fn problem(service: Service, text: &str) -> Response {
+    let title = service.title();
+    let body = format!("<h1>Stand-in of {title}</h1><p>{}</p>", escape(text));
+    document(StatusCode::BAD_REQUEST, title, &body, None)
+}

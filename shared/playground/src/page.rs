@@ -1,0 +1,138 @@
+//! The page for people: what arrived, and the switches. Rendered here, without scripts or foreign parts.
+
+use std::fmt::Write;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+
+use crate::call::{shortened, timestamp};
+use crate::{Mode, Playground, Received, Service, Switch};
+
+/// The page shows fewer calls than are kept.
+const MOST_ROWS: usize = 100;
+const MOST_CHARACTERS: usize = 4000;
+const STYLE: &str = "
+:root { color-scheme: light dark; --line: #8884; --accent: #2a6fdb }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem }
+.banner { border: 2px solid #c80; border-radius: .5rem; background: #fc03; padding: .75rem 1rem }
+table { border-collapse: collapse; width: 100% }
+th, td { text-align: left; vertical-align: top; padding: .4rem .6rem; border-bottom: 1px solid var(--line) }
+td.summary { overflow-wrap: anywhere }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; max-height: 24rem; overflow: auto; font-size: .85rem }
+form.switch { display: flex; flex-wrap: wrap; gap: .6rem; align-items: end; margin: .5rem 0 }
+label { display: grid; font-size: .85rem }
+input, select, button { font: inherit; padding: .3rem .5rem }
+input[type=number] { width: 6rem }
+button { background: var(--accent); color: white; border: 0; border-radius: .3rem; cursor: pointer }
+button.quiet { background: #777 }
+.bad { color: #c33 }
+small { opacity: .75 }
+";
+
+pub(crate) fn routes() -> Router<Playground> {
+    Router::new().route("/playground", get(show))
+}
+
+/// Text that is safe between tags and in quoted attributes.
+pub(crate) fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+/// A whole page around a body that is HTML already. Forms may lead to this server, and to one more origin.
+pub(crate) fn document(status: StatusCode, title: &str, body: &str, form_target: Option<&str>) -> Response {
+    let page = format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <title>{} – Overseer playground</title><style>{STYLE}</style></head><body>\
+         <p class=\"banner\"><strong>This is a stand-in.</strong> Slack, Gmail and Notion are played by this \
+         very process: nothing leaves this machine, and everything is forgotten when it stops.</p>\
+         {body}</body></html>\n",
+        escape(title),
+    );
+    let policy = format!(
+        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self' {}; base-uri 'none'; frame-ancestors 'none'",
+        form_target.unwrap_or_default(),
+    );
+    let headers = [
+        (CONTENT_SECURITY_POLICY, policy),
+        (CACHE_CONTROL, "no-store".to_owned()),
+        (REFERRER_POLICY, "no-referrer".to_owned()),
+    ];
+    (status, headers, Html(page)).into_response()
+}
+
+async fn show(State(playground): State<Playground>) -> Response {
+    let switches: Vec<Switch> = playground.state().switches.values().copied().collect();
+    let received = playground.received();
+    let total = playground.received_total();
+    let mut body = String::from("<h1>Overseer playground</h1>");
+    // Writing to a string cannot fail.
+    let _ = write!(
+        body,
+        "<h2>Received</h2><p>{total} calls so far, newest first. \
+         <a href=\"/playground\">Reload</a> · <a href=\"/playground/received\">as JSON</a></p>",
+    );
+    if received.is_empty() {
+        body.push_str("<p>Nothing yet. Call a plugin that is connected to the playground.</p>");
+    } else {
+        body.push_str("<table><tr><th>Time (UTC)<th>Service<th>What<th>Status</tr>");
+        body.extend(received.iter().rev().take(MOST_ROWS).map(row));
+        body.push_str("</table>");
+    }
+    body.push_str("<h2>Switches</h2><p>Make the next calls of a service misbehave, and see how Overseer takes it.</p>");
+    body.extend(Service::ALL.map(|service| form(service, &switches)));
+    body.push_str("<p><a href=\"/playground/switches\">What is left, as JSON</a></p>");
+    document(StatusCode::OK, "What arrived", &body, None)
+}
+
+fn row(received: &Received) -> String {
+    let Received { time, service, method, path, body, status, note } = received;
+    let details = serde_json::to_string_pretty(body).unwrap_or_default();
+    let tone = if *status >= 400 { " class=\"bad\"" } else { "" };
+    format!(
+        "<tr><td>{}<td>{}<td class=\"summary\">{}<br><details><summary><small>{} {}</small></summary>\
+         <pre>{}</pre></details><td{tone}>{status}</tr>",
+        timestamp(*time),
+        service.title(),
+        escape(note),
+        escape(method),
+        escape(path),
+        escape(&shortened(&details, MOST_CHARACTERS)),
+    )
+}
+
+fn form(service: Service, switches: &[Switch]) -> String {
+    let title = service.title();
+    let active = switches.iter().find(|switch| switch.service == service);
+    let left = active.map_or_else(
+        || "behaves".to_owned(),
+        |switch| format!("<span class=\"bad\">{} for {} more calls</span>", switch.mode.name(), switch.calls),
+    );
+    let options = Mode::ALL.map(|mode| format!("<option>{}</option>", mode.name())).concat();
+    format!(
+        "<form class=\"switch\" method=\"post\" action=\"/playground/switches\">\
+         <input type=\"hidden\" name=\"service\" value=\"{service}\"><strong>{title}</strong> {left}\
+         <label>mode <select name=\"mode\">{options}</select></label>\
+         <label>calls <input type=\"number\" name=\"calls\" value=\"1\" min=\"0\" max=\"1000\"></label>\
+         <label>retry after <input type=\"number\" name=\"retry_after\" value=\"30\" min=\"0\"></label>\
+         <button>Set</button></form>"
+    )
+}
+
+#[cfg(test)]
+mod tests;
