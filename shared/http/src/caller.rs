@@ -1,0 +1,41 @@
+//! Who asks: the API key of the request becomes a principal, or the request goes no further.
+
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+use overseer_engine::engine::Engine;
+use overseer_engine::error::Error;
+use overseer_engine::principal::Principal;
+use secrecy::SecretString;
+
+use crate::Problem;
+
+/// The caller, proved.
+pub(crate) struct Caller(pub(crate) Principal);
+
+impl FromRequestParts<Arc<Engine>> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, engine: &Arc<Engine>) -> Result<Self, Problem> {
+        let header = parts.headers.get(AUTHORIZATION);
+        let missing = Error::Unauthenticated("an API key is needed: send the header Authorization: Bearer ovs_…");
+        let Some(header) = header else { return Err(missing.into()) };
+        let scheme_and_key = header.to_str().ok().and_then(|header| header.trim().split_once(' '));
+        let key = match scheme_and_key {
+            Some((scheme, key)) if scheme.eq_ignore_ascii_case("bearer") => SecretString::from(key.trim()),
+            Some(_) | None => return Err(missing.into()),
+        };
+        let principal = engine.authenticate(&key).await?;
+        // The header is never what decides; it may only agree.
+        if parts
+            .headers
+            .get("x-organization-id")
+            .is_some_and(|asked| asked.as_bytes() != principal.org.as_str().as_bytes())
+        {
+            return Err(Error::Forbidden("this API key belongs to another organization".to_owned()).into());
+        }
+        Ok(Self(principal))
+    }
+}

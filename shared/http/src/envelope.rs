@@ -1,0 +1,90 @@
+//! What every request and every answer has: an id, a log line, headers, and problems in one form.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderName, HeaderValue};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use overseer_engine::engine::Engine;
+use overseer_engine::error::ProblemCode;
+use overseer_engine::ids::RequestId;
+use tower_http::catch_panic::CatchPanicLayer;
+use tracing::Instrument as _;
+
+use crate::{Problem, Routes, guard};
+
+/// The header that carries the request id on every answer.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Routes over an engine, with everything around them.
+pub fn service(engine: Arc<Engine>, routes: Routes) -> Router {
+    around(engine, routes, |routes| routes)
+}
+
+/// As [`service`], for a server on this machine: it answers only where `Host`, and `Origin` if there is one, name this
+/// machine and `port`.
+pub fn local_service(engine: Arc<Engine>, routes: Routes, port: u16) -> Router {
+    around(engine, routes, |routes| routes.layer(from_fn_with_state(guard::own_hosts(port), guard::check)))
+}
+
+fn around(engine: Arc<Engine>, routes: Routes, guarded: impl FnOnce(Routes) -> Routes) -> Router {
+    let routes = routes
+        .fallback(async || Problem::new(ProblemCode::NotFound, "there is no such route"))
+        .method_not_allowed_fallback(async || {
+            Problem::new(
+                ProblemCode::MethodNotAllowed,
+                "the route does not know this method; Allow lists those it knows",
+            )
+        })
+        .layer(CatchPanicLayer::custom(|_: Box<dyn Any + Send>| {
+            // The panic itself, with its place, was printed by the panic hook.
+            tracing::error!("a handler panicked");
+            Problem::of_status(axum::http::StatusCode::INTERNAL_SERVER_ERROR).into_response()
+        }));
+    guarded(routes).layer(from_fn_with_state(Arc::clone(&engine), envelope)).with_state(engine)
+}
+
+async fn envelope(State(engine): State<Arc<Engine>>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let Ok(id) = RequestId::parse(engine.ports.ids.hex(12)) else {
+        return axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    request.extensions_mut().insert(id.clone());
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let span = tracing::info_span!("request", request_id = %id);
+    let answered = async {
+        let mut response = next.run(request).await;
+        let problem = response.extensions_mut().remove::<Problem>().or_else(|| by_a_library(&response));
+        if let Some(problem) = problem {
+            response = problem.write(&id, response.headers());
+        }
+        let status = response.status().as_u16();
+        let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(%method, %path, status, duration_ms, "{method} {path} {status}");
+        response
+    };
+    let mut response = answered.instrument(span).await;
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(id.as_str()) {
+        headers.insert(REQUEST_ID, value);
+    }
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// An error that axum answered by itself, as text.
+fn by_a_library(response: &Response) -> Option<Problem> {
+    let status = response.status();
+    let own = response.extensions().get::<Untouched>().is_some();
+    (!own && (status.is_client_error() || status.is_server_error())).then(|| Problem::of_status(status))
+}
+
+/// Marks an answer that is to leave as it is whatever its status, such as what the playground says in a vendor's name.
+#[derive(Debug, Clone, Copy)]
+pub struct Untouched;

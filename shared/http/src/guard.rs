@@ -1,0 +1,41 @@
+//! Keeps the local server local: it answers only to its own names, and to no page of another site. Otherwise a page that
+//! rebinds its own name to 127.0.0.1 could talk to it from a browser.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::HeaderMap;
+use axum::http::header::{HOST, ORIGIN};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use overseer_engine::error::ProblemCode;
+
+use crate::Problem;
+
+/// The names under which a server on this machine is reached.
+const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
+
+/// The `Host` values that a server on `port` of this machine answers to.
+pub(crate) fn own_hosts(port: u16) -> Arc<[String]> {
+    NAMES.iter().map(|name| if port == 80 { (*name).to_owned() } else { format!("{name}:{port}") }).collect()
+}
+
+pub(crate) async fn check(State(hosts): State<Arc<[String]>>, request: Request, next: Next) -> Response {
+    match refusal(&hosts, request.headers()) {
+        Some(detail) => Problem::new(ProblemCode::Forbidden, detail).into_response(),
+        None => next.run(request).await,
+    }
+}
+
+fn refusal(hosts: &[String], headers: &HeaderMap) -> Option<&'static str> {
+    let own = |authority: &str| hosts.iter().any(|host| host.eq_ignore_ascii_case(authority));
+    let mut named = headers.get_all(HOST).iter();
+    if !matches!((named.next(), named.next()), (Some(host), None) if host.to_str().is_ok_and(own)) {
+        return Some("this server answers only as localhost, 127.0.0.1 or [::1], with its port");
+    }
+    let foreign = |origin: &str| origin.strip_prefix("http://").is_none_or(|authority| !own(authority));
+    if headers.get_all(ORIGIN).iter().any(|origin| origin.to_str().map_or(true, foreign)) {
+        return Some("this server does not answer to pages of other sites");
+    }
+    None
+}

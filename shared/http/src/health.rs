@@ -1,0 +1,25 @@
+//! `/health` and `/schemas/*`: open to everybody.
+
+use axum::Json;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use overseer_engine::manifest::Manifest;
+use overseer_engine::schema::schema_of;
+use serde_json::{Value, json};
+
+use crate::Routes;
+
+/// The routes.
+pub fn routes() -> Routes {
+    Routes::new().route("/health", get(health)).route("/schemas/plugin-manifest.json", get(manifest_schema))
+}
+
+async fn health() -> Json<Value> {
+    Json(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }))
+}
+
+async fn manifest_schema() -> Response {
+    let schema = schema_of::<Manifest>().to_string();
+    ([(CONTENT_TYPE, "application/schema+json")], schema).into_response()
+}

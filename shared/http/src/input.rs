@@ -1,0 +1,122 @@
+//! Reads what comes in, within the limits, and says in one form what is wrong with it.
+
+use axum::body::{Bytes, to_bytes};
+use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::request::Parts;
+use overseer_engine::error::{Error, ProblemCode};
+use overseer_engine::schema;
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::Problem;
+
+/// The largest body, in bytes.
+pub const BODY_MAX_BYTES: usize = 1024 * 1024;
+/// The deepest nesting of a JSON body.
+pub const DEPTH_MAX: usize = 64;
+/// The most entries of a page.
+pub const PAGE_MAX: usize = 100;
+/// The entries of a page where the caller does not say.
+pub const PAGE_DEFAULT: usize = 20;
+
+/// A JSON body, parsed.
+pub struct JsonBody<T>(pub T);
+
+impl<S: Sync, T: DeserializeOwned + JsonSchema> FromRequest<S> for JsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        check_media_type(request.headers())?;
+        let bytes = read_body(request).await?;
+        if depth(&bytes) > DEPTH_MAX {
+            return Err(Error::field("", format!("the body is nested deeper than {DEPTH_MAX} levels")).into());
+        }
+        let value: Value = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::field("", format!("the body is not JSON: {error}")))?;
+        Ok(Self(schema::parse(&value)?))
+    }
+}
+
+fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(media_type) = headers.get(CONTENT_TYPE) else { return Ok(()) };
+    let essence = media_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    let detail = "send JSON, with the header Content-Type: application/json";
+    Err(Problem::new(ProblemCode::UnsupportedMediaType, detail))
+}
+
+async fn read_body(request: Request) -> Result<Bytes, Problem> {
+    let too_large =
+        || Problem::new(ProblemCode::TooLarge, format!("the body is larger than the {BODY_MAX_BYTES} bytes allowed"));
+    let declared = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if declared.is_some_and(|length| length > BODY_MAX_BYTES) {
+        return Err(too_large());
+    }
+    // Anything but the limit is a connection that broke, to which nobody listens any more.
+    to_bytes(request.into_body(), BODY_MAX_BYTES).await.map_err(|_| too_large())
+}
+
+/// How deep arrays and objects are nested, without building them.
+fn depth(json: &[u8]) -> usize {
+    let (mut deepest, mut level, mut quoted, mut escaped) = (0_usize, 0_usize, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'[' | b'{' if !quoted => {
+                level += 1;
+                deepest = deepest.max(level);
+            }
+            b']' | b'}' if !quoted => level = level.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+/// The query of a URL, parsed; a parameter that is not known is refused, so that none is ignored in silence.
+pub struct Parameters<T>(pub T);
+
+impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Query::try_from_uri(&parts.uri).map(|Query(parsed)| Self(parsed)).map_err(|rejection| {
+            Error::field("", format!("the URL's query is wrong: {}", rejection.body_text())).into()
+        })
+    }
+}
+
+/// No query at all.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoParameters {}
+
+/// The size of a page, checked.
+pub(crate) fn page_size(limit: Option<usize>) -> Result<usize, Error> {
+    match limit {
+        None => Ok(PAGE_DEFAULT),
+        Some(limit) if (1..=PAGE_MAX).contains(&limit) => Ok(limit),
+        Some(_) => Err(Error::field("/limit", format!("must be 1 to {PAGE_MAX}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn depth_counts_brackets_outside_strings() {
+        for (json, expected) in
+            [("1", 0), ("[]", 1), (r#"{"a":[{}]}"#, 3), (r#"["[[[\"[["]"#, 1), ("[[],[[]]]", 3), ("]]][", 1)]
+        {
+            assert_eq!(depth(json.as_bytes()), expected, "{json}");
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! The HTTP surface: routers, authentication and problem+json, used by every function and by the local server.
+//!
+//! Each block of routes is a module with a `routes` function that makes a router without state. [`service`] puts around
+//! them what every answer has: a request id, a log line, and problems in one form.
+
+mod caller;
+mod envelope;
+mod guard;
+pub mod health;
+pub mod input;
+pub mod integrations;
+pub mod intent;
+pub mod keys;
+mod problem;
+
+use std::sync::Arc;
+
+use axum::Router;
+use overseer_engine::engine::Engine;
+
+pub use envelope::{Untouched, local_service, service};
+pub use problem::Problem;
+
+/// A block of routes over one engine.
+pub type Routes = Router<Arc<Engine>>;

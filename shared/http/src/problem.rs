@@ -1,0 +1,135 @@
+//! The one form of every error answer: RFC 9457, `application/problem+json`. This module alone knows status codes.
+
+use std::error::Error as StdError;
+
+use axum::http::header::{ALLOW, CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use overseer_engine::error::{Error, FieldProblem, ProblemCode};
+use overseer_engine::ids::RequestId;
+use serde::Serialize;
+
+/// An error answer on its way out. The envelope writes it, because only the envelope knows the request id.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    code: ProblemCode,
+    detail: String,
+    errors: Vec<FieldProblem>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Document<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    code: ProblemCode,
+    request_id: &'a RequestId,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [FieldProblem],
+}
+
+impl Problem {
+    /// A problem that the HTTP layer found itself.
+    pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), errors: Vec::new() }
+    }
+
+    /// What a status says that a library answered with by itself.
+    pub(crate) fn of_status(status: StatusCode) -> Self {
+        let code = match status {
+            StatusCode::NOT_FOUND => ProblemCode::NotFound,
+            StatusCode::METHOD_NOT_ALLOWED => ProblemCode::MethodNotAllowed,
+            StatusCode::PAYLOAD_TOO_LARGE => ProblemCode::TooLarge,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => ProblemCode::UnsupportedMediaType,
+            status if status.is_server_error() => ProblemCode::Internal,
+            _ => ProblemCode::InvalidParameters,
+        };
+        Self::new(code, title(code))
+    }
+
+    /// The answer as it goes out. `headers` are those that a library set with it.
+    pub(crate) fn write(&self, id: &RequestId, headers: &HeaderMap) -> Response {
+        let status = status(self.code);
+        let code = serde_json::to_value(self.code).unwrap_or_default();
+        let document = Document {
+            r#type: format!("urn:overseer:problem:{}", code.as_str().unwrap_or_default()),
+            title: title(self.code),
+            status: status.as_u16(),
+            detail: &self.detail,
+            code: self.code,
+            request_id: id,
+            errors: &self.errors,
+        };
+        let body = serde_json::to_vec(&document).unwrap_or_default();
+        let media_type = HeaderValue::from_static("application/problem+json");
+        let mut response = (status, [(CONTENT_TYPE, media_type)], body).into_response();
+        if let Some(allow) = headers.get(ALLOW) {
+            response.headers_mut().insert(ALLOW, allow.clone());
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        if error.code() == ProblemCode::Internal {
+            let mut causes = format!("{error:?}");
+            let mut cause = error.source();
+            while let Some(inner) = cause {
+                causes = format!("{causes}: {inner}");
+                cause = inner.source();
+            }
+            tracing::error!(error = %causes, "a request failed inside Overseer");
+        }
+        let (code, detail) = (error.code(), error.to_string());
+        let errors = if let Error::Invalid(problems) = error { problems } else { Vec::new() };
+        Self { code, detail, errors }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = status(self.code).into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+fn status(code: ProblemCode) -> StatusCode {
+    match code {
+        ProblemCode::InvalidParameters => StatusCode::BAD_REQUEST,
+        ProblemCode::Unauthenticated => StatusCode::UNAUTHORIZED,
+        ProblemCode::Forbidden => StatusCode::FORBIDDEN,
+        ProblemCode::UnknownPlugin | ProblemCode::UnknownAction | ProblemCode::NotFound => StatusCode::NOT_FOUND,
+        ProblemCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        ProblemCode::InProgress => StatusCode::CONFLICT,
+        ProblemCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        ProblemCode::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        ProblemCode::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+        ProblemCode::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
+        ProblemCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn title(code: ProblemCode) -> &'static str {
+    match code {
+        ProblemCode::InvalidParameters => "The request is not valid",
+        ProblemCode::Unauthenticated => "A good credential is needed",
+        ProblemCode::Forbidden => "The credential does not allow this",
+        ProblemCode::UnknownPlugin => "There is no such plugin",
+        ProblemCode::UnknownAction => "The plugin has no such action",
+        ProblemCode::NotFound => "There is nothing here",
+        ProblemCode::MethodNotAllowed => "The route does not know this method",
+        ProblemCode::InProgress => "The first request with this key is still running",
+        ProblemCode::TooLarge => "The request is too large",
+        ProblemCode::UnsupportedMediaType => "The body is not of a media type that is read here",
+        ProblemCode::KeyReused => "The key was used with another request",
+        ProblemCode::TooManyRequests => "Too many requests",
+        ProblemCode::Internal => "Overseer failed",
+    }
+}
