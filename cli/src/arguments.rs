@@ -1,0 +1,84 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A plugin engine for AI agents. Without a command it serves on this machine until Ctrl-C.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Arguments {
+    /// The port of 127.0.0.1 to serve on, or that the running server serves on; 0 takes a free one.
+    #[arg(long, global = true, default_value_t = 8787)]
+    pub port: u16,
+
+    /// The folder that keeps everything: records, secrets, keys.
+    #[arg(long, global = true, env = "OVERSEER_DATA", default_value = ".overseer")]
+    pub data: PathBuf,
+
+    /// A folder with more plugins, one in each of its folders, read at start.
+    #[arg(long)]
+    pub plugins: Option<PathBuf>,
+
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What to do instead of serving.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Makes, lists and revokes API keys, by asking the running server.
+    #[command(subcommand)]
+    Key(KeyCommand),
+}
+
+/// What to do with API keys.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Makes a key and prints it, once.
+    Create(NewKey),
+    /// Lists the keys, the oldest first.
+    List,
+    /// Revokes a key.
+    Revoke {
+        /// The key's id: the part between `ovs_` and the second `_`.
+        id: String,
+    },
+}
+
+/// The key to make.
+#[derive(Debug, Args)]
+pub struct NewKey {
+    /// What it is for.
+    #[arg(long)]
+    pub name: String,
+    /// What its bearer may do; may be given several times.
+    #[arg(long = "role", required = true)]
+    pub roles: Vec<RoleName>,
+    /// The user that it acts for.
+    #[arg(long)]
+    pub user: Option<String>,
+}
+
+/// What a key's bearer may do.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum RoleName {
+    /// Manages the organization, and acts for each of its users.
+    Administrator,
+    /// Acts for each of the organization's users.
+    Service,
+    /// Acts for one user.
+    User,
+}
+
+impl RoleName {
+    /// The role's name in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Administrator => "administrator",
+            Self::Service => "service",
+            Self::User => "user",
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Why the command cannot go on: one clear sentence for the person at the terminal.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use overseer_engine::config::ConfigError;
+use overseer_engine::error::Error;
+use overseer_engine::outbound::ClientError;
+use overseer_engine::ports::vault::VaultError;
+use overseer_local::folder::FolderError;
+
+/// Why the command cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The port is taken.
+    #[error("port {} is in use; stop what uses it, or choose another with --port", .0.port())]
+    PortInUse(SocketAddr),
+    /// The port cannot be had for another reason.
+    #[error("cannot listen on {address}: {reason}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        reason: std::io::Error,
+    },
+    /// The data folder does not do.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The folder with more plugins does not read.
+    #[error("cannot read the plugins in {}: {reason}", .folder.display())]
+    Plugins {
+        /// The folder.
+        folder: PathBuf,
+        /// Why not.
+        reason: std::io::Error,
+    },
+    /// An environment variable is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// No client for outbound calls.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The vault cannot be opened.
+    #[error("the vault cannot be opened: {0}")]
+    Vault(#[from] VaultError),
+    /// What is done at start failed.
+    #[error("cannot set up at start: {0}: {source}", source = std::error::Error::source(.0).map(ToString::to_string).unwrap_or_default())]
+    Setup(#[from] Error),
+    /// The server stopped by itself.
+    #[error("the server stopped: {0}")]
+    Serve(std::io::Error),
+    /// The terminal does not take what is printed.
+    #[error("cannot print: {0}")]
+    Print(std::io::Error),
+    /// The running server does not answer, or not as it should.
+    #[error("{0}")]
+    Server(String),
+}

@@ -1,0 +1,8 @@
+//! The `overseer` command. With no arguments it serves every route on one port of this machine, with everything embedded.
+
+pub mod arguments;
+pub mod failure;
+pub mod key;
+pub mod serve;
+pub mod server;
+pub mod setup;

@@ -1,0 +1,119 @@
+//! Serves every route on one port of this machine, until it is told to stop.
+
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use overseer_engine::catalog::Catalog;
+use overseer_engine::config::Config;
+use overseer_engine::engine::Engine;
+use overseer_engine::ports::{Clock, Ids, RandomIds, SystemClock};
+use overseer_local::embedded::Embedded;
+use overseer_local::events::LocalEvents;
+use overseer_local::folder::DataFolder;
+use overseer_playground::{Playground, Service};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use crate::arguments::Arguments;
+use crate::failure::Failure;
+use crate::{server, setup};
+
+/// Serves until Ctrl-C or a termination signal, then finishes what is in flight.
+pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let (mut catalog, mut left_out) = Catalog::built_in();
+    if let Some(folder) = &arguments.plugins {
+        let more = catalog.add_folder(folder);
+        left_out.extend(more.map_err(|reason| Failure::Plugins { folder: folder.clone(), reason })?);
+    }
+    for plugin in left_out {
+        tracing::warn!("left out {}: {}", plugin.origin, plugin.reason);
+    }
+    let mut config = Config::read(&catalog, |name| std::env::var(name).ok())?;
+
+    let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, arguments.port));
+    let listener = TcpListener::bind(wanted).await.map_err(|reason| {
+        let in_use = reason.kind() == std::io::ErrorKind::AddrInUse;
+        if in_use { Failure::PortInUse(wanted) } else { Failure::Listen { address: wanted, reason } }
+    })?;
+    let address = listener.local_addr().map_err(|reason| Failure::Listen { address: wanted, reason })?;
+    let stand_ins = server::point_at_playground(&mut config, address);
+
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let ids: Arc<dyn Ids> = Arc::new(RandomIds);
+    let folder = DataFolder::open(&arguments.data, Arc::clone(&clock), &ids)?;
+    let embedded = Embedded::new(folder.table(), folder.master_key(), clock, ids)?;
+    log_events(&embedded.events);
+    let engine = Engine::new(embedded.ports, catalog, config)?;
+    let new_key = setup::prepare(&engine, &folder, &stand_ins).await?;
+
+    let playground = Playground::new(Arc::new(|| jiff::Timestamp::now().as_second()));
+    let service = server::routes(Arc::clone(&engine), &playground, address);
+    greet(address, &folder, new_key, &stand_ins).map_err(Failure::Print)?;
+
+    let budget = engine.config.limits.budget;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = axum::serve(listener, service).with_graceful_shutdown(async {
+        let _ = stopped.await;
+    });
+    let mut serving = tokio::spawn(serving.into_future());
+    tokio::select! {
+        ended = &mut serving => return ended.map_err(std::io::Error::other).flatten().map_err(Failure::Serve),
+        () = told_to_stop() => {}
+    }
+    tracing::info!("stopping: what is in flight is finished first; Ctrl-C again to stop at once");
+    let _ = stop.send(());
+    let finished = async {
+        let _ = serving.await;
+        engine.finish().await;
+    };
+    tokio::select! {
+        () = finished => tracing::info!("stopped"),
+        () = tokio::time::sleep(budget + Duration::from_secs(1)) => tracing::warn!("stopped; a connection would not end"),
+        () = told_to_stop() => tracing::warn!("stopped at once"),
+    }
+    Ok(())
+}
+
+fn log_events(events: &LocalEvents) {
+    let mut heard = events.subscribe();
+    tokio::spawn(async move {
+        while let Ok(event) = heard.recv().await {
+            tracing::info!(org = %event.org, detail = %event.detail, "event {}", event.kind);
+        }
+    });
+}
+
+/// Says where it listens, where the key is, and what to paste.
+fn greet(address: SocketAddr, folder: &DataFolder, new_key: bool, stand_ins: &[Service]) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    let key = folder.admin_key_path().display().to_string();
+    let made = if new_key { " (made just now)" } else { "" };
+    writeln!(out, "Overseer {} listens on http://{address}", env!("CARGO_PKG_VERSION"))?;
+    writeln!(out, "The administrator's API key{made} is in {key}")?;
+    if !stand_ins.is_empty() {
+        let names: Vec<&str> = stand_ins.iter().map(|service| service.title()).collect();
+        let names = names.join(", ");
+        tracing::warn!("a stand-in, not the real service, answers for: {names}");
+        writeln!(out, "A stand-in answers for: {names}. What it receives: http://{address}/playground")?;
+    }
+    let quoted = format!("'{}'", key.replace('\'', r"'\''"));
+    writeln!(out, "\nTry it:\n")?;
+    writeln!(
+        out,
+        r##"curl -sS http://{address}/api/plugin-engine -H "Authorization: Bearer $(cat {quoted})" -H 'Content-Type: application/json' -d '{{"tool": "slack", "intent": "send_message", "context": {{"channel": "#general", "text": "Hello from Overseer"}}}}'"##
+    )?;
+    writeln!(out)?;
+    out.flush()
+}
+
+/// Ends at Ctrl-C or a termination signal.
+async fn told_to_stop() {
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}

@@ -1,0 +1,55 @@
+//! What the local server is made of: every route, and the playground where no real service is configured.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
+use overseer_engine::config::Config;
+use overseer_engine::engine::Engine;
+use overseer_engine::outbound::address::AllowedAddress;
+use overseer_http::{Routes, Untouched, health, integrations, intent, keys, local_service};
+use overseer_playground::{Playground, Service};
+use url::Url;
+
+/// Every route of a server at `address`.
+pub fn routes(engine: Arc<Engine>, playground: &Playground, address: SocketAddr) -> Router {
+    let routes = Routes::new()
+        .merge(health::routes())
+        .merge(intent::routes())
+        .merge(integrations::routes())
+        .merge(keys::routes())
+        .merge(playground.router().layer(from_fn(in_a_vendors_name)).with_state(()));
+    local_service(engine, routes, address.port())
+}
+
+/// What the playground answers leaves as it is, errors too, and the log says whose answer it was.
+async fn in_a_vendors_name(request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let mut response = next.run(request).await;
+    tracing::info!("the playground, a stand-in and not the real service, answered {path}");
+    response.extensions_mut().insert(Untouched);
+    response
+}
+
+/// Points the plugins that have a stand-in at the playground, unless a real client or token is configured. Returns those
+/// that it pointed there.
+pub fn point_at_playground(config: &mut Config, address: SocketAddr) -> Vec<Service> {
+    let mut pointed = Vec::new();
+    for (plugin, configured) in &config.services {
+        let Ok(service) = plugin.as_str().parse::<Service>() else { continue };
+        if configured.has_client || configured.token.is_some() {
+            continue;
+        }
+        if let Ok(url) = Url::parse(&format!("http://{address}{}", service.base_path())) {
+            config.service_urls.insert(plugin.clone(), url);
+            pointed.push(service);
+        }
+    }
+    if !pointed.is_empty() {
+        config.allowed_addresses.push(AllowedAddress::Socket(address));
+    }
+    pointed
+}

@@ -1,0 +1,73 @@
+//! What must be there before the first request: the organization `local`, its administrator's key, and accounts at the
+//! services that are configured or stood in for.
+
+use std::collections::BTreeSet;
+
+use overseer_engine::api_keys::NewApiKey;
+use overseer_engine::engine::Engine;
+use overseer_engine::error::Error;
+use overseer_engine::ids::{OrgId, PluginName, UserId};
+use overseer_engine::integrations::Connect;
+use overseer_engine::principal::{Principal, Role};
+use overseer_local::folder::DataFolder;
+use overseer_playground::Service;
+use secrecy::SecretString;
+
+use crate::failure::Failure;
+
+/// The organization of a server on one machine.
+const ORGANIZATION: &str = "local";
+/// The user that its administrator's key is bound to.
+const ADMINISTRATOR: &str = "admin";
+
+/// Makes what is missing. Says whether the administrator's key is new.
+pub async fn prepare(engine: &Engine, folder: &DataFolder, stand_ins: &[Service]) -> Result<bool, Failure> {
+    let org = OrgId::parse(ORGANIZATION).map_err(|error| Error::field("", error.to_string()))?;
+    engine.create_organization(&org).await?;
+    let (principal, new) = administrator(engine, folder, &org).await?;
+    for (plugin, service) in &engine.config.services {
+        if let Some(token) = &service.token {
+            connect(engine, &principal, plugin, token.clone()).await?;
+        }
+    }
+    for service in stand_ins {
+        let Ok(plugin) = PluginName::parse(service.name()) else { continue };
+        if !engine.is_connected(&principal, &plugin).await? {
+            connect(engine, &principal, &plugin, service.standing_token().into()).await?;
+        }
+    }
+    Ok(new)
+}
+
+/// The caller behind the key in the data folder. A key that is missing or no longer good is replaced: whoever has the
+/// folder has everything anyway.
+async fn administrator(engine: &Engine, folder: &DataFolder, org: &OrgId) -> Result<(Principal, bool), Failure> {
+    if let Some(key) = folder.admin_key()? {
+        match engine.authenticate(&key).await {
+            Ok(principal) => return Ok((principal, false)),
+            Err(Error::Unauthenticated(reason)) => {
+                tracing::warn!("the administrator's key is replaced, because {reason}");
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let new = NewApiKey {
+        name: "The administrator's key, made at start".to_owned(),
+        roles: BTreeSet::from([Role::Administrator]),
+        user_id: UserId::parse(ADMINISTRATOR).ok(),
+    };
+    let (key, _) = engine.create_api_key(org, new).await?;
+    folder.write_admin_key(&key)?;
+    Ok((engine.authenticate(&key).await?, true))
+}
+
+async fn connect(
+    engine: &Engine,
+    principal: &Principal,
+    plugin: &PluginName,
+    token: SecretString,
+) -> Result<(), Failure> {
+    let connect = Connect { token, alias: None, user_id: None };
+    engine.connect(principal, plugin.as_str(), connect).await?;
+    Ok(())
+}
