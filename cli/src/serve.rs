@@ -51,7 +51,9 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
 
     let playground = Playground::new(Arc::new(|| jiff::Timestamp::now().as_second()));
     let service = server::routes(Arc::clone(&engine), &playground, address);
-    greet(address, &folder, new_key, &stand_ins).map_err(Failure::Print)?;
+    if let Err(reason) = greet(address, &folder, new_key, &stand_ins) {
+        tracing::warn!("nobody reads what is printed at start: {reason}");
+    }
 
     let budget = engine.config.limits.budget;
     let (stop, stopped) = oneshot::channel::<()>();

@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 /// The most items that one [`Table::batch_get`] or [`Table::transact`] may name.
 pub const BATCH_MAX: usize = 100;
-/// The largest item, in bytes of its keys, body and index keys together.
-pub const ITEM_MAX_BYTES: usize = 400 * 1024;
+/// The largest item, in bytes of its keys, body and index keys together: the 400 KB of DynamoDB less 1 KB for what it
+/// counts besides (names of attributes, the version, the times).
+pub const ITEM_MAX_BYTES: usize = 399 * 1024;
 /// The longest partition key, in bytes.
 pub const PARTITION_MAX_BYTES: usize = 2048;
 /// The longest sort key, in bytes.
@@ -35,7 +36,7 @@ pub struct NewItem {
     /// A counter, changed by [`Table::add`] without touching the rest.
     pub count: Option<i64>,
     /// From this moment on the item counts as gone, whether or not it has been removed. Whole seconds; the fraction
-    /// is dropped.
+    /// is dropped. (The list and due orders may still name it.)
     pub expires_at: Option<Timestamp>,
     /// Its place in a queue of due work, if it stands in one.
     pub due: Option<Due>,
@@ -209,7 +210,8 @@ pub enum TableError {
         /// The limit.
         limit: usize,
     },
-    /// The request itself is wrong: an empty key, two parts for one item, a cursor of another query.
+    /// The request itself is wrong: an empty key, two parts for one item, a cursor of another query, a counter that
+    /// would pass the range of 64 bits.
     #[error("the store was asked wrongly: {0}")]
     Request(&'static str),
     /// A body that is not the record it should be.
@@ -233,7 +235,8 @@ pub trait Table: Send + Sync {
     /// The item at `key`, unless it is absent or expired.
     async fn get(&self, key: &Key, read: Read) -> Result<Option<Item>, TableError>;
 
-    /// The items at `keys`, in their order, in one round trip; at most [`BATCH_MAX`], none twice.
+    /// The items at `keys`, in their order, in one round trip; at most [`BATCH_MAX`], none twice. Each is as it was at some
+    /// moment of the call; together they need not be of one moment.
     async fn batch_get(&self, keys: &[Key], read: Read) -> Result<Vec<Option<Item>>, TableError>;
 
     /// Stores an item and gives its new version.
@@ -259,7 +262,8 @@ pub trait Table: Send + Sync {
         cursor: Option<Cursor>,
     ) -> Result<Page<DueEntry>, TableError>;
 
-    /// All of the writes or none; at most [`BATCH_MAX`], at most one for an item.
+    /// All of the writes or none; at most [`BATCH_MAX`], at most one for an item. Where several conditions do not hold,
+    /// the error is about any of them.
     async fn transact(&self, writes: Vec<Write>) -> Result<(), TableError>;
 
     /// Adds to the counter of an item and gives the sum. An absent or expired item is made, with an empty body and the

@@ -1,0 +1,255 @@
+//! A whole Overseer in the test's process: every route and the playground on a real port, records in memory, and a clock
+//! that only the test moves.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use overseer_engine::api_keys::NewApiKey;
+use overseer_engine::catalog::Catalog;
+use overseer_engine::config::{Config, Limits};
+use overseer_engine::engine::Engine;
+use overseer_engine::ids::{OrgId, UserId};
+use overseer_engine::outbound::address::AllowedAddress;
+use overseer_engine::ports::{Clock, Event, Ids};
+use overseer_engine::principal::Role;
+use overseer_local::RedbTable;
+use overseer_local::embedded::Embedded;
+use overseer_playground::{Mode, Playground, Received, Service, Switch};
+use reqwest::{Method, StatusCode};
+use secrecy::{ExposeSecret, SecretBox};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+/// 2026-11-21T09:00:00Z.
+pub const START_S: i64 = 1_795_251_600;
+
+/// A clock that only the test moves.
+pub struct TestClock(AtomicI64);
+
+impl TestClock {
+    pub fn advance(&self, seconds: i64) {
+        self.0.fetch_add(seconds, Ordering::SeqCst);
+    }
+
+    fn seconds(&self) -> i64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_second(self.seconds()).unwrap()
+    }
+}
+
+/// The same values in every run (splitmix64).
+struct TestIds(AtomicU64);
+
+impl Ids for TestIds {
+    fn fill(&self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(8) {
+            let mut z = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::SeqCst);
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            chunk.copy_from_slice(&(z ^ (z >> 31)).to_le_bytes()[..chunk.len()]);
+        }
+    }
+}
+
+/// An answer over the wire.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: reqwest::header::HeaderMap,
+    pub text: String,
+}
+
+impl Answer {
+    pub async fn of(response: reqwest::Response) -> Self {
+        let (status, headers) = (response.status(), response.headers().clone());
+        Self { status, headers, text: response.text().await.unwrap() }
+    }
+
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+
+    /// The machine code of an outcome that failed, which is an answer of status 200.
+    #[track_caller]
+    pub fn failure(&self) -> String {
+        assert_eq!(self.status, StatusCode::OK, "{}", self.text);
+        assert_eq!(self.json()["success"], json!(false), "{}", self.text);
+        self.json()["error"]["code"].as_str().unwrap().to_owned()
+    }
+
+    /// The data of an outcome that succeeded.
+    #[track_caller]
+    pub fn data(&self) -> Value {
+        assert_eq!(self.status, StatusCode::OK, "{}", self.text);
+        assert_eq!(self.json()["success"], json!(true), "{}", self.text);
+        self.json()["data"].clone()
+    }
+
+    /// A refused request: checks the form that every problem has, and gives its code.
+    #[track_caller]
+    pub fn problem(&self, status: u16) -> String {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        assert_eq!(self.headers["content-type"], "application/problem+json");
+        let problem = self.json();
+        assert_eq!(problem["status"], json!(status));
+        assert_eq!(problem["requestId"].as_str().unwrap(), self.headers["x-request-id"].to_str().unwrap());
+        for field in ["type", "title", "detail"] {
+            assert!(problem[field].as_str().is_some_and(|text| !text.is_empty()), "{field}: {}", self.text);
+        }
+        problem["code"].as_str().unwrap().to_owned()
+    }
+
+    /// The pointers of a request's problems, sorted.
+    #[track_caller]
+    pub fn pointers(&self) -> Vec<String> {
+        let problem = self.json();
+        let errors = problem["errors"].as_array().unwrap_or_else(|| panic!("no errors: {}", self.text));
+        let mut pointers: Vec<_> = errors.iter().map(|e| e["pointer"].as_str().unwrap().to_owned()).collect();
+        pointers.sort();
+        pointers
+    }
+}
+
+/// What differs from a plain Overseer.
+#[derive(Default)]
+pub struct Options {
+    /// Manifests of more plugins.
+    pub plugins: Vec<String>,
+    /// Addresses that calls may go to, beside the playground.
+    pub allowed: Vec<AllowedAddress>,
+    /// The budget of an intent.
+    pub budget: Option<Duration>,
+    /// Leaves the standing tokens of the playground unconnected.
+    pub unconnected: bool,
+}
+
+/// A running Overseer.
+pub struct App {
+    pub address: SocketAddr,
+    pub engine: Arc<Engine>,
+    pub playground: Playground,
+    pub clock: Arc<TestClock>,
+    /// The key of an administrator who is the user `admin` of the organization `acme`.
+    pub admin: String,
+    pub events: Arc<Mutex<Vec<Event>>>,
+    client: reqwest::Client,
+}
+
+impl App {
+    pub async fn start() -> Self {
+        Self::with(Options::default()).await
+    }
+
+    pub async fn with(options: Options) -> Self {
+        let clock = Arc::new(TestClock(AtomicI64::new(START_S)));
+        let ids: Arc<dyn Ids> = Arc::new(TestIds(AtomicU64::new(1)));
+        let (mut catalog, left_out) = Catalog::built_in();
+        assert!(left_out.is_empty(), "{left_out:?}");
+        for manifest in &options.plugins {
+            catalog.add(manifest).unwrap();
+        }
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+
+        let mut config = Config::read(&catalog, |_| None).unwrap();
+        overseer::server::point_at_playground(&mut config, address);
+        config.allowed_addresses.extend(options.allowed);
+        if let Some(budget) = options.budget {
+            config.limits = Limits { budget, ..config.limits };
+        }
+        let table = RedbTable::in_memory(clock.clone(), ids.clone()).unwrap();
+        let embedded = Embedded::new(Arc::new(table), &SecretBox::new(Box::new([7; 32])), clock.clone(), ids).unwrap();
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let (mut heard, log) = (embedded.events.subscribe(), events.clone());
+        tokio::spawn(async move {
+            while let Ok(event) = heard.recv().await {
+                log.lock().unwrap().push(event);
+            }
+        });
+        let engine = Engine::new(embedded.ports, catalog, config).unwrap();
+        let now = clock.clone();
+        let playground = Playground::new(Arc::new(move || now.seconds()));
+        let routes = overseer::server::routes(engine.clone(), &playground, address);
+        tokio::spawn(axum::serve(listener, routes).into_future());
+
+        let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        let mut app = Self { address, engine, playground, clock, admin: String::new(), events, client };
+        app.admin = app.key("acme", &[Role::Administrator], Some("admin")).await;
+        if !options.unconnected {
+            for service in Service::ALL {
+                app.connect(service.name(), service.standing_token()).await;
+            }
+        }
+        app
+    }
+
+    /// Makes an organization, if it is not there, and a key of it.
+    pub async fn key(&self, org: &str, roles: &[Role], user: Option<&str>) -> String {
+        let org = OrgId::parse(org).unwrap();
+        self.engine.create_organization(&org).await.unwrap();
+        let new = NewApiKey {
+            name: "a test's".to_owned(),
+            roles: roles.iter().copied().collect(),
+            user_id: user.map(|user| UserId::parse(user).unwrap()),
+        };
+        self.engine.create_api_key(&org, new).await.unwrap().0.expose_secret().to_owned()
+    }
+
+    pub async fn connect(&self, plugin: &str, token: &str) {
+        let answer =
+            self.post(&format!("/api/plugin-engine/integrations/{plugin}/connect"), &json!({ "token": token })).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+    }
+
+    /// A request as it would be made by hand; without a key unless the caller adds one.
+    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.client.request(method, format!("http://{}{path}", self.address))
+    }
+
+    /// A request with the key `key`, and with a JSON body if there is one.
+    pub async fn send(&self, key: &str, method: Method, path: &str, body: Option<&Value>) -> Answer {
+        let mut request = self.request(method, path).header("authorization", format!("Bearer {key}"));
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_string());
+        }
+        Answer::of(request.send().await.unwrap()).await
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(&self.admin, Method::GET, path, None).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(&self.admin, Method::POST, path, Some(body)).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.send(&self.admin, Method::DELETE, path, None).await
+    }
+
+    /// An intent of the administrator.
+    pub async fn intend(&self, tool: &str, intent: &str, context: Value) -> Answer {
+        let body = json!({ "agentId": "agent_1", "tool": tool, "intent": intent, "context": context });
+        self.post("/api/plugin-engine", &body).await
+    }
+
+    /// The next `calls` calls of a service misbehave.
+    pub fn misbehave(&self, service: Service, mode: Mode, calls: u32) {
+        self.playground.set_switch(Switch::new(service, mode, calls));
+    }
+
+    /// The last call that the playground received.
+    #[track_caller]
+    pub fn last_received(&self) -> Received {
+        self.playground.received().pop().expect("the playground received nothing")
+    }
+}

@@ -1,0 +1,17 @@
+//! Behaviour, through the routes. One binary, so that it links once.
+
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that meets the unexpected should stop there"
+)]
+#![expect(unreachable_pub, reason = "a binary has nothing to reach; pub says what is for other files")]
+
+mod app;
+mod lambda;
+mod local;
+mod process;
+mod readme;
+mod table;
