@@ -71,7 +71,8 @@ pub(crate) fn document(status: StatusCode, title: &str, body: &str, form_target:
     let headers = [
         (CONTENT_SECURITY_POLICY, policy),
         (CACHE_CONTROL, "no-store".to_owned()),
-        (REFERRER_POLICY, "no-referrer".to_owned()),
+        // Not `no-referrer`, under which browsers send `Origin: null` with a form.
+        (REFERRER_POLICY, "same-origin".to_owned()),
     ];
     (status, headers, Html(page)).into_response()
 }

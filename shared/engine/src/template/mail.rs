@@ -4,9 +4,10 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use mail_builder::MessageBuilder;
+use mail_builder::headers::Header as _;
 use mail_builder::headers::address::Address;
 use minijinja::value::{Value, ValueKind};
-use minijinja::{Error, ErrorKind, State};
+use minijinja::{Error, State};
 
 use super::filters::{decode_base64url, parameter_error};
 
@@ -59,10 +60,20 @@ pub(super) fn message(state: &State<'_, '_>, parameters: &Value) -> Result<Value
             message = message.attachment(content_type, part("filename")?.unwrap_or_default(), content);
         }
     }
-    let bytes = message
-        .write_to_vec()
-        .map_err(|error| Error::new(ErrorKind::InvalidOperation, "the message cannot be written").with_source(error))?;
-    Ok(Value::from_bytes(bytes))
+    Ok(Value::from_bytes(written(message)))
+}
+
+/// The message without a Message-ID, which is the service's to give: the library would make one up at `localhost`.
+fn written(mut message: MessageBuilder<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (name, value) in std::mem::take(&mut message.headers) {
+        bytes.extend_from_slice(name.as_bytes());
+        bytes.extend_from_slice(b": ");
+        value.write_header(&mut bytes, name.len() + 2);
+    }
+    bytes.extend_from_slice(b"MIME-Version: 1.0\r\n");
+    message.serialize_body(&mut bytes);
+    bytes
 }
 
 fn addresses(parameter: &str, value: &Value) -> Result<Address<'static>, Error> {
