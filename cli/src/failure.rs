@@ -1,5 +1,6 @@
 //! Why the command cannot go on: one clear sentence for the person at the terminal.
 
+use std::error::Error as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -44,7 +45,7 @@ pub enum Failure {
     #[error("the vault cannot be opened: {0}")]
     Vault(#[from] VaultError),
     /// What is done at start failed.
-    #[error("cannot set up at start: {0}: {source}", source = std::error::Error::source(.0).map(ToString::to_string).unwrap_or_default())]
+    #[error("cannot make the organization, the key and the accounts of a first start: {}", causes(.0))]
     Setup(#[from] Error),
     /// The server stopped by itself.
     #[error("the server stopped: {0}")]
@@ -55,4 +56,15 @@ pub enum Failure {
     /// The running server does not answer, or not as it should.
     #[error("{0}")]
     Server(String),
+}
+
+/// What went wrong inside, or what the error says where nothing did.
+fn causes(error: &Error) -> String {
+    let mut text = None;
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = Some(text.map_or_else(|| inner.to_string(), |text: String| format!("{text}: {inner}")));
+        cause = inner.source();
+    }
+    text.unwrap_or_else(|| error.to_string())
 }

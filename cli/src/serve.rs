@@ -10,7 +10,6 @@ use overseer_engine::config::Config;
 use overseer_engine::engine::Engine;
 use overseer_engine::ports::{Clock, Ids, RandomIds, SystemClock};
 use overseer_local::embedded::Embedded;
-use overseer_local::events::LocalEvents;
 use overseer_local::folder::DataFolder;
 use overseer_playground::{Playground, Service};
 use tokio::net::TcpListener;
@@ -24,6 +23,7 @@ use crate::{server, setup};
 /// Serves until Ctrl-C or a termination signal, then finishes what is in flight.
 pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let (mut catalog, mut left_out) = Catalog::built_in();
+    let mut config = Config::read(&catalog, |name| std::env::var(name).ok())?;
     if let Some(folder) = &arguments.plugins {
         let more = catalog.add_folder(folder);
         left_out.extend(more.map_err(|reason| Failure::Plugins { folder: folder.clone(), reason })?);
@@ -31,7 +31,6 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     for plugin in left_out {
         tracing::warn!("left out {}: {}", plugin.origin, plugin.reason);
     }
-    let mut config = Config::read(&catalog, |name| std::env::var(name).ok())?;
 
     let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, arguments.port));
     let listener = TcpListener::bind(wanted).await.map_err(|reason| {
@@ -44,9 +43,9 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ids: Arc<dyn Ids> = Arc::new(RandomIds);
     let folder = DataFolder::open(&arguments.data, Arc::clone(&clock), &ids)?;
-    let embedded = Embedded::new(folder.table(), folder.master_key(), clock, ids)?;
-    log_events(&embedded.events);
-    let engine = Engine::new(embedded.ports, catalog, config)?;
+    // Nothing sets an alarm until there are tasks; what is due is then handed to them.
+    let Embedded { ports, events: _, due: _due } = Embedded::new(folder.table(), folder.master_key(), clock, ids)?;
+    let engine = Engine::new(ports, catalog, config)?;
     let new_key = setup::prepare(&engine, &folder, &stand_ins).await?;
 
     let playground = Playground::new(Arc::new(|| jiff::Timestamp::now().as_second()));
@@ -66,10 +65,11 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
         () = told_to_stop() => {}
     }
     tracing::info!("stopping: what is in flight is finished first; Ctrl-C again to stop at once");
-    let _ = stop.send(());
     let finished = async {
-        let _ = serving.await;
+        // Intents first, while the port is still open: they may be calling a stand-in on it.
         engine.finish().await;
+        let _ = stop.send(());
+        let _ = serving.await;
     };
     tokio::select! {
         () = finished => tracing::info!("stopped"),
@@ -77,15 +77,6 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
         () = told_to_stop() => tracing::warn!("stopped at once"),
     }
     Ok(())
-}
-
-fn log_events(events: &LocalEvents) {
-    let mut heard = events.subscribe();
-    tokio::spawn(async move {
-        while let Ok(event) = heard.recv().await {
-            tracing::info!(org = %event.org, detail = %event.detail, "event {}", event.kind);
-        }
-    });
 }
 
 /// Says where it listens, where the key is, and what to paste.

@@ -44,7 +44,7 @@ pub fn point_at_playground(config: &mut Config, address: SocketAddr) -> Vec<Serv
             continue;
         }
         if let Ok(url) = Url::parse(&format!("http://{address}{}", service.base_path())) {
-            config.service_urls.insert(plugin.clone(), url);
+            config.stand_ins.insert(plugin.clone(), url);
             pointed.push(service);
         }
     }

@@ -2,6 +2,7 @@
 //! services that are configured or stood in for.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use overseer_engine::api_keys::NewApiKey;
 use overseer_engine::engine::Engine;
@@ -21,7 +22,7 @@ const ORGANIZATION: &str = "local";
 const ADMINISTRATOR: &str = "admin";
 
 /// Makes what is missing. Says whether the administrator's key is new.
-pub async fn prepare(engine: &Engine, folder: &DataFolder, stand_ins: &[Service]) -> Result<bool, Failure> {
+pub async fn prepare(engine: &Arc<Engine>, folder: &DataFolder, stand_ins: &[Service]) -> Result<bool, Failure> {
     let org = OrgId::parse(ORGANIZATION).map_err(|error| Error::field("", error.to_string()))?;
     engine.create_organization(&org).await?;
     let (principal, new) = administrator(engine, folder, &org).await?;
@@ -41,7 +42,7 @@ pub async fn prepare(engine: &Engine, folder: &DataFolder, stand_ins: &[Service]
 
 /// The caller behind the key in the data folder. A key that is missing or no longer good is replaced: whoever has the
 /// folder has everything anyway.
-async fn administrator(engine: &Engine, folder: &DataFolder, org: &OrgId) -> Result<(Principal, bool), Failure> {
+async fn administrator(engine: &Arc<Engine>, folder: &DataFolder, org: &OrgId) -> Result<(Principal, bool), Failure> {
     if let Some(key) = folder.admin_key()? {
         match engine.authenticate(&key).await {
             Ok(principal) => return Ok((principal, false)),
@@ -62,7 +63,7 @@ async fn administrator(engine: &Engine, folder: &DataFolder, org: &OrgId) -> Res
 }
 
 async fn connect(
-    engine: &Engine,
+    engine: &Arc<Engine>,
     principal: &Principal,
     plugin: &PluginName,
     token: SecretString,

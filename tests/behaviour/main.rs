@@ -10,8 +10,13 @@
 #![expect(unreachable_pub, reason = "a binary has nothing to reach; pub says what is for other files")]
 
 mod app;
+mod connect;
+mod failures;
+mod keys;
 mod lambda;
 mod local;
+mod plugins;
 mod process;
 mod readme;
+mod requests;
 mod table;

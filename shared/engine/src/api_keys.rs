@@ -1,6 +1,7 @@
 //! API keys: `ovs_<id>_<secret>`. Only a hash of the secret is stored; the key itself is shown once.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use aws_lc_rs::{constant_time, digest};
 use jiff::{SignedDuration, Timestamp};
@@ -13,7 +14,7 @@ use crate::error::Error;
 use crate::ids::{KeyId, OrgId, UserId};
 use crate::keys;
 use crate::ports::ids::hex;
-use crate::ports::table::{Condition, Cursor, Item, NewItem, Page, Query, Read, TableError};
+use crate::ports::table::{Condition, Cursor, Item, NewItem, Page, Query, Read, TableError, Write};
 use crate::principal::{Principal, Role};
 
 /// How long a process may go on without looking whether a key was revoked by another.
@@ -70,7 +71,11 @@ fn hash(secret: &str) -> String {
 
 impl Engine {
     /// Makes a key for `org`. It is shown here and never again.
-    pub async fn create_api_key(&self, org: &OrgId, new: NewApiKey) -> Result<(SecretString, ApiKey), Error> {
+    pub async fn create_api_key(
+        self: &Arc<Self>,
+        org: &OrgId,
+        new: NewApiKey,
+    ) -> Result<(SecretString, ApiKey), Error> {
         if new.name.is_empty() || new.name.len() > 255 || new.name.chars().any(char::is_control) {
             return Err(Error::field("/name", "must be 1 to 255 bytes of UTF-8 without control characters"));
         }
@@ -93,9 +98,13 @@ impl Engine {
         let record = Record { org: org.clone(), view: view.clone(), hash: hash(&secret) };
         let mut item = NewItem::new(keys::api_key(&id), &record)?;
         item.list = Some(keys::api_key_in_list(org, view.created_at, &id));
-        self.ports.table.put(item, Condition::Absent).await?;
-        self.publish(org, "api_key.created", &view).await?;
-        Ok((format!("ovs_{id}_{secret}").into(), view))
+        let (engine, org) = (Arc::clone(self), org.clone());
+        self.to_its_end(async move {
+            engine.ports.table.put(item, Condition::Absent).await?;
+            engine.publish(&org, "api_key.created", &view).await;
+            Ok((format!("ovs_{id}_{secret}").into(), view))
+        })
+        .await
     }
 
     /// The caller behind a key.
@@ -132,9 +141,13 @@ impl Engine {
         {
             return Ok(Some(record));
         }
+        let before = *self.revocations();
         let item = self.ports.table.get(&keys::api_key(id), Read::Consistent).await?;
         let record: Option<Record> = item.as_ref().map(Item::record).transpose()?;
-        if let Some(record) = &record {
+        let revocations = self.revocations();
+        if let Some(record) = &record
+            && *revocations == before
+        {
             self.seen_keys.insert(id.clone(), (now, record.clone()));
         }
         Ok(record)
@@ -156,18 +169,43 @@ impl Engine {
         Ok(Page { entries, next: page.next })
     }
 
+    fn revocations(&self) -> MutexGuard<'_, u64> {
+        self.revocations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Revokes a key of the caller's organization: at once in this process, within [`KEY_SEEN_FOR`] in others.
-    pub async fn revoke_api_key(&self, principal: &Principal, id: &KeyId) -> Result<ApiKey, Error> {
+    pub async fn revoke_api_key(self: &Arc<Self>, principal: Principal, id: KeyId) -> Result<ApiKey, Error> {
         principal.must_administer()?;
-        if *id == principal.key {
+        if id == principal.key {
             // So an organization always keeps one administrator's key.
             return Err(Error::field("", "a key cannot revoke itself; use another administrator's key"));
         }
+        let engine = Arc::clone(self);
+        self.to_its_end(async move { engine.revoke(&principal, &id).await }).await
+    }
+
+    /// Remembers that a key was revoked.
+    fn remember_revoked(&self, id: &KeyId, now: Timestamp, revoked: &Record) {
+        let mut revocations = self.revocations();
+        *revocations += 1;
+        self.seen_keys.insert(id.clone(), (now, revoked.clone()));
+    }
+
+    async fn revoke(&self, principal: &Principal, id: &KeyId) -> Result<ApiKey, Error> {
+        let org = &principal.org;
         loop {
-            let item = self.ports.table.get(&keys::api_key(id), Read::Consistent).await?;
+            let places = [keys::api_key(id), keys::api_key(&principal.key)];
+            let mut found = self.ports.table.batch_get(&places, Read::Consistent).await?;
+            let (own, item) = (found.pop().flatten(), found.pop().flatten());
+            // Of two keys that revoke each other one comes second, and is no longer good then.
+            let revoked = Error::Unauthenticated("the API key was revoked; ask an administrator for another");
+            let Some(own) = own else { return Err(revoked) };
+            if own.record::<Record>()?.view.revoked_at.is_some() {
+                return Err(revoked);
+            }
             let Some(item) = item else { return Err(Error::NotFound("API key")) };
             let mut record: Record = item.record()?;
-            if record.org != principal.org {
+            if record.org != *org {
                 return Err(Error::NotFound("API key"));
             }
             if record.view.revoked_at.is_some() {
@@ -180,12 +218,14 @@ impl Engine {
                 expires_at: now.checked_add(REVOKED_KEPT).ok(),
                 ..NewItem::new(item.stored.key.clone(), &record)?
             };
-            match self.ports.table.put(changed, Condition::Version(item.version)).await {
+            let own = Write::Check(own.stored.key, Condition::Version(own.version));
+            let revoke = Write::Put(changed, Condition::Version(item.version));
+            match self.ports.table.transact(vec![own, revoke]).await {
                 Err(TableError::Condition { .. }) => {}
                 Err(error) => return Err(error.into()),
-                Ok(_) => {
-                    self.seen_keys.insert(id.clone(), (now, record.clone()));
-                    self.publish(&principal.org, "api_key.revoked", &record.view).await?;
+                Ok(()) => {
+                    self.remember_revoked(id, now, &record);
+                    self.publish(org, "api_key.revoked", &record.view).await;
                     return Ok(record.view);
                 }
             }

@@ -8,6 +8,7 @@ use url::Url;
 
 use crate::catalog::Catalog;
 use crate::ids::PluginName;
+use crate::integrations::check_token;
 use crate::outbound::address::AllowedAddress;
 
 /// What the engine is told at start.
@@ -16,9 +17,10 @@ pub struct Config {
     /// Addresses that calls may go to although they are not public. `OVERSEER_ALLOW_ADDRESSES`, separated by commas:
     /// networks (`10.0.0.0/8`), addresses, or an address with a port, which counts only where a URL has it literally.
     pub allowed_addresses: Vec<AllowedAddress>,
-    /// Where a plugin's service is, if not where its manifest says: how the local server points at its playground.
-    pub service_urls: BTreeMap<PluginName, Url>,
-    /// For each plugin of the catalog, what is configured for its service.
+    /// Where a stand-in of a plugin's service is, which is then called in its place: the playground of the local server.
+    pub stand_ins: BTreeMap<PluginName, Url>,
+    /// For each plugin of the built-in catalog, what is configured for its service. Plugins from elsewhere get nothing
+    /// from the environment, whatever they call themselves.
     pub services: BTreeMap<PluginName, Service>,
     /// Limits on every intent.
     pub limits: Limits,
@@ -61,8 +63,9 @@ pub struct ConfigError {
 }
 
 impl Config {
-    /// Reads the configuration; `variable` gives the value of an environment variable.
-    pub fn read(catalog: &Catalog, variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+    /// Reads the configuration; `variable` gives the value of an environment variable, and `built_in` has the plugins
+    /// that were embedded at build and no other.
+    pub fn read(built_in: &Catalog, variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let present =
             |name: &str| variable(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
         let name = "OVERSEER_ALLOW_ADDRESSES";
@@ -71,18 +74,17 @@ impl Config {
             .flat_map(|list| list.split(','))
             .map(|entry| entry.trim().parse().map_err(|expected| ConfigError { name: name.to_owned(), expected }))
             .collect::<Result<_, _>>()?;
-        let services = catalog
-            .plugins()
-            .map(|plugin| {
-                let name = &plugin.manifest.name;
-                let prefix = name.as_str().to_ascii_uppercase().replace('-', "_");
-                let service = Service {
-                    has_client: present(&format!("{prefix}_CLIENT_ID")).is_some(),
-                    token: present(&format!("{prefix}_TOKEN")).map(SecretString::from),
-                };
-                (name.clone(), service)
-            })
-            .collect();
-        Ok(Self { allowed_addresses, service_urls: BTreeMap::new(), services, limits: Limits::default() })
+        let mut services = BTreeMap::new();
+        for plugin in built_in.plugins().map(|plugin| &plugin.manifest.name) {
+            let prefix = plugin.as_str().to_ascii_uppercase().replace('-', "_");
+            let name = format!("{prefix}_TOKEN");
+            let token = present(&name).map(SecretString::from);
+            if let Some(token) = &token {
+                check_token(token).map_err(|expected| ConfigError { name, expected })?;
+            }
+            let has_client = present(&format!("{prefix}_CLIENT_ID")).is_some();
+            services.insert(plugin.clone(), Service { has_client, token });
+        }
+        Ok(Self { allowed_addresses, stand_ins: BTreeMap::new(), services, limits: Limits::default() })
     }
 }

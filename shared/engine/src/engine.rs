@@ -1,6 +1,6 @@
 //! The engine: takes an intent to its outcome.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 use quick_cache::sync::Cache;
@@ -21,6 +21,7 @@ use crate::intent::Intent;
 use crate::manifest::{Auth, Manifest, Runtime};
 use crate::outbound::{ClientError, Outbound};
 use crate::outcome::{Failure, Metadata, Outcome, OutcomeCode, Success};
+use crate::ports::table::TableError;
 use crate::ports::vault::SecretId;
 use crate::ports::{Clock, Event, EventBus, Ids, Table, Timer, Vault};
 use crate::principal::Principal;
@@ -58,6 +59,8 @@ pub struct Engine {
     outbound: Outbound,
     /// API keys by their public half, with the time when each was read.
     pub(crate) seen_keys: Cache<KeyId, (Timestamp, api_keys::Record)>,
+    /// How many keys this process has revoked, so that a key that was read before is not remembered after.
+    pub(crate) revocations: Mutex<u64>,
     /// Versions of secrets never change, so that these are never stale.
     pub(crate) seen_tokens: Cache<(SecretId, String), SecretString>,
     /// What has to run to its end whether or not anybody waits for it.
@@ -74,17 +77,25 @@ impl Engine {
             config,
             outbound,
             seen_keys: Cache::new(SEEN_MAX),
+            revocations: Mutex::new(0),
             seen_tokens: Cache::new(SEEN_MAX),
             effects: TaskTracker::new(),
         }))
     }
 
-    /// Takes an intent to its outcome. Once begun it runs to its end, even if the returned future is dropped because
-    /// the client hung up.
+    /// Takes an intent to its outcome.
     pub async fn intend(self: &Arc<Self>, principal: Principal, intent: Intent) -> Result<Outcome, Error> {
         let engine = Arc::clone(self);
-        let whole = async move { engine.take(&principal, intent).await };
-        self.effects.spawn(whole.in_current_span()).await.map_err(Error::Panicked)?
+        self.to_its_end(async move { engine.take(&principal, intent).await }).await
+    }
+
+    /// Runs what has effects. Once begun it runs to its end, even if the returned future is dropped because the client
+    /// hung up.
+    pub(crate) async fn to_its_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.effects.spawn(work.in_current_span()).await.map_err(Error::Panicked)?
     }
 
     /// Waits for everything that was begun.
@@ -95,6 +106,7 @@ impl Engine {
 
     async fn take(&self, principal: &Principal, intent: Intent) -> Result<Outcome, Error> {
         let started = Instant::now();
+        let deadline = started + self.config.limits.budget;
         refuse_what_is_not_there_yet(&intent)?;
         let plugin = self.catalog.plugin(&intent.tool)?;
         let found = plugin.action(&intent.intent)?;
@@ -106,19 +118,20 @@ impl Engine {
         let account = match manifest.auth {
             Auth::None => Ok(None),
             Auth::Oauth2 { .. } | Auth::ApiKey { .. } => {
-                match self.token(&principal.org, &user, &manifest.name, &alias).await? {
+                let account = timeout_at(deadline, self.token(&principal.org, &user, manifest, &alias)).await;
+                match account.map_err(TableError::store).map_err(Error::from)?? {
                     Account::Token(token) => Ok(Some(token)),
                     Account::Missing => Err(not_connected(manifest, &user, &alias)),
-                    Account::Sealed => Err(sealed(manifest)),
+                    Account::Sealed => Err(connect_again(manifest, "was sealed with another key than this server has")),
+                    Account::Moved => Err(connect_again(manifest, "was handed over for another address or sign-in")),
                 }
             }
         };
-        let mut calls = 0;
-        let returned = match account {
-            Err(failure) => Err(failure.into()),
+        let (returned, called) = match account {
+            Err(failure) => (Err(failure.into()), false),
             Ok(token) => {
                 let call = Call { manifest, action, parameters: &parameters, user: &user, now: self.ports.clock.now() };
-                self.call(&call, token.as_ref(), started + self.config.limits.budget, &mut calls).await
+                self.call(&call, token.as_ref(), deadline).await
             }
         };
         let result = match returned {
@@ -131,7 +144,7 @@ impl Engine {
             version: manifest.version.to_string(),
             action: action.name.clone(),
             duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            attempts: u32::from(calls > 0),
+            attempts: u32::from(called),
         };
         let code = result.as_ref().err().map(|failure: &Failure| failure.code);
         tracing::info!(
@@ -142,26 +155,18 @@ impl Engine {
         Ok(Outcome { result, metadata })
     }
 
-    /// Runs one call through its runtime, and takes the token out of whatever comes back.
-    async fn call(
-        &self,
-        call: &Call<'_>,
-        token: Option<&SecretString>,
-        deadline: Instant,
-        calls: &mut u32,
-    ) -> Returned {
+    /// Runs one call through its runtime, and takes the token out of whatever comes back. Says also whether the service
+    /// was called.
+    async fn call(&self, call: &Call<'_>, token: Option<&SecretString>, deadline: Instant) -> (Returned, bool) {
         let striker = Striker::new(token);
-        let base = self.config.service_urls.get(&call.manifest.name);
+        let base = self.config.stand_ins.get(&call.manifest.name);
         let limit = self.config.limits.answer_max_bytes;
         let host = Host::new(&self.outbound, call.manifest, base, token, &striker, deadline, limit);
         let Runtime::Http { .. } = call.manifest.runtime;
         // The host keeps to the deadline itself; this is for whatever else a runtime may be busy with.
-        let returned = timeout_at(deadline, runtime::http::run(call, &host)).await.unwrap_or_else(|_| {
-            let message = format!("{} was not done in time", call.manifest.display_name);
-            Err(Failure { code: OutcomeCode::Timeout, message, retryable: false, retry_after_s: None }.into())
-        });
-        *calls = host.calls();
-        match returned {
+        let returned = timeout_at(deadline, runtime::http::run(call, &host)).await;
+        let returned = returned.unwrap_or_else(|_| Err(runtime::out_of_time(call)));
+        let clean = match returned {
             Ok(Success { message, data, external_id }) => Ok(Success {
                 message: striker.text(message),
                 data: striker.value(data),
@@ -169,13 +174,18 @@ impl Engine {
             }),
             Err(Stopped::Failed(failure)) => Err(Failure { message: striker.text(failure.message), ..failure }.into()),
             Err(parameter @ Stopped::Parameter(_)) => Err(parameter),
-        }
+        };
+        (clean, host.called())
     }
 
-    pub(crate) async fn publish(&self, org: &OrgId, kind: &'static str, detail: &impl Serialize) -> Result<(), Error> {
+    /// Tells whoever listens. What has happened has happened: a bus that does not take it is logged, and no more.
+    pub(crate) async fn publish(&self, org: &OrgId, kind: &'static str, detail: &impl Serialize) {
         let detail = serde_json::to_value(detail).unwrap_or_default();
+        tracing::info!(%org, %detail, "event {kind}");
         let event = Event { org: org.clone(), kind, time: self.ports.clock.now(), detail };
-        Ok(self.ports.events.publish(vec![event]).await?)
+        if let Err(error) = self.ports.events.publish(vec![event]).await {
+            tracing::error!(%org, cause = %error.0, "the event {kind} was not published");
+        }
     }
 }
 
@@ -207,11 +217,7 @@ fn not_connected(manifest: &Manifest, user: &UserId, alias: &Alias) -> Failure {
     Failure { code: OutcomeCode::NotConnected, message, retryable: false, retry_after_s: None }
 }
 
-fn sealed(manifest: &Manifest) -> Failure {
-    let message = format!(
-        "the stored credential for {} was sealed with another key than this server has; connect the account again, or \
-         have the operator put the key back",
-        manifest.display_name
-    );
+fn connect_again(manifest: &Manifest, reason: &str) -> Failure {
+    let message = format!("the stored credential for {} {reason}; connect the account again", manifest.display_name);
     Failure { code: OutcomeCode::ReconnectRequired, message, retryable: false, retry_after_s: None }
 }

@@ -7,7 +7,6 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::ports::events::EventBusError;
 use crate::ports::table::TableError;
 use crate::ports::vault::VaultError;
 
@@ -98,9 +97,6 @@ pub enum Error {
     /// The vault failed.
     #[error("something failed on Overseer's side; the log has the request id")]
     Vault(#[from] VaultError),
-    /// The event bus failed.
-    #[error("something failed on Overseer's side; the log has the request id")]
-    Events(#[from] EventBusError),
     /// A part of the engine panicked.
     #[error("something failed on Overseer's side; the log has the request id")]
     Panicked(#[source] tokio::task::JoinError),
@@ -121,7 +117,7 @@ impl Error {
             Self::UnknownPlugin { .. } => ProblemCode::UnknownPlugin,
             Self::UnknownAction { .. } => ProblemCode::UnknownAction,
             Self::NotFound(_) => ProblemCode::NotFound,
-            Self::Table(_) | Self::Vault(_) | Self::Events(_) | Self::Panicked(_) => ProblemCode::Internal,
+            Self::Table(_) | Self::Vault(_) | Self::Panicked(_) => ProblemCode::Internal,
         }
     }
 }

@@ -1,16 +1,18 @@
 //! All that a runtime can reach of the world. A runtime never holds a credential: the host adds it to the request, only
 //! towards the hosts that the manifest names, and takes it out of what comes back.
 
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::manifest::{Auth, Manifest, Runtime};
+use crate::manifest::{Auth, BodyFormat, Manifest, Runtime};
 use crate::outbound::{Outbound, OutboundAnswer, OutboundError, OutboundRequest};
 use crate::secrets::Striker;
 
@@ -28,6 +30,17 @@ pub enum FetchError {
     Outbound(#[from] OutboundError),
 }
 
+/// An answer as a runtime sees it: never with the credential in it.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers that are text, by their names in small letters.
+    pub headers: BTreeMap<String, String>,
+    /// The body, unless it is not of the format that was asked for.
+    pub body: Option<Value>,
+}
+
 /// The host of one run of one action.
 pub struct Host<'a> {
     outbound: &'a Outbound,
@@ -38,7 +51,7 @@ pub struct Host<'a> {
     deadline: Instant,
     /// Bytes of answers that may still come, over all calls of the run.
     left: AtomicUsize,
-    calls: AtomicU32,
+    called: AtomicBool,
 }
 
 impl<'a> Host<'a> {
@@ -61,7 +74,7 @@ impl<'a> Host<'a> {
             striker,
             deadline,
             left: AtomicUsize::new(answer_max_bytes),
-            calls: AtomicU32::new(0),
+            called: AtomicBool::new(false),
         }
     }
 
@@ -70,33 +83,33 @@ impl<'a> Host<'a> {
         self.base
     }
 
-    /// How many calls have left so far.
-    pub fn calls(&self) -> u32 {
-        self.calls.load(Ordering::Relaxed)
+    /// Whether the service was called.
+    pub fn called(&self) -> bool {
+        self.called.load(Ordering::Relaxed)
     }
 
-    /// Calls the service, with the credential.
+    /// Calls the service, with the credential, and reads its answer as `format`.
     pub async fn fetch(
         &self,
         method: http::Method,
         url: Url,
         mut headers: HeaderMap,
         body: Bytes,
-    ) -> Result<OutboundAnswer, FetchError> {
+        format: BodyFormat,
+    ) -> Result<Answer, FetchError> {
         let same_origin = url.origin() == self.base.origin();
         let named = url.scheme() == "https" && self.manifest.hosts().any(|host| Some(host) == url.host_str());
         if !(same_origin || named) || !url.username().is_empty() || url.password().is_some() {
             return Err(FetchError::NotPermitted(url.host_str().unwrap_or_default().to_owned()));
         }
         self.authorize(&mut headers)?;
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        let limit = self.left.load(Ordering::Relaxed);
-        let answer = self.outbound.send(OutboundRequest { method, url, headers, body }, limit, self.deadline).await?;
-        // Calls of one run that go on side by side may together pass the limit by what is in flight; the next is refused.
-        let _ = self
-            .left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(answer.body.len())));
-        Ok(self.without_secret(answer))
+        let before = self.called.swap(true, Ordering::Relaxed);
+        let request = OutboundRequest { method, url, headers, body };
+        let sent = self.outbound.send(request, &self.left, self.deadline).await;
+        if matches!(sent, Err(OutboundError::Refused { .. })) {
+            self.called.store(before, Ordering::Relaxed);
+        }
+        Ok(self.read(&sent?, format))
     }
 
     fn authorize(&self, headers: &mut HeaderMap) -> Result<(), FetchError> {
@@ -115,12 +128,17 @@ impl<'a> Host<'a> {
         Ok(())
     }
 
-    fn without_secret(&self, mut answer: OutboundAnswer) -> OutboundAnswer {
-        for value in answer.headers.values_mut() {
-            let clean = self.striker.bytes(Bytes::copy_from_slice(value.as_bytes()));
-            *value = HeaderValue::from_bytes(&clean).unwrap_or(HeaderValue::from_static(""));
-        }
-        answer.body = self.striker.bytes(answer.body);
-        answer
+    /// Reads an answer, and takes the credential out of all that was read: only then, because reading undoes the escapes
+    /// that could hide it.
+    fn read(&self, answer: &OutboundAnswer, format: BodyFormat) -> Answer {
+        let headers = answer.headers.iter().filter_map(|(name, value)| {
+            Some((name.as_str().to_owned(), self.striker.text(value.to_str().ok()?.to_owned())))
+        });
+        let body = match format {
+            BodyFormat::Text => Some(Value::String(String::from_utf8_lossy(&answer.body).into_owned())),
+            BodyFormat::Json if answer.body.is_empty() => Some(Value::Null),
+            BodyFormat::Json => serde_json::from_slice(&answer.body).ok(),
+        };
+        Answer { status: answer.status, headers: headers.collect(), body: body.map(|body| self.striker.value(body)) }
     }
 }

@@ -9,6 +9,8 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use crate::schema::NAME_FORMAT;
+
 /// The longest name that people and agents may choose, in bytes of UTF-8.
 pub const NAME_MAX_BYTES: usize = 255;
 
@@ -26,7 +28,7 @@ pub enum NameError {
     Made,
 }
 
-fn free(text: &str) -> Result<(), NameError> {
+pub(crate) fn free(text: &str) -> Result<(), NameError> {
     let fits = (1..=NAME_MAX_BYTES).contains(&text.len());
     if fits && !text.chars().any(char::is_control) { Ok(()) } else { Err(NameError::Free) }
 }
@@ -47,7 +49,7 @@ fn made(text: &str) -> Result<(), NameError> {
 }
 
 fn free_schema() -> Schema {
-    json_schema!({ "type": "string", "minLength": 1, "maxLength": NAME_MAX_BYTES })
+    json_schema!({ "type": "string", "format": NAME_FORMAT })
 }
 
 fn slug_schema() -> Schema {

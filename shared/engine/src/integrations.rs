@@ -1,6 +1,8 @@
 //! A user's authorised accounts. For now an account is a token that the user hands over; it goes into the vault and is
 //! never given back.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
@@ -10,8 +12,8 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::ids::{Alias, OrgId, PluginName, UserId};
 use crate::keys;
-use crate::manifest::Auth;
-use crate::ports::table::{Condition, Item, NewItem, Read, TableError};
+use crate::manifest::{Auth, Manifest, Runtime};
+use crate::ports::table::{BATCH_MAX, Condition, Item, NewItem, Read, TableError};
 use crate::ports::vault::{Purpose, SecretId, VaultError};
 use crate::principal::Principal;
 use crate::secrets::SECRET_MIN_BYTES;
@@ -19,12 +21,21 @@ use crate::secrets::SECRET_MIN_BYTES;
 /// The longest token, in bytes.
 pub const TOKEN_MAX_BYTES: usize = 16 * 1024;
 
+/// Refuses what cannot be a token: it must fit into a header, and be long enough to be told from ordinary text.
+pub(crate) fn check_token(token: &SecretString) -> Result<(), String> {
+    let token = token.expose_secret();
+    if (SECRET_MIN_BYTES..=TOKEN_MAX_BYTES).contains(&token.len()) && token.bytes().all(|b| b.is_ascii_graphic()) {
+        return Ok(());
+    }
+    Err(format!("must be {SECRET_MIN_BYTES} to {TOKEN_MAX_BYTES} printable ASCII characters, without spaces"))
+}
+
 /// What to connect.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Connect {
     /// The service's token or key: 8 to 16,384 printable ASCII characters.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", length(min = SECRET_MIN_BYTES, max = TOKEN_MAX_BYTES), regex(pattern = "^[!-~]*$"))]
     pub token: SecretString,
     /// Which of the user's accounts at the service this is; left out, `default`.
     pub alias: Option<Alias>,
@@ -54,6 +65,8 @@ struct Record {
     user: UserId,
     plugin: PluginName,
     alias: Alias,
+    /// What the token may be used for: [`Engine::bound_to`] when it was connected.
+    bound_to: String,
     /// Names the secret in the vault.
     secret: String,
     /// The version of the secret that counts.
@@ -70,6 +83,8 @@ pub(crate) enum Account {
     Missing,
     /// Connected, but the vault's key is not the one that sealed its token.
     Sealed,
+    /// Connected, but the plugin now sends its credential elsewhere, or otherwise, than when the user handed it over.
+    Moved,
 }
 
 impl Record {
@@ -82,55 +97,70 @@ impl Record {
 
 impl Engine {
     /// Connects an account, or replaces the token of one that is connected.
-    pub async fn connect(&self, principal: &Principal, plugin: &str, connect: Connect) -> Result<Integration, Error> {
+    pub async fn connect(
+        self: &Arc<Self>,
+        principal: &Principal,
+        plugin: &str,
+        connect: Connect,
+    ) -> Result<Integration, Error> {
         let manifest = &self.catalog.plugin(plugin)?.manifest;
         let user = principal.acting_for(connect.user_id)?;
         if matches!(manifest.auth, Auth::None) {
             return Err(Error::field("", format!("{} needs no account", manifest.display_name)));
         }
-        let token = connect.token.expose_secret();
-        if !(SECRET_MIN_BYTES..=TOKEN_MAX_BYTES).contains(&token.len()) || !token.bytes().all(|b| b.is_ascii_graphic())
-        {
-            let rule = format!("must be {SECRET_MIN_BYTES} to {TOKEN_MAX_BYTES} printable ASCII characters, no spaces");
-            return Err(Error::field("/token", rule));
-        }
+        check_token(&connect.token).map_err(|rule| Error::field("/token", rule))?;
         let alias = connect.alias.unwrap_or_default();
-        self.store_token(&principal.org, user, manifest.name.clone(), alias, &connect.token).await
-    }
-
-    async fn store_token(
-        &self,
-        org: &OrgId,
-        user: UserId,
-        plugin: PluginName,
-        alias: Alias,
-        token: &SecretString,
-    ) -> Result<Integration, Error> {
-        let key = keys::integration(org, &user, &plugin, &alias);
         let now = self.ports.clock.now();
-        let mut record = Record {
+        let record = Record {
             user,
-            plugin,
+            plugin: manifest.name.clone(),
             alias,
+            bound_to: self.bound_to(manifest),
             secret: self.ports.ids.hex(16),
             secret_version: "1".to_owned(),
             created_at: now,
             updated_at: now,
         };
+        let (engine, org) = (Arc::clone(self), principal.org.clone());
+        self.to_its_end(async move { engine.store_token(&org, record, &connect.token).await }).await
+    }
+
+    /// Where a plugin's credential goes and how. A token serves only what it was handed over for: a manifest that says
+    /// otherwise later does not get it.
+    fn bound_to(&self, manifest: &Manifest) -> String {
+        if self.config.stand_ins.contains_key(&manifest.name) {
+            return "a stand-in".to_owned();
+        }
+        let Runtime::Http { base_url } = &manifest.runtime;
+        let mut hosts: Vec<&str> = manifest.hosts().collect();
+        hosts.sort_unstable();
+        let way = match &manifest.auth {
+            Auth::None => "nothing".to_owned(),
+            Auth::Oauth2 { .. } => "oauth2".to_owned(),
+            Auth::ApiKey { header, .. } => format!("api_key in {}", header.to_ascii_lowercase()),
+        };
+        format!("{way} to {} {}", base_url.origin().ascii_serialization(), hosts.join(" "))
+    }
+
+    async fn store_token(&self, org: &OrgId, mut record: Record, token: &SecretString) -> Result<Integration, Error> {
+        let key = keys::integration(org, &record.user, &record.plugin, &record.alias);
         // The token first: a record never names a secret that is not there.
         self.ports.vault.put(&record.secret_id(org), &record.secret_version, token).await?;
         loop {
             let standing = self.ports.table.get(&key, Read::Consistent).await?;
             let before: Option<Record> = standing.as_ref().map(Item::record).transpose()?;
-            record.created_at = before.as_ref().map_or(now, |before| before.created_at);
+            record.created_at = before.as_ref().map_or(record.updated_at, |before| before.created_at);
             let condition = standing.map_or(Condition::Absent, |item| Condition::Version(item.version));
             match self.ports.table.put(NewItem::new(key.clone(), &record)?, condition).await {
                 // Somebody else connected the same account just now; the later one counts.
                 Err(TableError::Condition { .. }) => {}
                 Err(error) => return Err(error.into()),
                 Ok(_) => {
-                    if let Some(before) = before {
-                        self.ports.vault.delete(&before.secret_id(org)).await?;
+                    if let Some(before) = before
+                        && let Err(error) = self.ports.vault.delete(&before.secret_id(org)).await
+                    {
+                        // Nothing refers to it any more, and it is sealed.
+                        tracing::error!(%org, ?error, "the token that was replaced stays in the vault");
                     }
                     break;
                 }
@@ -138,7 +168,7 @@ impl Engine {
         }
         let Record { user, plugin, alias, created_at, updated_at, .. } = record;
         let integration = Integration { plugin, alias, user_id: user, created_at, updated_at };
-        self.publish(org, "integration.connected", &integration).await?;
+        self.publish(org, "integration.connected", &integration).await;
         Ok(integration)
     }
 
@@ -147,15 +177,19 @@ impl Engine {
         &self,
         org: &OrgId,
         user: &UserId,
-        plugin: &PluginName,
+        manifest: &Manifest,
         alias: &Alias,
     ) -> Result<Account, Error> {
+        let plugin = &manifest.name;
         let key = keys::integration(org, user, plugin, alias);
         // Twice at most: the secret may be replaced between the two reads.
         for _ in 0..2 {
             let mut found = self.ports.table.batch_get(std::slice::from_ref(&key), Read::Consistent).await?;
             let Some(item) = found.pop().flatten() else { return Ok(Account::Missing) };
             let record: Record = item.record()?;
+            if record.bound_to != self.bound_to(manifest) {
+                return Ok(Account::Moved);
+            }
             let id = record.secret_id(org);
             let version = (id, record.secret_version);
             if let Some(token) = self.seen_tokens.get(&version) {
@@ -180,7 +214,8 @@ impl Engine {
     /// Whether the caller has a default account at a plugin's service.
     pub async fn is_connected(&self, principal: &Principal, plugin: &PluginName) -> Result<bool, Error> {
         let user = principal.acting_for(None)?;
-        Ok(self.connected(&principal.org, &user, std::slice::from_ref(plugin)).await? == [true])
+        let manifest = &self.catalog.plugin(plugin.as_str())?.manifest;
+        Ok(self.connected(&principal.org, &user, &[manifest]).await? == [true])
     }
 
     /// Which of `plugins` the user has a default account at.
@@ -188,14 +223,17 @@ impl Engine {
         &self,
         org: &OrgId,
         user: &UserId,
-        plugins: &[PluginName],
+        plugins: &[&Manifest],
     ) -> Result<Vec<bool>, Error> {
         let alias = Alias::default();
         let mut connected = Vec::with_capacity(plugins.len());
-        for some in plugins.chunks(crate::ports::table::BATCH_MAX) {
-            let keys: Vec<_> = some.iter().map(|plugin| keys::integration(org, user, plugin, &alias)).collect();
+        for some in plugins.chunks(BATCH_MAX) {
+            let keys: Vec<_> = some.iter().map(|plugin| keys::integration(org, user, &plugin.name, &alias)).collect();
             let found = self.ports.table.batch_get(&keys, Read::Eventual).await?;
-            connected.extend(found.iter().map(Option::is_some));
+            for (manifest, item) in some.iter().zip(found) {
+                let record: Option<Record> = item.as_ref().map(Item::record).transpose()?;
+                connected.push(record.is_some_and(|record| record.bound_to == self.bound_to(manifest)));
+            }
         }
         Ok(connected)
     }

@@ -19,7 +19,7 @@ pub struct Intent {
     /// The action's parameters.
     #[serde(default)]
     pub context: Map<String, Value>,
-    /// The agent that asks. Left out, it is the one that the API key is bound to, if any.
+    /// The agent that asks.
     pub agent_id: Option<AgentId>,
     /// Whose account to use. Left out, it is the user that the API key is bound to.
     pub user_id: Option<UserId>,

@@ -62,7 +62,7 @@ pub struct Manifest {
 pub enum Runtime {
     /// As HTTP requests that the manifest declares.
     Http {
-        /// What every request's path is put behind. `https`, unless it is this machine.
+        /// What every request's path is put behind. `https`, unless it is an address of 127.0.0.0/8.
         base_url: Url,
     },
 }
@@ -252,7 +252,7 @@ pub struct Response {
     /// How to read the body.
     #[serde(default)]
     pub body: BodyFormat,
-    /// When an answer below status 400 is a failure all the same.
+    /// When an answer of status 2xx is a failure all the same.
     pub failed_when: Option<Expression>,
     /// How to read a failure.
     #[serde(default)]
@@ -334,11 +334,23 @@ pub struct Each {
     pub response: Response,
 }
 
+/// The longest name of a tool that every maker of models takes; ours are `<plugin>__<action>`.
+const TOOL_NAME_MAX: usize = 64;
+
 /// Headers that a request's templates may not set.
 const OWN_HEADERS: [&str; 5] = ["authorization", "connection", "content-length", "host", "transfer-encoding"];
 
 /// The most items that `each` may ask about in one intent.
 pub const EACH_MAX: usize = 50;
+
+/// What is wrong with the name of a header that a manifest sets, if anything.
+fn header_problem(header: &str) -> Option<String> {
+    match header.parse::<http::HeaderName>() {
+        Err(_) => Some(format!("{header:?} is not a header name")),
+        Ok(name) if OWN_HEADERS.contains(&name.as_str()) => Some(format!("{header} is set by Overseer")),
+        Ok(_) => None,
+    }
+}
 
 /// What is wrong with a manifest: each problem with its place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -375,13 +387,14 @@ impl Manifest {
         if base_url.scheme() != "https" && !(base_url.scheme() == "http" && here) {
             problems.push("runtime.base_url: must be https".to_owned());
         }
-        if base_url.query().is_some() || base_url.fragment().is_some() || !base_url.username().is_empty() {
+        let user = !base_url.username().is_empty() || base_url.password().is_some();
+        if base_url.query().is_some() || base_url.fragment().is_some() || user {
             problems.push("runtime.base_url: must have no user, query or fragment".to_owned());
         }
         if let Auth::ApiKey { header, .. } = &self.auth
-            && header.parse::<http::HeaderName>().is_err()
+            && !header.eq_ignore_ascii_case("authorization")
         {
-            problems.push(format!("auth.header: {header:?} is not a header name"));
+            problems.extend(header_problem(header).map(|problem| format!("auth.header: {problem}")));
         }
         if self.actions.is_empty() {
             problems.push("actions: at least one is needed".to_owned());
@@ -392,6 +405,13 @@ impl Manifest {
                 if !names.insert(name) {
                     problems.push(format!("actions: the name {name} is used twice"));
                 }
+            }
+            if self.name.as_str().len() + action.name.as_str().len() > TOOL_NAME_MAX - 2 {
+                let limit = TOOL_NAME_MAX - 2;
+                problems.push(format!(
+                    "actions.{}: name and the plugin's name together have more than {limit} characters",
+                    action.name
+                ));
             }
             problems.extend(action.problems());
         }
@@ -417,14 +437,12 @@ impl Action {
             if bodies.into_iter().filter(|there| *there).count() > 1 {
                 problem(format!("{name}: at most one of json, form and raw"));
             }
-            for header in request.headers.keys() {
-                match header.parse::<http::HeaderName>() {
-                    Err(_) => problem(format!("{name}.headers: {header:?} is not a header name")),
-                    Ok(parsed) if OWN_HEADERS.contains(&parsed.as_str()) => {
-                        problem(format!("{name}.headers: {header} is set by Overseer"));
-                    }
-                    Ok(_) => {}
-                }
+            for wrong in request.headers.keys().filter_map(|header| header_problem(header)) {
+                problem(format!("{name}.headers: {wrong}"));
+            }
+            let path = request.path.literal();
+            if !path.starts_with('/') || path.contains(['?', '#']) {
+                problem(format!("{name}.path: must begin with / and hold neither ? nor #; query has its own place"));
             }
         }
         if self.each.is_some() && self.paginate.is_none() {

@@ -76,7 +76,7 @@ pub struct Metadata {
     /// Milliseconds from the intent's arrival to its outcome.
     #[serde(rename = "durationMs")]
     pub duration_ms: u64,
-    /// How often the service was called for the action; 0 if it was not.
+    /// How often the action was tried: 0 if the service was not called.
     pub attempts: u32,
 }
 

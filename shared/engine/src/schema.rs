@@ -1,6 +1,10 @@
 //! JSON Schema (2020-12) in and out: every problem at once, each with its pointer, and never the offending value, which
 //! may be a secret.
 
+use std::any::TypeId;
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{PatternOptions, ValidationError, Validator};
 use schemars::JsonSchema;
@@ -9,6 +13,10 @@ use serde_json::Value;
 use serde_path_to_error::Segment;
 
 use crate::error::{Error, FieldProblem};
+use crate::ids::{self, NameError};
+
+/// The format of names that people and agents choose, which schemas alone cannot describe.
+pub(crate) const NAME_FORMAT: &str = "overseer-name";
 
 /// Problems beyond this many are not listed.
 const PROBLEMS_MAX: usize = 100;
@@ -18,6 +26,7 @@ pub(crate) fn compile(schema: &Value) -> Result<Validator, String> {
     jsonschema::draft202012::options()
         .with_pattern_options(PatternOptions::regex())
         .should_validate_formats(true)
+        .with_format(NAME_FORMAT, |name: &str| ids::free(name).is_ok())
         .build(schema)
         .map_err(|error| error.to_string())
 }
@@ -40,26 +49,41 @@ fn explain(error: &ValidationError<'_>, prefix: &str) -> Vec<FieldProblem> {
             .iter()
             .map(|name| FieldProblem::new(below(name), "is not a field that is known here; remove it"))
             .collect(),
+        ValidationErrorKind::Format { format } if format == NAME_FORMAT => {
+            vec![FieldProblem::new(place, NameError::Free.to_string())]
+        }
         _ => vec![FieldProblem::new(place, error.masked_with("the value").to_string())],
     }
 }
 
 /// Parses a request's body: against the type's own schema first, for every problem at once, then by serde.
-pub fn parse<T: DeserializeOwned + JsonSchema>(value: &Value) -> Result<T, Error> {
-    let error = match serde_path_to_error::deserialize::<_, T>(value) {
-        Ok(parsed) => return Ok(parsed),
-        Err(error) => error,
-    };
-    let schema = schema_of::<T>();
-    let mut problems = match compile(&schema) {
-        Ok(validator) => problems_of(&validator, value, ""),
-        Err(_) => Vec::new(),
-    };
-    if problems.is_empty() {
-        // What a schema cannot say, such as a length in bytes.
-        problems.push(FieldProblem::new(pointer_of(error.path()), error.into_inner().to_string()));
+pub fn parse<T: DeserializeOwned + JsonSchema + 'static>(json: &[u8]) -> Result<T, Error> {
+    let not_json = |error| Error::field("", format!("the body is not JSON: {error}"));
+    let value: Value = serde_json::from_slice(json).map_err(not_json)?;
+    if let Some(validator) = validator_of::<T>() {
+        let problems = problems_of(&validator, &value, "");
+        if !problems.is_empty() {
+            return Err(Error::Invalid(problems));
+        }
     }
-    Err(Error::Invalid(problems))
+    // From the text again, in which a field that is there twice can still be seen.
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let pointer = pointer_of(error.path());
+        Error::field(pointer, error.into_inner().to_string())
+    })
+}
+
+/// The validator of a type of this crate, compiled once in a process.
+fn validator_of<T: JsonSchema + 'static>() -> Option<Arc<Validator>> {
+    static COMPILED: LazyLock<Mutex<HashMap<TypeId, Arc<Validator>>>> = LazyLock::new(Mutex::default);
+    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(validator) = compiled.get(&TypeId::of::<T>()) {
+        return Some(Arc::clone(validator));
+    }
+    let validator = Arc::new(compile(&schema_of::<T>()).ok()?);
+    compiled.insert(TypeId::of::<T>(), Arc::clone(&validator));
+    Some(validator)
 }
 
 fn pointer_of(path: &serde_path_to_error::Path) -> String {

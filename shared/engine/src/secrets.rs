@@ -1,12 +1,11 @@
 //! Strikes a known secret out of whatever comes back from a service, which may echo what it was sent.
 //!
-//! This guards against carelessness: the secret as it is, percent-encoded, and within base64 of any alignment. A service
-//! that is bent on telling its own credential can always disguise it.
+//! This guards against carelessness: the secret as it is, escaped as JSON may have it, percent-encoded, and within base64
+//! of any alignment. A service that is bent on telling its own credential can always disguise it.
 
-use aho_corasick::{AhoCorasick, MatchKind};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 
@@ -16,39 +15,32 @@ pub const SECRET_MIN_BYTES: usize = 8;
 /// What stands where a secret stood.
 pub const STRUCK: &str = "[secret removed]";
 
+/// All but what RFC 3986 (2.3) leaves as it is.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 /// Finds the forms of one secret.
 pub(crate) struct Striker {
-    forms: Option<AhoCorasick>,
+    /// The longest first, so that none is left half by a shorter one within it.
+    forms: Vec<String>,
 }
 
 impl Striker {
     /// For a call that carries `secret`, if any.
     pub(crate) fn new(secret: Option<&SecretString>) -> Self {
-        let forms = secret.map(|secret| forms_of(secret.expose_secret()));
-        let matcher =
-            forms.and_then(|forms| AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(forms).ok());
-        Self { forms: matcher }
-    }
-
-    /// The bytes without the secret.
-    pub(crate) fn bytes(&self, bytes: bytes::Bytes) -> bytes::Bytes {
-        match &self.forms {
-            Some(forms) if forms.is_match(bytes.as_ref()) => {
-                forms.replace_all_bytes(&bytes, &vec![STRUCK; forms.patterns_len()]).into()
-            }
-            Some(_) | None => bytes,
-        }
+        Self { forms: secret.map(|secret| forms_of(secret.expose_secret())).unwrap_or_default() }
     }
 
     /// The text without the secret.
-    pub(crate) fn text(&self, text: String) -> String {
-        match &self.forms {
-            Some(forms) if forms.is_match(&text) => forms.replace_all(&text, &vec![STRUCK; forms.patterns_len()]),
-            Some(_) | None => text,
+    pub(crate) fn text(&self, mut text: String) -> String {
+        for form in self.forms.iter().map(String::as_str) {
+            if text.contains(form) {
+                text = text.replace(form, STRUCK);
+            }
         }
+        text
     }
 
-    /// The value without the secret, in strings and in keys.
+    /// The value without the secret: in strings, in keys, and in numbers, which a secret of digits can look like.
     pub(crate) fn value(&self, value: Value) -> Value {
         match value {
             Value::String(text) => Value::String(self.text(text)),
@@ -56,14 +48,26 @@ impl Striker {
             Value::Object(fields) => Value::Object(
                 fields.into_iter().map(|(key, value)| (self.text(key), self.value(value))).collect::<Map<_, _>>(),
             ),
-            plain @ (Value::Null | Value::Bool(_) | Value::Number(_)) => plain,
+            Value::Number(number) => {
+                let text = number.to_string();
+                if self.forms.iter().any(|form| text.contains(form.as_str())) { STRUCK.into() } else { number.into() }
+            }
+            plain @ (Value::Null | Value::Bool(_)) => plain,
         }
     }
 }
 
 fn forms_of(secret: &str) -> Vec<String> {
-    let mut forms = vec![secret.to_owned(), utf8_percent_encode(secret, NON_ALPHANUMERIC).to_string()];
-    forms.push(utf8_percent_encode(secret, percent_encoding::CONTROLS).to_string());
+    let json = Value::from(secret).to_string();
+    let mut forms = vec![secret.to_owned(), json.trim_matches('"').to_owned(), secret.replace('/', "\\/")];
+    for set in [NON_ALPHANUMERIC, UNRESERVED] {
+        let upper = utf8_percent_encode(secret, set).to_string();
+        let lower = utf8_percent_encode(secret, set).map(|part| match part.strip_prefix('%') {
+            Some(digits) => format!("%{}", digits.to_ascii_lowercase()),
+            None => part.to_owned(),
+        });
+        forms.extend([lower.collect(), upper]);
+    }
     for offset in 0..3 {
         let mut shifted = vec![0; offset];
         shifted.extend_from_slice(secret.as_bytes());
@@ -74,7 +78,7 @@ fn forms_of(secret: &str) -> Vec<String> {
             forms.extend(encoded.get(first..last).map(str::to_owned));
         }
     }
-    forms.sort();
+    forms.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
     forms.dedup();
     forms
 }
@@ -96,15 +100,18 @@ mod tests {
                     format!("{prefix}{secret}{suffix}"),
                     STANDARD.encode(format!("{prefix}{secret}{suffix}")),
                     URL_SAFE_NO_PAD.encode(format!("{prefix}{secret}{suffix}")),
-                    format!("a={}&b", utf8_percent_encode(secret, NON_ALPHANUMERIC)),
+                    "a=xoxb%2D1%2F2%2B3%20%C3%A9&b".to_owned(),
+                    "a=xoxb-1%2f2%2b3%20%c3%a9&b".to_owned(),
+                    r#"{"a": "xoxb-1\/2+3 é"}"#.to_owned(),
                 ] {
                     assert!(striker.text(text.clone()).contains(STRUCK), "{text}");
-                    assert!(String::from_utf8(striker.bytes(text.clone().into()).to_vec()).unwrap().contains(STRUCK));
                 }
             }
         }
         let struck = striker.value(json!({"a": [secret, 1, {secret: null}], "b": "xoxb-1"}));
         assert_eq!(struck, json!({"a": [STRUCK, 1, {STRUCK: null}], "b": "xoxb-1"}));
+        let digits = Striker::new(Some(&SecretString::from("1234567890")));
+        assert_eq!(digits.value(json!([1_234_567_890, 12])), json!([STRUCK, 12]));
         assert_eq!(Striker::new(None).text("xoxb".into()), "xoxb");
     }
 }

@@ -55,10 +55,11 @@ impl Engine {
             ToolFormat::Anthropic => json!({ "tools": each(anthropic) }),
             ToolFormat::Mcp => json!({ "tools": each(mcp) }),
             ToolFormat::Overseer => {
-                let names: Vec<_> = manifests.iter().map(|manifest| manifest.name.clone()).collect();
                 let connected = match &user {
-                    Some(user) => self.connected(&principal.org, user, &names).await?.into_iter().map(Some).collect(),
-                    None => vec![None; names.len()],
+                    Some(user) => {
+                        self.connected(&principal.org, user, &manifests).await?.into_iter().map(Some).collect()
+                    }
+                    None => vec![None; manifests.len()],
                 };
                 json!({ "tools": manifests.iter().zip(connected).map(|(manifest, c)| own(manifest, c)).collect::<Vec<_>>() })
             }

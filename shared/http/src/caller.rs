@@ -29,11 +29,8 @@ impl FromRequestParts<Arc<Engine>> for Caller {
         };
         let principal = engine.authenticate(&key).await?;
         // The header is never what decides; it may only agree.
-        if parts
-            .headers
-            .get("x-organization-id")
-            .is_some_and(|asked| asked.as_bytes() != principal.org.as_str().as_bytes())
-        {
+        let own = principal.org.as_str().as_bytes();
+        if parts.headers.get_all("x-organization-id").iter().any(|asked| asked.as_bytes() != own) {
             return Err(Error::Forbidden("this API key belongs to another organization".to_owned()).into());
         }
         Ok(Self(principal))

@@ -9,7 +9,6 @@ use overseer_engine::error::{Error, ProblemCode};
 use overseer_engine::schema;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use crate::Problem;
 
@@ -25,7 +24,7 @@ pub const PAGE_DEFAULT: usize = 20;
 /// A JSON body, parsed.
 pub struct JsonBody<T>(pub T);
 
-impl<S: Sync, T: DeserializeOwned + JsonSchema> FromRequest<S> for JsonBody<T> {
+impl<S: Sync, T: DeserializeOwned + JsonSchema + 'static> FromRequest<S> for JsonBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
@@ -34,9 +33,7 @@ impl<S: Sync, T: DeserializeOwned + JsonSchema> FromRequest<S> for JsonBody<T> {
         if depth(&bytes) > DEPTH_MAX {
             return Err(Error::field("", format!("the body is nested deeper than {DEPTH_MAX} levels")).into());
         }
-        let value: Value = serde_json::from_slice(&bytes)
-            .map_err(|error| Error::field("", format!("the body is not JSON: {error}")))?;
-        Ok(Self(schema::parse(&value)?))
+        Ok(Self(schema::parse(&bytes)?))
     }
 }
 

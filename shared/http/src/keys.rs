@@ -73,5 +73,5 @@ async fn revoke(
 ) -> Result<Json<ApiKey>, Problem> {
     // An id that no key can have is one that no key has.
     let id = KeyId::parse(id).map_err(|_| Error::NotFound("API key"))?;
-    Ok(Json(engine.revoke_api_key(&principal, &id).await?))
+    Ok(Json(engine.revoke_api_key(principal, id).await?))
 }

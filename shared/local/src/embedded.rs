@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use overseer_engine::engine::Ports;
 use overseer_engine::ports::vault::VaultError;
-use overseer_engine::ports::{Clock, Ids, Table};
+use overseer_engine::ports::{Clock, Ids, Table, Work};
 use overseer_engine::vault::{EnvelopeVault, MasterKey};
+use tokio::sync::mpsc::Receiver;
 
 use crate::events::LocalEvents;
 use crate::timer::LocalTimer;
@@ -16,6 +17,8 @@ pub struct Embedded {
     pub ports: Ports,
     /// What is published through them.
     pub events: Arc<LocalEvents>,
+    /// The work whose time has come.
+    pub due: Receiver<Work>,
 }
 
 impl Embedded {
@@ -27,8 +30,7 @@ impl Embedded {
         ids: Arc<dyn Ids>,
     ) -> Result<Self, VaultError> {
         let events = Arc::new(LocalEvents::default());
-        // Nothing sets an alarm until there are tasks, so nobody waits for one.
-        let (timer, _) = LocalTimer::new(Arc::clone(&clock));
+        let (timer, due) = LocalTimer::new(Arc::clone(&clock));
         let ports = Ports {
             vault: Arc::new(EnvelopeVault::new(Arc::clone(&table), master_key)?),
             table,
@@ -37,6 +39,6 @@ impl Embedded {
             clock,
             ids,
         };
-        Ok(Self { ports, events })
+        Ok(Self { ports, events, due })
     }
 }

@@ -1,8 +1,8 @@
 //! The data folder: everything that a local server keeps. Only its owner may read it.
 
-use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use overseer_engine::ports::{Clock, Ids, Table};
 use overseer_engine::vault::{MASTER_KEY_BYTES, MasterKey};
 use secrecy::{ExposeSecret, SecretBox, SecretString};
 
+use crate::files::{OWNER_ONLY, protect, sync_folder};
 use crate::table::{OpenError, RedbTable};
 
 const TABLE: &str = "overseer.redb";
@@ -105,10 +106,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, FolderError> {
     let unusable = |what| move |reason| FolderError::Unusable { what, path: path.to_owned(), reason };
     match fs::read(path) {
         Ok(bytes) => {
-            let mode = fs::metadata(path).map_err(unusable("read"))?.permissions().mode();
-            if mode & 0o777 != 0o600 {
-                fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(unusable("protect"))?;
-            }
+            protect(path).map_err(unusable("protect"))?;
             Ok(Some(bytes))
         }
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -121,7 +119,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
     let unusable = |reason| FolderError::Unusable { what: "write", path: path.to_owned(), reason };
     let draft = path.with_extension("new");
     let _ = fs::remove_file(&draft);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).map_err(unusable)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(OWNER_ONLY).open(&draft).map_err(unusable)?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(unusable)?;
-    fs::rename(&draft, path).map_err(unusable)
+    fs::rename(&draft, path).and_then(|()| sync_folder(path)).map_err(unusable)
 }

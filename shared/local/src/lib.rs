@@ -2,6 +2,7 @@
 
 pub mod embedded;
 pub mod events;
+mod files;
 pub mod folder;
 pub mod table;
 pub mod timer;

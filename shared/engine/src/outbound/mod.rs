@@ -6,12 +6,13 @@ pub mod address;
 use std::error::Error as StdError;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, StatusCode};
+use http::header::LOCATION;
+use http::{HeaderMap, Method, StatusCode};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::redirect;
 use tokio::time::{Instant, timeout_at};
 use url::{Host, Url};
 
@@ -24,7 +25,7 @@ const REDIRECTS_MAX: usize = 5;
 #[derive(Debug)]
 pub struct OutboundRequest {
     /// The method.
-    pub method: http::Method,
+    pub method: Method,
     /// Where to.
     pub url: Url,
     /// The headers; a credential among them is marked sensitive.
@@ -78,23 +79,11 @@ pub enum OutboundError {
         source: reqwest::Error,
     },
     /// The answer is larger than allowed.
-    #[error("{host} answered with more than {limit} bytes")]
+    #[error("{host} answered with more than is read")]
     TooLarge {
         /// The host.
         host: String,
-        /// The limit.
-        limit: usize,
     },
-}
-
-impl OutboundError {
-    /// Whether the request surely never reached the service.
-    pub fn never_left(&self) -> bool {
-        match self {
-            Self::Refused { .. } | Self::Unreachable { .. } => true,
-            Self::Timeout { .. } | Self::Broken { .. } | Self::TooLarge { .. } => false,
-        }
-    }
 }
 
 /// The client could not be built.
@@ -119,16 +108,47 @@ impl Outbound {
             .no_proxy()
             .retry(reqwest::retry::never())
             .dns_resolver(CheckedResolver { allowed: Arc::clone(&allowed) })
-            .redirect(redirect::Policy::custom(within_the_origin))
+            .redirect(reqwest::redirect::Policy::none())
             .build()?;
         Ok(Self { client, allowed })
     }
 
-    /// Sends `request` and reads its answer, of at most `limit` bytes, before `deadline`.
+    /// Sends `request` and reads its answer before `deadline`. What is read is taken off `left`, the bytes that may
+    /// still come. A redirect within the origin is followed where that repeats the request: for a GET, and for others
+    /// where the status says so (RFC 9110, 15.4); any other redirect is the answer.
     pub async fn send(
         &self,
+        mut request: OutboundRequest,
+        left: &AtomicUsize,
+        deadline: Instant,
+    ) -> Result<OutboundAnswer, OutboundError> {
+        for hop in 0.. {
+            let (url, method) = (request.url.clone(), request.method.clone());
+            let again = OutboundRequest {
+                method: method.clone(),
+                url: url.clone(),
+                headers: request.headers.clone(),
+                body: request.body.clone(),
+            };
+            let answer = match self.send_once(request, left, deadline).await {
+                // What was asked before was answered, so that something did leave.
+                Err(OutboundError::Unreachable { host, source }) if hop > 0 => {
+                    return Err(OutboundError::Broken { host, source });
+                }
+                other => other?,
+            };
+            match redirected(&method, &url, &answer) {
+                Some(to) if hop < REDIRECTS_MAX => request = OutboundRequest { url: to, ..again },
+                Some(_) | None => return Ok(answer),
+            }
+        }
+        Err(OutboundError::Timeout { host: request.url.host_str().unwrap_or_default().to_owned() })
+    }
+
+    async fn send_once(
+        &self,
         request: OutboundRequest,
-        limit: usize,
+        left: &AtomicUsize,
         deadline: Instant,
     ) -> Result<OutboundAnswer, OutboundError> {
         let host = request.url.host_str().unwrap_or_default().to_owned();
@@ -145,14 +165,11 @@ impl Outbound {
         let exchange = async {
             let sent = self.client.request(request.method, request.url).headers(request.headers).body(request.body);
             let mut answer = sent.send().await.map_err(|error| classify(error, &host))?;
-            let too_large = || OutboundError::TooLarge { host: host.clone(), limit };
-            if answer.content_length().is_some_and(|length| usize::try_from(length).map_or(true, |l| l > limit)) {
-                return Err(too_large());
-            }
             let mut body = BytesMut::new();
             while let Some(chunk) = answer.chunk().await.map_err(|error| classify(error, &host))? {
-                if body.len() + chunk.len() > limit {
-                    return Err(too_large());
+                let take = |left: usize| left.checked_sub(chunk.len());
+                if left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
+                    return Err(OutboundError::TooLarge { host: host.clone() });
                 }
                 body.extend_from_slice(&chunk);
             }
@@ -163,10 +180,15 @@ impl Outbound {
     }
 }
 
-/// Follows a redirect only where scheme, host and port stay the same; otherwise the answer is the redirect itself.
-fn within_the_origin(attempt: redirect::Attempt<'_>) -> redirect::Action {
-    let same = attempt.previous().last().is_some_and(|before| before.origin() == attempt.url().origin());
-    if same && attempt.previous().len() <= REDIRECTS_MAX { attempt.follow() } else { attempt.stop() }
+/// Where an answer sends the same request, if that is within the origin.
+fn redirected(method: &Method, url: &Url, answer: &OutboundAnswer) -> Option<Url> {
+    let repeats = match answer.status {
+        StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => true,
+        StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND | StatusCode::SEE_OTHER => *method == Method::GET,
+        _ => false,
+    };
+    let to = url.join(answer.headers.get(LOCATION)?.to_str().ok()?).ok()?;
+    (repeats && to.origin() == url.origin()).then_some(to)
 }
 
 fn classify(error: reqwest::Error, host: &str) -> OutboundError {
@@ -220,12 +242,12 @@ mod tests {
 
     async fn fetch(outbound: &Outbound, url: &str) -> Result<OutboundAnswer, OutboundError> {
         let request = OutboundRequest {
-            method: http::Method::GET,
+            method: Method::GET,
             url: url.parse().unwrap(),
             headers: HeaderMap::new(),
             body: Bytes::new(),
         };
-        outbound.send(request, 1024, Instant::now() + Duration::from_secs(5)).await
+        outbound.send(request, &AtomicUsize::new(1024), Instant::now() + Duration::from_secs(5)).await
     }
 
     #[tokio::test]
@@ -266,6 +288,5 @@ mod tests {
         let outbound = Outbound::new(&[], Duration::from_secs(1)).unwrap();
         let error = fetch(&outbound, "http://does-not-exist.invalid/").await.unwrap_err();
         assert!(matches!(error, OutboundError::Unreachable { .. }), "{error:?}");
-        assert!(error.never_left());
     }
 }

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use url::Url;
 
-use super::reading::{self, returned};
+use super::reading::{self, returned, value_of};
 use super::{Call, Returned, Stopped};
 use crate::error::FieldProblem;
 use crate::host::Host;
@@ -62,10 +62,10 @@ async fn exchange(
 ) -> Result<Context, Stopped> {
     let (url, headers, body) = build(request, host.base_url(), context, cursor)?;
     let answer = host
-        .fetch(request.method.into(), url, headers, body)
+        .fetch(request.method.into(), url, headers, body, response.body)
         .await
         .map_err(|error| reading::no_answer(call, &error))?;
-    reading::read(call, response, &answer, always(Context::default(), call))
+    reading::read(call, response, answer, always(Context::default(), call))
 }
 
 async fn pages(call: &Call<'_>, host: &Host<'_>, paginate: &Paginate) -> Returned {
@@ -75,11 +75,11 @@ async fn pages(call: &Call<'_>, host: &Host<'_>, paginate: &Paginate) -> Returne
     let context = request_context(call);
     let mut items: Vec<Value> = Vec::new();
     let mut cursor: Option<String> = None;
-    for _ in 0..PAGES_MAX {
+    for page in 1.. {
         let context = context.clone().with("remaining", &(limit - items.len()));
         let at = cursor.as_deref().map(|cursor| (paginate.parameter.as_str(), cursor));
         let read = exchange(call, host, (&action.request, &action.response), &context, at).await?;
-        match paginate.items.evaluate(&read)? {
+        match value_of(call, Some(&paginate.items), &read)? {
             Some(Value::Array(page)) => items.extend(page),
             None | Some(Value::Null) => {}
             Some(Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_)) => {
@@ -87,15 +87,15 @@ async fn pages(call: &Call<'_>, host: &Host<'_>, paginate: &Paginate) -> Returne
                 return Err(Stopped::failed(OutcomeCode::Unavailable, message, false));
             }
         }
-        let next = paginate.cursor.evaluate(&read)?.as_ref().and_then(text_of).filter(|next| !next.is_empty());
-        let goes_on = next.is_some() && next != cursor && items.len() < limit;
-        cursor = next;
-        if !goes_on {
-            return page_result(call, host, items, limit, cursor.as_deref(), read).await;
+        let next = value_of(call, Some(&paginate.cursor), &read)?.as_ref().and_then(text_of);
+        // A service that gives the same cursor again has no more to give.
+        let next = next.filter(|next| !next.is_empty() && Some(next) != cursor.as_ref());
+        if next.is_none() || items.len() >= limit || page == PAGES_MAX {
+            return page_result(call, host, items, limit, next.as_deref(), read).await;
         }
+        cursor = next;
     }
-    let message = format!("{} has more pages than the {PAGES_MAX} that are read", call.manifest.display_name);
-    Err(Stopped::failed(OutcomeCode::Unavailable, format!("{message}; ask for less"), false))
+    Err(reading::out_of_time(call))
 }
 
 async fn page_result(
@@ -118,7 +118,9 @@ async fn page_result(
     }
     let mut success = returned(call, &call.action.response, &read)?;
     if call.action.response.data.is_none() {
-        success.data = json!({ "items": items, "more": cut || cursor.is_some() });
+        let fields = [("items", json!(items)), ("more", json!(cut || cursor.is_some()))].into_iter();
+        let next = cursor.filter(|_| !cut).map(|cursor| ("next_cursor", cursor.into()));
+        success.data = fields.chain(next).map(|(name, value)| (name.to_owned(), value)).collect();
     }
     Ok(success)
 }
@@ -127,7 +129,12 @@ async fn about_each(call: &Call<'_>, host: &Host<'_>, each: &Each, items: Vec<Va
     let context = &request_context(call);
     let one = async |item: Value| {
         let context = context.clone().with("item", &item);
-        let read = exchange(call, host, (&each.request, &each.response), &context, None).await?;
+        let read = exchange(call, host, (&each.request, &each.response), &context, None).await;
+        let read = read.map_err(|stopped| match stopped {
+            // What cannot be used here came from the service, not from the caller.
+            Stopped::Parameter(problem) => at_fault(&problem.message),
+            failed @ Stopped::Failed(_) => failed,
+        })?;
         returned(call, &each.response, &read.with("item", &item)).map(|success| success.data)
     };
     stream::iter(items).map(one).buffered(EACH_AT_ONCE).try_collect().await

@@ -3,6 +3,8 @@
 pub(crate) mod http;
 mod reading;
 
+pub(crate) use reading::out_of_time;
+
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 

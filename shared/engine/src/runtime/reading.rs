@@ -1,45 +1,38 @@
 //! Reads a service's answer, and says in one vocabulary what went wrong.
 
-use http::{HeaderMap, StatusCode};
-use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+use http::StatusCode;
+use serde_json::Value;
 
 use super::{Call, Returned, Stopped};
-use crate::host::FetchError;
-use crate::manifest::{BodyFormat, Data, Effect, Response};
-use crate::outbound::{OutboundAnswer, OutboundError};
+use crate::host::{Answer, FetchError};
+use crate::manifest::{Auth, Data, Effect, Response};
+use crate::outbound::OutboundError;
 use crate::outcome::{Failure, OutcomeCode, Success};
-use crate::template::{Context, Expression, text_of};
+use crate::template::{Context, Expression, TemplateError, text_of};
 
 /// The longest text of a service that is passed on in a message, in characters.
 const SAID_MAX: usize = 300;
 
 /// What response templates see, if the answer is a success.
-pub(super) fn read(
-    call: &Call<'_>,
-    response: &Response,
-    answer: &OutboundAnswer,
-    context: Context,
-) -> Result<Context, Stopped> {
+pub(super) fn read(call: &Call<'_>, response: &Response, answer: Answer, context: Context) -> Result<Context, Stopped> {
     let status = answer.status;
     let name = &call.manifest.display_name;
-    let body = match response.body {
-        BodyFormat::Text => Some(Value::String(String::from_utf8_lossy(&answer.body).into_owned())),
-        BodyFormat::Json if answer.body.is_empty() => Some(Value::Null),
-        BodyFormat::Json => serde_json::from_slice(&answer.body).ok(),
-    };
     if status.is_redirection() {
-        let message = format!("{name} redirects to another address, which is not followed");
+        let message = format!("{name} redirects to another address, which is not followed{}", caution(call));
         return Err(Stopped::failed(OutcomeCode::Unavailable, message, false));
     }
-    if body.is_none() && status.is_success() {
+    if answer.body.is_none() && status.is_success() {
         let message = format!("{name} answered with something that is not JSON{}", caution(call));
         return Err(Stopped::failed(OutcomeCode::Unavailable, message, repeatable(call)));
     }
     let context = context
         .with("status", &status.as_u16())
-        .with("headers", &header_values(&answer.headers))
-        .with("body", &body.unwrap_or(Value::Null));
-    let declared = response.failed_when.as_ref().map_or(Ok(false), |expression| expression.holds(&context))?;
+        .with("headers", &answer.headers)
+        .with("body", &answer.body.unwrap_or(Value::Null));
+    let declared = response.failed_when.as_ref().map_or(Ok(false), |expression| expression.holds(&context));
+    let declared = declared.map_err(|error| at_fault(call, &error))?;
     if declared || !status.is_success() {
         return Err(failure(call, response, status, &answer.headers, &context)?.into());
     }
@@ -50,37 +43,42 @@ pub(super) fn read(
 pub(super) fn returned(call: &Call<'_>, response: &Response, read: &Context) -> Returned {
     let data = match &response.data {
         None => read.get("body"),
-        Some(Data::Expression(expression)) => expression.evaluate(read)?,
-        Some(Data::Template(template)) => template.evaluate(read)?,
+        Some(Data::Expression(expression)) => expression.evaluate(read).map_err(|error| at_fault(call, &error))?,
+        Some(Data::Template(template)) => template.evaluate(read).map_err(|error| at_fault(call, &error))?,
     };
     let message = match &response.message {
-        Some(text) => text.render(read)?,
+        Some(text) => text.render(read).map_err(|error| at_fault(call, &error))?,
         None => format!("{}: {} done", call.manifest.display_name, call.action.name),
     };
-    let external_id = match &response.external_id {
-        Some(expression) => expression.evaluate(read)?.as_ref().and_then(text_of),
-        None => None,
-    };
+    let external_id = value_of(call, response.external_id.as_ref(), read)?.as_ref().and_then(text_of);
     Ok(Success { message, data: data.unwrap_or(Value::Null), external_id })
 }
 
-fn header_values(headers: &HeaderMap) -> Map<String, Value> {
-    headers
-        .iter()
-        .filter_map(|(name, value)| Some((name.as_str().to_owned(), Value::from(value.to_str().ok()?))))
-        .collect()
+/// What an expression about an answer gives, if there is one.
+pub(super) fn value_of(
+    call: &Call<'_>,
+    expression: Option<&Expression>,
+    read: &Context,
+) -> Result<Option<Value>, Stopped> {
+    let value = expression.map(|expression| expression.evaluate(read)).transpose();
+    value.map(Option::flatten).map_err(|error| at_fault(call, &error))
+}
+
+/// The failure of a template after the service was called, when the action may have happened.
+pub(super) fn at_fault(call: &Call<'_>, error: &TemplateError) -> Stopped {
+    let message = format!("the plugin is at fault: {error}{}", caution(call));
+    Stopped::failed(OutcomeCode::Unavailable, message, false)
 }
 
 fn failure(
     call: &Call<'_>,
     response: &Response,
     status: StatusCode,
-    headers: &HeaderMap,
+    headers: &BTreeMap<String, String>,
     context: &Context,
 ) -> Result<Failure, Stopped> {
-    let text = |expression: &Option<Expression>| match expression {
-        Some(expression) => Ok(expression.evaluate(context)?.as_ref().and_then(text_of)),
-        None => Ok::<_, Stopped>(None),
+    let text = |expression: &Option<Expression>| {
+        value_of(call, expression.as_ref(), context).map(|value| value.as_ref().and_then(text_of))
     };
     let (said_code, said) = (text(&response.error.code)?, text(&response.error.message)?);
     let mapped = said_code.as_ref().and_then(|code| response.error.map.get(code)).copied();
@@ -91,8 +89,14 @@ fn failure(
         status if status.is_server_error() => OutcomeCode::Unavailable,
         _ => OutcomeCode::Rejected,
     });
+    let code = match (code, &call.manifest.auth) {
+        // There is no account to connect again.
+        (OutcomeCode::ReconnectRequired, Auth::None) => OutcomeCode::Rejected,
+        (code, _) => code,
+    };
     let http = (!status.is_success()).then(|| format!("HTTP {}", status.as_u16()));
-    let mut details: Vec<String> = [said_code, said].into_iter().flatten().map(|text| shortened(&text)).collect();
+    let said = [said_code, said].into_iter().flatten().filter(|text| !text.is_empty());
+    let mut details: Vec<String> = said.map(|text| shortened(&text)).collect();
     details.dedup();
     if details.is_empty() {
         details.extend(http);
@@ -138,11 +142,7 @@ pub(super) fn no_answer(call: &Call<'_>, error: &FetchError) -> Stopped {
         FetchError::Outbound(OutboundError::Unreachable { .. }) => {
             unavailable(format!("{name} cannot be reached; nothing was sent"), true)
         }
-        FetchError::Outbound(OutboundError::Timeout { .. }) => Stopped::failed(
-            OutcomeCode::Timeout,
-            format!("{name} did not answer in time{}", caution(call)),
-            repeatable(call),
-        ),
+        FetchError::Outbound(OutboundError::Timeout { .. }) => out_of_time(call),
         FetchError::Outbound(OutboundError::Broken { .. }) => {
             unavailable(format!("the connection to {name} broke{}", caution(call)), repeatable(call))
         }
@@ -150,6 +150,12 @@ pub(super) fn no_answer(call: &Call<'_>, error: &FetchError) -> Stopped {
             unavailable(format!("{name} answered with more than is read; ask for less{}", caution(call)), false)
         }
     }
+}
+
+/// The failure of a call whose time is up.
+pub(crate) fn out_of_time(call: &Call<'_>) -> Stopped {
+    let message = format!("{} did not answer in time{}", call.manifest.display_name, caution(call));
+    Stopped::failed(OutcomeCode::Timeout, message, repeatable(call))
 }
 
 fn causes(error: &FetchError) -> String {
@@ -176,8 +182,8 @@ fn caution(call: &Call<'_>) -> &'static str {
 }
 
 /// Seconds to wait (RFC 9110, 10.2.3): a number, or a date.
-fn retry_after(call: &Call<'_>, headers: &HeaderMap) -> Option<u64> {
-    let text = headers.get(call.manifest.retry.after_header.as_str())?.to_str().ok()?.trim();
+fn retry_after(call: &Call<'_>, headers: &BTreeMap<String, String>) -> Option<u64> {
+    let text = headers.get(&call.manifest.retry.after_header.to_ascii_lowercase())?.trim();
     if let Ok(seconds) = text.parse() {
         return Some(seconds);
     }

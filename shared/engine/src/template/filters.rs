@@ -40,26 +40,31 @@ pub(super) fn decode_base64url(text: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).ok()
 }
 
-/// Cuts text into pieces of at most `length` characters, between words or lines where one ends in the second half.
+/// Cuts text into pieces of at most `length` UTF-16 units, which is how services that think in JavaScript count, and
+/// between words or lines where one ends in the second half. A single character may be longer than `length` 1.
 fn chunks(text: &str, length: usize) -> Result<Vec<String>, Error> {
     if length == 0 {
         return Err(Error::new(ErrorKind::InvalidOperation, "chunks needs a length of at least 1"));
     }
-    let mut pieces = Vec::new();
-    let mut rest = text;
-    while let Some((cut, _)) = rest.char_indices().nth(length) {
-        let (head, _) = rest.split_at(cut);
-        let end = head
-            .rfind(char::is_whitespace)
-            .filter(|end| *end > cut / 2)
-            .map_or(cut, |end| end + head.split_at(end).1.chars().next().map_or(0, char::len_utf8));
-        let (piece, tail) = rest.split_at(end);
-        pieces.push(piece.to_owned());
-        rest = tail;
+    let mut pieces = vec![String::new()];
+    let mut units = 0;
+    // Where the piece that is being written may end, and the units until there.
+    let mut end: Option<(usize, usize)> = None;
+    for character in text.chars() {
+        if units > 0 && units + character.len_utf16() > length {
+            let (at, before) = end.take().filter(|(_, before)| *before > length / 2).unwrap_or((usize::MAX, units));
+            units -= before;
+            let tail = pieces.last_mut().filter(|piece| at < piece.len()).map(|piece| piece.split_off(at));
+            pieces.push(tail.unwrap_or_default());
+        }
+        let Some(piece) = pieces.last_mut() else { continue };
+        piece.push(character);
+        units += character.len_utf16();
+        if character.is_whitespace() {
+            end = Some((piece.len(), units));
+        }
     }
-    if !rest.is_empty() {
-        pieces.push(rest.to_owned());
-    }
+    pieces.retain(|piece| !piece.is_empty());
     Ok(pieces)
 }
 
@@ -91,14 +96,18 @@ mod tests {
 
     #[test]
     fn chunks_lose_nothing_and_keep_their_length() {
-        for text in ["", "short", "one two three four five", "αβγδεζηθικλμν", "a\nb\nc\nd", "longwordwithoutspaces"]
+        for text in
+            ["", "short", "one two three four five", "αβγδεζηθικλμν", "a\nb\nc\nd", "😀 😀😀", "longwordwithoutspaces"]
         {
             for length in 1..30 {
                 let pieces = chunks(text, length).unwrap();
                 assert_eq!(pieces.concat(), text);
-                assert!(pieces.iter().all(|piece| (1..=length).contains(&piece.chars().count())), "{text} {length}");
+                let fits = |piece: &String| (1..=length.max(2)).contains(&piece.encode_utf16().count());
+                assert!(pieces.iter().all(fits), "{text} {length}");
             }
         }
+        assert_eq!(chunks("one two three", 8).unwrap(), ["one two ", "three"]);
+        assert_eq!(chunks("😀😀😀", 4).unwrap(), ["😀😀", "😀"]);
         assert!(chunks("a", 0).is_err());
     }
 }

@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use mail_builder::MessageBuilder;
 use mail_builder::headers::Header as _;
 use mail_builder::headers::address::Address;
+use mail_builder::headers::raw::Raw;
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Error, State};
 
@@ -29,7 +30,11 @@ pub(super) fn message(state: &State<'_, '_>, parameters: &Value) -> Result<Value
     if subject.chars().any(char::is_control) {
         return Err(parameter_error("/subject", "must be one line without control characters"));
     }
-    message = message.subject(subject);
+    message = if subject.contains("=?") {
+        message.header("Subject", Raw::new(encoded_words(&subject)))
+    } else {
+        message.subject(subject)
+    };
     if let Some(now) = state.lookup("now").and_then(|now| now.as_str()?.parse::<jiff::Timestamp>().ok()) {
         message = message.date(now.as_second());
     }
@@ -74,6 +79,18 @@ fn written(mut message: MessageBuilder<'_>) -> Vec<u8> {
     bytes.extend_from_slice(b"MIME-Version: 1.0\r\n");
     message.serialize_body(&mut bytes);
     bytes
+}
+
+/// Text as encoded words (RFC 2047), for what would otherwise be taken for one.
+fn encoded_words(text: &str) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for character in text.chars() {
+        match words.last_mut() {
+            Some(word) if word.len() + character.len_utf8() <= 45 => word.push(character),
+            Some(_) | None => words.push(character.to_string()),
+        }
+    }
+    words.iter().map(|word| format!("=?UTF-8?B?{}?=", STANDARD.encode(word))).collect::<Vec<_>>().join("\r\n ")
 }
 
 fn addresses(parameter: &str, value: &Value) -> Result<Address<'static>, Error> {
@@ -124,18 +141,21 @@ fn mailbox(text: &str) -> Option<(Option<String>, String)> {
         None => ("", text),
     };
     let (local, domain) = address.rsplit_once('@')?;
+    // A domain with letters beyond ASCII goes out in its ASCII form (RFC 5890); a mailbox cannot.
+    let domain = if domain.is_ascii() { domain.to_owned() } else { url::Host::parse(domain).ok()?.to_string() };
     let plain = |part: &str| {
         !part.is_empty()
+            && part.is_ascii()
             && !part
                 .chars()
                 .any(|c| c.is_control() || c.is_whitespace() || matches!(c, '<' | '>' | ',' | ';' | '"' | '@'))
     };
-    if !plain(local) || !plain(domain) || name.chars().any(char::is_control) {
+    if !plain(local) || !plain(&domain) || name.chars().any(char::is_control) {
         return None;
     }
     let name = name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(name);
     let name = name.replace("\\\"", "\"");
-    Some(((!name.is_empty()).then_some(name), address.to_owned()))
+    Some(((!name.is_empty()).then_some(name), format!("{local}@{domain}")))
 }
 
 /// The value of a header in a list of `{name, value}`, whatever the case of its name; absent if there is none.
@@ -177,7 +197,9 @@ mod tests {
         assert_eq!(mailbox("a@b.c"), Some((None, "a@b.c".into())));
         assert_eq!(mailbox(" Ann Lee <a@b.c> "), Some((Some("Ann Lee".into()), "a@b.c".into())));
         assert_eq!(mailbox("\"Lee, \\\"A\\\"\" <a@b.c>"), Some((Some("Lee, \"A\"".into()), "a@b.c".into())));
-        for bad in ["", "a", "@b", "a@", "a@b@c", "a b@c", "x <a@b", "a@b\r\nBcc: e@f", "a@b;c@d", "<>"] {
+        assert_eq!(mailbox("ann@müller.example"), Some((None, "ann@xn--mller-kva.example".into())));
+        for bad in ["", "ännchen@b.c", "a", "@b", "a@", "a@b@c", "a b@c", "x <a@b", "a@b\r\nBcc: e@f", "a@b;c@d", "<>"]
+        {
             assert_eq!(mailbox(bad), None, "{bad}");
         }
         assert_eq!(separate("a@b, \"x, y\" <c@d>"), ["a@b", " \"x, y\" <c@d>"]);

@@ -1,4 +1,4 @@
-//! The templates that a manifest writes its requests and answers with: minijinja, without its loops over time.
+//! The templates that a manifest writes its requests and answers with: minijinja, with a limit on its steps.
 //!
 //! A string that is one `{{ expression }}` keeps the expression's type, and an absent value drops the key that it would
 //! have filled. Any other string is text, in which an absent value is an error (`default` gives it one). An evaluation
@@ -175,6 +175,20 @@ impl TryFrom<String> for Text {
 }
 
 impl Text {
+    /// What stands in the text whatever the values are.
+    pub(crate) fn literal(&self) -> String {
+        let mut literal = String::new();
+        let mut rest = self.0.as_str();
+        while let Some((before, inside)) =
+            ["{{", "{%", "{#"].iter().filter_map(|open| rest.split_once(open)).min_by_key(|(before, _)| before.len())
+        {
+            literal.push_str(before);
+            let closed = ["}}", "%}", "#}"].iter().filter_map(|close| inside.split_once(close));
+            rest = closed.min_by_key(|(before, _)| before.len()).map_or("", |(_, after)| after);
+        }
+        literal + rest
+    }
+
     /// The text with its values filled in.
     pub fn render(&self, context: &Context) -> Result<String, TemplateError> {
         Self::render_in(&TEXTS, &self.0, context)

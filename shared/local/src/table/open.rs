@@ -2,8 +2,9 @@
 
 use std::any::Any;
 use std::cell::Cell;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
@@ -15,6 +16,7 @@ use redb::{
 };
 
 use super::schema::{Tables, store_error};
+use crate::files::{OWNER_ONLY, protect, sync_folder};
 
 /// Says that the file is Overseer's, and in which form its rows are.
 const MARK: TableDefinition<&str, u64> = TableDefinition::new("overseer");
@@ -98,7 +100,7 @@ pub(super) fn file(path: &Path) -> Result<Store, OpenError> {
         return Err(OpenError::Damaged { path: path.to_owned(), source: "not a regular file".into() });
     }
     let store = guarded(path, || prepare(path, builder().create_file(file)))?;
-    restrict(path).map_err(unusable)?;
+    protect(path).map_err(unusable)?;
     if new {
         sync_folder(path).map_err(unusable)?;
     }
@@ -119,40 +121,8 @@ fn builder() -> Builder {
 
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.read(true).write(true).create(true).truncate(false).mode(OWNER_ONLY);
     options
-}
-
-/// Takes from others what they may do with the file: it holds the secrets of its owner's users.
-#[cfg(unix)]
-fn restrict(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-
-    let mut permissions = std::fs::metadata(path)?.permissions();
-    if permissions.mode() & 0o177 != 0 {
-        permissions.set_mode(0o600);
-        std::fs::set_permissions(path, permissions)?;
-    }
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn restrict(_: &Path) -> io::Result<()> {
-    Ok(())
-}
-
-/// Without this a power cut could take the new file's name.
-#[cfg(unix)]
-fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
-}
-
-#[cfg(not(unix))]
-fn sync_folder(_: &Path) -> io::Result<()> {
-    Ok(())
 }
 
 /// Sees that the database is ours, or new and made ours.

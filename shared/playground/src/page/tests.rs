@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::testing::{Bench, FORM};
+use crate::testing::Bench;
 use crate::{Mode, Service, Switch};
 
 #[tokio::test]
@@ -41,8 +41,6 @@ async fn the_log_is_a_ring_and_can_be_cleared() {
     assert_eq!((bench.playground.received().len(), bench.playground.received_total()), (500, 502));
     let list = bench.send("GET", "/playground/received", &[], String::new()).await;
     assert_eq!((list.json().as_array().unwrap().len(), list.header("x-total-count")), (500, "502"));
-    let foreign = [("sec-fetch-site", "cross-site")];
-    assert_eq!(bench.send("DELETE", "/playground/received", &foreign, String::new()).await.status, 403);
     assert_eq!(bench.send("DELETE", "/playground/received", &[], String::new()).await.status, 204);
     assert_eq!((bench.playground.received().len(), bench.playground.received_total()), (0, 0));
 }
@@ -132,7 +130,7 @@ async fn forms_lead_back_and_mistakes_are_named() {
     assert_eq!(bench.gmail("GET", "messages", Value::Null).await.header("retry-after"), "7");
 
     let cases = [
-        ("{", "(body)"),
+        ("{", "/"),
         (r#"{"service": "fax"}"#, "service"),
         (r#"{"service": "slack", "mode": "polite"}"#, "mode"),
         (r#"{"service": "slack", "mode": "error"}"#, "calls"),
@@ -141,11 +139,7 @@ async fn forms_lead_back_and_mistakes_are_named() {
     ];
     for (body, field) in cases {
         let reply = bench.send("POST", "/playground/switches", &[], body.to_owned()).await;
-        let error = reply.json()["error"].clone();
-        assert_eq!((reply.status.as_u16(), &error["field"]), (400, &json!(field)));
-        assert!(error["remedy"].is_string());
+        assert_eq!((reply.status.as_u16(), reply.header("content-type")), (400, "application/problem+json"));
+        assert_eq!(reply.json()["errors"][0]["pointer"], json!(format!("/{}", field.trim_start_matches('/'))));
     }
-    let headers = [("content-type", FORM), ("sec-fetch-site", "cross-site")];
-    let foreign = bench.send("POST", "/playground/switches", &headers, "service=slack".to_owned()).await;
-    assert_eq!(foreign.status, 403);
 }
