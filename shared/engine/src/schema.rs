@@ -18,13 +18,16 @@ use crate::ids::{self, NameError};
 /// The format of names that people and agents choose, which schemas alone cannot describe.
 pub(crate) const NAME_FORMAT: &str = "overseer-name";
 
+/// The memory that one compiled pattern may take.
+const PATTERN_MAX_BYTES: usize = 256 * 1024;
+
 /// Problems beyond this many are not listed.
 const PROBLEMS_MAX: usize = 100;
 
 /// Compiles a schema. Patterns run in linear time, and no reference is fetched from anywhere.
 pub(crate) fn compile(schema: &Value) -> Result<Validator, String> {
     jsonschema::draft202012::options()
-        .with_pattern_options(PatternOptions::regex())
+        .with_pattern_options(PatternOptions::regex().size_limit(PATTERN_MAX_BYTES))
         .should_validate_formats(true)
         .with_format(NAME_FORMAT, |name: &str| ids::free(name).is_ok())
         .build(schema)
