@@ -47,6 +47,9 @@ pub enum Failure {
     /// What is done at start failed.
     #[error("cannot make the organization, the key and the accounts of a first start: {}", causes(.0))]
     Setup(#[from] Error),
+    /// It could not be told to stop.
+    #[error("cannot listen for Ctrl-C: {0}")]
+    Signals(std::io::Error),
     /// The server stopped by itself.
     #[error("the server stopped: {0}")]
     Serve(std::io::Error),

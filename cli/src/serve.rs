@@ -13,7 +13,7 @@ use overseer_local::embedded::Embedded;
 use overseer_local::folder::DataFolder;
 use overseer_playground::{Playground, Service};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::arguments::Arguments;
@@ -48,6 +48,8 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let engine = Engine::new(ports, catalog, config)?;
     let new_key = setup::prepare(&engine, &folder, &stand_ins).await?;
 
+    // Before anybody is told that there is something to stop.
+    let mut signals = Signals::listen()?;
     let playground = Playground::new(Arc::new(|| jiff::Timestamp::now().as_second()));
     let service = server::routes(Arc::clone(&engine), &playground, address);
     if let Err(reason) = greet(address, &folder, new_key, &stand_ins) {
@@ -62,7 +64,7 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut serving = tokio::spawn(serving.into_future());
     tokio::select! {
         ended = &mut serving => return ended.map_err(std::io::Error::other).flatten().map_err(Failure::Serve),
-        () = told_to_stop() => {}
+        () = signals.next() => {}
     }
     tracing::info!("stopping: what is in flight is finished first; Ctrl-C again to stop at once");
     let finished = async {
@@ -74,7 +76,7 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     tokio::select! {
         () = finished => tracing::info!("stopped"),
         () = tokio::time::sleep(budget + Duration::from_secs(1)) => tracing::warn!("stopped; a connection would not end"),
-        () = told_to_stop() => tracing::warn!("stopped at once"),
+        () = signals.next() => tracing::warn!("stopped at once"),
     }
     Ok(())
 }
@@ -102,11 +104,23 @@ fn greet(address: SocketAddr, folder: &DataFolder, new_key: bool, stand_ins: &[S
     out.flush()
 }
 
-/// Ends at Ctrl-C or a termination signal.
-async fn told_to_stop() {
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
+/// Listens for Ctrl-C and for a termination signal.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
+        let listen = |kind| signal(kind).map_err(Failure::Signals);
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    /// Ends when the next one comes.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }

@@ -253,3 +253,11 @@ impl App {
         self.playground.received().pop().expect("the playground received nothing")
     }
 }
+
+/// Checks that a request was refused at exactly these places, and that nothing left.
+#[track_caller]
+pub fn refused(app: &App, answer: &Answer, pointers: &[&str]) {
+    assert_eq!(answer.problem(400), "invalid_parameters", "{}", answer.text);
+    assert_eq!(answer.pointers(), pointers, "{}", answer.text);
+    assert_eq!(app.playground.received_total(), 0, "something left all the same");
+}

@@ -8,7 +8,7 @@ mod tools;
 
 use serde_json::{Value, json};
 
-use crate::app::{Answer, App};
+use crate::app::{Answer, App, refused};
 
 /// Checks the shape of a success and gives its data.
 #[track_caller]
@@ -28,14 +28,6 @@ fn success(answer: &Answer, plugin: &str, action: &str) -> Value {
     let expected = json!({ "plugin": plugin, "version": "1.0.0", "action": action, "durationMs": 0, "attempts": 1 });
     assert_eq!(metadata, expected);
     data
-}
-
-/// Checks that parameters were refused at exactly these places, and that nothing left.
-#[track_caller]
-fn refused(app: &App, answer: &Answer, pointers: &[&str]) {
-    assert_eq!(answer.problem(400), "invalid_parameters", "{}", answer.text);
-    assert_eq!(answer.pointers(), pointers, "{}", answer.text);
-    assert_eq!(app.playground.received_total(), 0, "something left all the same");
 }
 
 #[tokio::test]

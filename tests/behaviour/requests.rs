@@ -13,7 +13,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use crate::app::{Answer, App};
+use crate::app::{Answer, App, refused};
 
 const INTENTS: &str = "/api/plugin-engine";
 
@@ -25,14 +25,6 @@ fn hello() -> Value {
 async fn post_text(app: &App, path: &str, text: impl Into<reqwest::Body>) -> Answer {
     let request = app.request(Method::POST, path).bearer_auth(&app.admin).header("content-type", "application/json");
     Answer::of(request.body(text).send().await.unwrap()).await
-}
-
-/// Checks that a request was refused at exactly these places, and that nothing left.
-#[track_caller]
-fn refused(app: &App, answer: &Answer, pointers: &[&str]) {
-    assert_eq!(answer.problem(400), "invalid_parameters", "{}", answer.text);
-    assert_eq!(answer.pointers(), pointers, "{}", answer.text);
-    assert_eq!(app.playground.received_total(), 0, "something left all the same");
 }
 
 #[tokio::test]

@@ -11,11 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::ids::{KeyId, OrgId, UserId};
+use crate::ids::{self, KeyId, OrgId, UserId};
 use crate::keys;
 use crate::ports::ids::hex;
 use crate::ports::table::{Condition, Cursor, Item, NewItem, Page, Query, Read, TableError, Write};
 use crate::principal::{Principal, Role};
+use crate::schema::NAME_FORMAT;
 
 /// How long a process may go on without looking whether a key was revoked by another.
 pub const KEY_SEEN_FOR: SignedDuration = SignedDuration::from_secs(60);
@@ -27,7 +28,7 @@ const REVOKED_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
 #[serde(deny_unknown_fields)]
 pub struct NewApiKey {
     /// What the key is for, in a person's words.
-    #[schemars(length(min = 1, max = 255))]
+    #[schemars(extend("format" = NAME_FORMAT))]
     pub name: String,
     /// What its bearer may do; at least one role.
     #[schemars(length(min = 1))]
@@ -76,9 +77,7 @@ impl Engine {
         org: &OrgId,
         new: NewApiKey,
     ) -> Result<(SecretString, ApiKey), Error> {
-        if new.name.is_empty() || new.name.len() > 255 || new.name.chars().any(char::is_control) {
-            return Err(Error::field("/name", "must be 1 to 255 bytes of UTF-8 without control characters"));
-        }
+        ids::free(&new.name).map_err(|error| Error::field("/name", error.to_string()))?;
         if new.roles.is_empty() {
             return Err(Error::field("/roles", "must hold at least one of administrator, service and user"));
         }

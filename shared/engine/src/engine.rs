@@ -13,7 +13,7 @@ use tracing::Instrument as _;
 use crate::api_keys;
 use crate::catalog::Catalog;
 use crate::config::Config;
-use crate::error::Error;
+use crate::error::{Error, FieldProblem};
 use crate::host::Host;
 use crate::ids::{Alias, KeyId, OrgId, UserId};
 use crate::integrations::Account;
@@ -191,17 +191,16 @@ impl Engine {
 
 fn refuse_what_is_not_there_yet(intent: &Intent) -> Result<(), Error> {
     // Taking these and not keeping what they promise would be worse than refusing them.
-    let mut problems = Vec::new();
-    if intent.scheduled_time.is_some() {
-        problems.push(("/scheduledTime", "this version runs intents at once only; leave it out"));
-    }
-    if intent.idempotency_key.is_some() {
-        problems.push(("/idempotencyKey", "this version keeps no idempotency keys; leave it out"));
-    }
-    if problems.is_empty() {
-        return Ok(());
-    }
-    Err(Error::Invalid(problems.into_iter().map(|(at, text)| crate::error::FieldProblem::new(at, text)).collect()))
+    let at_once = intent
+        .scheduled_time
+        .as_ref()
+        .map(|_| FieldProblem::new("/scheduledTime", "this version runs intents at once only; leave it out"));
+    let no_keys = intent
+        .idempotency_key
+        .as_ref()
+        .map(|_| FieldProblem::new("/idempotencyKey", "this version keeps no idempotency keys; leave it out"));
+    let problems: Vec<_> = at_once.into_iter().chain(no_keys).collect();
+    if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(problems)) }
 }
 
 fn not_connected(manifest: &Manifest, user: &UserId, alias: &Alias) -> Failure {

@@ -22,7 +22,7 @@ use address::{AllowedAddress, permitted};
 const REDIRECTS_MAX: usize = 5;
 
 /// A request that is ready to leave.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct OutboundRequest {
     /// The method.
     pub method: Method,
@@ -122,27 +122,21 @@ impl Outbound {
         left: &AtomicUsize,
         deadline: Instant,
     ) -> Result<OutboundAnswer, OutboundError> {
-        for hop in 0.. {
-            let (url, method) = (request.url.clone(), request.method.clone());
-            let again = OutboundRequest {
-                method: method.clone(),
-                url: url.clone(),
-                headers: request.headers.clone(),
-                body: request.body.clone(),
-            };
-            let answer = match self.send_once(request, left, deadline).await {
+        let mut hops = 0;
+        loop {
+            let answer = match self.send_once(request.clone(), left, deadline).await {
                 // What was asked before was answered, so that something did leave.
-                Err(OutboundError::Unreachable { host, source }) if hop > 0 => {
+                Err(OutboundError::Unreachable { host, source }) if hops > 0 => {
                     return Err(OutboundError::Broken { host, source });
                 }
                 other => other?,
             };
-            match redirected(&method, &url, &answer) {
-                Some(to) if hop < REDIRECTS_MAX => request = OutboundRequest { url: to, ..again },
+            match redirected(&request, &answer) {
+                Some(to) if hops < REDIRECTS_MAX => request.url = to,
                 Some(_) | None => return Ok(answer),
             }
+            hops += 1;
         }
-        Err(OutboundError::Timeout { host: request.url.host_str().unwrap_or_default().to_owned() })
     }
 
     async fn send_once(
@@ -181,14 +175,14 @@ impl Outbound {
 }
 
 /// Where an answer sends the same request, if that is within the origin.
-fn redirected(method: &Method, url: &Url, answer: &OutboundAnswer) -> Option<Url> {
+fn redirected(request: &OutboundRequest, answer: &OutboundAnswer) -> Option<Url> {
     let repeats = match answer.status {
         StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => true,
-        StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND | StatusCode::SEE_OTHER => *method == Method::GET,
+        StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND | StatusCode::SEE_OTHER => request.method == Method::GET,
         _ => false,
     };
-    let to = url.join(answer.headers.get(LOCATION)?.to_str().ok()?).ok()?;
-    (repeats && to.origin() == url.origin()).then_some(to)
+    let to = request.url.join(answer.headers.get(LOCATION)?.to_str().ok()?).ok()?;
+    (repeats && to.origin() == request.url.origin()).then_some(to)
 }
 
 fn classify(error: reqwest::Error, host: &str) -> OutboundError {

@@ -1,9 +1,11 @@
 //! The manifest: what a plugin is, written by its author as YAML or JSON.
 //!
 //! The types here are the format; the JSON Schema at `/schemas/plugin-manifest.json` is generated from them. An unknown
-//! key is an error. What types alone cannot say is checked in [`Manifest::parse`].
+//! key is an error. What types alone cannot say is in `check`.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod check;
+
+use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -12,8 +14,9 @@ use url::{Host, Url};
 
 use crate::ids::{ActionName, PluginName};
 use crate::outcome::OutcomeCode;
-use crate::schema;
 use crate::template::{Expression, Template, Text};
+
+pub use check::ManifestError;
 
 /// The largest manifest, in bytes.
 pub const MANIFEST_MAX_BYTES: usize = 256 * 1024;
@@ -334,123 +337,17 @@ pub struct Each {
     pub response: Response,
 }
 
-/// The longest name of a tool that every maker of models takes; ours are `<plugin>__<action>`.
-const TOOL_NAME_MAX: usize = 64;
-
-/// Headers that a request's templates may not set.
-const OWN_HEADERS: [&str; 5] = ["authorization", "connection", "content-length", "host", "transfer-encoding"];
-
 /// The most items that `each` may ask about in one intent.
 pub const EACH_MAX: usize = 50;
 
-/// What is wrong with the name of a header that a manifest sets, if anything.
-fn header_problem(header: &str) -> Option<String> {
-    match header.parse::<http::HeaderName>() {
-        Err(_) => Some(format!("{header:?} is not a header name")),
-        Ok(name) if OWN_HEADERS.contains(&name.as_str()) => Some(format!("{header} is set by Overseer")),
-        Ok(_) => None,
-    }
-}
-
-/// What is wrong with a manifest: each problem with its place.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", .0.join("; "))]
-pub struct ManifestError(pub Vec<String>);
-
 impl Manifest {
-    /// Reads a manifest, as YAML or as JSON, and checks what its types cannot say.
-    pub fn parse(text: &str) -> Result<Self, ManifestError> {
-        if text.len() > MANIFEST_MAX_BYTES {
-            return Err(ManifestError(vec![format!(
-                "the manifest has {} bytes, more than the {MANIFEST_MAX_BYTES} allowed",
-                text.len()
-            )]));
-        }
-        let manifest: Self = serde_saphyr::from_str(text).map_err(|error| ManifestError(vec![error.to_string()]))?;
-        let problems = manifest.problems();
-        if problems.is_empty() { Ok(manifest) } else { Err(ManifestError(problems)) }
-    }
-
     /// The hosts that calls may reach.
     pub fn hosts(&self) -> impl Iterator<Item = &str> {
         self.permissions.iter().map(|Permission::Network(host)| host.as_str())
     }
-
-    fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        let Runtime::Http { base_url } = &self.runtime;
-        let host = base_url.host_str().unwrap_or_default();
-        if !self.hosts().any(|permitted| permitted == host) {
-            problems.push(format!("permissions: add network:{host}, where runtime.base_url points"));
-        }
-        let here = matches!(base_url.host(), Some(Host::Ipv4(ip)) if ip.is_loopback());
-        if base_url.scheme() != "https" && !(base_url.scheme() == "http" && here) {
-            problems.push("runtime.base_url: must be https".to_owned());
-        }
-        let user = !base_url.username().is_empty() || base_url.password().is_some();
-        if base_url.query().is_some() || base_url.fragment().is_some() || user {
-            problems.push("runtime.base_url: must have no user, query or fragment".to_owned());
-        }
-        if let Auth::ApiKey { header, .. } = &self.auth
-            && !header.eq_ignore_ascii_case("authorization")
-        {
-            problems.extend(header_problem(header).map(|problem| format!("auth.header: {problem}")));
-        }
-        if self.actions.is_empty() {
-            problems.push("actions: at least one is needed".to_owned());
-        }
-        let mut names = BTreeSet::new();
-        for action in &self.actions {
-            for name in std::iter::once(&action.name).chain(&action.aliases) {
-                if !names.insert(name) {
-                    problems.push(format!("actions: the name {name} is used twice"));
-                }
-            }
-            if self.name.as_str().len() + action.name.as_str().len() > TOOL_NAME_MAX - 2 {
-                let limit = TOOL_NAME_MAX - 2;
-                problems.push(format!(
-                    "actions.{}: name and the plugin's name together have more than {limit} characters",
-                    action.name
-                ));
-            }
-            problems.extend(action.problems());
-        }
-        problems
-    }
 }
 
 impl Action {
-    fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        let mut problem = |text: String| problems.push(format!("actions.{}.{text}", self.name));
-        if self.parameters.get("type").and_then(Value::as_str) != Some("object") {
-            problem("parameters: must be a schema with type: object".to_owned());
-        }
-        for (name, schema) in [("parameters", Some(&self.parameters)), ("returns", self.returns.as_ref())] {
-            if let Some(Err(error)) = schema.map(schema::compile) {
-                problem(format!("{name}: {error}"));
-            }
-        }
-        let each = self.each.as_ref().map(|each| ("each.request", &each.request));
-        for (name, request) in std::iter::once(("request", &self.request)).chain(each) {
-            let bodies = [request.json.is_some(), request.form.is_some(), request.raw.is_some()];
-            if bodies.into_iter().filter(|there| *there).count() > 1 {
-                problem(format!("{name}: at most one of json, form and raw"));
-            }
-            for wrong in request.headers.keys().filter_map(|header| header_problem(header)) {
-                problem(format!("{name}.headers: {wrong}"));
-            }
-            let path = request.path.literal();
-            if !path.starts_with('/') || path.contains(['?', '#']) {
-                problem(format!("{name}.path: must begin with / and hold neither ? nor #; query has its own place"));
-            }
-        }
-        if self.each.is_some() && self.paginate.is_none() {
-            problem("each: needs paginate, which says where the items are".to_owned());
-        }
-        problems
-    }
-
     /// Fills in the defaults of properties that were left out.
     pub fn with_defaults(&self, mut parameters: serde_json::Map<String, Value>) -> serde_json::Map<String, Value> {
         if let Some(properties) = self.parameters.get("properties").and_then(Value::as_object) {
@@ -461,70 +358,5 @@ impl Action {
             }
         }
         parameters
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GOOD: &str = r#"
-name: echo
-version: 1.0.0
-display_name: Echo
-description: Says it again.
-runtime: { type: http, base_url: "https://echo.example" }
-permissions: ["network:echo.example"]
-actions:
-  - name: say
-    description: Says it.
-    effect: read
-    request: { path: /say }
-"#;
-
-    fn problem(from: &str, to: &str) -> String {
-        assert!(GOOD.contains(from), "{from}");
-        Manifest::parse(&GOOD.replacen(from, to, 1)).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn a_small_manifest_is_enough_and_json_is_yaml() {
-        let manifest = Manifest::parse(GOOD).unwrap();
-        assert_eq!(manifest.name.as_str(), "echo");
-        let json = r#"{"name": "j", "version": "0.1.0", "display_name": "J", "description": "d",
-            "runtime": {"type": "http", "base_url": "https://j.example"}, "permissions": ["network:j.example"],
-            "actions": [{"name": "a", "description": "d", "effect": "unsafe", "request": {"method": "POST", "path": "/"}}]}"#;
-        assert_eq!(Manifest::parse(json).unwrap().actions[0].effect, Effect::Unsafe);
-    }
-
-    #[test]
-    fn a_wrong_manifest_says_what_and_where() {
-        for (from, to, said) in [
-            ("version: 1.0.0", "version: one", "version"),
-            ("name: echo", "name: Echo", "small letter"),
-            ("display_name: Echo", "displayname: Echo", "displayname"),
-            ("type: http", "type: magic", "magic"),
-            ("https://echo.example", "http://echo.example", "must be https"),
-            ("network:echo.example", "network:other.example", "add network:echo.example"),
-            ("network:echo.example", "disk:all", "disk:all"),
-            ("effect: read", "effect: maybe", "maybe"),
-            ("{ path: /say }", "{ path: \"/{{ a \" }", "template"),
-            ("{ path: /say }", "{ path: /say, json: {}, form: {} }", "at most one"),
-            ("{ path: /say }", "{ path: /say }\n    aliases: [say]", "used twice"),
-            ("{ path: /say }", "{ path: /say }\n    parameters: { type: object, properties: 5 }", "parameters"),
-            ("effect: read", "effect: read\n    effect: read", "effect"),
-        ] {
-            let problem = problem(from, to);
-            assert!(problem.contains(said), "{to}: {problem}");
-        }
-        assert!(Manifest::parse(&" ".repeat(MANIFEST_MAX_BYTES + 1)).is_err());
-        assert!(Manifest::parse("").is_err());
-    }
-
-    #[test]
-    fn an_alias_bomb_is_refused() {
-        let line = |level: u32| format!("a{level}: &a{level} [{}]\n", vec![format!("*a{}", level - 1); 9].join(", "));
-        let bomb = format!("a0: &a0 [x]\n{}", (1..30).map(line).collect::<String>());
-        assert!(Manifest::parse(&bomb).is_err());
     }
 }
