@@ -4,9 +4,18 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+/// What `--help` says of the environment.
+const ENVIRONMENT: &str = "Environment:
+  OVERSEER_ALLOW_ADDRESSES  addresses that calls may go to although they are not public
+  OVERSEER_LOG              what is logged: error, warn, info (if unset), debug or trace
+  SLACK_TOKEN, GMAIL_TOKEN, NOTION_TOKEN
+                            the service is real, and this is the administrator's token there
+  SLACK_CLIENT_ID, GMAIL_CLIENT_ID, NOTION_CLIENT_ID
+                            the service is real; connect accounts yourself";
+
 /// A plugin engine for AI agents. Without a command it serves on this machine until Ctrl-C.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, after_help = ENVIRONMENT)]
 pub struct Arguments {
     /// The port of 127.0.0.1 to serve on, or that the running server serves on; 0 takes a free one.
     #[arg(long, global = true, default_value_t = 8787)]

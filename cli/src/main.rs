@@ -9,6 +9,7 @@ use overseer::failure::Failure;
 use overseer::{key, serve};
 use overseer_engine::config::ConfigError;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -25,10 +26,16 @@ async fn main() -> ExitCode {
 
 async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let wanted = std::env::var("OVERSEER_LOG").unwrap_or_else(|_| "info".to_owned());
-    let filter = EnvFilter::try_new(&wanted).map_err(|error| ConfigError {
+    let wrong = |reason: String| ConfigError {
         name: "OVERSEER_LOG".to_owned(),
-        expected: format!("{error}; write a level, such as info or debug"),
-    })?;
+        expected: format!("{reason}; write a level, such as info or debug"),
+    };
+    // A word that is no level would be taken for the name of a module, and silence everything else.
+    let bare = wanted.split(',').find(|part| !part.contains('=') && part.trim().parse::<LevelFilter>().is_err());
+    if let Some(bare) = bare {
+        return Err(wrong(format!("{bare:?} is not a level")).into());
+    }
+    let filter = EnvFilter::try_new(&wanted).map_err(|error| wrong(error.to_string()))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -32,6 +32,9 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
         tracing::warn!("left out {}: {}", plugin.origin, plugin.reason);
     }
 
+    let names: Vec<&str> = catalog.plugins().map(|plugin| plugin.manifest.name.as_str()).collect();
+    tracing::info!("plugins: {}", names.join(", "));
+
     let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, arguments.port));
     let listener = TcpListener::bind(wanted).await.map_err(|reason| {
         let in_use = reason.kind() == std::io::ErrorKind::AddrInUse;
@@ -81,6 +84,9 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What the line to paste sends; without it the line lists what can be sent.
+const TRY_IT: &str = r##" -H 'Content-Type: application/json' -d '{"tool": "slack", "intent": "send_message", "context": {"channel": "#general", "text": "Hello from Overseer"}}'"##;
+
 /// Says where it listens, where the key is, and what to paste.
 fn greet(address: SocketAddr, folder: &DataFolder, new_key: bool, stand_ins: &[Service]) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
@@ -95,12 +101,12 @@ fn greet(address: SocketAddr, folder: &DataFolder, new_key: bool, stand_ins: &[S
         writeln!(out, "A stand-in answers for: {names}. What it receives: http://{address}/playground")?;
     }
     let quoted = format!("'{}'", key.replace('\'', r"'\''"));
-    writeln!(out, "\nTry it:\n")?;
+    // Nobody's real channel is a place to try things.
+    let intent = if stand_ins.contains(&Service::Slack) { TRY_IT } else { "" };
     writeln!(
         out,
-        r##"curl -sS http://{address}/api/plugin-engine -H "Authorization: Bearer $(cat {quoted})" -H 'Content-Type: application/json' -d '{{"tool": "slack", "intent": "send_message", "context": {{"channel": "#general", "text": "Hello from Overseer"}}}}'"##
+        "\nTry it:\n\ncurl -sS http://{address}/api/plugin-engine -H \"Authorization: Bearer $(cat {quoted})\"{intent}\n"
     )?;
-    writeln!(out)?;
     out.flush()
 }
 

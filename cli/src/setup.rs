@@ -24,8 +24,11 @@ const ADMINISTRATOR: &str = "admin";
 /// Makes what is missing. Says whether the administrator's key is new.
 pub async fn prepare(engine: &Arc<Engine>, folder: &DataFolder, stand_ins: &[Service]) -> Result<bool, Failure> {
     let org = OrgId::parse(ORGANIZATION).map_err(|error| Error::field("", error.to_string()))?;
-    engine.create_organization(&org).await?;
+    let first = engine.create_organization(&org).await?;
     let (principal, new) = administrator(engine, folder, &org).await?;
+    if new && !first {
+        tracing::warn!("a new administrator's key was made; an old one may still be good: key list, key revoke ID");
+    }
     for (plugin, service) in &engine.config.services {
         if let Some(token) = &service.token {
             connect(engine, &principal, plugin, token.clone()).await?;

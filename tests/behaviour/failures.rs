@@ -47,7 +47,10 @@ async fn each_fails(app: &App, mode: Mode, code: &str, retryable: (bool, bool)) 
         let before = app.playground.received_total();
         app.playground.set_switch(Switch { retry_after: 17, ..Switch::new(service, mode, 1) });
         let answer = app.intend(service.name(), intent, context.clone()).await;
-        failed(&answer, code, if repeatable { retryable.0 } else { retryable.1 });
+        let error = failed(&answer, code, if repeatable { retryable.0 } else { retryable.1 });
+        // An agent must be able to tell "perhaps sent" from "surely not" without reading prose.
+        let unclear = !repeatable && matches!(code, "timeout" | "unavailable");
+        assert_eq!(error.get("mayHaveHappened"), unclear.then_some(&json!(true)), "{error}");
         assert_eq!(answer.json()["metadata"]["attempts"], json!(1));
         assert_eq!(app.playground.received_total() - before, 1, "{service} {intent} was called again in secret");
         // The switch was for one call.

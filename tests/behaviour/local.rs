@@ -163,6 +163,12 @@ fn what_stands_in_the_way_is_said_in_one_sentence() {
     wrong.args(["--port", "0", "--data"]).arg(folder.path().join("third"));
     let said = sentence(&wrong.env("OVERSEER_ALLOW_ADDRESSES", "10.0.0.0/8, nonsense").output().unwrap());
     assert!(said.contains("OVERSEER_ALLOW_ADDRESSES") && said.contains("nonsense"), "{said}");
+    for (name, value) in [("OVERSEER_LOG", "loud"), ("OVERSEER_LOG", "info,=x"), ("SLACK_TOKEN", "short")] {
+        let mut wrong = command("overseer");
+        wrong.args(["--port", "0", "--data"]).arg(folder.path().join("third")).env(name, value);
+        let said = sentence(&wrong.output().unwrap());
+        assert!(said.contains(name), "{said}");
+    }
 }
 
 #[test]
@@ -220,6 +226,10 @@ fn a_real_client_or_token_takes_the_stand_ins_place() {
     let real = [("SLACK_CLIENT_ID", "123.456"), ("NOTION_TOKEN", "ntn_real-token-of-a-test")];
     let mut server = Server::start(folder.path(), &[], &real);
     assert!(server.greeting.contains("stand-in answers for: Gmail."), "{}", server.greeting);
+    // Nobody's real channel is a place to try things: what is printed only reads.
+    assert!(!server.curl.contains("send_message"), "{}", server.curl);
+    let tools: Value = serde_json::from_str(&Server::paste(&server.curl)).unwrap();
+    assert_eq!(tools["tools"][2]["tool"], json!("slack"), "{tools}");
     server.kill();
     assert!(!server.whole_log().contains("ntn_real-token-of-a-test"));
 }
@@ -258,11 +268,21 @@ async fn a_lost_key_is_made_anew_and_a_lost_master_key_asks_to_connect_again() {
     let folder = tempdir().unwrap();
     let mut server = Server::start(folder.path(), &[], &[]);
     let before = key(folder.path());
+    let ann = json!({"userId": "ann", "token": "xoxb-playground"});
+    let connect = "/api/plugin-engine/integrations/slack/connect";
+    assert_eq!(call(&server.address, &before, connect, Some(ann)).await.0, StatusCode::OK);
     server.kill();
     fs::remove_file(folder.path().join("admin-key")).unwrap();
     fs::remove_file(folder.path().join("master-key")).unwrap();
-    let server = Server::start(folder.path(), &[], &[]);
+    let mut server = Server::start(folder.path(), &[], &[]);
     assert_ne!(before, key(folder.path()));
+    // What the server connected itself it connects anew.
     let answer: Value = serde_json::from_str(&Server::paste(&server.curl)).unwrap();
+    assert_eq!(answer["success"], json!(true), "{answer}");
+    let intent = json!({"userId": "ann", "tool": "slack", "intent": "list_channels"});
+    let (_, answer) = call(&server.address, &key(folder.path()), "/api/plugin-engine", Some(intent)).await;
     assert_eq!(answer["error"]["code"], json!("reconnect_required"), "{answer}");
+    server.kill();
+    let log = server.whole_log();
+    assert!(log.contains("master-key is missing") && log.contains("an old one may still be good"), "{log}");
 }

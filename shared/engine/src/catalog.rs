@@ -63,7 +63,7 @@ impl ActionOf<'_> {
         // A schema that does not compile was refused with its manifest.
         let validator = self.validator.get_or_init(|| schema::compile(&self.action.parameters).ok());
         let problems = match validator {
-            Some(validator) => schema::problems_of(validator, &parameters, "/context"),
+            Some(validator) => schema::problems_of(validator, &self.action.parameters, &parameters, "/context"),
             None => vec![FieldProblem::new("/intent", "the action's own schema is wrong; tell the plugin's author")],
         };
         match parameters {
@@ -108,7 +108,8 @@ impl Catalog {
     pub fn add(&mut self, text: &str) -> Result<(), ManifestError> {
         let manifest = Manifest::parse(text)?;
         if self.plugins.contains_key(manifest.name.as_str()) {
-            return Err(ManifestError(vec![format!("name: {} is taken by another plugin", manifest.name)]));
+            let taken = format!("name: {} is taken by a plugin that is here already; choose another", manifest.name);
+            return Err(ManifestError(vec![taken]));
         }
         self.plugins.insert(manifest.name.to_string(), Arc::new(Plugin::new(manifest)));
         Ok(())
@@ -120,7 +121,12 @@ impl Catalog {
         let mut left_out = Vec::new();
         let mut entries = std::fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
         entries.sort_by_key(std::fs::DirEntry::file_name);
-        for path in entries.iter().map(std::fs::DirEntry::path).filter(|path| path.is_dir()) {
+        let folders: Vec<_> = entries.iter().map(std::fs::DirEntry::path).filter(|path| path.is_dir()).collect();
+        if folders.is_empty() {
+            let reason = "there are no plugins in it; each is a folder of its own".to_owned();
+            left_out.push(LeftOut { origin: folder.display().to_string(), reason });
+        }
+        for path in folders {
             let manifest = MANIFEST_FILES.iter().map(|name| path.join(name)).find(|file| file.exists());
             let reason = match manifest.as_ref().map(std::fs::read_to_string) {
                 None => format!("there is no {}", MANIFEST_FILES.join(" or ")),

@@ -146,11 +146,11 @@ impl Engine {
             duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
             attempts: u32::from(called),
         };
-        let code = result.as_ref().err().map(|failure: &Failure| failure.code);
+        let code = result.as_ref().err().map(|failure: &Failure| tracing::field::debug(failure.code));
         tracing::info!(
             org = %principal.org, user = %user, agent = intent.agent_id.as_ref().map(tracing::field::display),
-            plugin = %metadata.plugin, action = %metadata.action, ?code, duration_ms = metadata.duration_ms,
-            "intent {}.{} {}", metadata.plugin, metadata.action, if code.is_none() { "succeeded" } else { "failed" },
+            plugin = %metadata.plugin, action = %metadata.action, code, duration_ms = metadata.duration_ms,
+            "intent {}.{} {}", metadata.plugin, metadata.action, if result.is_ok() { "succeeded" } else { "failed" },
         );
         Ok(Outcome { result, metadata })
     }
@@ -213,10 +213,10 @@ fn not_connected(manifest: &Manifest, user: &UserId, alias: &Alias) -> Failure {
         "{user} has no account \"{alias}\" at {display_name}; connect one: POST \
          /api/plugin-engine/integrations/{name}/connect with its token{scopes}"
     );
-    Failure { code: OutcomeCode::NotConnected, message, retryable: false, retry_after_s: None }
+    Failure::new(OutcomeCode::NotConnected, message, false)
 }
 
 fn connect_again(manifest: &Manifest, reason: &str) -> Failure {
     let message = format!("the stored credential for {} {reason}; connect the account again", manifest.display_name);
-    Failure { code: OutcomeCode::ReconnectRequired, message, retryable: false, retry_after_s: None }
+    Failure::new(OutcomeCode::ReconnectRequired, message, false)
 }

@@ -132,7 +132,7 @@ fn summary(problems: &[FieldProblem]) -> String {
 
 fn suggestion(nearest: &[String]) -> String {
     match nearest {
-        [] => String::new(),
+        [] => "; GET /api/plugin-engine lists those there are".to_owned(),
         names => format!("; did you mean {}?", names.join(" or ")),
     }
 }

@@ -211,11 +211,12 @@ impl Engine {
         Ok(Account::Missing)
     }
 
-    /// Whether the caller has a default account at a plugin's service.
+    /// Whether the caller has a default account at a plugin's service that can be used.
     pub async fn is_connected(&self, principal: &Principal, plugin: &PluginName) -> Result<bool, Error> {
         let user = principal.acting_for(None)?;
         let manifest = &self.catalog.plugin(plugin.as_str())?.manifest;
-        Ok(self.connected(&principal.org, &user, &[manifest]).await? == [true])
+        let account = self.token(&principal.org, &user, manifest, &Alias::default()).await?;
+        Ok(matches!(account, Account::Token(_)))
     }
 
     /// Which of `plugins` the user has a default account at.

@@ -60,7 +60,9 @@ pub struct Failure {
     pub message: String,
     /// Whether the same intent may be sent again without doing anything twice.
     pub retryable: bool,
-    /// Seconds to wait before that, where the service says so.
+    /// Whether the action may have had its effect all the same.
+    pub may_have_happened: bool,
+    /// Seconds to wait before trying again, where the service says so.
     pub retry_after_s: Option<u64>,
 }
 
@@ -80,6 +82,13 @@ pub struct Metadata {
     pub attempts: u32,
 }
 
+impl Failure {
+    /// A failure in which the action surely had no effect.
+    pub fn new(code: OutcomeCode, message: String, retryable: bool) -> Self {
+        Self { code, message, retryable, may_have_happened: false, retry_after_s: None }
+    }
+}
+
 impl Serialize for Outcome {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
@@ -97,8 +106,10 @@ impl Serialize for Outcome {
                 let mut error = json!({
                     "code": failure.code, "message": failure.message, "retryable": failure.retryable
                 });
-                if let (Some(seconds), Some(error)) = (failure.retry_after_s, error.as_object_mut()) {
-                    error.insert("retryAfter".to_owned(), seconds.into());
+                if let Some(error) = error.as_object_mut() {
+                    let after = failure.retry_after_s.map(|seconds| ("retryAfter".to_owned(), seconds.into()));
+                    let maybe = failure.may_have_happened.then(|| ("mayHaveHappened".to_owned(), true.into()));
+                    error.extend(after.into_iter().chain(maybe));
                 }
                 map.serialize_entry("error", &error)?;
             }

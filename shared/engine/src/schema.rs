@@ -21,6 +21,47 @@ pub(crate) const NAME_FORMAT: &str = "overseer-name";
 /// The memory that one compiled pattern may take.
 const PATTERN_MAX_BYTES: usize = 256 * 1024;
 
+/// The keywords of JSON Schema 2020-12 that hold no schemas.
+const KEYWORDS: [&str; 37] = [
+    "$anchor",
+    "$comment",
+    "$dynamicAnchor",
+    "$dynamicRef",
+    "$id",
+    "$ref",
+    "$schema",
+    "$vocabulary",
+    "const",
+    "contentEncoding",
+    "contentMediaType",
+    "default",
+    "dependentRequired",
+    "deprecated",
+    "description",
+    "enum",
+    "examples",
+    "exclusiveMaximum",
+    "exclusiveMinimum",
+    "format",
+    "maxContains",
+    "maxItems",
+    "maxLength",
+    "maxProperties",
+    "maximum",
+    "minContains",
+    "minItems",
+    "minLength",
+    "minProperties",
+    "minimum",
+    "multipleOf",
+    "pattern",
+    "readOnly",
+    "required",
+    "title",
+    "type",
+    "uniqueItems",
+];
+
 /// Problems beyond this many are not listed.
 const PROBLEMS_MAX: usize = 100;
 
@@ -34,12 +75,12 @@ pub(crate) fn compile(schema: &Value) -> Result<Validator, String> {
         .map_err(|error| error.to_string())
 }
 
-/// Everything that is wrong with `value`. Pointers begin with `prefix`.
-pub(crate) fn problems_of(validator: &Validator, value: &Value, prefix: &str) -> Vec<FieldProblem> {
-    validator.iter_errors(value).flat_map(|error| explain(&error, prefix)).take(PROBLEMS_MAX).collect()
+/// Everything that is wrong with `value` by `schema`, which `validator` was made of. Pointers begin with `prefix`.
+pub(crate) fn problems_of(validator: &Validator, schema: &Value, value: &Value, prefix: &str) -> Vec<FieldProblem> {
+    validator.iter_errors(value).flat_map(|error| explain(&error, schema, prefix)).take(PROBLEMS_MAX).collect()
 }
 
-fn explain(error: &ValidationError<'_>, prefix: &str) -> Vec<FieldProblem> {
+fn explain(error: &ValidationError<'_>, schema: &Value, prefix: &str) -> Vec<FieldProblem> {
     let place = format!("{prefix}{}", error.instance_path().as_str());
     let below = |name: &str| format!("{place}/{}", name.replace('~', "~0").replace('/', "~1"));
     #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is described well by the library")]
@@ -55,16 +96,67 @@ fn explain(error: &ValidationError<'_>, prefix: &str) -> Vec<FieldProblem> {
         ValidationErrorKind::Format { format } if format == NAME_FORMAT => {
             vec![FieldProblem::new(place, NameError::Free.to_string())]
         }
-        _ => vec![FieldProblem::new(place, error.masked_with("the value").to_string())],
+        _ => {
+            let mut message = error.masked_with("the value").to_string();
+            // What the author says of the field helps more than the rule that it broke.
+            let rule = error.schema_path().as_str();
+            let field = rule.rsplit_once('/').and_then(|(field, _)| schema.pointer(field));
+            if let Some(description) = field.and_then(|field| field.get("description")?.as_str()) {
+                message = format!("{message}. {description}");
+            }
+            vec![FieldProblem::new(place, message)]
+        }
     }
+}
+
+/// Keywords that no vocabulary of JSON Schema 2020-12 has, each with its place: slips that would be passed over in
+/// silence. Those that begin with `x-` are the author's own.
+pub(crate) fn unknown_keywords(schema: &Value) -> Vec<(String, String)> {
+    let Some(fields) = schema.as_object() else { return Vec::new() };
+    let mut unknown = Vec::new();
+    for (keyword, value) in fields {
+        let below: Vec<(String, &Value)> = match keyword.as_str() {
+            "properties" | "patternProperties" | "$defs" | "definitions" | "dependentSchemas" => {
+                let named = value.as_object().into_iter().flatten();
+                named.map(|(name, schema)| (format!("/{keyword}/{name}"), schema)).collect()
+            }
+            "allOf" | "anyOf" | "oneOf" | "prefixItems" => {
+                let listed = value.as_array().into_iter().flatten().enumerate();
+                listed.map(|(index, schema)| (format!("/{keyword}/{index}"), schema)).collect()
+            }
+            "items"
+            | "contains"
+            | "additionalProperties"
+            | "unevaluatedProperties"
+            | "unevaluatedItems"
+            | "propertyNames"
+            | "not"
+            | "if"
+            | "then"
+            | "else"
+            | "contentSchema" => {
+                vec![(format!("/{keyword}"), value)]
+            }
+            other if other.starts_with("x-") || KEYWORDS.contains(&other) => Vec::new(),
+            other => {
+                unknown.push((String::new(), other.to_owned()));
+                Vec::new()
+            }
+        };
+        for (place, schema) in below {
+            unknown.extend(unknown_keywords(schema).into_iter().map(|(inner, word)| (format!("{place}{inner}"), word)));
+        }
+    }
+    unknown
 }
 
 /// Parses a request's body: against the type's own schema first, for every problem at once, then by serde.
 pub fn parse<T: DeserializeOwned + JsonSchema + 'static>(json: &[u8]) -> Result<T, Error> {
     let not_json = |error| Error::field("", format!("the body is not JSON: {error}"));
     let value: Value = serde_json::from_slice(json).map_err(not_json)?;
-    if let Some(validator) = validator_of::<T>() {
-        let problems = problems_of(&validator, &value, "");
+    if let Some(compiled) = validator_of::<T>() {
+        let (schema, validator) = &*compiled;
+        let problems = problems_of(validator, schema, &value, "");
         if !problems.is_empty() {
             return Err(Error::Invalid(problems));
         }
@@ -77,14 +169,19 @@ pub fn parse<T: DeserializeOwned + JsonSchema + 'static>(json: &[u8]) -> Result<
     })
 }
 
+/// A schema and its validator.
+type Compiled = (Value, Validator);
+
 /// The validator of a type of this crate, compiled once in a process.
-fn validator_of<T: JsonSchema + 'static>() -> Option<Arc<Validator>> {
-    static COMPILED: LazyLock<Mutex<HashMap<TypeId, Arc<Validator>>>> = LazyLock::new(Mutex::default);
+fn validator_of<T: JsonSchema + 'static>() -> Option<Arc<Compiled>> {
+    static COMPILED: LazyLock<Mutex<HashMap<TypeId, Arc<Compiled>>>> = LazyLock::new(Mutex::default);
     let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(validator) = compiled.get(&TypeId::of::<T>()) {
         return Some(Arc::clone(validator));
     }
-    let validator = Arc::new(compile(&schema_of::<T>()).ok()?);
+    let schema = schema_of::<T>();
+    let validator = compile(&schema).ok()?;
+    let validator = Arc::new((schema, validator));
     compiled.insert(TypeId::of::<T>(), Arc::clone(&validator));
     Some(validator)
 }

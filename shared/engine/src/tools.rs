@@ -78,10 +78,14 @@ fn own(manifest: &Manifest, connected: Option<bool>) -> Tool<'_> {
             .actions
             .iter()
             .map(|action| {
-                json!({
+                let mut described = json!({
                     "intent": action.name, "aliases": action.aliases, "description": action.description,
-                    "effect": action.effect, "parameters": action.parameters, "returns": action.returns,
-                })
+                    "effect": action.effect, "parameters": action.parameters,
+                });
+                if let (Some(returns), Some(described)) = (&action.returns, described.as_object_mut()) {
+                    described.insert("returns".to_owned(), returns.clone());
+                }
+                described
             })
             .collect(),
     }

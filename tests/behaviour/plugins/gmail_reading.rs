@@ -132,3 +132,17 @@ async fn limits_beyond_their_edges_are_refused() {
         refused(&app, &app.intend("gmail", "fetch", context).await, &pointers);
     }
 }
+
+#[tokio::test]
+async fn a_mail_says_when_it_came_and_which_files_it_has() {
+    let app = App::start().await;
+    let data = app.intend("gmail", "fetch", json!({ "query": "subject:invoice" })).await.data();
+    let mail = &data["messages"][0];
+    assert!(mail["received_ms"].as_str().unwrap().parse::<i64>().unwrap() > 0, "{mail}");
+    let files = mail["attachments"].as_array().unwrap();
+    assert_eq!(files.len(), 1, "{mail}");
+    assert!(files[0]["filename"].as_str().unwrap().contains("nvoice"), "{mail}");
+    assert!(files[0]["attachment_id"].is_string() && files[0]["size"].is_u64(), "{mail}");
+    let plain = app.intend("gmail", "fetch", json!({ "query": "subject:lunch" })).await.data();
+    assert_eq!(plain["messages"][0]["attachments"], json!([]));
+}

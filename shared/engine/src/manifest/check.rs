@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use url::Host;
 
-use super::{Action, Auth, MANIFEST_MAX_BYTES, Manifest, Runtime};
+use super::{Action, Auth, Data, MANIFEST_MAX_BYTES, Manifest, Request, Response, Runtime};
 use crate::schema;
+use crate::template::Names;
 
 /// The longest name of a tool that every maker of models takes; ours are `<plugin>__<action>`.
 const TOOL_NAME_MAX: usize = 64;
@@ -28,7 +29,10 @@ impl Manifest {
                 text.len()
             )]));
         }
-        let manifest: Self = serde_saphyr::from_str(text).map_err(|error| ManifestError(vec![error.to_string()]))?;
+        // As YAML 1.2 has it: n and yes are text.
+        let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
+        let manifest: Self = serde_saphyr::from_str_with_options(text, options)
+            .map_err(|error| ManifestError(vec![error.to_string()]))?;
         let problems = manifest.problems();
         if problems.is_empty() { Ok(manifest) } else { Err(ManifestError(problems)) }
     }
@@ -77,6 +81,32 @@ impl Manifest {
 }
 
 impl Action {
+    /// Names that are never there, and filters that do not exist.
+    fn template_problems(&self) -> Vec<String> {
+        let always = ["parameters", "user", "now"];
+        let own = self.parameters.get("properties").and_then(Value::as_object).into_iter().flatten();
+        let mut asking: Names<'_> = always.into_iter().chain(own.map(|(name, _)| name.as_str())).collect();
+        let reading: Names<'_> = always.into_iter().chain(["status", "headers", "body"]).collect();
+        let mut problems = Vec::new();
+        if let Some(each) = &self.each {
+            let (mut asking, mut reading) = (asking.clone(), reading.clone());
+            asking.insert("item");
+            reading.insert("item");
+            problems.extend(each.request.template_problems(&asking));
+            problems.extend(each.response.template_problems(&reading, &reading));
+        }
+        let mut giving = reading.clone();
+        if let Some(paginate) = &self.paginate {
+            asking.insert("remaining");
+            giving.extend(["items", "more", "next_cursor"]);
+            problems.extend(paginate.cursor.problems(&reading));
+            problems.extend(paginate.items.problems(&reading));
+        }
+        problems.extend(self.request.template_problems(&asking));
+        problems.extend(self.response.template_problems(&reading, &giving));
+        problems
+    }
+
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let mut problem = |text: String| problems.push(format!("actions.{}.{text}", self.name));
@@ -84,9 +114,18 @@ impl Action {
             problem("parameters: must be a schema with type: object".to_owned());
         }
         for (name, schema) in [("parameters", Some(&self.parameters)), ("returns", self.returns.as_ref())] {
-            if let Some(Err(error)) = schema.map(schema::compile) {
+            let Some(schema) = schema else { continue };
+            if let Err(error) = schema::compile(schema) {
                 problem(format!("{name}: {error}"));
             }
+            for (place, keyword) in schema::unknown_keywords(schema) {
+                problem(format!(
+                    "{name}{place}: {keyword:?} is not a keyword of JSON Schema; quote a text that has a comma"
+                ));
+            }
+        }
+        for wrong in self.template_problems() {
+            problem(wrong);
         }
         let each = self.each.as_ref().map(|each| ("each.request", &each.request));
         for (name, request) in std::iter::once(("request", &self.request)).chain(each) {
@@ -105,6 +144,34 @@ impl Action {
         if self.each.is_some() && self.paginate.is_none() {
             problem("each: needs paginate, which says where the items are".to_owned());
         }
+        problems
+    }
+}
+
+impl Request {
+    fn template_problems(&self, names: &Names<'_>) -> Vec<String> {
+        let fields =
+            self.query.values().chain(self.headers.values()).chain(self.form.iter().flat_map(|form| form.values()));
+        let mut problems: Vec<String> =
+            fields.chain(&self.json).flat_map(|template| template.problems(names)).collect();
+        problems.extend(self.path.problems(names));
+        problems.extend(self.raw.iter().flat_map(|raw| raw.text.problems(names)));
+        problems
+    }
+}
+
+impl Response {
+    /// `reading` is there when the answer is judged, `giving` when what the action returns is made of it.
+    fn template_problems(&self, reading: &Names<'_>, giving: &Names<'_>) -> Vec<String> {
+        let judging = [&self.failed_when, &self.error.code, &self.error.message].into_iter().flatten();
+        let mut problems: Vec<String> = judging.flat_map(|expression| expression.problems(reading)).collect();
+        problems.extend(self.external_id.iter().flat_map(|expression| expression.problems(giving)));
+        problems.extend(self.message.iter().flat_map(|text| text.problems(giving)));
+        problems.extend(match &self.data {
+            None => Vec::new(),
+            Some(Data::Expression(expression)) => expression.problems(giving),
+            Some(Data::Template(template)) => template.problems(giving),
+        });
         problems
     }
 }
@@ -168,12 +235,27 @@ actions:
             ("{ path: /say }", "{ path: /say }\n    aliases: [say]", "used twice"),
             ("{ path: /say }", "{ path: /say }\n    parameters: { type: object, properties: 5 }", "parameters"),
             ("effect: read", "effect: read\n    effect: read", "effect"),
+            ("{ path: /say }", "{ path: \"/{{ wrod }}\" }", "refers to wrod"),
+            ("{ path: /say }", "{ path: /say, query: { a: \"{{ [1, 2] | minn }}\" } }", "minn"),
+            ("{ path: /say }", "{ path: /say }\n    response: { data: { a: \"{{ bdy.a }}\" } }", "refers to bdy"),
+            ("{ path: /say }", "{ path: /say }\n    response: { message: \"{{ items }}\" }", "refers to items"),
+            (
+                "{ path: /say }",
+                "{ path: /say }\n    parameters: { type: object, properties: { a: { description: one, two } } }",
+                "/properties/a: \"two\"",
+            ),
         ] {
             let problem = problem(from, to);
             assert!(problem.contains(said), "{to}: {problem}");
         }
         assert!(Manifest::parse(&" ".repeat(MANIFEST_MAX_BYTES + 1)).is_err());
         assert!(Manifest::parse("").is_err());
+    }
+
+    #[test]
+    fn words_that_once_were_booleans_are_text() {
+        let loops = "response: { data: { $for: n, $in: \"[1, 2]\", $do: \"{{ n }}\" } }";
+        Manifest::parse(&GOOD.replacen("{ path: /say }", &format!("{{ path: /say }}\n    {loops}"), 1)).unwrap();
     }
 
     #[test]

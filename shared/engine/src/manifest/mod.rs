@@ -326,7 +326,7 @@ pub struct Paginate {
 }
 
 /// Asks for more about each item that was found; what comes back takes the item's place. At most
-/// [`EACH_MAX`] items.
+/// 50 items.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Each {

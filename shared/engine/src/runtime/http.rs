@@ -83,9 +83,8 @@ async fn pages(call: &Call<'_>, host: &Host<'_>, paginate: &Paginate) -> Returne
         let read = exchange(call, host, (&action.request, &action.response), &context, at).await?;
         match value_of(call, Some(&paginate.items), &read)? {
             Some(Value::Array(page)) => items.extend(page),
-            None | Some(Value::Null) => {}
-            Some(Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_)) => {
-                let message = format!("{} answered with a page that is not a list", call.manifest.display_name);
+            None | Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_)) => {
+                let message = format!("{} answered with a page that has no list", call.manifest.display_name);
                 return Err(Stopped::failed(OutcomeCode::Unavailable, message, false));
             }
         }

@@ -38,7 +38,7 @@ pub(crate) type Returned = Result<Success, Stopped>;
 
 impl Stopped {
     fn failed(code: OutcomeCode, message: String, retryable: bool) -> Self {
-        Self::Failed(Failure { code, message, retryable, retry_after_s: None })
+        Self::Failed(Failure::new(code, message, retryable))
     }
 }
 

@@ -20,12 +20,12 @@ pub(super) fn read(call: &Call<'_>, response: &Response, answer: Answer, context
     let status = answer.status;
     let name = &call.manifest.display_name;
     if status.is_redirection() {
-        let message = format!("{name} redirects to another address, which is not followed{}", caution(call));
-        return Err(Stopped::failed(OutcomeCode::Unavailable, message, false));
+        let message = format!("{name} redirects to another address, which is not followed");
+        return Err(uncertain(call, OutcomeCode::Unavailable, message, false).into());
     }
     if answer.body.is_none() && status.is_success() {
-        let message = format!("{name} answered with something that is not JSON{}", caution(call));
-        return Err(Stopped::failed(OutcomeCode::Unavailable, message, repeatable(call)));
+        let message = format!("{name} answered with something that is not JSON");
+        return Err(uncertain(call, OutcomeCode::Unavailable, message, true).into());
     }
     let context = context
         .with("status", &status.as_u16())
@@ -66,8 +66,7 @@ pub(super) fn value_of(
 
 /// The failure of a template after the service was called, when the action may have happened.
 pub(super) fn at_fault(call: &Call<'_>, error: &TemplateError) -> Stopped {
-    let message = format!("the plugin is at fault: {error}{}", caution(call));
-    Stopped::failed(OutcomeCode::Unavailable, message, false)
+    uncertain(call, OutcomeCode::Unavailable, format!("the plugin is at fault: {error}"), false).into()
 }
 
 fn failure(
@@ -104,23 +103,25 @@ fn failure(
     let detail = if details.is_empty() { String::new() } else { format!(" ({})", details.join(": ")) };
     let retry_after_s = retry_after(call, headers);
     let name = &call.manifest.display_name;
-    let (message, retryable) = match code {
-        OutcomeCode::RateLimited => match retry_after_s {
-            Some(seconds) => (format!("{name} asks to wait {seconds} s{detail}"), true),
-            None => (format!("{name} asks to wait{detail}"), true),
-        },
-        OutcomeCode::ReconnectRequired => {
-            (format!("{name} no longer accepts the account's credential{detail}; connect the account again"), false)
+    let failure = match code {
+        OutcomeCode::RateLimited => {
+            let seconds = retry_after_s.map(|seconds| format!(" {seconds} s")).unwrap_or_default();
+            Failure::new(code, format!("{name} asks to wait{seconds}{detail}"), true)
         }
-        OutcomeCode::Timeout => (format!("{name} took too long{detail}{}", caution(call)), repeatable(call)),
-        OutcomeCode::Unavailable => (format!("{name} failed{detail}{}", caution(call)), repeatable(call)),
+        OutcomeCode::ReconnectRequired => {
+            let message =
+                format!("{name} no longer accepts the account's credential{detail}; connect the account again");
+            Failure::new(code, message, false)
+        }
+        OutcomeCode::Timeout => uncertain(call, code, format!("{name} took too long{detail}"), true),
+        OutcomeCode::Unavailable => uncertain(call, code, format!("{name} failed{detail}"), true),
         OutcomeCode::NotConnected
         | OutcomeCode::Rejected
         | OutcomeCode::Disabled
         | OutcomeCode::Vetoed
-        | OutcomeCode::OutcomeUnknown => (format!("{name} refused{detail}"), false),
+        | OutcomeCode::OutcomeUnknown => Failure::new(code, format!("{name} refused{detail}"), false),
     };
-    Ok(Failure { code, message, retryable, retry_after_s })
+    Ok(Failure { retry_after_s, ..failure })
 }
 
 /// The failure of a call that had no answer.
@@ -144,18 +145,19 @@ pub(super) fn no_answer(call: &Call<'_>, error: &FetchError) -> Stopped {
         }
         FetchError::Outbound(OutboundError::Timeout { .. }) => out_of_time(call),
         FetchError::Outbound(OutboundError::Broken { .. }) => {
-            unavailable(format!("the connection to {name} broke{}", caution(call)), repeatable(call))
+            uncertain(call, OutcomeCode::Unavailable, format!("the connection to {name} broke"), true).into()
         }
         FetchError::Outbound(OutboundError::TooLarge { .. }) => {
-            unavailable(format!("{name} answered with more than is read; ask for less{}", caution(call)), false)
+            let message = format!("{name} answered with more than is read; ask for less");
+            uncertain(call, OutcomeCode::Unavailable, message, false).into()
         }
     }
 }
 
 /// The failure of a call whose time is up.
 pub(crate) fn out_of_time(call: &Call<'_>) -> Stopped {
-    let message = format!("{} did not answer in time{}", call.manifest.display_name, caution(call));
-    Stopped::failed(OutcomeCode::Timeout, message, repeatable(call))
+    let message = format!("{} did not answer in time", call.manifest.display_name);
+    uncertain(call, OutcomeCode::Timeout, message, true).into()
 }
 
 fn causes(error: &FetchError) -> String {
@@ -176,9 +178,14 @@ fn repeatable(call: &Call<'_>) -> bool {
     }
 }
 
-/// What to add where the action may have happened all the same.
-fn caution(call: &Call<'_>) -> &'static str {
-    if repeatable(call) { "" } else { "; it may have happened all the same, so look before asking again" }
+/// The failure of a call that may have had its effect all the same, unless doing it twice is the same as once. `again`
+/// says whether trying once more could help.
+fn uncertain(call: &Call<'_>, code: OutcomeCode, message: String, again: bool) -> Failure {
+    if repeatable(call) {
+        return Failure::new(code, message, again);
+    }
+    let message = format!("{message}; it may have happened all the same, so look before asking again");
+    Failure { may_have_happened: true, ..Failure::new(code, message, false) }
 }
 
 /// Seconds to wait (RFC 9110, 10.2.3): a number, or a date.

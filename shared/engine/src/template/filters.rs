@@ -14,6 +14,7 @@ pub(super) fn add(environment: &mut Environment<'_>) {
     environment.add_filter("base64url_decode", base64url_decode);
     environment.add_filter("chunks", chunks);
     environment.add_filter("epoch", epoch);
+    environment.add_filter("mail_attachments", mail::attachments);
     environment.add_filter("mail_header", mail::header);
     environment.add_filter("mail_text", mail::text);
     environment.add_filter("mime_message", mail::message);

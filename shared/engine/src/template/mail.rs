@@ -174,6 +174,31 @@ pub(super) fn text(payload: &Value, wanted: &str) -> Value {
     find_text(payload, wanted, PARTS_DEPTH).map_or(Value::UNDEFINED, Value::from)
 }
 
+/// The files in a tree of parts, each as `{filename, mime_type, size, attachment_id}`.
+pub(super) fn attachments(payload: &Value) -> Vec<Value> {
+    let mut found = Vec::new();
+    let mut parts = vec![(payload.clone(), PARTS_DEPTH)];
+    while let Some((part, depth)) = parts.pop() {
+        let field = |of: &Value, name: &str| of.get_attr(name).unwrap_or(Value::UNDEFINED);
+        let (filename, body) = (field(&part, "filename"), field(&part, "body"));
+        if filename.as_str().is_some_and(|name| !name.is_empty()) {
+            found.push(Value::from_pairs([
+                ("filename", filename),
+                ("mime_type", field(&part, "mimeType")),
+                ("size", field(&body, "size")),
+                ("attachment_id", field(&body, "attachmentId")),
+            ]));
+        }
+        if let (Some(depth), Ok(inner)) = (depth.checked_sub(1), field(&part, "parts").try_iter()) {
+            // The last part on top, so that the files come in their order.
+            let mut inner: Vec<_> = inner.map(|part| (part, depth)).collect();
+            inner.reverse();
+            parts.extend(inner);
+        }
+    }
+    found
+}
+
 fn find_text(part: &Value, wanted: &str, depth: usize) -> Option<String> {
     let depth = depth.checked_sub(1)?;
     let field = |value: &Value, name: &str| value.get_attr(name).ok().filter(|found| !found.is_undefined());

@@ -4,6 +4,7 @@
 //! have filled. Any other string is text, in which an absent value is an error (`default` gives it one). An evaluation
 //! may take [`FUEL`] steps. What templates see never includes a credential.
 
+mod check;
 mod filters;
 mod mail;
 
@@ -17,6 +18,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+pub(crate) use check::Names;
 pub(crate) use filters::text_of;
 
 /// The steps that one evaluation may take; the largest built-in template takes about a hundred.
@@ -265,7 +267,9 @@ impl Template {
         let (Some(Value::String(name)), Some(Value::String(list)), Some(element), true) = parts else {
             return Err(TemplateError::Template {
                 source_text: "$for".to_owned(),
-                reason: "a loop is {$for: a name, $in: an expression, $do: a template} and nothing else".to_owned(),
+                reason: "a loop is {$for: a name, $in: an expression, $do: a template}, the first two as text, and \
+                         nothing else"
+                    .to_owned(),
             });
         };
         Ok(Self::For { name, list: list.try_into()?, element: Box::new(Self::try_from(element)?) })
