@@ -9,7 +9,7 @@ use crate::identifier::hexadecimal;
 use crate::mail::{BASE64_URL, Mail, Recipients, inbox};
 
 const MOST_RESULTS: usize = 500;
-const OPERATORS: [&str; 6] = ["from", "to", "subject", "is", "in", "label"];
+const OPERATORS: [&str; 8] = ["from", "to", "subject", "is", "in", "label", "newer_than", "older_than"];
 
 /// One mailbox.
 pub(crate) struct Gmail {
@@ -150,13 +150,13 @@ impl Gmail {
         };
         let labels: Vec<&str> = call.parameters("labelIds").collect();
         let query = call.parameter("q").unwrap_or_default();
-        let terms = terms(query);
+        let terms = terms(query)?;
         let found: Vec<&Entry> = self
             .entries
             .iter()
             .rev()
             .filter(|entry| labels.iter().all(|label| entry.labels.contains(label)))
-            .filter(|entry| terms.iter().all(|term| entry.matches(term)))
+            .filter(|entry| terms.iter().all(|term| entry.matches(term, call.now)))
             .collect();
         let start = match call.parameter("pageToken") {
             None => 0,
@@ -229,13 +229,15 @@ impl Entry {
         hexadecimal(&format!("page {}", self.id), 20)
     }
 
-    fn matches(&self, (field, word): &(String, String)) -> bool {
+    fn matches(&self, (field, word): &(String, String), now: i64) -> bool {
         let contains = |text: &str| text.to_lowercase().contains(word);
         let Mail { from, to, subject, snippet, .. } = &self.mail;
         match field.as_str() {
             "from" => contains(from),
             "to" => contains(to),
             "subject" => contains(subject),
+            "newer_than" => age(word).is_some_and(|age| self.time > now.saturating_sub(age)),
+            "older_than" => age(word).is_some_and(|age| self.time <= now.saturating_sub(age)),
             "is" | "in" | "label" => self.labels.iter().any(|label| label.eq_ignore_ascii_case(word)),
             _ => [subject, snippet, from].into_iter().any(|text| contains(text)),
         }
@@ -263,21 +265,41 @@ fn metadata(payload: &Value, wanted: &[&str]) -> Value {
     json!({"mimeType": payload.get("mimeType"), "headers": headers})
 }
 
-/// A search in pieces: an operator (or nothing) and what to look for, in lower case.
-fn terms(query: &str) -> Vec<(String, String)> {
+/// The seconds in an age such as `7d`, `2m` or `1y`.
+fn age(text: &str) -> Option<i64> {
+    let days = match text.chars().last()? {
+        'd' => 1,
+        'm' => 30,
+        'y' => 365,
+        _ => return None,
+    };
+    text.trim_end_matches(['d', 'm', 'y']).parse::<i64>().ok()?.checked_mul(days * 86_400)
+}
+
+/// A search in pieces: an operator (or nothing) and what to look for, in lower case. Gmail knows more; what is not known
+/// here is refused rather than taken for a word that nothing holds.
+fn terms(query: &str) -> Result<Vec<(String, String)>, Failure> {
     let mut quoted = false;
     let pieces = query.split(|character: char| {
         quoted ^= character == '"';
         !quoted && character.is_whitespace()
     });
-    let terms = pieces.map(|piece| {
-        let piece = piece.to_lowercase();
-        match piece.split_once(':') {
-            Some((operator, word)) if OPERATORS.contains(&operator) => (operator.to_owned(), word.replace('"', "")),
-            Some(_) | None => (String::new(), piece.replace('"', "")),
+    let mut terms = Vec::new();
+    for piece in pieces.map(str::to_lowercase) {
+        let (operator, word) = piece.split_once(':').unwrap_or(("", piece.as_str()));
+        let known = operator.is_empty() || OPERATORS.contains(&operator);
+        if !known && operator.chars().all(|letter| letter.is_ascii_alphabetic() || letter == '_')
+            || piece.starts_with(['-', '{', '('])
+            || piece == "or"
+        {
+            let known = OPERATORS.join(":, ");
+            return Err(invalid(format!("The stand-in does not know {piece:?}; it knows words and {known}:")));
         }
-    });
-    terms.filter(|(_, word)| !word.is_empty()).collect()
+        let (operator, word) = if known { (operator, word) } else { ("", piece.as_str()) };
+        terms.push((operator.to_owned(), word.replace('"', "")));
+    }
+    terms.retain(|(_, word)| !word.is_empty());
+    Ok(terms)
 }
 
 #[cfg(test)]
