@@ -23,6 +23,8 @@ use secrecy::{ExposeSecret, SecretBox};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use crate::counting::Counting;
+
 /// 2026-11-21T09:00:00Z.
 pub const START_S: i64 = 1_795_251_600;
 
@@ -138,6 +140,7 @@ pub struct App {
     pub engine: Arc<Engine>,
     pub playground: Playground,
     pub clock: Arc<TestClock>,
+    pub table: Arc<Counting>,
     /// The key of an administrator who is the user `admin` of the organization `acme`.
     pub admin: String,
     pub events: Arc<Mutex<Vec<Event>>>,
@@ -166,8 +169,8 @@ impl App {
         if let Some(budget) = options.budget {
             config.limits = Limits { budget, ..config.limits };
         }
-        let table = RedbTable::in_memory(clock.clone(), ids.clone()).unwrap();
-        let embedded = Embedded::new(Arc::new(table), &SecretBox::new(Box::new([7; 32])), clock.clone(), ids).unwrap();
+        let table = Arc::new(Counting::new(Arc::new(RedbTable::in_memory(clock.clone(), ids.clone()).unwrap())));
+        let embedded = Embedded::new(table.clone(), &SecretBox::new(Box::new([7; 32])), clock.clone(), ids).unwrap();
         let events = Arc::new(Mutex::new(Vec::new()));
         let (mut heard, log) = (embedded.events.subscribe(), events.clone());
         tokio::spawn(async move {
@@ -182,7 +185,7 @@ impl App {
         tokio::spawn(axum::serve(listener, routes).into_future());
 
         let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        let mut app = Self { address, engine, playground, clock, admin: String::new(), events, client };
+        let mut app = Self { address, engine, playground, clock, table, admin: String::new(), events, client };
         app.admin = app.key("acme", &[Role::Administrator], Some("admin")).await;
         if !options.unconnected {
             for service in Service::ALL {

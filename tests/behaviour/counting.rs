@@ -1,0 +1,126 @@
+//! A table that counts what it is asked, and what each route may ask of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use overseer_engine::ports::Table;
+use overseer_engine::ports::table::{
+    Condition, Cursor, DueEntry, Item, Key, NewItem, Page, Query, Read, TableError, Version, Write,
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::app::App;
+
+/// Counts round trips.
+pub struct Counting {
+    inner: Arc<dyn Table>,
+    reads: AtomicUsize,
+    writes: AtomicUsize,
+}
+
+impl Counting {
+    pub fn new(inner: Arc<dyn Table>) -> Self {
+        Self { inner, reads: AtomicUsize::new(0), writes: AtomicUsize::new(0) }
+    }
+
+    /// Reads and writes since this was last asked.
+    pub fn take(&self) -> (usize, usize) {
+        (self.reads.swap(0, Ordering::SeqCst), self.writes.swap(0, Ordering::SeqCst))
+    }
+
+    fn read(&self) -> &dyn Table {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        self.inner.as_ref()
+    }
+
+    fn write(&self) -> &dyn Table {
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        self.inner.as_ref()
+    }
+}
+
+#[async_trait]
+impl Table for Counting {
+    async fn get(&self, key: &Key, read: Read) -> Result<Option<Item>, TableError> {
+        self.read().get(key, read).await
+    }
+
+    async fn batch_get(&self, keys: &[Key], read: Read) -> Result<Vec<Option<Item>>, TableError> {
+        self.read().batch_get(keys, read).await
+    }
+
+    async fn put(&self, item: NewItem, condition: Condition) -> Result<Version, TableError> {
+        self.write().put(item, condition).await
+    }
+
+    async fn delete(&self, key: &Key, condition: Condition) -> Result<(), TableError> {
+        self.write().delete(key, condition).await
+    }
+
+    async fn query(&self, query: Query) -> Result<Page<Item>, TableError> {
+        self.read().query(query).await
+    }
+
+    async fn query_list(&self, query: Query) -> Result<Page<Key>, TableError> {
+        self.read().query_list(query).await
+    }
+
+    async fn query_due(
+        &self,
+        queue: &str,
+        until: Timestamp,
+        limit: usize,
+        cursor: Option<Cursor>,
+    ) -> Result<Page<DueEntry>, TableError> {
+        self.read().query_due(queue, until, limit, cursor).await
+    }
+
+    async fn transact(&self, writes: Vec<Write>) -> Result<(), TableError> {
+        self.write().transact(writes).await
+    }
+
+    async fn add(&self, key: &Key, amount: i64, expires_at: Option<Timestamp>) -> Result<i64, TableError> {
+        self.write().add(key, amount, expires_at).await
+    }
+}
+
+/// What is asked, how, and the reads and writes that it may cost.
+type Case<'a> = (&'a str, Method, &'a str, Option<&'a Value>, (usize, usize));
+
+/// What ARCHITECTURE.md says that each route costs.
+#[tokio::test]
+async fn each_route_costs_what_is_written() {
+    let app = App::start().await;
+    let send = json!({ "tool": "slack", "intent": "send", "context": { "channel": "#general", "text": "hello" } });
+    let connect = json!({ "token": "xoxb-playground" });
+    let key = json!({ "name": "one more", "roles": ["service"] });
+    let id = app.post("/api/v1/keys", &key).await.json()["id"].as_str().unwrap().to_owned();
+    app.post("/api/plugin-engine", &send).await.data();
+    let revoke = format!("/api/v1/keys/{id}");
+    let tools = "/api/plugin-engine";
+    let slack = "/api/plugin-engine/integrations/slack/connect";
+    let cases: [Case<'_>; 9] = [
+        ("a warm intent", Method::POST, tools, Some(&send), (1, 0)),
+        ("another", Method::POST, tools, Some(&send), (1, 0)),
+        ("what can be done", Method::GET, tools, None, (1, 0)),
+        ("the same for a model", Method::GET, "/api/plugin-engine?format=openai", None, (0, 0)),
+        ("a token in place of another", Method::POST, slack, Some(&connect), (2, 3)),
+        ("the first intent with it", Method::POST, tools, Some(&send), (2, 0)),
+        ("a new key", Method::POST, "/api/v1/keys", Some(&key), (0, 1)),
+        ("the keys", Method::GET, "/api/v1/keys", None, (2, 0)),
+        ("a key less", Method::DELETE, &revoke, None, (1, 1)),
+    ];
+    app.table.take();
+    for (what, method, path, body, expected) in cases {
+        let answer = app.send(&app.admin, method, path, body).await;
+        assert!(answer.status.is_success(), "{what}: {}", answer.text);
+        assert_eq!(app.table.take(), expected, "{what}");
+    }
+    // The key is looked at again once it was seen a minute ago.
+    app.clock.advance(60);
+    app.post(tools, &send).await.data();
+    assert_eq!(app.table.take(), (2, 0));
+}
