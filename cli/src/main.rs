@@ -25,7 +25,8 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let wanted = std::env::var("OVERSEER_LOG").unwrap_or_else(|_| "info".to_owned());
+    let set = std::env::var("OVERSEER_LOG").ok().filter(|value| !value.trim().is_empty());
+    let wanted = set.unwrap_or_else(|| "info".to_owned());
     let wrong = |reason: String| ConfigError {
         name: "OVERSEER_LOG".to_owned(),
         expected: format!("{reason}; write a level, such as info or debug"),

@@ -36,7 +36,7 @@ pub async fn prepare(engine: &Arc<Engine>, folder: &DataFolder, stand_ins: &[Ser
     }
     for service in stand_ins {
         let Ok(plugin) = PluginName::parse(service.name()) else { continue };
-        if !engine.is_connected(&principal, &plugin).await? {
+        if engine.wants_stand_in(&principal, &plugin).await? {
             connect(engine, &principal, &plugin, service.standing_token().into()).await?;
         }
     }

@@ -298,3 +298,15 @@ async fn an_empty_name_and_no_roles_are_two_problems() {
     assert_eq!(answer.problem(400), "invalid_parameters");
     assert_eq!(answer.pointers(), ["/name", "/roles"]);
 }
+
+#[tokio::test]
+async fn an_unknown_role_comes_with_those_there_are() {
+    let app = App::start().await;
+    let answer = app.post("/api/v1/keys", &json!({ "name": "n", "roles": ["root"] })).await;
+    assert_eq!(answer.problem(400), "invalid_parameters");
+    let error = &answer.json()["errors"][0];
+    assert_eq!(error["pointer"], "/roles/0", "{error}");
+    for role in ["administrator", "service", "user"] {
+        assert!(error["message"].as_str().unwrap().contains(role), "{error}");
+    }
+}

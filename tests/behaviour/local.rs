@@ -235,6 +235,25 @@ fn a_real_client_or_token_takes_the_stand_ins_place() {
 }
 
 #[tokio::test]
+async fn a_start_with_the_stand_in_leaves_a_real_account_alone() {
+    let folder = tempdir().unwrap();
+    let real = [("SLACK_CLIENT_ID", "123.456")];
+    let server = Server::start(folder.path(), &[], &real);
+    let admin = key(folder.path());
+    let connect = "/api/plugin-engine/integrations/slack/connect";
+    let token = json!({"token": "xoxb-real-token-of-a-test"});
+    assert_eq!(call(&server.address, &admin, connect, Some(token)).await.0, StatusCode::OK);
+    drop(server);
+    let server = Server::start(folder.path(), &[], &[]);
+    let answer: Value = serde_json::from_str(&Server::paste(&server.curl)).unwrap();
+    assert_eq!(answer["error"]["code"], json!("reconnect_required"), "{answer}");
+    drop(server);
+    let server = Server::start(folder.path(), &[], &real);
+    let tools: Value = serde_json::from_str(&Server::paste(&server.curl)).unwrap();
+    assert_eq!((&tools["tools"][2]["tool"], &tools["tools"][2]["connected"]), (&json!("slack"), &json!(true)));
+}
+
+#[tokio::test]
 async fn keys_are_made_listed_and_revoked_from_the_terminal() {
     let folder = tempdir().unwrap();
     let data = folder.path().to_str().unwrap();

@@ -211,12 +211,15 @@ impl Engine {
         Ok(Account::Missing)
     }
 
-    /// Whether the caller has a default account at a plugin's service that can be used.
-    pub async fn is_connected(&self, principal: &Principal, plugin: &PluginName) -> Result<bool, Error> {
+    /// Whether the caller's default account at a stand-in is missing or of no use. An account at the real service is
+    /// left alone.
+    pub async fn wants_stand_in(&self, principal: &Principal, plugin: &PluginName) -> Result<bool, Error> {
         let user = principal.acting_for(None)?;
         let manifest = &self.catalog.plugin(plugin.as_str())?.manifest;
-        let account = self.token(&principal.org, &user, manifest, &Alias::default()).await?;
-        Ok(matches!(account, Account::Token(_)))
+        Ok(match self.token(&principal.org, &user, manifest, &Alias::default()).await? {
+            Account::Missing | Account::Sealed => true,
+            Account::Token(_) | Account::Moved => false,
+        })
     }
 
     /// Which of `plugins` the user has a default account at.

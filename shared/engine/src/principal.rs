@@ -11,6 +11,7 @@ use crate::ids::{KeyId, OrgId, UserId};
 /// What a caller may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(inline)]
 pub enum Role {
     /// Manages the organization, and acts for each of its users.
     Administrator,

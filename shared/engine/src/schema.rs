@@ -96,6 +96,10 @@ fn explain(error: &ValidationError<'_>, schema: &Value, prefix: &str) -> Vec<Fie
         ValidationErrorKind::Format { format } if format == NAME_FORMAT => {
             vec![FieldProblem::new(place, NameError::Free.to_string())]
         }
+        ValidationErrorKind::OneOfNotValid { .. } if constants(schema, error).is_some() => {
+            let allowed = constants(schema, error).unwrap_or_default().join(", ");
+            vec![FieldProblem::new(place, format!("must be one of {allowed}"))]
+        }
         _ => {
             let mut message = error.masked_with("the value").to_string();
             // What the author says of the field helps more than the rule that it broke.
@@ -107,6 +111,12 @@ fn explain(error: &ValidationError<'_>, schema: &Value, prefix: &str) -> Vec<Fie
             vec![FieldProblem::new(place, message)]
         }
     }
+}
+
+/// The values that a `oneOf` allows, where it lists nothing but constants.
+fn constants(schema: &Value, error: &ValidationError<'_>) -> Option<Vec<String>> {
+    let choices = schema.pointer(error.schema_path().as_str())?.as_array()?;
+    choices.iter().map(|choice| choice.get("const").map(ToString::to_string)).collect()
 }
 
 /// Keywords that no vocabulary of JSON Schema 2020-12 has, each with its place: slips that would be passed over in

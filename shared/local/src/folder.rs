@@ -54,14 +54,15 @@ impl DataFolder {
         made.map_err(unusable("make the data folder"))?;
         let path = path.canonicalize().map_err(unusable("find the data folder"))?;
         let (table_path, key_path) = (path.join(TABLE), path.join(MASTER_KEY));
-        if table_path.exists() && !key_path.exists() {
+        let lost_key = table_path.exists() && !key_path.exists();
+        let table = Arc::new(RedbTable::open(&table_path, clock, Arc::clone(ids))?);
+        if lost_key {
             tracing::warn!(
-                "{} is missing and made anew; what the lost key sealed cannot be opened: put it back, or connect every \
-                 account again",
+                "{} is missing and made anew; what the lost key sealed cannot be opened: stop and put it back, or connect \
+                 every account again",
                 key_path.display()
             );
         }
-        let table = Arc::new(RedbTable::open(&table_path, clock, Arc::clone(ids))?);
         let master_key = master_key(&key_path, ids.as_ref())?;
         Ok(Self { path, table, master_key })
     }

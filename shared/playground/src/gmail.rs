@@ -267,13 +267,9 @@ fn metadata(payload: &Value, wanted: &[&str]) -> Value {
 
 /// The seconds in an age such as `7d`, `2m` or `1y`.
 fn age(text: &str) -> Option<i64> {
-    let days = match text.chars().last()? {
-        'd' => 1,
-        'm' => 30,
-        'y' => 365,
-        _ => return None,
-    };
-    text.trim_end_matches(['d', 'm', 'y']).parse::<i64>().ok()?.checked_mul(days * 86_400)
+    let units = [('d', 1), ('m', 30), ('y', 365)];
+    let (number, days) = units.iter().find_map(|(unit, days)| Some((text.strip_suffix(*unit)?, days)))?;
+    number.parse::<i64>().ok()?.checked_mul(days * 86_400)
 }
 
 /// A search in pieces: an operator (or nothing) and what to look for, in lower case. Gmail knows more; what is not known
@@ -291,6 +287,7 @@ fn terms(query: &str) -> Result<Vec<(String, String)>, Failure> {
         if !known && operator.chars().all(|letter| letter.is_ascii_alphabetic() || letter == '_')
             || piece.starts_with(['-', '{', '('])
             || piece == "or"
+            || operator.ends_with("er_than") && age(word).is_none()
         {
             let known = OPERATORS.join(":, ");
             return Err(invalid(format!("The stand-in does not know {piece:?}; it knows words and {known}:")));

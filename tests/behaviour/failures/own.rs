@@ -86,7 +86,8 @@ pub fn manifest(base_url: &str, auth: &Value) -> String {
               "request": { "path": "/list" }, "paginate": { "cursor": "body.next", "parameter": "at", "items": "body.items" } },
             { "name": "each", "description": "Lists and looks at each.", "effect": "read", "request": { "path": "/list" },
               "paginate": { "cursor": "body.next", "parameter": "at", "items": "body.items" },
-              "each": { "request": { "path": "/item/{{ item }}" } } },
+              "each": { "request": { "path": "/item/{{ item }}" },
+                        "response": { "failed_when": "body.of is defined and body.of != item" } } },
         ],
     })
     .to_string()

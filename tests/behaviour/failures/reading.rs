@@ -196,3 +196,14 @@ async fn a_search_of_which_one_part_fails_fails_as_a_whole_and_otherwise_keeps_i
         }
     }
 }
+
+#[tokio::test]
+async fn the_answer_about_an_item_is_judged_with_the_item_in_sight() {
+    for (of, good) in [("a", true), ("b", false)] {
+        let routes = Router::new()
+            .route("/list", any(async || json!({ "items": ["a"] }).to_string()))
+            .route("/item/{id}", any(async move || json!({ "of": of }).to_string()));
+        let answer = OwnService::start(routes).await.app().await.intend("own", "each", json!({})).await;
+        assert_eq!(answer.json()["success"], json!(good), "{}", answer.text);
+    }
+}

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use url::Host;
 
-use super::{Action, Auth, Data, MANIFEST_MAX_BYTES, Manifest, Request, Response, Runtime};
+use super::{Action, Auth, Data, Effect, MANIFEST_MAX_BYTES, Manifest, Request, Response, Runtime};
 use crate::schema;
-use crate::template::Names;
+use crate::template::{NOT_THERE, Names};
 
 /// The longest name of a tool that every maker of models takes; ours are `<plugin>__<action>`.
 const TOOL_NAME_MAX: usize = 64;
@@ -57,6 +57,11 @@ impl Manifest {
         {
             problems.extend(header_problem(header).map(|problem| format!("auth.header: {problem}")));
         }
+        if let Auth::ApiKey { prefix, .. } = &self.auth
+            && http::HeaderValue::from_str(prefix).is_err()
+        {
+            problems.push("auth.prefix: has characters that no header can carry".to_owned());
+        }
         if self.actions.is_empty() {
             problems.push("actions: at least one is needed".to_owned());
         }
@@ -84,6 +89,9 @@ impl Action {
     /// Names that are never there, and filters that do not exist.
     fn template_problems(&self) -> Vec<String> {
         let always = ["parameters", "user", "now"];
+        // Which parameters there are is known only where others are refused.
+        let closed = self.parameters.get("additionalProperties") == Some(&Value::Bool(false))
+            && self.parameters.get("patternProperties").is_none();
         let own = self.parameters.get("properties").and_then(Value::as_object).into_iter().flatten();
         let mut asking: Names<'_> = always.into_iter().chain(own.map(|(name, _)| name.as_str())).collect();
         let reading: Names<'_> = always.into_iter().chain(["status", "headers", "body"]).collect();
@@ -92,7 +100,7 @@ impl Action {
             let (mut asking, mut reading) = (asking.clone(), reading.clone());
             asking.insert("item");
             reading.insert("item");
-            problems.extend(each.request.template_problems(&asking));
+            problems.extend(each.request.template_problems(&asking, closed));
             problems.extend(each.response.template_problems(&reading, &reading));
         }
         let mut giving = reading.clone();
@@ -102,7 +110,7 @@ impl Action {
             problems.extend(paginate.cursor.problems(&reading));
             problems.extend(paginate.items.problems(&reading));
         }
-        problems.extend(self.request.template_problems(&asking));
+        problems.extend(self.request.template_problems(&asking, closed));
         problems.extend(self.response.template_problems(&reading, &giving));
         problems
     }
@@ -136,10 +144,18 @@ impl Action {
             for wrong in request.headers.keys().filter_map(|header| header_problem(header)) {
                 problem(format!("{name}.headers: {wrong}"));
             }
+            let media_type = request.raw.as_ref().map(|raw| raw.content_type.as_str());
+            if media_type.is_some_and(|text| http::HeaderValue::from_str(text).is_err()) {
+                problem(format!("{name}.raw.content_type: has characters that no header can carry"));
+            }
             let path = request.path.literal();
             if !path.starts_with('/') || path.contains(['?', '#']) {
                 problem(format!("{name}.path: must begin with / and hold neither ? nor #; query has its own place"));
             }
+        }
+        let twice = matches!(self.effect, Effect::Read | Effect::Idempotent);
+        if (self.each.is_some() || self.paginate.is_some()) && !twice {
+            problem("effect: paginate and each call several times, so that it must be read or idempotent".to_owned());
         }
         if self.each.is_some() && self.paginate.is_none() {
             problem("each: needs paginate, which says where the items are".to_owned());
@@ -149,13 +165,15 @@ impl Action {
 }
 
 impl Request {
-    fn template_problems(&self, names: &Names<'_>) -> Vec<String> {
+    /// `closed` says whether `names` are all that can be there.
+    fn template_problems(&self, names: &Names<'_>, closed: bool) -> Vec<String> {
         let fields =
             self.query.values().chain(self.headers.values()).chain(self.form.iter().flat_map(|form| form.values()));
         let mut problems: Vec<String> =
             fields.chain(&self.json).flat_map(|template| template.problems(names)).collect();
         problems.extend(self.path.problems(names));
         problems.extend(self.raw.iter().flat_map(|raw| raw.text.problems(names)));
+        problems.retain(|problem| closed || !problem.ends_with(NOT_THERE));
         problems
     }
 }
@@ -188,7 +206,6 @@ fn header_problem(header: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::Effect;
 
     const GOOD: &str = r#"
 name: echo

@@ -28,7 +28,8 @@ pub(crate) async fn run(call: &Call<'_>, host: &Host<'_>) -> Returned {
     match &action.paginate {
         None => {
             let context = request_context(call);
-            let read = exchange(call, host, (&action.request, &action.response), &context, None).await?;
+            let reading = always(Context::default(), call);
+            let read = exchange(call, host, (&action.request, &action.response), (&context, reading), None).await?;
             returned(call, &action.response, &read)
         }
         Some(paginate) => pages(call, host, paginate).await,
@@ -52,20 +53,21 @@ fn always(context: Context, call: &Call<'_>) -> Context {
 /// A cursor for a page, and the field that takes it.
 type PageCursor<'a> = Option<(&'a str, &'a str)>;
 
-/// One request and the reading of its answer; what response templates see comes back.
+/// One request and the reading of its answer, each with what its templates see; what was read comes back with the
+/// latter.
 async fn exchange(
     call: &Call<'_>,
     host: &Host<'_>,
     (request, response): (&Request, &Response),
-    context: &Context,
+    (asking, reading): (&Context, Context),
     cursor: PageCursor<'_>,
 ) -> Result<Context, Stopped> {
-    let (url, headers, body) = build(request, host.base_url(), context, cursor)?;
+    let (url, headers, body) = build(request, host.base_url(), asking, cursor)?;
     let answer = host
         .fetch(request.method.into(), url, headers, body, response.body)
         .await
         .map_err(|error| reading::no_answer(call, &error))?;
-    reading::read(call, response, answer, always(Context::default(), call))
+    reading::read(call, response, answer, reading)
 }
 
 async fn pages(call: &Call<'_>, host: &Host<'_>, paginate: &Paginate) -> Returned {
@@ -80,7 +82,8 @@ async fn pages(call: &Call<'_>, host: &Host<'_>, paginate: &Paginate) -> Returne
         pages += 1;
         let context = context.clone().with("remaining", &(limit - items.len()));
         let at = cursor.as_deref().map(|cursor| (paginate.parameter.as_str(), cursor));
-        let read = exchange(call, host, (&action.request, &action.response), &context, at).await?;
+        let reading = always(Context::default(), call);
+        let read = exchange(call, host, (&action.request, &action.response), (&context, reading), at).await?;
         match value_of(call, Some(&paginate.items), &read)? {
             Some(Value::Array(page)) => items.extend(page),
             None | Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_)) => {
@@ -128,14 +131,15 @@ async fn page_result(
 async fn about_each(call: &Call<'_>, host: &Host<'_>, each: &Each, items: Vec<Value>) -> Result<Vec<Value>, Stopped> {
     let context = &request_context(call);
     let one = async |item: Value| {
-        let context = context.clone().with("item", &item);
-        let read = exchange(call, host, (&each.request, &each.response), &context, None).await;
+        let asking = context.clone().with("item", &item);
+        let reading = always(Context::default(), call).with("item", &item);
+        let read = exchange(call, host, (&each.request, &each.response), (&asking, reading), None).await;
         let read = read.map_err(|stopped| match stopped {
             // What cannot be used here came from the service, not from the caller.
             Stopped::Parameter(problem) => at_fault(&problem.message),
             failed @ Stopped::Failed(_) => failed,
         })?;
-        returned(call, &each.response, &read.with("item", &item)).map(|success| success.data)
+        returned(call, &each.response, &read).map(|success| success.data)
     };
     stream::iter(items).map(one).buffered(EACH_AT_ONCE).try_collect().await
 }

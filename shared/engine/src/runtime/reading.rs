@@ -20,7 +20,7 @@ pub(super) fn read(call: &Call<'_>, response: &Response, answer: Answer, context
     let status = answer.status;
     let name = &call.manifest.display_name;
     if status.is_redirection() {
-        let message = format!("{name} redirects to another address, which is not followed");
+        let message = format!("{name} redirects where it is not followed: to another address, or too often");
         return Err(uncertain(call, OutcomeCode::Unavailable, message, false).into());
     }
     if answer.body.is_none() && status.is_success() {
@@ -115,11 +115,12 @@ fn failure(
         }
         OutcomeCode::Timeout => uncertain(call, code, format!("{name} took too long{detail}"), true),
         OutcomeCode::Unavailable => uncertain(call, code, format!("{name} failed{detail}"), true),
-        OutcomeCode::NotConnected
-        | OutcomeCode::Rejected
-        | OutcomeCode::Disabled
-        | OutcomeCode::Vetoed
-        | OutcomeCode::OutcomeUnknown => Failure::new(code, format!("{name} refused{detail}"), false),
+        OutcomeCode::NotConnected | OutcomeCode::Rejected | OutcomeCode::Disabled | OutcomeCode::Vetoed => {
+            Failure::new(code, format!("{name} refused{detail}"), false)
+        }
+        OutcomeCode::OutcomeUnknown => {
+            uncertain(call, code, format!("{name} does not know what came of it{detail}"), true)
+        }
     };
     Ok(Failure { retry_after_s, ..failure })
 }

@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-pub(crate) use check::Names;
+pub(crate) use check::{NOT_THERE, Names};
 pub(crate) use filters::text_of;
 
 /// The steps that one evaluation may take; the largest built-in template takes about a hundred.
@@ -177,20 +177,6 @@ impl TryFrom<String> for Text {
 }
 
 impl Text {
-    /// What stands in the text whatever the values are.
-    pub(crate) fn literal(&self) -> String {
-        let mut literal = String::new();
-        let mut rest = self.0.as_str();
-        while let Some((before, inside)) =
-            ["{{", "{%", "{#"].iter().filter_map(|open| rest.split_once(open)).min_by_key(|(before, _)| before.len())
-        {
-            literal.push_str(before);
-            let closed = ["}}", "%}", "#}"].iter().filter_map(|close| inside.split_once(close));
-            rest = closed.min_by_key(|(before, _)| before.len()).map_or("", |(_, after)| after);
-        }
-        literal + rest
-    }
-
     /// The text with its values filled in.
     pub fn render(&self, context: &Context) -> Result<String, TemplateError> {
         Self::render_in(&TEXTS, &self.0, context)

@@ -174,7 +174,7 @@ fn searches_know_ages_and_refuse_what_they_do_not_know() {
     assert_eq!(super::age("2y"), Some(730 * 86_400));
     assert_eq!((super::age("d"), super::age("7"), super::age("")), (None, None, None));
     assert_eq!(super::terms("at 10:30 from:ann").ok().unwrap().len(), 3);
-    for unknown in ["has:attachment", "-from:ada", "a OR b", "{a b}", "larger:5M"] {
+    for unknown in ["has:attachment", "-from:ada", "a OR b", "{a b}", "larger:5M", "newer_than:7h", "older_than:7dd"] {
         assert!(super::terms(unknown).is_err(), "{unknown}");
     }
 }
