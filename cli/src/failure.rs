@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use overseer_engine::config::ConfigError;
-use overseer_engine::error::Error;
+use overseer_engine::error::{Error, causes};
 use overseer_engine::outbound::ClientError;
 use overseer_engine::ports::vault::VaultError;
 use overseer_local::folder::FolderError;
@@ -45,7 +45,7 @@ pub enum Failure {
     #[error("the vault cannot be opened: {0}")]
     Vault(#[from] VaultError),
     /// What is done at start failed.
-    #[error("cannot make the organization, the key and the accounts of a first start: {}", causes(.0))]
+    #[error("cannot make the organization, the key and the accounts of a first start: {}", inside(.0))]
     Setup(#[from] Error),
     /// It could not be told to stop.
     #[error("cannot listen for Ctrl-C: {0}")]
@@ -62,12 +62,6 @@ pub enum Failure {
 }
 
 /// What went wrong inside, or what the error says where nothing did.
-fn causes(error: &Error) -> String {
-    let mut text = None;
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = Some(text.map_or_else(|| inner.to_string(), |text: String| format!("{text}: {inner}")));
-        cause = inner.source();
-    }
-    text.unwrap_or_else(|| error.to_string())
+fn inside(error: &Error) -> String {
+    error.source().map_or_else(|| error.to_string(), causes)
 }

@@ -118,7 +118,7 @@ impl Engine {
         let account = match manifest.auth {
             Auth::None => Ok(None),
             Auth::Oauth2 { .. } | Auth::ApiKey { .. } => {
-                let account = timeout_at(deadline, self.token(&principal.org, &user, manifest, &alias)).await;
+                let account = timeout_at(deadline, self.account(&principal.org, &user, manifest, &alias)).await;
                 match account.map_err(TableError::store).map_err(Error::from)?? {
                     Account::Token(token) => Ok(Some(token)),
                     Account::Missing => Err(not_connected(manifest, &user, &alias)),

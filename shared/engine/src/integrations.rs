@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
-use crate::error::Error;
+use crate::error::{Error, causes};
 use crate::ids::{Alias, OrgId, PluginName, UserId};
 use crate::keys;
 use crate::manifest::{Auth, Manifest, Runtime};
@@ -160,7 +160,7 @@ impl Engine {
                         && let Err(error) = self.ports.vault.delete(&before.secret_id(org)).await
                     {
                         // Nothing refers to it any more, and it is sealed.
-                        tracing::error!(%org, ?error, "the token that was replaced stays in the vault");
+                        tracing::error!(%org, error = %causes(&error), "the token that was replaced stays in the vault");
                     }
                     break;
                 }
@@ -173,7 +173,7 @@ impl Engine {
     }
 
     /// The account that an intent is to use: one read while the process is warm.
-    pub(crate) async fn token(
+    pub(crate) async fn account(
         &self,
         org: &OrgId,
         user: &UserId,
@@ -216,7 +216,7 @@ impl Engine {
     pub async fn wants_stand_in(&self, principal: &Principal, plugin: &PluginName) -> Result<bool, Error> {
         let user = principal.acting_for(None)?;
         let manifest = &self.catalog.plugin(plugin.as_str())?.manifest;
-        Ok(match self.token(&principal.org, &user, manifest, &Alias::default()).await? {
+        Ok(match self.account(&principal.org, &user, manifest, &Alias::default()).await? {
             Account::Missing | Account::Sealed => true,
             Account::Token(_) | Account::Moved => false,
         })

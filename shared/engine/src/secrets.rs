@@ -5,18 +5,17 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
+
+use crate::template::UNRESERVED;
 
 /// The shortest secret that is taken: striking out a shorter one would hit ordinary text.
 pub const SECRET_MIN_BYTES: usize = 8;
 
 /// What stands where a secret stood.
 pub const STRUCK: &str = "[secret removed]";
-
-/// All but what RFC 3986 (2.3) leaves as it is.
-const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Finds the forms of one secret.
 pub(crate) struct Striker {

@@ -1,11 +1,9 @@
 //! The one form of every error answer: RFC 9457, `application/problem+json`. This module alone knows status codes.
 
-use std::error::Error as StdError;
-
 use axum::http::header::{ALLOW, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use overseer_engine::error::{Error, FieldProblem, ProblemCode};
+use overseer_engine::error::{Error, FieldProblem, ProblemCode, causes};
 use overseer_engine::ids::RequestId;
 use serde::Serialize;
 
@@ -78,13 +76,7 @@ impl Problem {
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         if error.code() == ProblemCode::Internal {
-            let mut causes = format!("{error:?}");
-            let mut cause = error.source();
-            while let Some(inner) = cause {
-                causes = format!("{causes}: {inner}");
-                cause = inner.source();
-            }
-            tracing::error!(error = %causes, "a request failed inside Overseer");
+            tracing::error!(error = %causes(&error), "a request failed inside Overseer");
         }
         let (code, detail) = (error.code(), error.to_string());
         let errors = if let Error::Invalid(problems) = error { problems } else { Vec::new() };

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use url::Host;
 
-use super::{Action, Auth, Data, Effect, MANIFEST_MAX_BYTES, Manifest, Request, Response, Runtime};
+use super::{Action, Auth, Data, MANIFEST_MAX_BYTES, Manifest, Request, Response, Runtime};
 use crate::schema;
 use crate::template::{NOT_THERE, Names};
 
@@ -153,8 +153,7 @@ impl Action {
                 problem(format!("{name}.path: must begin with / and hold neither ? nor #; query has its own place"));
             }
         }
-        let twice = matches!(self.effect, Effect::Read | Effect::Idempotent);
-        if (self.each.is_some() || self.paginate.is_some()) && !twice {
+        if (self.each.is_some() || self.paginate.is_some()) && !self.effect.is_repeatable() {
             problem("effect: paginate and each call several times, so that it must be read or idempotent".to_owned());
         }
         if self.each.is_some() && self.paginate.is_none() {
@@ -206,6 +205,7 @@ fn header_problem(header: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::Effect;
 
     const GOOD: &str = r#"
 name: echo

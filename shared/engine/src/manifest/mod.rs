@@ -150,6 +150,16 @@ pub enum Effect {
     Unsafe,
 }
 
+impl Effect {
+    /// Whether doing it twice is the same as doing it once.
+    pub fn is_repeatable(self) -> bool {
+        match self {
+            Self::Read | Self::Idempotent => true,
+            Self::Keyed | Self::Unsafe => false,
+        }
+    }
+}
+
 /// One thing that a plugin can do.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

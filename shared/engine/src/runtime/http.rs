@@ -136,7 +136,7 @@ async fn about_each(call: &Call<'_>, host: &Host<'_>, each: &Each, items: Vec<Va
         let read = exchange(call, host, (&each.request, &each.response), (&asking, reading), None).await;
         let read = read.map_err(|stopped| match stopped {
             // What cannot be used here came from the service, not from the caller.
-            Stopped::Parameter(problem) => at_fault(&problem.message),
+            Stopped::Parameter(problem) => Stopped::at_fault(problem.message),
             failed @ Stopped::Failed(_) => failed,
         })?;
         returned(call, &each.response, &read).map(|success| success.data)
@@ -157,13 +157,14 @@ fn build(
         return Err(Stopped::Parameter(FieldProblem::new("/context", "a value in the path may not be . or ..")));
     }
     let url = format!("{}{path}", base.as_str().trim_end_matches('/'));
-    let mut url = Url::parse(&url).map_err(|error| at_fault(&format!("its path gives no URL: {error}")))?;
+    let mut url =
+        Url::parse(&url).map_err(|error| Stopped::at_fault(format_args!("its path gives no URL: {error}")))?;
 
     let mut headers = HeaderMap::new();
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     for (name, template) in &request.headers {
         let Some(value) = template.evaluate(context)?.as_ref().and_then(text_of) else { continue };
-        let name: HeaderName = name.parse().map_err(|_| at_fault("a header's name"))?;
+        let name: HeaderName = name.parse().map_err(|_| Stopped::at_fault("a header's name"))?;
         let value = HeaderValue::from_str(&value).map_err(|_| {
             Stopped::Parameter(FieldProblem::new(
                 "/context",
@@ -180,15 +181,15 @@ fn build(
         if let (Some(fields), Some((name, at))) = (value.as_object_mut(), cursor.take()) {
             fields.insert(name.to_owned(), at.into());
         }
-        body = serde_json::to_vec(&value).map_err(|_| at_fault("its JSON body"))?.into();
+        body = serde_json::to_vec(&value).map_err(|_| Stopped::at_fault("its JSON body"))?.into();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
     } else if let Some(form) = &request.form {
         let pairs = pairs(form, context, cursor.take())?;
-        body = serde_urlencoded::to_string(pairs).map_err(|_| at_fault("its form"))?.into();
+        body = serde_urlencoded::to_string(pairs).map_err(|_| Stopped::at_fault("its form"))?.into();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
     } else if let Some(raw) = &request.raw {
         body = raw.text.render(context)?.into();
-        let media_type = HeaderValue::from_str(&raw.content_type).map_err(|_| at_fault("its content_type"))?;
+        let media_type = HeaderValue::from_str(&raw.content_type).map_err(|_| Stopped::at_fault("its content_type"))?;
         headers.insert(CONTENT_TYPE, media_type);
     }
     let query = pairs(&request.query, context, cursor)?;
@@ -196,10 +197,6 @@ fn build(
         url.query_pairs_mut().extend_pairs(query);
     }
     Ok((url, headers, body))
-}
-
-fn at_fault(what: &str) -> Stopped {
-    Stopped::failed(OutcomeCode::Unavailable, format!("the plugin is at fault: {what}"), false)
 }
 
 /// The pairs of a query or a form: a list gives one for each element, an object goes as JSON, an absent or null value

@@ -5,6 +5,8 @@ mod reading;
 
 pub(crate) use reading::out_of_time;
 
+use std::fmt::Display;
+
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
@@ -37,6 +39,11 @@ pub(crate) enum Stopped {
 pub(crate) type Returned = Result<Success, Stopped>;
 
 impl Stopped {
+    /// The plugin's author has to mend it.
+    fn at_fault(what: impl Display) -> Self {
+        Self::failed(OutcomeCode::Unavailable, format!("the plugin is at fault: {what}"), false)
+    }
+
     fn failed(code: OutcomeCode, message: String, retryable: bool) -> Self {
         Self::Failed(Failure::new(code, message, retryable))
     }
@@ -48,9 +55,7 @@ impl From<TemplateError> for Stopped {
             TemplateError::Parameter { parameter, problem } => {
                 Self::Parameter(FieldProblem::new(format!("/context{parameter}"), problem))
             }
-            error @ TemplateError::Template { .. } => {
-                Self::failed(OutcomeCode::Unavailable, format!("the plugin is at fault: {error}"), false)
-            }
+            error @ TemplateError::Template { .. } => Self::at_fault(error),
         }
     }
 }

@@ -6,8 +6,9 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::{Call, Returned, Stopped};
+use crate::error::causes;
 use crate::host::{Answer, FetchError};
-use crate::manifest::{Auth, Data, Effect, Response};
+use crate::manifest::{Auth, Data, Response};
 use crate::outbound::OutboundError;
 use crate::outcome::{Failure, OutcomeCode, Success};
 use crate::template::{Context, Expression, TemplateError, text_of};
@@ -131,7 +132,7 @@ pub(super) fn no_answer(call: &Call<'_>, error: &FetchError) -> Stopped {
     let unavailable = |message: String, retryable| Stopped::failed(OutcomeCode::Unavailable, message, retryable);
     tracing::warn!(plugin = %call.manifest.name, action = %call.action.name, error = %causes(error), "a call had no answer");
     match error {
-        FetchError::NotPermitted(_) => unavailable(format!("the plugin is at fault: {error}"), false),
+        FetchError::NotPermitted(_) => Stopped::at_fault(error),
         FetchError::Credential => Stopped::failed(
             OutcomeCode::ReconnectRequired,
             format!("{name}'s stored credential cannot be sent: {error}; connect the account again"),
@@ -161,28 +162,10 @@ pub(crate) fn out_of_time(call: &Call<'_>) -> Stopped {
     uncertain(call, OutcomeCode::Timeout, message, true).into()
 }
 
-fn causes(error: &FetchError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
-}
-
-/// Whether sending the same again does nothing twice.
-fn repeatable(call: &Call<'_>) -> bool {
-    match call.action.effect {
-        Effect::Read | Effect::Idempotent => true,
-        Effect::Keyed | Effect::Unsafe => false,
-    }
-}
-
 /// The failure of a call that may have had its effect all the same, unless doing it twice is the same as once. `again`
 /// says whether trying once more could help.
 fn uncertain(call: &Call<'_>, code: OutcomeCode, message: String, again: bool) -> Failure {
-    if repeatable(call) {
+    if call.action.effect.is_repeatable() {
         return Failure::new(code, message, again);
     }
     let message = format!("{message}; it may have happened all the same, so look before asking again");

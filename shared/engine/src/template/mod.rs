@@ -24,8 +24,8 @@ pub(crate) use filters::text_of;
 /// The steps that one evaluation may take; the largest built-in template takes about a hundred.
 pub const FUEL: u64 = 50_000;
 
-/// What may stand unencoded in a path segment (RFC 3986, 3.3), less the dot-free unreserved characters.
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// All but the unreserved characters, which mean nothing anywhere in a URL (RFC 3986, 2.3).
+pub(crate) const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 fn environment(undefined: UndefinedBehavior) -> Environment<'static> {
     let mut environment = Environment::new();
@@ -49,7 +49,7 @@ static PATHS: LazyLock<Environment<'static>> = LazyLock::new(|| {
         if value.is_undefined() {
             return Err(minijinja::Error::from(minijinja::ErrorKind::UndefinedError));
         }
-        out.write_str(&utf8_percent_encode(&value.to_string(), SEGMENT).to_string()).map_err(minijinja::Error::from)
+        out.write_str(&utf8_percent_encode(&value.to_string(), UNRESERVED).to_string()).map_err(minijinja::Error::from)
     });
     environment
 });
@@ -119,10 +119,9 @@ pub struct Expression(String);
 impl TryFrom<String> for Expression {
     type Error = TemplateError;
     fn try_from(source: String) -> Result<Self, TemplateError> {
-        match EXPRESSIONS.compile_expression_owned(source.as_str()) {
-            Ok(_) => Ok(Self(source)),
-            Err(error) => Err(TemplateError::from_minijinja(&source, &error)),
-        }
+        let read = EXPRESSIONS.compile_expression_owned(source.as_str()).map(drop);
+        read.map_err(|error| TemplateError::from_minijinja(&source, &error))?;
+        Ok(Self(source))
     }
 }
 
@@ -168,10 +167,8 @@ pub struct Text(String);
 impl TryFrom<String> for Text {
     type Error = TemplateError;
     fn try_from(source: String) -> Result<Self, TemplateError> {
-        match TEXTS.template_from_str(&source) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(TemplateError::from_minijinja(&source, &error)),
-        }?;
+        let read = TEXTS.template_from_str(&source).map(drop);
+        read.map_err(|error| TemplateError::from_minijinja(&source, &error))?;
         Ok(Self(source))
     }
 }
