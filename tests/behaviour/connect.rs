@@ -235,6 +235,10 @@ impl Vault for Gated {
         self.inner.get(id, version).await
     }
 
+    async fn delete_version(&self, id: &SecretId, version: &str) -> Result<(), VaultError> {
+        self.inner.delete_version(id, version).await
+    }
+
     async fn delete(&self, id: &SecretId) -> Result<(), VaultError> {
         self.inner.delete(id).await
     }

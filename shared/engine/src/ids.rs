@@ -133,6 +133,16 @@ names! {
     RequestId: made, made_schema;
 }
 
+/// Whose an account is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Owner {
+    /// One user's, and nobody else's.
+    User(UserId),
+    /// The organization's: all of its users may use it.
+    Organization,
+}
+
 impl Default for Alias {
     /// The account that is meant when an intent names none.
     fn default() -> Self {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
 use crate::error::{Error, causes};
-use crate::ids::{Alias, OrgId, PluginName, UserId};
+use crate::ids::{Alias, OrgId, Owner, PluginName, UserId};
 use crate::keys;
 use crate::manifest::{Auth, Manifest, Runtime};
 use crate::ports::table::{BATCH_MAX, Condition, Item, NewItem, Read, TableError};
@@ -89,8 +89,11 @@ pub(crate) enum Account {
 
 impl Record {
     fn secret_id(&self, org: &OrgId) -> SecretId {
-        let purpose =
-            Purpose::Integration { user: self.user.clone(), plugin: self.plugin.clone(), alias: self.alias.clone() };
+        let purpose = Purpose::Integration {
+            owner: Owner::User(self.user.clone()),
+            plugin: self.plugin.clone(),
+            alias: self.alias.clone(),
+        };
         SecretId { org: org.clone(), purpose, id: self.secret.clone() }
     }
 }

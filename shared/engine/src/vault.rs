@@ -93,6 +93,10 @@ impl Vault for EnvelopeVault {
         String::from_utf8(text).map(|text| Some(text.into())).map_err(|_| VaultError::DoesNotOpen)
     }
 
+    async fn delete_version(&self, id: &SecretId, version: &str) -> Result<(), VaultError> {
+        Ok(self.table.delete(&keys::secret(&id.org, &id.id, version), Condition::Any).await?)
+    }
+
     async fn delete(&self, id: &SecretId) -> Result<(), VaultError> {
         let mut query = Query::partition(keys::secret_versions(&id.org, &id.id), 100);
         loop {

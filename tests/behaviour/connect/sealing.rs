@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use overseer_engine::ids::{Alias, OrgId, PluginName, UserId};
+use overseer_engine::ids::{Alias, OrgId, Owner, PluginName, UserId};
 use overseer_engine::ports::Vault;
 use overseer_engine::ports::table::{Condition, Item, Key, NewItem, Query, Read, Table};
 use overseer_engine::ports::vault::{Purpose, SecretId, VaultError};
@@ -21,7 +21,7 @@ fn id(org: &str, user: &str, plugin: &str, alias: &str, id: &str) -> SecretId {
     SecretId {
         org: OrgId::parse(org).unwrap(),
         purpose: Purpose::Integration {
-            user: UserId::parse(user).unwrap(),
+            owner: Owner::User(UserId::parse(user).unwrap()),
             plugin: PluginName::parse(plugin).unwrap(),
             alias: Alias::parse(alias).unwrap(),
         },

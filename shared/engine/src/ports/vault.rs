@@ -5,7 +5,7 @@ use secrecy::SecretString;
 use serde::Serialize;
 
 use super::table::TableError;
-use crate::ids::{Alias, OrgId, PluginName, UserId};
+use crate::ids::{Alias, OrgId, Owner, PluginName};
 
 /// Names a secret by everything that it belongs to, so that a stored secret that is moved elsewhere does not open.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
@@ -22,14 +22,19 @@ pub struct SecretId {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Purpose {
-    /// The token of one user's account at a plugin's service.
+    /// The credential of an account at a plugin's service.
     Integration {
         /// Whose account.
-        user: UserId,
+        owner: Owner,
         /// At which plugin's service.
         plugin: PluginName,
-        /// Which of the user's accounts there.
+        /// Which of the owner's accounts there.
         alias: Alias,
+    },
+    /// The secret of an organization's own OAuth client.
+    Client {
+        /// For which plugin's service.
+        plugin: PluginName,
     },
 }
 
@@ -55,6 +60,9 @@ pub trait Vault: Send + Sync {
 
     /// The secret of that version, if there is one.
     async fn get(&self, id: &SecretId, version: &str) -> Result<Option<SecretString>, VaultError>;
+
+    /// Removes one version at once and for good; removing none is fine.
+    async fn delete_version(&self, id: &SecretId, version: &str) -> Result<(), VaultError>;
 
     /// Removes every version at once and for good.
     async fn delete(&self, id: &SecretId) -> Result<(), VaultError>;
