@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use url::Url;
+use url::{Host, Url};
 
 use crate::catalog::Catalog;
 use crate::ids::PluginName;
@@ -18,7 +18,13 @@ pub struct Config {
     /// networks (`10.0.0.0/8`), addresses, or an address with a port, which counts only where a URL has it literally.
     pub allowed_addresses: Vec<AllowedAddress>,
     /// Where a stand-in of a plugin's service is, which is then called in its place: the playground of the local server.
-    pub stand_ins: BTreeMap<PluginName, Url>,
+    pub stand_ins: BTreeMap<PluginName, StandIn>,
+    /// Where browsers reach this Overseer, without a slash at the end: redirect URIs begin with it. `PUBLIC_URL`; never
+    /// taken from a request's `Host`. Without it nothing can be connected by OAuth.
+    pub public_url: Option<Url>,
+    /// Where a browser may be sent on to after connecting: URLs of this origin, at this path or below.
+    /// `OVERSEER_RETURN_TO`, separated by commas.
+    pub return_to: Vec<Url>,
     /// For each plugin of the built-in catalog, what is configured for its service. Plugins from elsewhere get nothing
     /// from the environment, whatever they call themselves.
     pub services: BTreeMap<PluginName, Service>,
@@ -29,10 +35,34 @@ pub struct Config {
 /// What is configured for one plugin's service.
 #[derive(Debug, Clone, Default)]
 pub struct Service {
-    /// Whether the operator has an OAuth client there: `<PLUGIN>_CLIENT_ID`, such as `SLACK_CLIENT_ID`.
-    pub has_client: bool,
+    /// The operator's OAuth client there: `<PLUGIN>_CLIENT_ID` and `<PLUGIN>_CLIENT_SECRET`, such as `SLACK_CLIENT_ID`.
+    pub client: Option<OauthClient>,
     /// A token that the local server connects for its administrator: `<PLUGIN>_TOKEN`, such as `SLACK_TOKEN`.
     pub token: Option<SecretString>,
+}
+
+/// An OAuth client: how Overseer is known to a provider.
+#[derive(Debug, Clone)]
+pub struct OauthClient {
+    /// Its id, which is no secret.
+    pub id: String,
+    /// Its secret; a public client has none (RFC 6749, 2.1).
+    pub secret: Option<SecretString>,
+}
+
+/// What is called in the place of a service.
+#[derive(Debug, Clone)]
+pub struct StandIn {
+    /// In the place of the runtime's base URL.
+    pub base_url: Url,
+    /// In the place of `auth.authorization_url`.
+    pub authorization_url: Url,
+    /// In the place of `auth.token_url`.
+    pub token_url: Url,
+    /// In the place of `auth.revocation_url`.
+    pub revocation_url: Url,
+    /// The client that it knows.
+    pub client: OauthClient,
 }
 
 /// Limits on every intent.
@@ -74,6 +104,13 @@ impl Config {
             .flat_map(|list| list.split(','))
             .map(|entry| entry.trim().parse().map_err(|expected| ConfigError { name: name.to_owned(), expected }))
             .collect::<Result<_, _>>()?;
+        let public_url = present("PUBLIC_URL").map(|text| own_url("PUBLIC_URL", &text)).transpose()?;
+        let name = "OVERSEER_RETURN_TO";
+        let return_to = present(name)
+            .iter()
+            .flat_map(|list| list.split(','))
+            .map(|entry| own_url(name, entry.trim()))
+            .collect::<Result<_, _>>()?;
         let mut services = BTreeMap::new();
         for plugin in built_in.plugins().map(|plugin| &plugin.manifest.name) {
             let prefix = plugin.as_str().to_ascii_uppercase().replace('-', "_");
@@ -82,9 +119,44 @@ impl Config {
             if let Some(token) = &token {
                 check_token(token).map_err(|expected| ConfigError { name, expected })?;
             }
-            let has_client = present(&format!("{prefix}_CLIENT_ID")).is_some();
-            services.insert(plugin.clone(), Service { has_client, token });
+            let secret = present(&format!("{prefix}_CLIENT_SECRET")).map(SecretString::from);
+            let name = format!("{prefix}_CLIENT_ID");
+            let client = match present(&name) {
+                Some(id) if is_client_id(&id) => Some(OauthClient { id, secret }),
+                Some(_) => return Err(ConfigError { name, expected: CLIENT_ID_RULE.to_owned() }),
+                None if secret.is_some() => {
+                    let expected = format!("{prefix}_CLIENT_SECRET is set, so that it is needed as well");
+                    return Err(ConfigError { name, expected });
+                }
+                None => None,
+            };
+            services.insert(plugin.clone(), Service { client, token });
         }
-        Ok(Self { allowed_addresses, stand_ins: BTreeMap::new(), services, limits: Limits::default() })
+        let stand_ins = BTreeMap::new();
+        Ok(Self { allowed_addresses, stand_ins, public_url, return_to, services, limits: Limits::default() })
     }
+}
+
+/// What a client id has to be.
+pub(crate) const CLIENT_ID_RULE: &str = "must be 1 to 255 printable ASCII characters";
+
+pub(crate) fn is_client_id(id: &str) -> bool {
+    (1..=255).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic() || b == b' ')
+}
+
+/// A URL of the operator's own that browsers are sent to.
+fn own_url(name: &str, text: &str) -> Result<Url, ConfigError> {
+    let url = Url::parse(text).ok().filter(|url| {
+        let here = match url.host() {
+            Some(Host::Domain(domain)) => domain == "localhost",
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        };
+        let bare = url.query().is_none() && url.fragment().is_none();
+        let anonymous = url.username().is_empty() && url.password().is_none();
+        (url.scheme() == "https" || (url.scheme() == "http" && here)) && bare && anonymous
+    });
+    let expected = "must be an https URL (http on this machine only) without user, query and fragment";
+    url.ok_or_else(|| ConfigError { name: name.to_owned(), expected: expected.to_owned() })
 }

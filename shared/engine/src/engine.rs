@@ -4,7 +4,6 @@ use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 use quick_cache::sync::Cache;
-use secrecy::SecretString;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
@@ -15,15 +14,14 @@ use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::error::{Error, FieldProblem};
 use crate::host::Host;
-use crate::ids::{Alias, KeyId, OrgId, UserId};
-use crate::integrations::Account;
+use crate::ids::{Alias, KeyId, OrgId};
+use crate::integrations::{Credential, Held, PENDING};
 use crate::intent::Intent;
-use crate::manifest::{Auth, Manifest, Runtime};
+use crate::manifest::{Auth, Runtime};
 use crate::outbound::{ClientError, Outbound};
-use crate::outcome::{Failure, Metadata, Outcome, OutcomeCode, Success};
-use crate::ports::table::TableError;
+use crate::outcome::{Failure, Metadata, Outcome, Success};
 use crate::ports::vault::SecretId;
-use crate::ports::{Clock, Event, EventBus, Ids, Table, Timer, Vault};
+use crate::ports::{Clock, Event, EventBus, Ids, Table, Timer, Vault, Work};
 use crate::principal::Principal;
 use crate::runtime::{self, Call, Returned, Stopped};
 use crate::secrets::Striker;
@@ -56,13 +54,13 @@ pub struct Engine {
     pub catalog: Catalog,
     /// What the operator set.
     pub config: Config,
-    outbound: Outbound,
+    pub(crate) outbound: Outbound,
     /// API keys by their public half, with the time when each was read.
     pub(crate) seen_keys: Cache<KeyId, (Timestamp, api_keys::Record)>,
     /// How many keys this process has revoked, so that a key that was read before is not remembered after.
     pub(crate) revocations: Mutex<u64>,
     /// Versions of secrets never change, so that these are never stale.
-    pub(crate) seen_tokens: Cache<(SecretId, String), SecretString>,
+    pub(crate) seen_credentials: Cache<(SecretId, String), Arc<Credential>>,
     /// What has to run to its end whether or not anybody waits for it.
     effects: TaskTracker,
 }
@@ -78,7 +76,7 @@ impl Engine {
             outbound,
             seen_keys: Cache::new(SEEN_MAX),
             revocations: Mutex::new(0),
-            seen_tokens: Cache::new(SEEN_MAX),
+            seen_credentials: Cache::new(SEEN_MAX),
             effects: TaskTracker::new(),
         }))
     }
@@ -98,6 +96,21 @@ impl Engine {
         self.effects.spawn(work.in_current_span()).await.map_err(Error::Panicked)?
     }
 
+    /// Does the work that an alarm stands for, if it is due: the record decides.
+    pub async fn wake(self: &Arc<Self>, work: Work) -> Result<(), Error> {
+        let engine = Arc::clone(self);
+        self.to_its_end(async move {
+            match work.kind.as_str() {
+                PENDING => engine.drop_if_due(&work.org, &work.id).await,
+                other => {
+                    tracing::warn!(kind = other, "an alarm for work of a kind that is not known");
+                    Ok(())
+                }
+            }
+        })
+        .await
+    }
+
     /// Waits for everything that was begun.
     pub async fn finish(&self) {
         self.effects.close();
@@ -112,26 +125,20 @@ impl Engine {
         let found = plugin.action(&intent.intent)?;
         let user = principal.acting_for(intent.user_id)?;
         let parameters = found.check(intent.context)?;
-        let alias = intent.integration.unwrap_or_default();
-        let (manifest, action) = (&plugin.manifest, found.action);
+        let alias = intent.integration.as_ref();
+        let (org, manifest, action) = (&principal.org, &plugin.manifest, found.action);
 
         let account = match manifest.auth {
             Auth::None => Ok(None),
-            Auth::Oauth2 { .. } | Auth::ApiKey { .. } => {
-                let account = timeout_at(deadline, self.account(&principal.org, &user, manifest, &alias)).await;
-                match account.map_err(TableError::store).map_err(Error::from)?? {
-                    Account::Token(token) => Ok(Some(token)),
-                    Account::Missing => Err(not_connected(manifest, &user, &alias)),
-                    Account::Sealed => Err(connect_again(manifest, "was sealed with another key than this server has")),
-                    Account::Moved => Err(connect_again(manifest, "was handed over for another address or sign-in")),
-                }
+            Auth::Oauth2(_) | Auth::ClientCredentials(_) | Auth::ApiKey(_) | Auth::Basic(_) => {
+                self.account(org, &user, manifest, alias, None, deadline).await?.map(Some)
             }
         };
-        let (returned, called) = match account {
-            Err(failure) => (Err(failure.into()), false),
-            Ok(token) => {
+        let (returned, attempts) = match account {
+            Err(failure) => (Err(failure.into()), 0),
+            Ok(held) => {
                 let call = Call { manifest, action, parameters: &parameters, user: &user, now: self.ports.clock.now() };
-                self.call(&call, token.as_ref(), deadline).await
+                self.call_with(org, &call, held, alias, deadline).await?
             }
         };
         let result = match returned {
@@ -144,7 +151,7 @@ impl Engine {
             version: manifest.version.to_string(),
             action: action.name.clone(),
             duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            attempts: u32::from(called),
+            attempts,
         };
         let code = result.as_ref().err().map(|failure: &Failure| tracing::field::debug(failure.code));
         tracing::info!(
@@ -155,13 +162,59 @@ impl Engine {
         Ok(Outcome { result, metadata })
     }
 
-    /// Runs one call through its runtime, and takes the token out of whatever comes back. Says also whether the service
+    /// Runs one call with an account, and once more with a newer credential where the service refused the first. Says also
+    /// how often the service was called.
+    async fn call_with(
+        &self,
+        org: &OrgId,
+        call: &Call<'_>,
+        held: Option<Held>,
+        alias: Option<&Alias>,
+        deadline: Instant,
+    ) -> Result<(Returned, u32), Error> {
+        let Some(mut held) = held else {
+            let (returned, called) = self.call(call, None, deadline).await;
+            return Ok((returned, u32::from(called)));
+        };
+        let (mut returned, called) = self.call(call, Some(&held.credential), deadline).await;
+        let mut attempts = u32::from(called);
+        let refused = |returned: &Returned| match returned {
+            // Whoever refuses the credential has done nothing.
+            Err(Stopped::Failed(failure)) => failure.credential_refused && !failure.may_have_happened,
+            Err(Stopped::Parameter(_)) | Ok(_) => false,
+        };
+        if refused(&returned) && held.can_be_renewed(self.ports.clock.now()) {
+            match self.account(org, call.user, call.manifest, alias, Some(&held), deadline).await? {
+                Ok(newer) => {
+                    held = newer;
+                    let (again, called) = self.call(call, Some(&held.credential), deadline).await;
+                    returned = again;
+                    attempts += u32::from(called);
+                }
+                Err(failure) => return Ok((Err(failure.into()), attempts)),
+            }
+        }
+        match &returned {
+            Ok(_) => self.note_use(org, &held, None).await,
+            Err(Stopped::Failed(failure)) => self.note_use(org, &held, Some(failure)).await,
+            Err(Stopped::Parameter(_)) => {}
+        }
+        Ok((returned, attempts))
+    }
+
+    /// Runs one call through its runtime, and takes the credential out of whatever comes back. Says also whether the service
     /// was called.
-    async fn call(&self, call: &Call<'_>, token: Option<&SecretString>, deadline: Instant) -> (Returned, bool) {
-        let striker = Striker::new(token);
-        let base = self.config.stand_ins.get(&call.manifest.name);
+    pub(crate) async fn call(
+        &self,
+        call: &Call<'_>,
+        credential: Option<&Credential>,
+        deadline: Instant,
+    ) -> (Returned, bool) {
+        let secrets = credential.map(Credential::secrets).unwrap_or_default();
+        let striker = Striker::new(&secrets);
+        let base = self.config.stand_ins.get(&call.manifest.name).map(|stand_in| &stand_in.base_url);
         let limit = self.config.limits.answer_max_bytes;
-        let host = Host::new(&self.outbound, call.manifest, base, token, &striker, deadline, limit);
+        let host = Host::new(&self.outbound, call.manifest, base, credential, &striker, deadline, limit);
         let Runtime::Http { .. } = call.manifest.runtime;
         // The host keeps to the deadline itself; this is for whatever else a runtime may be busy with.
         let returned = timeout_at(deadline, runtime::http::run(call, &host)).await;
@@ -201,22 +254,4 @@ fn refuse_what_is_not_there_yet(intent: &Intent) -> Result<(), Error> {
         .map(|_| FieldProblem::new("/idempotencyKey", "this version keeps no idempotency keys; leave it out"));
     let problems: Vec<_> = at_once.into_iter().chain(no_keys).collect();
     if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(problems)) }
-}
-
-fn not_connected(manifest: &Manifest, user: &UserId, alias: &Alias) -> Failure {
-    let scopes = match &manifest.auth {
-        Auth::Oauth2 { scopes } if !scopes.is_empty() => format!(" with the scopes {}", scopes.join(", ")),
-        Auth::Oauth2 { .. } | Auth::ApiKey { .. } | Auth::None => String::new(),
-    };
-    let Manifest { name, display_name, .. } = manifest;
-    let message = format!(
-        "{user} has no account \"{alias}\" at {display_name}; connect one: POST \
-         /api/plugin-engine/integrations/{name}/connect with its token{scopes}"
-    );
-    Failure::new(OutcomeCode::NotConnected, message, false)
-}
-
-fn connect_again(manifest: &Manifest, reason: &str) -> Failure {
-    let message = format!("the stored credential for {} {reason}; connect the account again", manifest.display_name);
-    Failure::new(OutcomeCode::ReconnectRequired, message, false)
 }

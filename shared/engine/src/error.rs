@@ -38,6 +38,8 @@ pub enum ProblemCode {
     KeyReused,
     /// More requests than allowed.
     TooManyRequests,
+    /// A service that the request depends on gave no answer that can be used. Nothing was kept.
+    Unavailable,
     /// A fault of Overseer.
     Internal,
 }
@@ -102,6 +104,9 @@ pub enum Error {
     /// Nothing there, or nothing that this caller may see.
     #[error("there is no such {0}")]
     NotFound(&'static str),
+    /// A service that the request depends on gave no answer that can be used; says which and why.
+    #[error("{0}")]
+    Unavailable(String),
     /// The store failed.
     #[error("something failed on Overseer's side; the log has the request id")]
     Table(#[from] TableError),
@@ -128,6 +133,7 @@ impl Error {
             Self::UnknownPlugin { .. } => ProblemCode::UnknownPlugin,
             Self::UnknownAction { .. } => ProblemCode::UnknownAction,
             Self::NotFound(_) => ProblemCode::NotFound,
+            Self::Unavailable(_) => ProblemCode::Unavailable,
             Self::Table(_) | Self::Vault(_) | Self::Panicked(_) => ProblemCode::Internal,
         }
     }

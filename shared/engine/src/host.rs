@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -12,6 +14,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 use url::Url;
 
+use crate::integrations::Credential;
 use crate::manifest::{Auth, BodyFormat, Manifest, Runtime};
 use crate::outbound::{Outbound, OutboundAnswer, OutboundError, OutboundRequest};
 use crate::secrets::Striker;
@@ -46,7 +49,7 @@ pub struct Host<'a> {
     outbound: &'a Outbound,
     manifest: &'a Manifest,
     base: &'a Url,
-    credential: Option<&'a SecretString>,
+    credential: Option<&'a Credential>,
     striker: &'a Striker,
     deadline: Instant,
     /// Bytes of answers that may still come, over all calls of the run.
@@ -60,7 +63,7 @@ impl<'a> Host<'a> {
         outbound: &'a Outbound,
         manifest: &'a Manifest,
         base: Option<&'a Url>,
-        credential: Option<&'a SecretString>,
+        credential: Option<&'a Credential>,
         striker: &'a Striker,
         deadline: Instant,
         answer_max_bytes: usize,
@@ -113,15 +116,21 @@ impl<'a> Host<'a> {
     }
 
     fn authorize(&self, headers: &mut HeaderMap) -> Result<(), FetchError> {
-        let Some(secret) = self.credential else { return Ok(()) };
-        let (name, prefix) = match &self.manifest.auth {
+        let Some(credential) = self.credential else { return Ok(()) };
+        let token = credential.token.expose_secret();
+        let (name, value) = match &self.manifest.auth {
             Auth::None => return Ok(()),
-            Auth::Oauth2 { .. } => (AUTHORIZATION, "Bearer "),
-            Auth::ApiKey { header, prefix } => {
-                (header.parse::<HeaderName>().map_err(|_| FetchError::Credential)?, prefix.as_str())
+            Auth::Oauth2(_) | Auth::ClientCredentials(_) => (AUTHORIZATION, format!("Bearer {token}")),
+            Auth::ApiKey(key) => {
+                let name = key.header.parse::<HeaderName>().map_err(|_| FetchError::Credential)?;
+                (name, format!("{}{token}", key.prefix))
+            }
+            Auth::Basic(_) => {
+                let joined = credential.joined();
+                (AUTHORIZATION, format!("Basic {}", STANDARD.encode(joined.expose_secret())))
             }
         };
-        let value = SecretString::from(format!("{prefix}{}", secret.expose_secret()));
+        let value = SecretString::from(value);
         let mut value = HeaderValue::from_str(value.expose_secret()).map_err(|_| FetchError::Credential)?;
         value.set_sensitive(true);
         headers.insert(name, value);

@@ -1,7 +1,7 @@
 //! Every key of every record, in one place.
 //!
 //! A partition begins with the organization, except where a record must be found before the organization is known (an
-//! API key). Parts are joined by `#`; within a part every byte but letters, digits, `-`, `_`, `.` and `@` is
+//! API key, an attempt to connect). Parts are joined by `#`; within a part every byte but letters, digits, `-`, `_`, `.` and `@` is
 //! percent-encoded, so that no name can reach into another's partition. A part that would be longer than 200 bytes is
 //! replaced by its hash behind a `~`, which no encoded part contains.
 
@@ -9,7 +9,7 @@ use aws_lc_rs::digest;
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::ids::{Alias, KeyId, OrgId, PluginName, UserId};
+use crate::ids::{KeyId, OrgId, Owner, PluginName};
 use crate::ports::ids::hex;
 use crate::ports::table::Key;
 
@@ -48,12 +48,53 @@ pub(crate) fn api_keys_of(org: &OrgId) -> String {
     of_org(org, "#keys")
 }
 
-/// One user's account at a plugin's service.
-pub(crate) fn integration(org: &OrgId, user: &UserId, plugin: &PluginName, alias: &Alias) -> Key {
-    Key {
-        partition: of_org(org, &format!("#user#{}", part(user.as_str()))),
-        sort: format!("integration#{plugin}#{alias}"),
+/// Where an owner's records stand.
+fn of_owner(org: &OrgId, owner: &Owner) -> String {
+    match owner {
+        Owner::User(user) => of_org(org, &format!("#user#{}", part(user.as_str()))),
+        Owner::Organization => of_org(org, ""),
     }
+}
+
+/// Every account of an owner at one plugin's service.
+pub(crate) fn integrations(org: &OrgId, owner: &Owner, plugin: &PluginName) -> Key {
+    let (partition, prefix) = integrations_of(org, owner);
+    Key { partition, sort: format!("{prefix}{plugin}") }
+}
+
+/// The partition of an owner's accounts, and how their sort keys begin.
+pub(crate) fn integrations_of(org: &OrgId, owner: &Owner) -> (String, &'static str) {
+    (of_owner(org, owner), "integrations#")
+}
+
+/// An account that waits to be confirmed, found by the hash of its code.
+pub(crate) fn pending(org: &OrgId, code_hash: &str) -> Key {
+    Key { partition: of_org(org, "#pending"), sort: part(code_hash) }
+}
+
+/// The place of a pending account in the list of its owner's.
+pub(crate) fn pending_in_list(org: &OrgId, owner: &Owner, plugin: &PluginName, code_hash: &str) -> Key {
+    Key { partition: pending_of(org, owner), sort: format!("{plugin}#{}", part(code_hash)) }
+}
+
+/// The list of an owner's pending accounts.
+pub(crate) fn pending_of(org: &OrgId, owner: &Owner) -> String {
+    format!("{}#pending-list", of_owner(org, owner))
+}
+
+/// An attempt to connect, found by the hash of the ticket in its link: a browser has it before anybody is known.
+pub(crate) fn ticket(hash: &str) -> Key {
+    Key { partition: format!("ticket#{hash}"), sort: "ticket".to_owned() }
+}
+
+/// An attempt that is at the provider, found by the hash of its state.
+pub(crate) fn state(hash: &str) -> Key {
+    Key { partition: format!("state#{hash}"), sort: "state".to_owned() }
+}
+
+/// An organization's own OAuth client for a plugin.
+pub(crate) fn client(org: &OrgId, plugin: &PluginName) -> Key {
+    Key { partition: of_org(org, ""), sort: format!("client#{plugin}") }
 }
 
 /// A version of a secret.
@@ -69,6 +110,7 @@ pub(crate) fn secret_versions(org: &OrgId, id: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::UserId;
 
     #[test]
     fn no_name_reaches_into_another_partition() {
@@ -78,7 +120,7 @@ mod tests {
         for org in names {
             for user in names {
                 let (org, user) = (OrgId::parse(org).unwrap(), UserId::parse(user).unwrap());
-                let key = integration(&org, &user, &PluginName::parse("p").unwrap(), &Alias::default());
+                let key = integrations(&org, &Owner::User(user), &PluginName::parse("p").unwrap());
                 assert!(key.partition.starts_with(&of_org(&org, "#")));
                 assert!(key.partition.len() < 2048 && key.sort.len() < 1024);
                 assert!(seen.insert(key));

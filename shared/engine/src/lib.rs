@@ -16,6 +16,7 @@ pub mod integrations;
 pub mod intent;
 mod keys;
 pub mod manifest;
+mod oauth;
 pub mod organizations;
 pub mod outbound;
 pub mod outcome;

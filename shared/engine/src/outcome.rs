@@ -64,6 +64,8 @@ pub struct Failure {
     pub may_have_happened: bool,
     /// Seconds to wait before trying again, where the service says so.
     pub retry_after_s: Option<u64>,
+    /// Whether the service refused the credential itself, so that a newer one may help. Not shown.
+    pub credential_refused: bool,
 }
 
 /// What was run and how.
@@ -85,7 +87,7 @@ pub struct Metadata {
 impl Failure {
     /// A failure in which the action surely had no effect.
     pub fn new(code: OutcomeCode, message: String, retryable: bool) -> Self {
-        Self { code, message, retryable, may_have_happened: false, retry_after_s: None }
+        Self { code, message, retryable, may_have_happened: false, retry_after_s: None, credential_refused: false }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Strikes a known secret out of whatever comes back from a service, which may echo what it was sent.
+//! Strikes known secrets out of whatever comes back from a service, which may echo what it was sent.
 //!
 //! This guards against carelessness: the secret as it is, escaped as JSON may have it, percent-encoded, and within base64
 //! of any alignment. A service that is bent on telling its own credential can always disguise it.
@@ -17,16 +17,21 @@ pub const SECRET_MIN_BYTES: usize = 8;
 /// What stands where a secret stood.
 pub const STRUCK: &str = "[secret removed]";
 
-/// Finds the forms of one secret.
+/// Finds the forms of secrets.
 pub(crate) struct Striker {
     /// The longest first, so that none is left half by a shorter one within it.
     forms: Vec<String>,
 }
 
 impl Striker {
-    /// For a call that carries `secret`, if any.
-    pub(crate) fn new(secret: Option<&SecretString>) -> Self {
-        Self { forms: secret.map(|secret| forms_of(secret.expose_secret())).unwrap_or_default() }
+    /// For a call that carries `secrets`. Shorter ones than are taken for secrets are left alone.
+    pub(crate) fn new<'a>(secrets: impl IntoIterator<Item = &'a SecretString>) -> Self {
+        let secrets =
+            secrets.into_iter().map(ExposeSecret::expose_secret).filter(|text| text.len() >= SECRET_MIN_BYTES);
+        let mut forms: Vec<String> = secrets.flat_map(forms_of).collect();
+        forms.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        forms.dedup();
+        Self { forms }
     }
 
     /// The text without the secret.
@@ -77,8 +82,6 @@ fn forms_of(secret: &str) -> Vec<String> {
             forms.extend(encoded.get(first..last).map(str::to_owned));
         }
     }
-    forms.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
-    forms.dedup();
     forms
 }
 
@@ -92,7 +95,7 @@ mod tests {
     #[test]
     fn every_form_is_struck_and_nothing_else() {
         let secret = "xoxb-1/2+3 é";
-        let striker = Striker::new(Some(&SecretString::from(secret)));
+        let striker = Striker::new(&[SecretString::from(secret)]);
         for prefix in ["", "B", "Be", "Bearer "] {
             for suffix in ["", "\"", "xy", "\r\n."] {
                 for text in [
@@ -109,8 +112,8 @@ mod tests {
         }
         let struck = striker.value(json!({"a": [secret, 1, {secret: null}], "b": "xoxb-1"}));
         assert_eq!(struck, json!({"a": [STRUCK, 1, {STRUCK: null}], "b": "xoxb-1"}));
-        let digits = Striker::new(Some(&SecretString::from("1234567890")));
+        let digits = Striker::new(&[SecretString::from("1234567890")]);
         assert_eq!(digits.value(json!([1_234_567_890, 12])), json!([STRUCK, 12]));
-        assert_eq!(Striker::new(None).text("xoxb".into()), "xoxb");
+        assert_eq!(Striker::new(None::<&SecretString>).text("xoxb".into()), "xoxb");
     }
 }

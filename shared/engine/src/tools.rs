@@ -57,7 +57,7 @@ impl Engine {
             ToolFormat::Overseer => {
                 let connected = match &user {
                     Some(user) => {
-                        self.connected(&principal.org, user, &manifests).await?.into_iter().map(Some).collect()
+                        self.connected_plugins(&principal.org, user, &manifests).await?.into_iter().map(Some).collect()
                     }
                     None => vec![None; manifests.len()],
                 };

@@ -104,6 +104,7 @@ fn status(code: ProblemCode) -> StatusCode {
         ProblemCode::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         ProblemCode::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
         ProblemCode::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
+        ProblemCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         ProblemCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
@@ -122,6 +123,7 @@ fn title(code: ProblemCode) -> &'static str {
         ProblemCode::UnsupportedMediaType => "The body is not of a media type that is read here",
         ProblemCode::KeyReused => "The key was used with another request",
         ProblemCode::TooManyRequests => "Too many requests",
+        ProblemCode::Unavailable => "A service that is needed did not answer",
         ProblemCode::Internal => "Overseer failed",
     }
 }

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
-use url::Host;
+use url::{Host, Url};
 
-use super::{Action, Auth, Data, MANIFEST_MAX_BYTES, Manifest, Request, Response, Runtime};
+use super::{
+    Action, Auth, ConnectionTest, Data, MANIFEST_MAX_BYTES, Manifest, Oauth2, Provider, Request, Response, Runtime,
+};
 use crate::schema;
 use crate::template::{NOT_THERE, Names};
 
@@ -44,24 +46,11 @@ impl Manifest {
         if !self.hosts().any(|permitted| permitted == host) {
             problems.push(format!("permissions: add network:{host}, where runtime.base_url points"));
         }
-        let here = matches!(base_url.host(), Some(Host::Ipv4(ip)) if ip.is_loopback());
-        if base_url.scheme() != "https" && !(base_url.scheme() == "http" && here) {
-            problems.push("runtime.base_url: must be https".to_owned());
+        problems.extend(url_problem(base_url).map(|problem| format!("runtime.base_url: {problem}")));
+        if base_url.query().is_some() {
+            problems.push("runtime.base_url: must have no query".to_owned());
         }
-        let user = !base_url.username().is_empty() || base_url.password().is_some();
-        if base_url.query().is_some() || base_url.fragment().is_some() || user {
-            problems.push("runtime.base_url: must have no user, query or fragment".to_owned());
-        }
-        if let Auth::ApiKey { header, .. } = &self.auth
-            && !header.eq_ignore_ascii_case("authorization")
-        {
-            problems.extend(header_problem(header).map(|problem| format!("auth.header: {problem}")));
-        }
-        if let Auth::ApiKey { prefix, .. } = &self.auth
-            && http::HeaderValue::from_str(prefix).is_err()
-        {
-            problems.push("auth.prefix: has characters that no header can carry".to_owned());
-        }
+        problems.extend(self.auth.problems().into_iter().map(|problem| format!("auth.{problem}")));
         if self.actions.is_empty() {
             problems.push("actions: at least one is needed".to_owned());
         }
@@ -83,6 +72,110 @@ impl Manifest {
         }
         problems
     }
+}
+
+/// Parameters of an authorization request that Overseer sets itself.
+const OWN_PARAMETERS: [&str; 8] = [
+    "client_id",
+    "code_challenge",
+    "code_challenge_method",
+    "redirect_uri",
+    "response_mode",
+    "response_type",
+    "scope",
+    "state",
+];
+
+/// Parameters of a request for tokens that Overseer sets itself.
+const OWN_TOKEN_PARAMETERS: [&str; 8] =
+    ["client_id", "client_secret", "code", "code_verifier", "grant_type", "redirect_uri", "refresh_token", "scope"];
+
+impl Auth {
+    fn problems(&self) -> Vec<String> {
+        let mut problems: Vec<String> = self.test().into_iter().flat_map(ConnectionTest::problems).collect();
+        for scope in self.scopes() {
+            if !is_scope(scope) {
+                problems.push(format!("scopes: {scope:?} is not a scope (RFC 6749, 3.3)"));
+            }
+        }
+        problems.extend(self.provider().into_iter().flat_map(Provider::problems));
+        match self {
+            Self::None | Self::Basic(_) | Self::ClientCredentials(_) => {}
+            Self::Oauth2(oauth) => problems.extend(oauth.problems()),
+            Self::ApiKey(key) => {
+                if !key.header.eq_ignore_ascii_case("authorization") {
+                    problems.extend(header_problem(&key.header).map(|problem| format!("header: {problem}")));
+                }
+                if http::HeaderValue::from_str(&key.prefix).is_err() {
+                    problems.push("prefix: has characters that no header can carry".to_owned());
+                }
+            }
+        }
+        problems
+    }
+}
+
+impl Oauth2 {
+    fn problems(&self) -> Vec<String> {
+        let url = url_problem(&self.authorization_url).map(|problem| format!("authorization_url: {problem}"));
+        let set_twice = self.authorization_params.keys().chain(Some(&self.scope_parameter));
+        let set_twice = set_twice.filter(|name| OWN_PARAMETERS.contains(&name.as_str()) && *name != "scope");
+        let set_twice = set_twice.map(|name| format!("authorization_params: {name} is set by Overseer"));
+        let empty = self.issuer.as_ref().is_some_and(String::is_empty);
+        let empty = empty.then(|| "issuer: is empty; leave it out where the provider sends no iss".to_owned());
+        url.into_iter().chain(set_twice).chain(empty).collect()
+    }
+}
+
+impl Provider {
+    fn problems(&self) -> Vec<String> {
+        let urls = [("token_url", Some(&self.token_url)), ("revocation_url", self.revocation_url.as_ref())];
+        let urls = urls.into_iter().filter_map(|(name, url)| Some(format!("{name}: {}", url_problem(url?)?)));
+        let set_twice = self.token_params.keys().filter(|name| OWN_TOKEN_PARAMETERS.contains(&name.as_str()));
+        let set_twice = set_twice.map(|name| format!("token_params: {name} is set by Overseer"));
+        let separator = !matches!(self.scope_separator.as_str(), " " | ",");
+        let separator = separator.then(|| "scope_separator: must be a space or a comma".to_owned());
+        let margin = (self.refresh_margin_s > REFRESH_MARGIN_MAX_S)
+            .then(|| format!("refresh_margin_s: must be at most {REFRESH_MARGIN_MAX_S}"));
+        let answer = &self.token_response;
+        let expressions =
+            [&answer.access_token, &answer.refresh_token, &answer.expires_in, &answer.scope, &answer.account];
+        let names = Names::from(["body"]);
+        let expressions = expressions.into_iter().flatten().flat_map(|expression| expression.problems(&names));
+        let expressions = expressions.map(|problem| format!("token_response: {problem}"));
+        let headers = self.token_headers.iter().filter_map(|(name, value)| {
+            let wrong = http::HeaderValue::from_str(value).is_err();
+            let wrong = wrong.then(|| format!("{name} has a value that no header can carry"));
+            header_problem(name).or(wrong).map(|problem| format!("token_headers: {problem}"))
+        });
+        urls.chain(set_twice).chain(headers).chain(separator).chain(margin).chain(expressions).collect()
+    }
+}
+
+impl ConnectionTest {
+    fn problems(&self) -> Vec<String> {
+        let Some(action) = self.action() else { return Vec::new() };
+        let prefix = format!("actions.{}.", action.name);
+        action.problems().into_iter().map(|problem| problem.replacen(&prefix, "test.", 1)).collect()
+    }
+}
+
+/// The longest [`Provider::refresh_margin_s`]: an hour, which is how long most tokens live.
+const REFRESH_MARGIN_MAX_S: u32 = 3600;
+
+/// Whether a text is one scope (RFC 6749, 3.3) without a comma, which some providers put between two.
+pub(crate) fn is_scope(text: &str) -> bool {
+    (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\' | b','))
+}
+
+/// What is wrong with a URL that a credential is sent to, if anything.
+fn url_problem(url: &Url) -> Option<&'static str> {
+    let here = matches!(url.host(), Some(Host::Ipv4(ip)) if ip.is_loopback());
+    if url.scheme() != "https" && !(url.scheme() == "http" && here) {
+        return Some("must be https");
+    }
+    let user = !url.username().is_empty() || url.password().is_some();
+    (url.fragment().is_some() || user).then_some("must have no user and no fragment")
 }
 
 impl Action {

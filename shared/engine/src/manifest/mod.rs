@@ -3,6 +3,7 @@
 //! The types here are the format; the JSON Schema at `/schemas/plugin-manifest.json` is generated from them. An unknown
 //! key is an error. What types alone cannot say is in `check`.
 
+mod auth;
 mod check;
 
 use std::collections::BTreeMap;
@@ -16,7 +17,12 @@ use crate::ids::{ActionName, PluginName};
 use crate::outcome::OutcomeCode;
 use crate::template::{Expression, Template, Text};
 
+pub use auth::{
+    ApiKey, Auth, Basic, ClientAuthentication, ClientCredentials, ConnectionTest, Oauth2, Provider, Revocation,
+    TokenRequest, TokenResponse,
+};
 pub use check::ManifestError;
+pub(crate) use check::is_scope;
 
 /// The largest manifest, in bytes.
 pub const MANIFEST_MAX_BYTES: usize = 256 * 1024;
@@ -68,34 +74,6 @@ pub enum Runtime {
         /// What every request's path is put behind. `https`, unless it is an address of 127.0.0.0/8.
         base_url: Url,
     },
-}
-
-/// How the service knows whose call it is. The host adds the credential; no template ever sees it.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Auth {
-    /// It does not ask.
-    #[default]
-    None,
-    /// An OAuth 2 access token, sent as `Authorization: Bearer` (RFC 6750).
-    Oauth2 {
-        /// The scopes that the actions need.
-        #[serde(default)]
-        scopes: Vec<String>,
-    },
-    /// A fixed key.
-    ApiKey {
-        /// The header that carries it.
-        #[serde(default = "authorization")]
-        header: String,
-        /// What stands before it in the header, with its space.
-        #[serde(default)]
-        prefix: String,
-    },
-}
-
-fn authorization() -> String {
-    "authorization".to_owned()
 }
 
 /// Something a call may reach: `network:<host>`.
@@ -354,6 +332,24 @@ impl Manifest {
     /// The hosts that calls may reach.
     pub fn hosts(&self) -> impl Iterator<Item = &str> {
         self.permissions.iter().map(|Permission::Network(host)| host.as_str())
+    }
+}
+
+impl ConnectionTest {
+    /// The test as an action. (None is there only because names are parsed.)
+    pub(crate) fn action(&self) -> Option<Action> {
+        Some(Action {
+            name: ActionName::parse("connection_test").ok()?,
+            aliases: Vec::new(),
+            description: String::new(),
+            effect: Effect::Read,
+            parameters: no_parameters(),
+            returns: None,
+            request: self.request.clone(),
+            response: Response { external_id: self.account.clone(), ..self.response.clone() },
+            paginate: None,
+            each: None,
+        })
     }
 }
 

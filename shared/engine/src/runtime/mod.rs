@@ -39,6 +39,16 @@ pub(crate) enum Stopped {
 pub(crate) type Returned = Result<Success, Stopped>;
 
 impl Stopped {
+    /// As a failure, whatever it was.
+    pub(crate) fn into_failure(self) -> Failure {
+        match self {
+            Self::Failed(failure) => failure,
+            Self::Parameter(problem) => {
+                Failure::new(OutcomeCode::Unavailable, format!("the plugin is at fault: {}", problem.message), false)
+            }
+        }
+    }
+
     /// The plugin's author has to mend it.
     fn at_fault(what: impl Display) -> Self {
         Self::failed(OutcomeCode::Unavailable, format!("the plugin is at fault: {what}"), false)

@@ -94,6 +94,12 @@ fn failure(
         (OutcomeCode::ReconnectRequired, Auth::None) => OutcomeCode::Rejected,
         (code, _) => code,
     };
+    let named = call
+        .manifest
+        .auth
+        .provider()
+        .is_some_and(|provider| said_code.as_ref().is_some_and(|code| provider.refused_codes.contains(code)));
+    let credential_refused = code == OutcomeCode::ReconnectRequired && (status == StatusCode::UNAUTHORIZED || named);
     let http = (!status.is_success()).then(|| format!("HTTP {}", status.as_u16()));
     let said = [said_code, said].into_iter().flatten().filter(|text| !text.is_empty());
     let mut details: Vec<String> = said.map(|text| shortened(&text)).collect();
@@ -123,7 +129,7 @@ fn failure(
             uncertain(call, code, format!("{name} does not know what came of it{detail}"), true)
         }
     };
-    Ok(Failure { retry_after_s, ..failure })
+    Ok(Failure { retry_after_s, credential_refused, ..failure })
 }
 
 /// The failure of a call that had no answer.

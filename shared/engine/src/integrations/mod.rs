@@ -1,0 +1,813 @@
+//! Accounts at the services of plugins: connected, shown, used, renewed and given back. A credential goes into the vault
+//! and is never shown again.
+
+mod clients;
+mod connecting;
+mod credential;
+mod record;
+mod state;
+mod using;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use url::Url;
+
+use crate::engine::Engine;
+use crate::error::{Error, FieldProblem, causes};
+use crate::ids::{self, Alias, OrgId, Owner, PluginName, UserId};
+use crate::keys;
+use crate::manifest::{Auth, Manifest, Runtime, is_scope};
+use crate::outcome::{Failure, OutcomeCode};
+use crate::ports::table::{Cursor, Item, Page, Query, Range, Read};
+use crate::principal::Principal;
+use crate::runtime::Call;
+
+pub use clients::{ClientInUse, ClientSource, NewClient};
+pub(crate) use connecting::PENDING;
+pub use connecting::{
+    CONNECTING_TIME, Callback, Complete, ConnectLink, Landing, NotConnected, Offer, PARAMETER_MAX_BYTES,
+};
+pub use credential::TOKEN_MAX_BYTES;
+pub(crate) use credential::{Credential, check_token};
+pub use record::{ACCOUNTS_MAX, LastError};
+pub use state::{Reason, State};
+pub(crate) use using::Held;
+
+use credential::check_password;
+use record::{Account, Accounts, Change};
+use using::version_of;
+
+use crate::secrets::SECRET_MIN_BYTES;
+
+/// The most scopes that may be asked for.
+const SCOPES_MAX: usize = 100;
+/// The time for giving a token back to its provider.
+const GIVING_BACK_TIME: Duration = Duration::from_secs(10);
+
+/// Whose an account is to be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum OwnerKind {
+    /// The user's.
+    #[default]
+    User,
+    /// The organization's: all of its users may use it, and only administrators may connect it.
+    Organization,
+}
+
+/// What to connect. Which fields are needed depends on how the plugin signs in.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Connect {
+    /// A token or key: 8 to 16,384 printable ASCII characters. For a plugin with OAuth this takes the place of the
+    /// browser.
+    #[schemars(with = "Option<String>", length(min = SECRET_MIN_BYTES, max = TOKEN_MAX_BYTES), regex(pattern = "^[!-~]*$"))]
+    pub token: Option<SecretString>,
+    /// The user name, for a plugin that asks for one.
+    pub username: Option<String>,
+    /// The password that goes with it.
+    #[schemars(with = "Option<String>")]
+    pub password: Option<SecretString>,
+    /// Which of the owner's accounts at the service this is; left out, `default`.
+    pub alias: Option<Alias>,
+    /// Who connects it. Left out, the user that the API key is bound to.
+    pub user_id: Option<UserId>,
+    /// Whose it is; left out, the user's.
+    pub owner: Option<OwnerKind>,
+    /// The scopes to ask for in the place of the plugin's own.
+    pub scopes: Option<Vec<String>>,
+    /// Where the browser is to come back to, with a code for `connect/complete`.
+    #[schemars(with = "Option<String>")]
+    pub return_to: Option<Url>,
+}
+
+/// What connecting gives.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Connecting {
+    /// The account is connected.
+    Connected(Box<Integration>),
+    /// The user has to open a link.
+    Link(ConnectLink),
+}
+
+/// An account as it is shown: never with its credential.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Integration {
+    /// The plugin whose service it is an account of.
+    pub plugin: PluginName,
+    /// Which of the owner's accounts there.
+    pub alias: Alias,
+    /// Whose it is.
+    pub owner: OwnerKind,
+    /// Which user's, or, where it is the organization's, who connected it.
+    pub user_id: UserId,
+    /// Whether it is meant where an intent names none.
+    pub default: bool,
+    /// What people call the account, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// What it is fit for.
+    pub state: State,
+    /// Since when.
+    pub since: Timestamp,
+    /// Why, where it is not active.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// What helps, where it is not active.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<&'static str>,
+    /// What it may be used for, where the plugin has scopes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scopes: Option<Scopes>,
+    /// When its token stops being good, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// Whether another token is fetched then, without the user.
+    pub renews: bool,
+    /// When it was last used, to the hour.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_used_at: Option<Timestamp>,
+    /// What went wrong last with its credential.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<LastError>,
+    /// When it was first connected.
+    pub created_at: Timestamp,
+    /// When its credential was last replaced.
+    pub updated_at: Timestamp,
+}
+
+/// Scopes that were wanted and that were granted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Scopes {
+    /// What was asked for.
+    pub wanted: Vec<String>,
+    /// What was granted, if the provider said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub granted: Option<Vec<String>>,
+    /// What is wanted and was not granted.
+    pub missing: Vec<String>,
+}
+
+/// An account that is no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Disconnected {
+    /// The account as it was.
+    #[serde(flatten)]
+    pub integration: Integration,
+    /// Whether its provider took the tokens back.
+    pub revoked: bool,
+    /// Why not, where it did not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_revoked_because: Option<String>,
+    /// The tasks that needed the account; they were not cancelled. (There are no tasks yet, so none.)
+    pub tasks: Vec<String>,
+}
+
+/// One plugin's accounts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PluginStatus {
+    /// The plugin.
+    pub plugin: PluginName,
+    /// What people call it.
+    pub display_name: String,
+    /// The user's accounts, then the organization's, then those that wait to be confirmed.
+    pub accounts: Vec<Integration>,
+}
+
+/// Which accounts.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Which {
+    /// By which alias; left out, all, or, where one has to be meant, `default`.
+    pub alias: Option<Alias>,
+    /// Which user's. Left out, of the user that the API key is bound to.
+    pub user_id: Option<UserId>,
+    /// Whose; left out, the user's.
+    pub owner: Option<OwnerKind>,
+}
+
+/// Makes an account the default.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MakeDefault {
+    /// Which.
+    pub alias: Alias,
+    /// Which user's. Left out, of the user that the API key is bound to.
+    pub user_id: Option<UserId>,
+    /// Whose; left out, the user's.
+    pub owner: Option<OwnerKind>,
+}
+
+/// An account that is about to be.
+struct NewAccount {
+    user: UserId,
+    owner: Owner,
+    alias: Alias,
+    credential: Credential,
+    client_id: Option<String>,
+    asked: Option<Vec<String>>,
+    name: Option<String>,
+}
+
+impl Account {
+    /// The scopes that it should have.
+    fn wanted<'a>(&'a self, manifest: &'a Manifest) -> &'a [String] {
+        self.asked.as_deref().unwrap_or_else(|| manifest.auth.scopes())
+    }
+}
+
+impl Engine {
+    /// Connects an account, or replaces the credential of one that is connected; or makes the link by which a browser does
+    /// so.
+    pub async fn connect(
+        self: &Arc<Self>,
+        principal: &Principal,
+        plugin: &str,
+        connect: Connect,
+    ) -> Result<Connecting, Error> {
+        let plugin = Arc::clone(self.catalog.plugin(plugin)?);
+        let manifest = &plugin.manifest;
+        let user = principal.acting_for(connect.user_id.clone())?;
+        self.check_connect(manifest, &connect)?;
+        let owner = match (connect.owner, &manifest.auth) {
+            (Some(OwnerKind::Organization), _) | (None, Auth::ClientCredentials(_)) => {
+                principal.must_administer()?;
+                Owner::Organization
+            }
+            (Some(OwnerKind::User) | None, _) => Owner::User(user.clone()),
+        };
+        let alias = connect.alias.unwrap_or_default();
+        let credential = match (connect.token, connect.password) {
+            (Some(token), _) => Credential::token(token),
+            (None, Some(password)) => Credential { username: connect.username, ..Credential::token(password) },
+            (None, None) if matches!(manifest.auth, Auth::Oauth2(_)) => {
+                let whose = (user, owner, alias);
+                let link = self.begin(principal, manifest, whose, connect.scopes, connect.return_to).await?;
+                return Ok(Connecting::Link(link));
+            }
+            (None, None) => self.own_credential(&principal.org, manifest, connect.scopes.as_deref()).await?,
+        };
+        let handed_over = matches!(manifest.auth, Auth::Oauth2(_));
+        let client_id = match manifest.auth {
+            Auth::ClientCredentials(_) => self.client(&principal.org, manifest).await?.map(|client| client.id),
+            Auth::Oauth2(_) | Auth::ApiKey(_) | Auth::Basic(_) | Auth::None => None,
+        };
+        let new = NewAccount { user, owner, alias, credential, client_id, asked: connect.scopes, name: None };
+        let (engine, org, plugin) = (Arc::clone(self), principal.org.clone(), Arc::clone(&plugin));
+        self.to_its_end(async move {
+            let (manifest, mut new) = (&plugin.manifest, new);
+            // Whoever hands over a token of an OAuth provider has tried it; a key is tried here.
+            if !handed_over && manifest.auth.test().is_some() {
+                let deadline = Instant::now() + engine.config.limits.budget;
+                let tested = engine.test(manifest, &new.user, &new.credential, deadline).await;
+                new.name = tested.map_err(|failure| refused_by(manifest, failure))?;
+            }
+            let integration = engine.connect_account(&org, manifest, new).await?;
+            Ok(Connecting::Connected(Box::new(integration)))
+        })
+        .await
+    }
+
+    /// Finds what is missing, wrong, or of no use for this kind of sign-in.
+    fn check_connect(&self, manifest: &Manifest, connect: &Connect) -> Result<(), Error> {
+        let name = &manifest.display_name;
+        let (token, basic, oauth) = match manifest.auth {
+            Auth::None => return Err(Error::field("", format!("{name} needs no account"))),
+            Auth::Oauth2(_) => (true, false, connect.token.is_none()),
+            Auth::ApiKey(_) => (true, false, false),
+            Auth::Basic(_) => (false, true, false),
+            Auth::ClientCredentials(_) => (false, false, false),
+        };
+        let scopes_fit = oauth || matches!(manifest.auth, Auth::ClientCredentials(_));
+        let mut problems = Vec::new();
+        let mut problem = |pointer: &str, message: String| problems.push(FieldProblem::new(pointer, message));
+        for (pointer, there, fits) in [
+            ("/token", connect.token.is_some(), token),
+            ("/username", connect.username.is_some(), basic),
+            ("/password", connect.password.is_some(), basic),
+            ("/scopes", connect.scopes.is_some(), scopes_fit),
+            ("/returnTo", connect.return_to.is_some(), oauth),
+        ] {
+            if there && !fits {
+                problem(pointer, format!("is of no use for this way to connect {name}; leave it out"));
+            }
+        }
+        if matches!(manifest.auth, Auth::ApiKey(_)) && connect.token.is_none() {
+            problem("/token", "is required and missing".to_owned());
+        }
+        if basic && connect.username.is_none() {
+            problem("/username", "is required and missing".to_owned());
+        }
+        if basic && connect.password.is_none() {
+            problem("/password", "is required and missing".to_owned());
+        }
+        if let Some(Err(rule)) = connect.token.as_ref().map(check_token) {
+            problem("/token", rule);
+        }
+        if let Some(Err(rule)) = connect.password.as_ref().map(check_password) {
+            problem("/password", rule);
+        }
+        if connect.username.as_ref().is_some_and(|name| ids::free(name).is_err() || name.contains(':')) {
+            problem("/username", "must be 1 to 255 bytes of UTF-8 without colons and control characters".to_owned());
+        }
+        if let Some(scopes) = &connect.scopes {
+            if scopes.is_empty() || scopes.len() > SCOPES_MAX {
+                problem("/scopes", format!("must be 1 to {SCOPES_MAX} scopes; leave it out for the plugin's own"));
+            }
+            for (place, _) in scopes.iter().enumerate().filter(|(_, scope)| !is_scope(scope)) {
+                problem(&format!("/scopes/{place}"), "is not a scope (RFC 6749, 3.3)".to_owned());
+            }
+        }
+        if connect.owner == Some(OwnerKind::User) && matches!(manifest.auth, Auth::ClientCredentials(_)) {
+            problem("/owner", format!("{name} is used in the organization's own name; leave it out"));
+        }
+        if let Some(url) = &connect.return_to
+            && !connecting::may_return_to(&self.config.return_to, url)
+        {
+            let rule = "must be a URL that the operator allowed (OVERSEER_RETURN_TO), without a user, a fragment and \
+                        parameters called code or error";
+            problem("/returnTo", rule.to_owned());
+        }
+        if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(problems)) }
+    }
+
+    /// A first credential in the organization's own name.
+    async fn own_credential(
+        &self,
+        org: &OrgId,
+        manifest: &Manifest,
+        scopes: Option<&[String]>,
+    ) -> Result<Credential, Error> {
+        let client = self.client(org, manifest).await?.ok_or_else(|| clients::no_client(manifest))?;
+        let asked_at = self.ports.clock.now();
+        let deadline = Instant::now() + self.config.limits.budget;
+        let no_client = || clients::no_client(manifest);
+        let protocol = self.protocol(manifest, &client, deadline).ok_or_else(no_client)?;
+        let tokens = protocol.client_credentials(scopes.unwrap_or_else(|| manifest.auth.scopes())).await;
+        let tokens = tokens.map_err(|refusal| {
+            let message = format!("{} gave no token: {refusal}", manifest.display_name);
+            Error::Unavailable(message)
+        })?;
+        Ok(using::credential_of(tokens, asked_at, None))
+    }
+
+    /// Whether a credential works: what people call the account, if the service says.
+    async fn test(
+        &self,
+        manifest: &Manifest,
+        user: &UserId,
+        credential: &Credential,
+        deadline: Instant,
+    ) -> Result<Option<String>, Failure> {
+        let Some(action) = manifest.auth.test().and_then(crate::manifest::ConnectionTest::action) else {
+            return Ok(None);
+        };
+        let parameters = serde_json::Map::new();
+        let call = Call { manifest, action: &action, parameters: &parameters, user, now: self.ports.clock.now() };
+        let (returned, _) = self.call(&call, Some(credential), deadline).await;
+        let success = returned.map_err(|stopped| stopped.into_failure())?;
+        Ok(success.external_id.map(|name| crate::oauth::shortened(&name)))
+    }
+
+    /// Where a plugin's credential goes and how. A credential serves only what it was handed over for: a manifest that says
+    /// otherwise later does not get it.
+    fn bound_to(&self, manifest: &Manifest) -> String {
+        if self.config.stand_ins.contains_key(&manifest.name) {
+            return "a stand-in".to_owned();
+        }
+        let Runtime::Http { base_url } = &manifest.runtime;
+        let hosts: BTreeSet<&str> = manifest.hosts().collect();
+        let hosts = hosts.into_iter().collect::<Vec<_>>().join(" ");
+        let way = match &manifest.auth {
+            Auth::None => "nothing".to_owned(),
+            Auth::Oauth2(oauth) => format!("oauth2 of {} {:?}", oauth.authorization_url, oauth.issuer),
+            Auth::ClientCredentials(_) => "client_credentials".to_owned(),
+            Auth::ApiKey(key) => format!("api_key in {}", key.header.to_ascii_lowercase()),
+            Auth::Basic(_) => "basic".to_owned(),
+        };
+        let provider = manifest.auth.provider().map(|provider| {
+            let back = provider.revocation_url.as_ref().map(Url::as_str).unwrap_or_default();
+            format!(" by {} {back}", provider.token_url)
+        });
+        let provider = provider.unwrap_or_default();
+        format!("{way}{provider} to {} {hosts}", base_url.origin().ascii_serialization())
+    }
+
+    /// Puts a credential into the vault, and makes the record that names it.
+    async fn new_account(&self, org: &OrgId, manifest: &Manifest, new: NewAccount) -> Result<Account, Error> {
+        let now = self.ports.clock.now();
+        let NewAccount { user, owner, alias, credential, client_id, asked, name } = new;
+        let renews = credential.refresh_token.is_some() || matches!(manifest.auth, Auth::ClientCredentials(_));
+        let account = Account {
+            bound_to: self.bound_to(manifest),
+            secret: self.ports.ids.hex(16),
+            version: version_of(1, &self.ports.ids.hex(8)),
+            generation: 1,
+            client_id,
+            granted: credential.scopes.clone(),
+            asked,
+            name,
+            issued_at: now,
+            expires_at: credential.expires_at,
+            refreshable: renews,
+            state: State::Active,
+            since: now,
+            reason: None,
+            lease: None,
+            lapsed: Vec::new(),
+            interrupted: false,
+            trouble: None,
+            connected_by: user,
+            created_at: now,
+            updated_at: now,
+            last_used_at: None,
+            last_error: None,
+        };
+        let id = account.secret_id(org, &owner, &manifest.name, &alias);
+        // The credential first: a record never names one that is not there.
+        self.keep(&id, &account.version, &credential).await?;
+        Ok(account)
+    }
+
+    /// Makes an account one that can be used.
+    async fn connect_account(&self, org: &OrgId, manifest: &Manifest, new: NewAccount) -> Result<Integration, Error> {
+        let (owner, alias) = (new.owner.clone(), new.alias.clone());
+        let account = self.new_account(org, manifest, new).await?;
+        let inserted = self
+            .change_accounts(org, &owner, &manifest.name, |accounts| {
+                let before = accounts.insert(&alias, account.clone())?;
+                Ok(Change::Write((accounts.clone(), before)))
+            })
+            .await;
+        match inserted {
+            Ok((accounts, before)) => self.connected(org, manifest, &accounts, &alias, before).await,
+            Err(error) => {
+                let id = account.secret_id(org, &owner, &manifest.name, &alias);
+                if let Err(error) = self.ports.vault.delete(&id).await {
+                    tracing::error!(%org, error = %causes(&error), "a credential without a record stays in the vault");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// What follows when an account was connected: the credential that it replaced goes, and everybody hears of it.
+    async fn connected(
+        &self,
+        org: &OrgId,
+        manifest: &Manifest,
+        accounts: &Accounts,
+        alias: &Alias,
+        before: Option<Account>,
+    ) -> Result<Integration, Error> {
+        if let Some(before) = before {
+            // It is not given back: a provider that knows one grant for each user would take the new tokens, too.
+            let id = before.secret_id(org, &accounts.owner, &accounts.plugin, alias);
+            if let Err(error) = self.ports.vault.delete(&id).await {
+                // Nothing refers to it any more, and it is sealed.
+                tracing::error!(%org, error = %causes(&error), "the credential that was replaced stays in the vault");
+            }
+        }
+        let account = accounts.accounts.get(alias).ok_or(Error::NotFound("account"))?;
+        let integration = self.shown(Some(manifest), accounts, alias, account);
+        self.publish(org, "integration.connected", &integration).await;
+        Ok(integration)
+    }
+
+    /// An account as it is shown. `manifest` is there as long as the plugin is.
+    fn shown(&self, manifest: Option<&Manifest>, accounts: &Accounts, alias: &Alias, account: &Account) -> Integration {
+        let now = self.ports.clock.now();
+        let unfit = manifest.and_then(|manifest| self.unfit(manifest, account, now));
+        let (state, since, reason) = match (unfit, account.reason) {
+            (Some(reason), stored) if Some(reason) != stored => match (reason, account.expires_at) {
+                (Reason::TokenExpired, Some(at)) => (State::Expired, at, Some(reason)),
+                _ => (State::ReconnectRequired, account.since, Some(reason)),
+            },
+            _ => (account.state, account.since, account.reason),
+        };
+        let wanted = manifest.map(|manifest| account.wanted(manifest).to_vec()).unwrap_or_default();
+        let scopes = (!wanted.is_empty() || account.granted.is_some()).then(|| {
+            let granted = account.granted.clone();
+            let missing = match &granted {
+                Some(granted) => wanted.iter().filter(|scope| !granted.contains(scope)).cloned().collect(),
+                None => Vec::new(),
+            };
+            Scopes { wanted, granted, missing }
+        });
+        let owner = match accounts.owner {
+            Owner::User(_) => OwnerKind::User,
+            Owner::Organization => OwnerKind::Organization,
+        };
+        let user_id = match &accounts.owner {
+            Owner::User(user) => user.clone(),
+            Owner::Organization => account.connected_by.clone(),
+        };
+        Integration {
+            plugin: accounts.plugin.clone(),
+            alias: alias.clone(),
+            owner,
+            user_id,
+            default: accounts.default == *alias && account.state != State::Pending,
+            account: account.name.clone(),
+            state,
+            since,
+            reason,
+            remedy: reason.map(Reason::remedy),
+            scopes,
+            expires_at: account.expires_at,
+            renews: account.refreshable,
+            last_used_at: account.last_used_at,
+            last_error: account.last_error.clone(),
+            created_at: account.created_at,
+            updated_at: account.updated_at,
+        }
+    }
+
+    fn all_shown(&self, accounts: &Accounts) -> Vec<Integration> {
+        let plugin = self.catalog.plugin(accounts.plugin.as_str()).ok();
+        let manifest = plugin.map(|plugin| &plugin.manifest);
+        accounts.accounts.iter().map(|(alias, account)| self.shown(manifest, accounts, alias, account)).collect()
+    }
+
+    async fn pending_shown(
+        &self,
+        org: &OrgId,
+        owner: &Owner,
+        plugin: Option<&PluginName>,
+    ) -> Result<Vec<Integration>, Error> {
+        let pending = self.pending_of(org, owner, plugin).await?;
+        Ok(pending
+            .into_iter()
+            .flat_map(|pending| {
+                let accounts = [(pending.alias.clone(), pending.account)].into();
+                self.all_shown(&Accounts {
+                    owner: pending.owner,
+                    plugin: pending.plugin,
+                    default: pending.alias,
+                    accounts,
+                })
+            })
+            .collect())
+    }
+
+    /// The accounts that a user can use: the user's own, by plugin, then the organization's. `limit` counts plugins, whose
+    /// accounts stand together; what waits to be confirmed stands on the first page.
+    pub async fn list_integrations(
+        &self,
+        principal: &Principal,
+        user: Option<UserId>,
+        limit: usize,
+        cursor: Option<Cursor>,
+    ) -> Result<Page<Integration>, Error> {
+        let org = &principal.org;
+        let own = Owner::User(principal.acting_for(user)?);
+        let mut entries = Vec::new();
+        // The cursor says whose accounts come next.
+        let (owner, mut cursor) = match cursor {
+            None => {
+                entries.extend(self.pending_shown(org, &own, None).await?);
+                entries.extend(self.pending_shown(org, &Owner::Organization, None).await?);
+                (own, None)
+            }
+            Some(Cursor(text)) => match text.split_at_checked(1) {
+                Some(("u", rest)) => (own, Some(Cursor(rest.to_owned()))),
+                Some(("o", "")) => (Owner::Organization, None),
+                Some(("o", rest)) => (Owner::Organization, Some(Cursor(rest.to_owned()))),
+                Some(_) | None => return Err(Error::field("/cursor", "is not of this list")),
+            },
+        };
+        let mut owners = vec![owner.clone()];
+        if owner != Owner::Organization {
+            owners.push(Owner::Organization);
+        }
+        let mut left = limit;
+        for owner in owners {
+            let letter = if owner == Owner::Organization { "o" } else { "u" };
+            if left == 0 {
+                return Ok(Page { entries, next: Some(Cursor(letter.to_owned())) });
+            }
+            let (partition, prefix) = keys::integrations_of(org, &owner);
+            let range = Range::Prefix(prefix.to_owned());
+            let query = Query { range, cursor: cursor.take(), ..Query::partition(partition, left) };
+            let page = self.ports.table.query(query).await?;
+            left -= page.entries.len().min(left);
+            for item in page.entries {
+                entries.extend(self.all_shown(&item.record()?));
+            }
+            if let Some(Cursor(next)) = page.next {
+                return Ok(Page { entries, next: Some(Cursor(format!("{letter}{next}"))) });
+            }
+        }
+        Ok(Page { entries, next: None })
+    }
+
+    /// The accounts that a user can use at one plugin's service.
+    pub async fn integration_status(
+        &self,
+        principal: &Principal,
+        plugin: &str,
+        which: Which,
+    ) -> Result<PluginStatus, Error> {
+        let manifest = &self.catalog.plugin(plugin)?.manifest;
+        let org = &principal.org;
+        let own = Owner::User(principal.acting_for(which.user_id)?);
+        let owners = match which.owner {
+            None => vec![own, Owner::Organization],
+            Some(OwnerKind::User) => vec![own],
+            Some(OwnerKind::Organization) => vec![Owner::Organization],
+        };
+        let keys: Vec<_> = owners.iter().map(|owner| keys::integrations(org, owner, &manifest.name)).collect();
+        let mut accounts = Vec::new();
+        for item in self.ports.table.batch_get(&keys, Read::Consistent).await?.into_iter().flatten() {
+            accounts.extend(self.all_shown(&item.record()?));
+        }
+        for owner in &owners {
+            accounts.extend(self.pending_shown(org, owner, Some(&manifest.name)).await?);
+        }
+        accounts.retain(|account| which.alias.as_ref().is_none_or(|alias| account.alias == *alias));
+        Ok(PluginStatus { plugin: manifest.name.clone(), display_name: manifest.display_name.clone(), accounts })
+    }
+
+    /// Makes one of an owner's accounts at a plugin's service the one that is meant where none is named.
+    pub async fn make_default(
+        self: &Arc<Self>,
+        principal: &Principal,
+        plugin: &str,
+        default: MakeDefault,
+    ) -> Result<Integration, Error> {
+        let plugin = Arc::clone(self.catalog.plugin(plugin)?);
+        let owner = owned_by(principal, default.owner, default.user_id)?;
+        let (engine, org, alias) = (Arc::clone(self), principal.org.clone(), default.alias);
+        self.to_its_end(async move {
+            let name = &plugin.manifest.name;
+            engine
+                .change_accounts(&org, &owner, name, |accounts| {
+                    let Some(account) = accounts.accounts.get(&alias).cloned() else {
+                        return Err(Error::NotFound("account"));
+                    };
+                    let changed = accounts.default != alias;
+                    accounts.default = alias.clone();
+                    let shown = engine.shown(Some(&plugin.manifest), accounts, &alias, &account);
+                    Ok(if changed { Change::Write(shown) } else { Change::Nothing(shown) })
+                })
+                .await
+        })
+        .await
+    }
+
+    /// Disconnects an account: its credential is deleted at once, and given back to its provider where that is possible.
+    pub async fn disconnect(
+        self: &Arc<Self>,
+        principal: &Principal,
+        plugin: &str,
+        which: Which,
+    ) -> Result<Disconnected, Error> {
+        let owner = owned_by(principal, which.owner, which.user_id)?;
+        // A plugin that is gone leaves accounts, which people want to be rid of.
+        let plugin = PluginName::parse(plugin).map_err(|_| Error::NotFound("account"))?;
+        let (engine, org) = (Arc::clone(self), principal.org.clone());
+        self.to_its_end(async move {
+            let (accounts, alias, account) = engine
+                .change_accounts(&org, &owner, &plugin, |accounts| {
+                    let before = accounts.clone();
+                    let alias = which.alias.clone().unwrap_or_else(|| accounts.default.clone());
+                    let account = accounts.remove(&alias).ok_or(Error::NotFound("account"))?;
+                    Ok(Change::Write((before, alias, account)))
+                })
+                .await?;
+            let given_back = engine.give_back(&org, &owner, &plugin, &alias, &account).await?;
+            let found = engine.catalog.plugin(plugin.as_str()).ok();
+            let manifest = found.map(|plugin| &plugin.manifest);
+            let disconnected = Disconnected {
+                integration: engine.shown(manifest, &accounts, &alias, &account),
+                revoked: given_back.is_ok(),
+                not_revoked_because: given_back.err(),
+                tasks: Vec::new(),
+            };
+            engine.publish(&org, "integration.disconnected", &disconnected).await;
+            Ok(disconnected)
+        })
+        .await
+    }
+
+    /// Deletes the credential of an account that no record names any more, and gives it back to its provider. The inner
+    /// error says why the provider did not take it.
+    async fn give_back(
+        &self,
+        org: &OrgId,
+        owner: &Owner,
+        plugin: &PluginName,
+        alias: &Alias,
+        account: &Account,
+    ) -> Result<Result<(), String>, Error> {
+        let id = account.secret_id(org, owner, plugin, alias);
+        let text = self.ports.vault.get(&id, &account.version).await;
+        // Deleted first: a provider that does not answer must not keep it alive here.
+        self.ports.vault.delete(&id).await?;
+        let credential = text.ok().flatten().as_ref().and_then(Credential::from_sealed_form);
+        let Some(credential) = credential else {
+            return Ok(Err("the credential could not be read any more".to_owned()));
+        };
+        let Ok(plugin) = self.catalog.plugin(plugin.as_str()) else {
+            return Ok(Err("the plugin is no longer here, so that its provider is not known".to_owned()));
+        };
+        let manifest = &plugin.manifest;
+        if account.bound_to != self.bound_to(manifest) {
+            return Ok(Err(format!("the account {}", Reason::PluginChanged.what())));
+        }
+        let Some(client_id) = &account.client_id else {
+            return Ok(Err("the credential was handed over by hand; withdraw it at the service".to_owned()));
+        };
+        let client = self.client(org, manifest).await?.filter(|client| client.id == *client_id);
+        let Some(client) = client else { return Ok(Err(format!("the account {}", Reason::ClientChanged.what()))) };
+        let Some(protocol) = self.protocol(manifest, &client, Instant::now() + GIVING_BACK_TIME) else {
+            return Ok(Err("the plugin has no provider".to_owned()));
+        };
+        Ok(protocol.give_back(&credential).await)
+    }
+
+    /// Whether the caller's default account at a stand-in is missing or of no use. An account at the real service is
+    /// left alone.
+    pub async fn wants_stand_in(&self, principal: &Principal, plugin: &PluginName) -> Result<bool, Error> {
+        let user = principal.acting_for(None)?;
+        let manifest = &self.catalog.plugin(plugin.as_str())?.manifest;
+        let deadline = Instant::now() + self.config.limits.budget;
+        let Some(found) = self.find(&principal.org, &user, manifest, None).await? else { return Ok(true) };
+        if found.accounts.accounts.values().any(|account| account.bound_to != self.bound_to(manifest)) {
+            return Ok(false);
+        }
+        let held = self.account(&principal.org, &user, manifest, None, None, deadline).await?;
+        Ok(held.is_err_and(|failure| failure.code == OutcomeCode::ReconnectRequired))
+    }
+
+    /// Which of `plugins` the user has a default account at that can be used.
+    pub(crate) async fn connected_plugins(
+        &self,
+        org: &OrgId,
+        user: &UserId,
+        plugins: &[&Manifest],
+    ) -> Result<Vec<bool>, Error> {
+        let own = Owner::User(user.clone());
+        let now = self.ports.clock.now();
+        let mut connected = Vec::with_capacity(plugins.len());
+        for some in plugins.chunks(crate::ports::table::BATCH_MAX / 2) {
+            let keys: Vec<_> = some
+                .iter()
+                .flat_map(|plugin| {
+                    [&own, &Owner::Organization].map(|owner| keys::integrations(org, owner, &plugin.name))
+                })
+                .collect();
+            let found = self.ports.table.batch_get(&keys, Read::Eventual).await?;
+            for (manifest, items) in some.iter().zip(found.chunks(2)) {
+                let first = items.iter().flatten().next();
+                let accounts: Option<Accounts> = first.map(Item::record).transpose()?;
+                let fit = accounts.is_some_and(|accounts| {
+                    let default = accounts.accounts.get(&accounts.default);
+                    default.is_some_and(|account| self.unfit(manifest, account, now).is_none())
+                });
+                connected.push(fit);
+            }
+        }
+        Ok(connected)
+    }
+}
+
+/// Whose account a caller means, if the caller may change it.
+fn owned_by(principal: &Principal, owner: Option<OwnerKind>, user: Option<UserId>) -> Result<Owner, Error> {
+    match owner.unwrap_or_default() {
+        OwnerKind::User => Ok(Owner::User(principal.acting_for(user)?)),
+        OwnerKind::Organization => {
+            principal.must_administer()?;
+            Ok(Owner::Organization)
+        }
+    }
+}
+
+/// What a service said about a credential that was to be connected.
+fn refused_by(manifest: &Manifest, failure: Failure) -> Error {
+    match failure.code {
+        OutcomeCode::RateLimited | OutcomeCode::Timeout | OutcomeCode::Unavailable | OutcomeCode::OutcomeUnknown => {
+            Error::Unavailable(format!("nothing was connected, because it could not be tried: {}", failure.message))
+        }
+        OutcomeCode::NotConnected
+        | OutcomeCode::ReconnectRequired
+        | OutcomeCode::Rejected
+        | OutcomeCode::Disabled
+        | OutcomeCode::Vetoed => {
+            let pointer = if matches!(manifest.auth, Auth::Basic(_)) { "/password" } else { "/token" };
+            Error::field(pointer, format!("was refused by {}: {}", manifest.display_name, failure.message))
+        }
+    }
+}
