@@ -1,5 +1,7 @@
 //! The stand-in of the Gmail API: one mailbox, with mails to read and a place for what is sent.
 
+use std::collections::HashSet;
+
 use axum::http::{Method, StatusCode};
 use base64::Engine;
 use serde_json::{Value, json};
@@ -8,6 +10,9 @@ use crate::call::{Answer, Call, Fault, set};
 use crate::identifier::hexadecimal;
 use crate::mail::{BASE64_URL, Mail, Recipients, inbox};
 
+/// The one whose mailbox it is.
+pub(crate) const ADDRESS: &str = "you@playground.example";
+const HISTORY: &str = "1000";
 const MOST_RESULTS: usize = 500;
 const OPERATORS: [&str; 8] = ["from", "to", "subject", "is", "in", "label", "newer_than", "older_than"];
 
@@ -107,6 +112,7 @@ impl Gmail {
                 let message = format!("Delegation denied for {user}");
                 Err(Failure(StatusCode::FORBIDDEN, "forbidden", "PERMISSION_DENIED", message))
             }
+            ["users", _, "profile"] if call.method == Method::GET => Ok(self.profile()),
             ["users", _, "messages", "send"] if call.method == Method::POST => self.send(call),
             ["users", _, "drafts"] if call.method == Method::POST => self.draft(call),
             ["users", _, "messages"] if call.method == Method::GET => self.list(call),
@@ -114,6 +120,15 @@ impl Gmail {
             _ => Err(not_found()),
         };
         outcome.unwrap_or_else(Answer::from)
+    }
+
+    fn profile(&self) -> Answer {
+        let threads: HashSet<&str> = self.entries.iter().map(|entry| entry.thread.as_str()).collect();
+        let body = json!({
+            "emailAddress": ADDRESS, "messagesTotal": self.entries.len(), "threadsTotal": threads.len(),
+            "historyId": HISTORY,
+        });
+        Answer::success(body, "profile read")
     }
 
     fn send(&mut self, call: &Call<'_>) -> Outcome {
@@ -185,7 +200,7 @@ impl Gmail {
         set(&mut body, "snippet", entry.mail.snippet.clone().into());
         set(&mut body, "internalDate", entry.time.saturating_mul(1000).to_string().into());
         set(&mut body, "sizeEstimate", entry.mail.raw.len().into());
-        set(&mut body, "historyId", "1000".into());
+        set(&mut body, "historyId", HISTORY.into());
         match call.parameter("format").unwrap_or("full").to_ascii_lowercase().as_str() {
             "full" => set(&mut body, "payload", entry.mail.payload.clone()),
             "metadata" => {

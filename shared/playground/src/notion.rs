@@ -10,6 +10,7 @@ use axum::http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 use crate::call::{Answer, Call, Fault, set, timestamp};
+use crate::gmail::ADDRESS;
 use crate::identifier::{canonical_uuid, uuid};
 
 /// The page "Playground home", under which pages can be made.
@@ -18,6 +19,7 @@ pub const NOTION_HOME_PAGE: &str = "11111111-1111-4111-8111-111111111111";
 pub const NOTION_TASKS_DATABASE: &str = "22222222-2222-4222-8222-222222222222";
 /// Whoever made what there is.
 const USER: &str = "33333333-3333-4333-8333-333333333333";
+pub(crate) const WORKSPACE: &str = "Playground";
 /// What the seeded rows say: name, status, done, notes and due date.
 const TASKS: [(&str, &str, bool, &str, &str); 5] = [
     ("Write the announcement", "In progress", false, "Two paragraphs are enough", "2030-01-10"),
@@ -149,6 +151,7 @@ impl Notion {
             ["databases", id, "query"] if post => self.query(call, id),
             ["blocks", id, "children"] if get => self.list_children(call, id),
             ["blocks", id, "children"] if patch => self.append_children(call, id),
+            ["users", "me"] if get => Ok(identity()),
             ["search"] if post => self.search(call),
             _ => {
                 let message = "Invalid request URL.".to_owned();
@@ -269,6 +272,27 @@ impl Page {
             .map(property::plain_text)
             .unwrap_or_default()
     }
+}
+
+fn identity() -> Answer {
+    let body = json!({
+        "object": "user", "id": bot_id(), "type": "bot", "name": "Overseer", "avatar_url": null,
+        "bot": {"owner": owner(), "workspace_name": WORKSPACE}, "request_id": uuid("notion request"),
+    });
+    Answer::success(body, "bot read")
+}
+
+/// The user that the integration is in the workspace.
+pub(crate) fn bot_id() -> String {
+    uuid("notion bot")
+}
+
+/// The person who let the integration in.
+pub(crate) fn owner() -> Value {
+    json!({"type": "user", "user": {
+        "object": "user", "id": uuid("notion owner"), "type": "person", "name": "Playground person",
+        "avatar_url": null, "person": {"email": ADDRESS},
+    }})
 }
 
 /// What pages, databases and blocks have in common.

@@ -44,6 +44,23 @@ async fn sends_and_finds_what_was_sent() {
 }
 
 #[tokio::test]
+async fn the_profile_says_whose_mailbox_it_is() {
+    let bench = Bench::new();
+    let first = bench.gmail("GET", "messages", Value::Null).await.json()["messages"][0]["threadId"].clone();
+    let raw = BASE64_URL.encode(MAIL);
+    bench.gmail("POST", "messages/send", json!({"raw": raw, "threadId": first})).await;
+    let profile = bench.gmail("GET", "profile", Value::Null).await.json();
+    assert_eq!(
+        profile,
+        json!({
+            "emailAddress": "you@playground.example", "messagesTotal": 6, "threadsTotal": 5, "historyId": "1000",
+        })
+    );
+    let unknown = bench.call(Service::Gmail, "GET", "users/me/profile", "x", Value::Null).await;
+    assert_eq!(unknown.json()["error"]["status"], "UNAUTHENTICATED");
+}
+
+#[tokio::test]
 async fn drafts_need_no_recipient() {
     let bench = Bench::new();
     let raw = BASE64_URL.encode("Subject: later\r\n\r\ntext");

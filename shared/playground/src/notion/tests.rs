@@ -115,6 +115,18 @@ async fn the_database_is_queried_filtered_and_sorted() {
 }
 
 #[tokio::test]
+async fn the_bot_says_who_let_it_in() {
+    let bench = Bench::new();
+    let me = bench.notion("GET", "users/me", Value::Null).await.json();
+    assert_eq!((&me["object"], &me["type"]), (&json!("user"), &json!("bot")));
+    assert_eq!(me["bot"]["workspace_name"], "Playground");
+    assert_eq!(me["bot"]["owner"]["user"]["person"]["email"], "you@playground.example");
+    assert!(me["id"].is_string() && me["name"].is_string());
+    let unknown = bench.call(Service::Notion, "GET", "users/me", "x", Value::Null).await;
+    assert_eq!(unknown.json()["code"], "unauthorized");
+}
+
+#[tokio::test]
 async fn search_finds_pages_and_databases() {
     let bench = Bench::new();
     let search = async |body: Value| bench.notion("POST", "search", body).await.json();

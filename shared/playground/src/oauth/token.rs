@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::authorization::parameters;
 use super::{CLIENT_ID, CLIENT_SECRET, Issued, Refusal, TOKEN_SECONDS};
 use crate::identifier::{same_secret, uuid};
-use crate::{Playground, Service};
+use crate::{Playground, Service, notion};
 
 type Fields = HashMap<String, String>;
 
@@ -124,12 +124,8 @@ fn granted(service: Service, Issued { access, refresh, scope }: &Issued) -> Valu
         }),
         Service::Notion => json!({
             "access_token": access, "token_type": "bearer", "refresh_token": refresh,
-            "bot_id": uuid("notion bot"), "workspace_icon": null, "workspace_name": "Playground",
-            "workspace_id": uuid("notion workspace"), "duplicated_template_id": null,
-            "owner": {"type": "user", "user": {
-                "object": "user", "id": uuid("notion owner"), "type": "person", "name": "Playground person",
-                "avatar_url": null, "person": {"email": "you@playground.example"},
-            }},
+            "bot_id": notion::bot_id(), "workspace_icon": null, "workspace_name": notion::WORKSPACE,
+            "workspace_id": uuid("notion workspace"), "duplicated_template_id": null, "owner": notion::owner(),
             "request_id": uuid("notion request"),
         }),
     }
