@@ -53,8 +53,11 @@ pub(crate) fn escape(text: &str) -> String {
     escaped
 }
 
-/// A whole page around a body that is HTML already. Forms may lead to this server, and to one more origin.
-pub(crate) fn document(status: StatusCode, title: &str, body: &str, form_target: Option<&str>) -> Response {
+/// The policy for forms that lead nowhere but to this server.
+pub(crate) const OWN_FORMS: &str = "form-action 'self';";
+
+/// A whole page around a body that is HTML already, with a policy for its forms.
+pub(crate) fn document(status: StatusCode, title: &str, body: &str, form_policy: &str) -> Response {
     let page = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
@@ -65,10 +68,8 @@ pub(crate) fn document(status: StatusCode, title: &str, body: &str, form_target:
          {body}</body></html>\n",
         escape(title),
     );
-    let policy = format!(
-        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self' {}; base-uri 'none'; frame-ancestors 'none'",
-        form_target.unwrap_or_default(),
-    );
+    let policy =
+        format!("default-src 'none'; style-src 'unsafe-inline'; {form_policy} base-uri 'none'; frame-ancestors 'none'");
     let headers = [
         (CONTENT_SECURITY_POLICY, policy),
         (CACHE_CONTROL, "no-store".to_owned()),
@@ -99,7 +100,7 @@ async fn show(State(playground): State<Playground>) -> Response {
     body.push_str("<h2>Switches</h2><p>Make the next calls of a service misbehave, and see how Overseer takes it.</p>");
     body.extend(Service::ALL.map(|service| form(service, &switches)));
     body.push_str("<p><a href=\"/playground/switches\">What is left, as JSON</a></p>");
-    document(StatusCode::OK, "What arrived", &body, None)
+    document(StatusCode::OK, "What arrived", &body, OWN_FORMS)
 }
 
 fn row(received: &Received) -> String {

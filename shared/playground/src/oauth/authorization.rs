@@ -16,7 +16,7 @@ use url::{Host, Url};
 
 use super::{CLIENT_ID, REQUEST_SECONDS, Request};
 use crate::identifier::same_secret;
-use crate::page::{document, escape};
+use crate::page::{OWN_FORMS, document, escape};
 use crate::{Playground, Service};
 
 pub(super) fn routes(service: Service) -> Router<Playground> {
@@ -113,8 +113,7 @@ impl Playground {
     }
 }
 
-/// https anywhere, http on this machine only; no fragment, no credentials, and no character in the host
-/// that could mean something in a policy header.
+/// https anywhere, http on this machine only; no fragment and no credentials.
 fn redirect_target(text: &str) -> Option<Url> {
     let url = Url::parse(text).ok()?;
     let is_local = match url.host()? {
@@ -122,10 +121,9 @@ fn redirect_target(text: &str) -> Option<Url> {
         Host::Ipv4(address) => address.octets() == [127, 0, 0, 1],
         Host::Ipv6(address) => address.is_loopback(),
     };
-    let is_plain = url.host_str()?.chars().all(|letter| letter.is_ascii_alphanumeric() || "-.:[]_".contains(letter));
     let is_allowed = url.scheme() == "https" || (url.scheme() == "http" && is_local);
     let is_bare = url.fragment().is_none() && url.username().is_empty() && url.password().is_none();
-    (is_plain && is_allowed && is_bare).then_some(url)
+    (is_allowed && is_bare).then_some(url)
 }
 
 fn is_challenge(text: &str) -> bool {
@@ -165,16 +163,12 @@ fn consent_page(service: Service, id: &str, scope: &str, target: &Url) -> Respon
         escape(&target.origin().ascii_serialization()),
         escape(id),
     );
-    // Browsers apply form-action to the redirect that follows the form, too; policies know no IPv6 hosts.
-    let form_target = match target.host() {
-        Some(Host::Ipv6(_)) => format!("{}:", target.scheme()),
-        Some(Host::Domain(_) | Host::Ipv4(_)) | None => target.origin().ascii_serialization(),
-    };
-    document(StatusCode::OK, title, &body, Some(&form_target))
+    // Browsers apply form-action to every redirect that follows the form, and only the client knows where those lead.
+    document(StatusCode::OK, title, &body, "")
 }
 
 fn problem(service: Service, text: &str) -> Response {
     let title = service.title();
     let body = format!("<h1>Stand-in of {title}</h1><p>{}</p>", escape(text));
-    document(StatusCode::BAD_REQUEST, title, &body, None)
+    document(StatusCode::BAD_REQUEST, title, &body, OWN_FORMS)
 }

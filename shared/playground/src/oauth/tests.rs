@@ -222,7 +222,6 @@ async fn a_bad_client_or_redirect_uri_never_redirects() {
         ("redirect_uri", "http://127.0.0.1@example.com/"),
         ("redirect_uri", "https://me@example.com/"),
         ("redirect_uri", "https://example.com/#part"),
-        ("redirect_uri", "https://a;script-src/"),
         ("redirect_uri", "javascript:alert(1)"),
         ("redirect_uri", "/callback"),
     ];
@@ -262,9 +261,13 @@ async fn consent_can_be_denied_and_is_asked_once() {
     let bench = Bench::new();
     let page = authorize(&bench, Service::Gmail, &[("scope", "<b>")]).await;
     assert!(page.text.contains("&lt;b&gt;") && !page.text.contains("<b>"));
-    assert!(page.header("content-security-policy").contains("form-action 'self' http://localhost:9999;"));
+    // What follows the form is not for this page to say: the client may redirect on to anywhere.
+    let policy = page.header("content-security-policy");
+    assert!(policy.starts_with("default-src 'none'; style-src 'unsafe-inline';") && !policy.contains("form-action"));
+    assert!(policy.ends_with("base-uri 'none'; frame-ancestors 'none'"));
     let denied = decide(&bench, Service::Gmail, &page, "deny").await;
-    assert!(denied.header("location").contains("error=access_denied"));
+    assert!(denied.header("location").starts_with("http://localhost:9999/callback?keep=1&error=access_denied&"));
+    assert!(denied.header("location").ends_with("&state=a%26b"));
     assert!(!denied.header("location").contains("code="));
     assert_eq!(decide(&bench, Service::Gmail, &page, "allow").await.status, 400);
     let late = authorize(&bench, Service::Gmail, &[]).await;

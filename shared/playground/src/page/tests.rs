@@ -15,6 +15,7 @@ async fn the_page_escapes_what_it_shows() {
     assert!(page.text.contains("#general: &lt;script&gt;alert(&#39;x&#39;)"));
     assert!(!page.text.contains("<script"));
     assert!(page.header("content-security-policy").starts_with("default-src 'none'; style-src 'unsafe-inline'"));
+    assert!(page.header("content-security-policy").contains("; form-action 'self';"));
     // Under no-referrer a browser sends Origin: null with the page's own forms, and the local server refuses them.
     assert_eq!(page.header("referrer-policy"), "same-origin");
 }
