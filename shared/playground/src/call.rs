@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use serde_json::Value;
 
 use crate::Service;
+use crate::oauth::Holder;
 
 /// One authenticated call, its body already parsed.
 pub(crate) struct Call<'request> {
@@ -16,6 +17,8 @@ pub(crate) struct Call<'request> {
     pub(crate) headers: &'request HeaderMap,
     /// `Null` when there is none; the fields of a form become an object.
     pub(crate) body: &'request Value,
+    pub(crate) token: &'request str,
+    pub(crate) holder: Holder,
     pub(crate) now: i64,
 }
 
@@ -42,6 +45,7 @@ pub(crate) enum Fault {
     MissingToken,
     UnknownToken,
     ExpiredToken,
+    RevokedToken,
     RateLimited,
     Internal,
     Malformed,

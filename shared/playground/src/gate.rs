@@ -41,13 +41,13 @@ impl Playground {
     /// The answer to a call, and whether it is to be held back.
     fn admit(&self, service: Service, parts: &Parts, bytes: Option<&Bytes>) -> (Answer, bool) {
         let now = self.now();
-        let mut state = self.state();
+        let state = &mut *self.state();
         let query: Vec<(String, String)> = parts.uri.query().map_or_else(Vec::new, parse_pairs);
         let content = bytes.map(|bytes| parse_body(service, &parts.headers, bytes));
         let token = bearer(&parts.headers);
 
-        let refusal = state.grants.check(service, token, now).err();
-        let switch = state.take_switch(service, refusal.is_none());
+        let checked = state.grants.check(service, token, now);
+        let switch = state.take_switch(service, checked.is_ok());
         let mode = switch.map(|switch| switch.mode);
         let answer = match mode {
             Some(Mode::ExpiredToken) => fault(service, Fault::ExpiredToken),
@@ -63,11 +63,11 @@ impl Playground {
             Some(Mode::Redirect) => {
                 Answer::new(StatusCode::TEMPORARY_REDIRECT, Payload::Redirect("http://example.com/"), "")
             }
-            Some(Mode::Echo) | None => match (refusal, &content) {
-                (Some(refusal), _) => fault(service, refusal),
-                (None, None) => fault(service, Fault::TooLarge),
-                (None, Some(Err(_))) => fault(service, Fault::Malformed),
-                (None, Some(Ok(body))) => {
+            Some(Mode::Echo) | None => match (checked, &content) {
+                (Err(refusal), _) => fault(service, refusal),
+                (Ok(_), None) => fault(service, Fault::TooLarge),
+                (Ok(_), Some(Err(_))) => fault(service, Fault::Malformed),
+                (Ok(holder), Some(Ok(body))) => {
                     let path = parts.uri.path().strip_prefix(service.base_path()).unwrap_or_default();
                     let call = Call {
                         method: &parts.method,
@@ -75,10 +75,12 @@ impl Playground {
                         query: &query,
                         headers: &parts.headers,
                         body,
+                        token: token.unwrap_or_default(),
+                        holder,
                         now,
                     };
                     match service {
-                        Service::Slack => state.slack.answer(&call),
+                        Service::Slack => state.slack.answer(&call, &mut state.grants),
                         Service::Gmail => state.gmail.answer(&call),
                         Service::Notion => state.notion.answer(&call),
                     }

@@ -61,7 +61,7 @@ pub(crate) fn fault(fault: Fault) -> Answer {
     let failure =
         |status, reason, canonical, message: &str| Answer::from(Failure(status, reason, canonical, message.to_owned()));
     match fault {
-        Fault::MissingToken | Fault::UnknownToken | Fault::ExpiredToken => {
+        Fault::MissingToken | Fault::UnknownToken | Fault::ExpiredToken | Fault::RevokedToken => {
             let body = json!({"error": {
                 "code": 401,
                 "message": "Request had invalid authentication credentials. Expected OAuth 2 access token, \

@@ -2,12 +2,12 @@
 //! app, and so that its tests meet the vendors' real shapes, errors, OAuth flows and bad days.
 //!
 //! Nothing here talks to a vendor: every answer is made up in this process, kept in memory, and carries
-//! a `server` header that says so. Everything is served under `/playground`:
+//! a `server` header that says so. Only tokens outlive the process, see [`Playground::with_key`]. Everything is served under `/playground`:
 //!
 //! - `/playground`: a page that shows what arrived and has a form for each switch;
 //! - `/playground/slack/api/…`, `/playground/gmail/gmail/v1/…`, `/playground/notion/v1/…`: the vendors;
 //! - `/playground/oauth/{service}/authorize|consent|token|revoke`: an OAuth 2 server with PKCE, where the
-//!   client is [`CLIENT_ID`] with [`CLIENT_SECRET`];
+//!   client is [`CLIENT_ID`] with [`CLIENT_SECRET`] (Slack's tokens are revoked by its method `auth.revoke`);
 //! - `/playground/switches` and `/playground/received`: misbehaviour to come, calls that came.
 //!
 //! A test consents by posting `decision=allow` and the form's hidden `request` to `consent`.
@@ -32,6 +32,8 @@ mod testing;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use aws_lc_rs::hmac::{HMAC_SHA256, Key};
+use aws_lc_rs::rand::SystemRandom;
 use axum::Router;
 use axum::http::HeaderValue;
 use axum::http::header::SERVER;
@@ -69,12 +71,24 @@ struct State {
 
 impl Playground {
     /// A playground with its seeded channels, mails and pages. `clock` answers the time in unix seconds.
+    /// It accepts no tokens that another one granted.
     pub fn new(clock: Arc<dyn Fn() -> i64 + Send + Sync>) -> Self {
+        Self::signing_with(clock, Key::generate(HMAC_SHA256, &SystemRandom::new()).ok())
+    }
+
+    /// As [`Playground::new`], but it also accepts the tokens that an earlier one with the same key granted, so that
+    /// accounts stay connected over a restart. What was used or revoked there is forgotten, and works again. Pending
+    /// consents and codes are lost.
+    pub fn with_key(clock: Arc<dyn Fn() -> i64 + Send + Sync>, key: [u8; 32]) -> Self {
+        Self::signing_with(clock, Some(Key::new(HMAC_SHA256, &key)))
+    }
+
+    fn signing_with(clock: Clock, key: Option<Key>) -> Self {
         let now = clock();
         let state = State {
             switches: BTreeMap::new(),
             log: log::Log::default(),
-            grants: oauth::Grants::new(),
+            grants: oauth::Grants::new(key),
             slack: slack::Slack::new(now),
             gmail: gmail::Gmail::new(now),
             notion: notion::Notion::new(now),

@@ -82,7 +82,7 @@ impl From<Failure> for Answer {
 
 pub(crate) fn fault(fault: Fault) -> Answer {
     let (status, code, message) = match fault {
-        Fault::MissingToken | Fault::UnknownToken | Fault::ExpiredToken => {
+        Fault::MissingToken | Fault::UnknownToken | Fault::ExpiredToken | Fault::RevokedToken => {
             (StatusCode::UNAUTHORIZED, "unauthorized", "API token is invalid.")
         }
         Fault::RateLimited => (

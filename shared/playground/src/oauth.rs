@@ -1,17 +1,21 @@
 //! The OAuth 2 server of the stand-ins (RFC 6749, RFC 7636 with S256, RFC 7009): what was granted, and
-//! the rules. Tokens and codes are random and only kept as digests.
+//! the rules. Codes are random and only kept as digests; tokens are not kept, but signed.
 
 mod authorization;
+mod signed;
 mod token;
 
 use std::collections::{HashMap, HashSet};
 
 use aws_lc_rs::error::Unspecified;
+use aws_lc_rs::hmac::Key;
 use axum::Router;
 
 use crate::call::Fault;
 use crate::identifier::{digest, random, same_secret};
 use crate::{Playground, Service};
+pub(crate) use signed::Holder;
+use signed::{Kind, Token};
 
 /// The client id that every service accepts.
 pub const CLIENT_ID: &str = "playground";
@@ -21,23 +25,29 @@ pub const CLIENT_SECRET: &str = "playground-secret";
 const REQUEST_SECONDS: i64 = 600;
 const CODE_SECONDS: i64 = 60;
 const TOKEN_SECONDS: i64 = 3600;
-/// How long what has expired is remembered, so that it is recognized when it comes back.
+/// How long a code that has expired is remembered, so that it is recognized when it comes back.
 const MEMORY_SECONDS: i64 = 86_400;
 
-/// Everything that was asked for and granted, by digest.
+/// Everything that was asked for and taken back.
 pub(crate) struct Grants {
+    /// `None` where there was no randomness for one: then nothing can be granted.
+    key: Option<Key>,
+    /// By digest, as the next two.
     requests: HashMap<Vec<u8>, Request>,
     codes: HashMap<Vec<u8>, Code>,
-    tokens: HashMap<Vec<u8>, Token>,
-    revoked: HashSet<u64>,
-    families: u64,
+    /// Tokens that were never granted here; they do not expire and cannot be revoked.
+    accepted: HashMap<Vec<u8>, Service>,
+    /// The ids of refresh tokens.
+    used: HashSet<String>,
+    revoked: HashSet<(String, Holder)>,
 }
 
 /// An authorization request that waits for consent.
 struct Request {
     service: Service,
     redirect_uri: String,
-    scope: String,
+    /// For whom, and what; each gets tokens of its own.
+    scopes: Vec<(Holder, String)>,
     state: Option<String>,
     challenge: String,
     expires: i64,
@@ -45,27 +55,14 @@ struct Request {
 
 struct Code {
     request: Request,
-    family: u64,
+    family: String,
     used: bool,
     expires: i64,
 }
 
-struct Token {
-    service: Service,
-    /// `None` for tokens that were never granted here; those cannot be revoked either.
-    family: Option<u64>,
-    kind: Kind,
-    scope: String,
-}
-
-#[derive(Clone, Copy, Eq, PartialEq)]
-enum Kind {
-    Access { expires: Option<i64> },
-    Refresh { used: bool },
-}
-
-/// A pair of tokens, fresh from the random generator.
-struct Issued {
+/// Two tokens that were just signed.
+struct Pair {
+    holder: Holder,
     access: String,
     refresh: String,
     scope: String,
@@ -83,6 +80,8 @@ enum Refusal {
     RedirectUri,
     Verifier,
     RefreshToken,
+    /// Nothing to revoke.
+    Token,
     Unavailable,
 }
 
@@ -99,13 +98,14 @@ pub(crate) fn routes() -> Router<Playground> {
 }
 
 impl Grants {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(key: Option<Key>) -> Self {
         let mut grants = Self {
+            key,
             requests: HashMap::new(),
             codes: HashMap::new(),
-            tokens: HashMap::new(),
+            accepted: HashMap::new(),
+            used: HashSet::new(),
             revoked: HashSet::new(),
-            families: 0,
         };
         for service in Service::ALL {
             grants.accept(service, service.standing_token());
@@ -114,32 +114,41 @@ impl Grants {
     }
 
     pub(crate) fn accept(&mut self, service: Service, token: &str) {
-        let kind = Kind::Access { expires: None };
-        self.tokens.insert(digest(token), Token { service, family: None, kind, scope: String::new() });
+        self.accepted.insert(digest(token), service);
     }
 
-    /// Whether a bearer token opens a service.
-    pub(crate) fn check(&self, service: Service, token: Option<&str>, now: i64) -> Result<(), Fault> {
+    /// Who acts with a bearer token, if it opens the service.
+    pub(crate) fn check(&self, service: Service, token: Option<&str>, now: i64) -> Result<Holder, Fault> {
         let token = token.ok_or(Fault::MissingToken)?;
-        let known = self.tokens.get(&digest(token)).filter(|known| known.service == service);
-        match known {
-            Some(Token { family: Some(family), .. }) if self.revoked.contains(family) => Err(Fault::UnknownToken),
-            Some(Token { kind: Kind::Access { expires: Some(expires) }, .. }) if *expires <= now => {
-                Err(Fault::ExpiredToken)
-            }
-            Some(Token { kind: Kind::Access { .. }, .. }) => Ok(()),
-            Some(Token { kind: Kind::Refresh { .. }, .. }) | None => Err(Fault::UnknownToken),
+        if self.accepts(service, token) {
+            return Ok(Holder::App);
         }
+        let token = self.read(service, token).ok_or(Fault::UnknownToken)?;
+        match token.kind {
+            Kind::Refresh => Err(Fault::UnknownToken),
+            Kind::Access { .. } if self.is_revoked(&token) => Err(Fault::RevokedToken),
+            Kind::Access { expires } if expires <= now => Err(Fault::ExpiredToken),
+            Kind::Access { .. } => Ok(token.holder),
+        }
+    }
+
+    fn accepts(&self, service: Service, token: &str) -> bool {
+        self.accepted.get(&digest(token)) == Some(&service)
+    }
+
+    /// A token that was granted here, or by another process with the same key.
+    fn read(&self, service: Service, token: &str) -> Option<Token> {
+        Token::read(self.key.as_ref()?, token).filter(|token| token.service == service)
+    }
+
+    fn is_revoked(&self, token: &Token) -> bool {
+        self.revoked.contains(&(token.family.clone(), token.holder))
     }
 
     /// Keeps a request and answers the single-use id for the consent form.
     fn ask(&mut self, request: Request, now: i64) -> Result<String, Unspecified> {
         self.requests.retain(|_, request| request.expires > now);
         self.codes.retain(|_, code| code.expires.saturating_add(MEMORY_SECONDS) > now);
-        self.tokens.retain(|_, token| match token.kind {
-            Kind::Access { expires: Some(expires) } => expires.saturating_add(MEMORY_SECONDS) > now,
-            Kind::Access { expires: None } | Kind::Refresh { .. } => true,
-        });
         let id = random()?;
         self.requests.insert(digest(&id), request);
         Ok(id)
@@ -153,9 +162,10 @@ impl Grants {
 
     fn code(&mut self, request: Request, now: i64) -> Result<String, Unspecified> {
         let code = random()?;
-        self.families = self.families.saturating_add(1);
+        // Random, so that no other process gives the same name to another family.
+        let family = random()?;
         let expires = now.saturating_add(CODE_SECONDS);
-        self.codes.insert(digest(&code), Code { request, family: self.families, used: false, expires });
+        self.codes.insert(digest(&code), Code { request, family, used: false, expires });
         Ok(code)
     }
 
@@ -167,12 +177,12 @@ impl Grants {
         redirect_uri: Option<&str>,
         verifier: Option<&str>,
         now: i64,
-    ) -> Result<Issued, Refusal> {
+    ) -> Result<Vec<Pair>, Refusal> {
         let code = self.codes.get_mut(&digest(code)).filter(|code| code.request.service == service);
         let code = code.ok_or(Refusal::Code)?;
-        let (family, scope) = (code.family, code.request.scope.clone());
+        let (family, scopes) = (code.family.clone(), code.request.scopes.clone());
         if code.used {
-            self.revoked.insert(family);
+            self.revoked.extend(scopes.into_iter().map(|(holder, _)| (family.clone(), holder)));
             return Err(Refusal::CodeUsed);
         }
         code.used = true;
@@ -188,45 +198,40 @@ impl Grants {
         if !is_proven {
             return Err(Refusal::Verifier);
         }
-        self.issue(service, family, scope, now)
+        scopes.into_iter().map(|(holder, scope)| self.issue(service, holder, &family, scope, now)).collect()
     }
 
     /// Exchanges a refresh token for the next one; used again, it takes back everything of its family.
-    fn refresh(&mut self, service: Service, token: &str, now: i64) -> Result<Issued, Refusal> {
-        let known = self.tokens.get_mut(&digest(token)).filter(|known| known.service == service);
-        let known = known.ok_or(Refusal::RefreshToken)?;
-        let (Kind::Refresh { used }, Some(family)) = (known.kind, known.family) else {
-            return Err(Refusal::RefreshToken);
-        };
-        if used || self.revoked.contains(&family) {
-            self.revoked.insert(family);
+    fn refresh(&mut self, service: Service, token: &str, now: i64) -> Result<Pair, Refusal> {
+        let token = self.read(service, token).ok_or(Refusal::RefreshToken)?;
+        if !matches!(token.kind, Kind::Refresh) || self.is_revoked(&token) {
             return Err(Refusal::RefreshToken);
         }
-        known.kind = Kind::Refresh { used: true };
-        let scope = known.scope.clone();
-        self.issue(service, family, scope, now)
-    }
-
-    fn issue(&mut self, service: Service, family: u64, scope: String, now: i64) -> Result<Issued, Refusal> {
-        let (access_prefix, refresh_prefix) = match service {
-            Service::Slack => ("xoxe.xoxb-1-", "xoxe-1-"),
-            Service::Gmail => ("ya29.", "1//0"),
-            Service::Notion => ("ntn_", "nrt_"),
-        };
-        let access = format!("{access_prefix}{}", random()?);
-        let refresh = format!("{refresh_prefix}{}", random()?);
-        let expires = Some(now.saturating_add(TOKEN_SECONDS));
-        for (token, kind) in [(&access, Kind::Access { expires }), (&refresh, Kind::Refresh { used: false })] {
-            self.tokens.insert(digest(token), Token { service, family: Some(family), kind, scope: scope.clone() });
+        if !self.used.insert(token.id) {
+            self.revoked.insert((token.family, token.holder));
+            return Err(Refusal::RefreshToken);
         }
-        Ok(Issued { access, refresh, scope })
+        self.issue(service, token.holder, &token.family, token.scope, now)
     }
 
-    /// Takes back everything of the token's family; unknown tokens are nothing to complain about.
-    fn revoke(&mut self, service: Service, token: &str) {
-        let known = self.tokens.get(&digest(token)).filter(|known| known.service == service);
-        if let Some(family) = known.and_then(|known| known.family) {
-            self.revoked.insert(family);
+    fn issue(&self, service: Service, holder: Holder, family: &str, scope: String, now: i64) -> Result<Pair, Refusal> {
+        let key = self.key.as_ref().ok_or(Refusal::Unavailable)?;
+        let signed = |kind| {
+            let (family, id, scope) = (family.to_owned(), random()?, scope.clone());
+            Token { service, kind, holder, family, id, scope }.sign(key)
+        };
+        let access = signed(Kind::Access { expires: now.saturating_add(TOKEN_SECONDS) })?;
+        let refresh = signed(Kind::Refresh)?;
+        Ok(Pair { holder, access, refresh, scope })
+    }
+
+    /// Takes back everything of the token's family, and answers whether there was something to take back.
+    /// An expired token has no such power.
+    pub(crate) fn revoke(&mut self, service: Service, token: &str, now: i64) -> bool {
+        match self.read(service, token) {
+            Some(Token { kind: Kind::Access { expires }, .. }) if expires <= now => false,
+            Some(token) => self.revoked.insert((token.family, token.holder)),
+            None => false,
         }
     }
 }

@@ -63,8 +63,8 @@ pub(crate) fn document(status: StatusCode, title: &str, body: &str, form_policy:
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
          <title>{} – Overseer playground</title><style>{STYLE}</style></head><body>\
          <p class=\"banner\"><strong>This is a stand-in.</strong> What is shown here was answered by this \
-         very process in the names of Slack, Gmail and Notion: nothing of it left this machine, and everything is \
-         forgotten when it stops.</p>\
+         very process in the names of Slack, Gmail and Notion: nothing of it left this machine, and what \
+         arrived is forgotten when it stops.</p>\
          {body}</body></html>\n",
         escape(title),
     );

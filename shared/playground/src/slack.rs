@@ -5,12 +5,18 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
 
+use crate::Service;
 use crate::call::{Answer, Call, Fault, set, shortened};
+use crate::oauth::{Grants, Holder};
 
-const TEAM: &str = "T0PLAYGRND";
-const USER: &str = "U0PLAYGRND";
+pub(crate) const TEAM: &str = "T0PLAYGRND";
+pub(crate) const TEAM_NAME: &str = "Playground";
+/// The app, as a user of the workspace.
+pub(crate) const USER: &str = "U0PLAYGRND";
+/// Whoever consents.
+pub(crate) const PERSON: &str = "U0PLAYHUMN";
 const BOT: &str = "B0PLAYGRND";
-const APP: &str = "A0PLAYGRND";
+pub(crate) const APP: &str = "A0PLAYGRND";
 const MOST_CHARACTERS: usize = 40_000;
 const MOST_BLOCKS: usize = 50;
 const MOST_SECONDS_AHEAD: i64 = 120 * 86_400;
@@ -56,6 +62,7 @@ pub(crate) fn fault(fault: Fault) -> Answer {
         Fault::MissingToken => (StatusCode::OK, "not_authed"),
         Fault::UnknownToken => (StatusCode::OK, "invalid_auth"),
         Fault::ExpiredToken => (StatusCode::OK, "token_expired"),
+        Fault::RevokedToken => (StatusCode::OK, "token_revoked"),
         Fault::Malformed => (StatusCode::OK, "invalid_json"),
         Fault::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "ratelimited"),
         Fault::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
@@ -90,12 +97,13 @@ impl Slack {
         slack
     }
 
-    pub(crate) fn answer(&mut self, call: &Call<'_>) -> Answer {
+    pub(crate) fn answer(&mut self, call: &Call<'_>, grants: &mut Grants) -> Answer {
         let mut arguments: Map<String, Value> =
             call.query.iter().map(|(key, value)| (key.clone(), value.clone().into())).collect();
         arguments.extend(call.body.as_object().cloned().unwrap_or_default());
         let outcome = match call.path {
-            "auth.test" => Ok(identity()),
+            "auth.test" => Ok(identity(call.holder)),
+            "auth.revoke" => Ok(revoke(&arguments, call, grants)),
             "chat.postMessage" => self.post(&arguments, call.now),
             "chat.scheduleMessage" => self.schedule(&arguments, call.now),
             "conversations.list" => self.list(&arguments),
@@ -192,7 +200,7 @@ impl Slack {
             })),
         };
         let (oldest, latest) = (bound("oldest")?, bound("latest")?);
-        let inclusive = matches!(scalar(arguments, "inclusive").as_deref(), Some("true" | "1"));
+        let inclusive = is_true(arguments, "inclusive");
         let mut rest = channel.messages.iter().rev().filter(|message| {
             let at = moment(ts(message));
             let (after, before) = (at > oldest, latest.is_none() || at < latest);
@@ -248,12 +256,25 @@ impl Slack {
     }
 }
 
-fn identity() -> Answer {
-    let body = json!({
-        "ok": true, "url": "https://playground.slack.com/", "team": "Playground", "user": "overseer",
-        "team_id": TEAM, "user_id": USER, "bot_id": BOT, "is_enterprise_install": false,
+fn identity(holder: Holder) -> Answer {
+    let mut body = json!({
+        "ok": true, "url": "https://playground.slack.com/", "team": TEAM_NAME, "user": "you",
+        "team_id": TEAM, "user_id": PERSON, "is_enterprise_install": false,
     });
+    if holder == Holder::App {
+        set(&mut body, "user", "overseer".into());
+        set(&mut body, "user_id", USER.into());
+        set(&mut body, "bot_id", BOT.into());
+    }
     Answer::success(body, "token tested")
+}
+
+/// Revokes the token that the call was made with. A standing token stays, and the answer says so.
+fn revoke(arguments: &Map<String, Value>, call: &Call<'_>, grants: &mut Grants) -> Answer {
+    let is_test = is_true(arguments, "test");
+    let revoked = !is_test && grants.revoke(Service::Slack, call.token, call.now);
+    let note = if revoked { "token revoked" } else { "token not revoked" };
+    Answer::success(json!({"ok": true, "revoked": revoked}), note)
 }
 
 /// The text of a message; it may only be empty beside blocks or attachments.
@@ -304,6 +325,10 @@ fn scalar(arguments: &Map<String, Value>, name: &str) -> Option<String> {
         other @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => other.to_string(),
     };
     (!text.is_empty()).then_some(text)
+}
+
+fn is_true(arguments: &Map<String, Value>, name: &str) -> bool {
+    matches!(scalar(arguments, name).as_deref(), Some("true" | "1"))
 }
 
 fn integer(arguments: &Map<String, Value>, name: &str) -> Option<i64> {

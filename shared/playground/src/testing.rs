@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use crate::{Playground, Service};
+use crate::{Clock, Playground, Service};
 
 pub(crate) const START: i64 = 1_800_000_000;
 pub(crate) const FORM: &str = "application/x-www-form-urlencoded";
@@ -37,10 +37,17 @@ impl Reply {
 
 impl Bench {
     pub(crate) fn new() -> Self {
+        Self::start(Playground::new)
+    }
+
+    pub(crate) fn with_key(key: [u8; 32]) -> Self {
+        Self::start(|clock| Playground::with_key(clock, key))
+    }
+
+    fn start(make: impl FnOnce(Clock) -> Playground) -> Self {
         let time = Arc::new(AtomicI64::new(START));
         let clock = Arc::clone(&time);
-        let playground = Playground::new(Arc::new(move || clock.load(Ordering::Relaxed)));
-        Self { playground, time }
+        Self { playground: make(Arc::new(move || clock.load(Ordering::Relaxed))), time }
     }
 
     pub(crate) fn wait(&self, seconds: i64) {

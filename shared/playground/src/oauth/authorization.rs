@@ -1,6 +1,7 @@
 //! The part of OAuth that people see: the consent page, and the redirect with a code or an error.
 
 use std::collections::HashMap;
+use std::fmt::Write;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::Router;
@@ -14,10 +15,13 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use url::{Host, Url};
 
-use super::{CLIENT_ID, REQUEST_SECONDS, Request};
+use super::{CLIENT_ID, Holder, REQUEST_SECONDS, Request};
 use crate::identifier::same_secret;
 use crate::page::{OWN_FORMS, document, escape};
 use crate::{Playground, Service};
+
+/// Tokens carry their scope, and are to stay under 1 KB.
+const MOST_SCOPE_BYTES: usize = 500;
 
 pub(super) fn routes(service: Service) -> Router<Playground> {
     let authorize = move |State(playground): State<Playground>, RawQuery(query): RawQuery| async move {
@@ -62,28 +66,35 @@ impl Playground {
         let refuse =
             |error, description| redirect(&target, &[("error", error), ("error_description", description)], state);
 
-        let scope = field("scope").unwrap_or_else(|| default_scope(service));
-        let misplaced = if service == Service::Slack { ' ' } else { ',' };
+        let person = field("user_scope").filter(|_| service == Service::Slack);
+        let app = field("scope").or_else(|| person.is_none().then(|| default_scope(service)));
+        let scopes: Vec<(Holder, String)> = [(Holder::App, app), (Holder::Person, person)]
+            .into_iter()
+            .filter_map(|(holder, scope)| Some((holder, scope?.to_owned())))
+            .collect();
         let challenge = field("code_challenge").filter(|challenge| is_challenge(challenge));
         match (field("response_type"), challenge, field("code_challenge_method")) {
             (None, _, _) => refuse("invalid_request", "response_type is missing"),
             (Some(kind), _, _) if kind != "code" => refuse("unsupported_response_type", "response_type must be code"),
-            (Some(_), Some(challenge), Some("S256")) if !scope.contains(misplaced) => {
+            (Some(_), Some(challenge), Some("S256")) if scopes.iter().all(|(_, scope)| is_scope(service, scope)) => {
+                let page_scopes = listed(&scopes);
                 let now = self.now();
                 let request = Request {
                     service,
                     redirect_uri: field("redirect_uri").unwrap_or_default().to_owned(),
-                    scope: scope.to_owned(),
+                    scopes,
                     state: state.map(str::to_owned),
                     challenge: challenge.to_owned(),
                     expires: now.saturating_add(REQUEST_SECONDS),
                 };
                 match self.state().grants.ask(request, now) {
-                    Ok(id) => consent_page(service, &id, scope, &target),
+                    Ok(id) => consent_page(service, &id, &page_scopes, &target),
                     Err(_) => refuse("server_error", "no randomness"),
                 }
             }
-            (Some(_), Some(_), Some("S256")) => refuse("invalid_scope", "the scope's separator is wrong"),
+            (Some(_), Some(_), Some("S256")) => {
+                refuse("invalid_scope", "a scope is too long, or has a character that is not for scopes")
+            }
             (Some(_), _, _) => {
                 refuse("invalid_request", "a code_challenge of 43 characters with code_challenge_method=S256 is needed")
             }
@@ -130,6 +141,13 @@ fn is_challenge(text: &str) -> bool {
     text.len() == 43 && text.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_".contains(letter))
 }
 
+/// The characters of RFC 6749, and Slack's comma for the space of the others.
+fn is_scope(service: Service, text: &str) -> bool {
+    let (separator, misplaced) = if service == Service::Slack { (',', ' ') } else { (' ', ',') };
+    let is_part = |letter: char| letter.is_ascii_graphic() && !['"', '\\', misplaced].contains(&letter);
+    text.len() <= MOST_SCOPE_BYTES && text.chars().all(|letter| letter == separator || is_part(letter))
+}
+
 fn default_scope(service: Service) -> &'static str {
     match service {
         Service::Slack => "chat:write,channels:read,channels:history",
@@ -148,11 +166,21 @@ fn redirect(target: &Url, fields: &[(&str, &str)], state: Option<&str>) -> Respo
     (StatusCode::SEE_OTHER, headers).into_response()
 }
 
-fn consent_page(service: Service, id: &str, scope: &str, target: &Url) -> Response {
+/// What is asked for, as items of a list.
+fn listed(scopes: &[(Holder, String)]) -> String {
+    let mut items = String::new();
+    for (holder, scope) in scopes {
+        let manner = if *holder == Holder::Person { " in your name" } else { "" };
+        for name in scope.split([' ', ',']).filter(|name| !name.is_empty()) {
+            // Writing to a string cannot fail.
+            let _ = write!(items, "<li><code>{}</code>{manner}</li>", escape(name));
+        }
+    }
+    if items.is_empty() { "<li>work in the workspace</li>".to_owned() } else { items }
+}
+
+fn consent_page(service: Service, id: &str, scopes: &str, target: &Url) -> Response {
     let title = service.title();
-    let named = scope.split([' ', ',']).filter(|scope| !scope.is_empty());
-    let scopes = named.map(|scope| format!("<li><code>{}</code></li>", escape(scope))).collect::<Vec<_>>().concat();
-    let scopes = if scopes.is_empty() { "<li>work in the workspace</li>".to_owned() } else { scopes };
     let body = format!(
         "<h1>Stand-in of {title}</h1><p>Allow Overseer to use the stand-in of {title}?</p><ul>{scopes}</ul>\
          <p>You are then sent back to <code>{}</code>.</p>\
@@ -163,7 +191,7 @@ fn consent_page(service: Service, id: &str, scope: &str, target: &Url) -> Respon
         escape(&target.origin().ascii_serialization()),
         escape(id),
     );
-    // Browsers apply form-action to every redirect that follows the form, and only the client knows where those lead.
+    // Chrome applies form-action to every redirect that follows the form; only the client knows where those lead.
     document(StatusCode::OK, title, &body, "")
 }
 

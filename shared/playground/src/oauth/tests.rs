@@ -36,7 +36,11 @@ async fn decide(bench: &Bench, service: Service, page: &Reply, decision: &str) -
 }
 
 async fn code(bench: &Bench, service: Service) -> String {
-    let page = authorize(bench, service, &[]).await;
+    code_for(bench, service, &[]).await
+}
+
+async fn code_for(bench: &Bench, service: Service, changes: &[(&str, &str)]) -> String {
+    let page = authorize(bench, service, changes).await;
     let reply = decide(bench, service, &page, "allow").await;
     let location = reply.header("location");
     assert!(location.starts_with("http://localhost:9999/callback?keep=1&code="), "{location}");
@@ -74,6 +78,25 @@ async fn granted(bench: &Bench, service: Service) -> Value {
     redeem(bench, service, &code, VERIFIER, REDIRECT).await.json()
 }
 
+async fn granted_for(bench: &Bench, service: Service, changes: &[(&str, &str)]) -> Value {
+    let code = code_for(bench, service, changes).await;
+    redeem(bench, service, &code, VERIFIER, REDIRECT).await.json()
+}
+
+async fn slack_method(bench: &Bench, method: &str, token: &Value) -> Value {
+    bench.call(Service::Slack, "POST", method, token.as_str().unwrap(), Value::Null).await.json()
+}
+
+/// Takes a token back as the vendor has it.
+async fn revoke(bench: &Bench, service: Service, token: &Value) -> Reply {
+    let token = token.as_str().unwrap();
+    match service {
+        Service::Slack => bench.call(service, "POST", "auth.revoke", token, Value::Null).await,
+        Service::Gmail => bench.form("/playground/oauth/gmail/revoke", &[("token", token)]).await,
+        Service::Notion => post(bench, service, "revoke", CLIENT_SECRET, &[("token", token)]).await,
+    }
+}
+
 /// "" where the token opens the service, else the vendor's word for the refusal.
 async fn refusal(bench: &Bench, service: Service, token: &Value) -> String {
     let (path, place) = match service {
@@ -101,7 +124,9 @@ async fn the_full_flow_of_every_service() {
         let expired = refusal(&bench, service, &first["access_token"]).await;
         assert!(["token_expired", "UNAUTHENTICATED", "unauthorized"].contains(&expired.as_str()));
 
-        let second = refresh(&bench, service, &first["refresh_token"]).await.json();
+        let second = refresh(&bench, service, &first["refresh_token"]).await;
+        assert_eq!(second.header("cache-control"), "no-store");
+        let second = second.json();
         assert_ne!(second["refresh_token"], first["refresh_token"]);
         assert_eq!(refusal(&bench, service, &second["access_token"]).await, "");
         let other = if service == Service::Slack { Service::Gmail } else { Service::Slack };
@@ -124,12 +149,20 @@ async fn answers_have_the_vendors_shapes() {
     assert_eq!((&slack["ok"], &slack["token_type"], &slack["expires_in"]), (&json!(true), &json!("bot"), &json!(3600)));
     assert!(slack["access_token"].as_str().unwrap().starts_with("xoxe.xoxb-"));
     assert_eq!(slack["scope"], "chat:write,channels:read,channels:history");
-    assert!(slack["team"]["id"].is_string() && slack["authed_user"]["id"].is_string());
+    assert!(slack["team"]["id"].is_string());
+    assert_eq!(slack["authed_user"], json!({"id": "U0PLAYHUMN"}));
+    let refreshed = refresh(&bench, Service::Slack, &slack["refresh_token"]).await.json();
+    assert_eq!((&refreshed["ok"], &refreshed["token_type"]), (&json!(true), &json!("bot")));
+    assert_eq!((&refreshed["scope"], &refreshed["bot_user_id"]), (&slack["scope"], &slack["bot_user_id"]));
     let gmail = granted(&bench, Service::Gmail).await;
     assert_eq!((&gmail["token_type"], &gmail["expires_in"]), (&json!("Bearer"), &json!(3600)));
     let notion = granted(&bench, Service::Notion).await;
     assert_eq!((&notion["token_type"], notion.get("expires_in")), (&json!("bearer"), None));
     assert!(notion["bot_id"].is_string() && notion["workspace_id"].is_string() && notion["owner"].is_object());
+    let token = notion["access_token"].as_str().unwrap();
+    let me = bench.call(Service::Notion, "GET", "users/me", token, Value::Null).await.json();
+    assert_eq!((&me["id"], &me["bot"]["owner"]), (&notion["bot_id"], &notion["owner"]));
+    assert_eq!(me["bot"]["workspace_name"], notion["workspace_name"]);
 }
 
 #[tokio::test]
@@ -191,23 +224,194 @@ async fn clients_authenticate() {
 }
 
 #[tokio::test]
+async fn slack_gives_a_person_tokens_apart_from_the_apps() {
+    let bench = Bench::new();
+    let only = granted_for(&bench, Service::Slack, &[("user_scope", "chat:write,search:read")]).await;
+    let person = &only["authed_user"];
+    for missing in ["access_token", "refresh_token", "expires_in", "scope", "token_type", "bot_user_id"] {
+        assert_eq!(only.get(missing), None, "{missing}");
+    }
+    assert_eq!((&only["ok"], &only["is_enterprise_install"]), (&json!(true), &json!(false)));
+    assert!(only["app_id"].is_string() && only["team"]["name"].is_string() && only["enterprise"].is_null());
+    assert_eq!((&person["token_type"], &person["expires_in"]), (&json!("user"), &json!(3600)));
+    assert_eq!((&person["scope"], &person["id"]), (&json!("chat:write,search:read"), &json!("U0PLAYHUMN")));
+    assert!(person["access_token"].as_str().unwrap().starts_with("xoxe.xoxp-1-"));
+    assert!(person["refresh_token"].as_str().unwrap().starts_with("xoxe-1-"));
+
+    let next = refresh(&bench, Service::Slack, &person["refresh_token"]).await.json();
+    assert_eq!((&next["token_type"], &next["scope"]), (&json!("user"), &person["scope"]));
+    assert_eq!((next.get("authed_user"), next.get("bot_user_id")), (None, None));
+    assert!(next["access_token"].as_str().unwrap().starts_with("xoxe.xoxp-1-"));
+    let tested = slack_method(&bench, "auth.test", &next["access_token"]).await;
+    assert_eq!(
+        (&tested["user_id"], &tested["user"], &tested["team"]),
+        (&person["id"], &json!("you"), &json!("Playground"))
+    );
+    assert_eq!(tested.get("bot_id"), None);
+
+    let both = [("scope", "chat:write"), ("user_scope", "search:read")];
+    let code = code_for(&bench, Service::Slack, &both).await;
+    let both = redeem(&bench, Service::Slack, &code, VERIFIER, REDIRECT).await.json();
+    let person = &both["authed_user"];
+    assert_eq!((&both["scope"], &person["scope"]), (&json!("chat:write"), &json!("search:read")));
+    let tested = slack_method(&bench, "auth.test", &both["access_token"]).await;
+    assert_eq!((&tested["user_id"], tested["bot_id"].is_string()), (&both["bot_user_id"], true));
+    // Each is taken back alone, but a stolen code taints both.
+    let again = granted_for(&bench, Service::Slack, &[("scope", "chat:write"), ("user_scope", "search:read")]).await;
+    assert_eq!(slack_method(&bench, "auth.revoke", &again["authed_user"]["access_token"]).await["revoked"], true);
+    assert_eq!(refusal(&bench, Service::Slack, &again["access_token"]).await, "");
+    redeem(&bench, Service::Slack, &code, VERIFIER, REDIRECT).await;
+    for token in [&both["access_token"], &person["access_token"]] {
+        assert_eq!(refusal(&bench, Service::Slack, token).await, "token_revoked");
+    }
+    // Nobody else knows the parameter.
+    let gmail = granted_for(&bench, Service::Gmail, &[("user_scope", "x")]).await;
+    assert_eq!(gmail["scope"], "https://www.googleapis.com/auth/gmail.modify");
+}
+
+#[tokio::test]
 async fn revocation_takes_back_the_family() {
     let bench = Bench::new();
     for service in Service::ALL {
         for kind in ["access_token", "refresh_token"] {
-            let tokens = granted(&bench, service).await;
-            let fields = [("token", tokens[kind].as_str().unwrap())];
-            assert_eq!(post(&bench, service, "revoke", CLIENT_SECRET, &fields).await.status, 200);
+            // At Slack a token revokes itself, and a refresh token opens nothing.
+            if (service, kind) == (Service::Slack, "refresh_token") {
+                continue;
+            }
+            let (tokens, others) = (granted(&bench, service).await, granted(&bench, service).await);
+            assert_eq!(revoke(&bench, service, &tokens[kind]).await.status, 200);
             assert_ne!(refusal(&bench, service, &tokens["access_token"]).await, "");
-            assert_ne!(error_of(&refresh(&bench, service, &tokens["refresh_token"]).await), "");
+            let refused = error_of(&refresh(&bench, service, &tokens["refresh_token"]).await);
+            assert_eq!(refused, if service == Service::Slack { "invalid_refresh_token" } else { "invalid_grant" });
+            assert_eq!(refusal(&bench, service, &others["access_token"]).await, "");
         }
-        assert_eq!(post(&bench, service, "revoke", CLIENT_SECRET, &[("token", "unknown")]).await.status, 200);
-        let standing = [("token", service.standing_token())];
-        post(&bench, service, "revoke", CLIENT_SECRET, &standing).await;
-        assert_eq!(refusal(&bench, service, &json!(service.standing_token())).await, "");
+        let standing = json!(service.standing_token());
+        assert_eq!(revoke(&bench, service, &standing).await.status, 200);
+        assert_eq!(refusal(&bench, service, &standing).await, "");
     }
-    let anonymous = bench.form("/playground/oauth/gmail/revoke", &[("token", "x")]).await;
-    assert_eq!(anonymous.status, 200);
+}
+
+#[tokio::test]
+async fn slack_revokes_the_token_of_the_call() {
+    let bench = Bench::new();
+    let token = granted(&bench, Service::Slack).await["access_token"].clone();
+    let tried = slack_method(&bench, "auth.revoke?test=1", &token).await;
+    assert_eq!(tried, json!({"ok": true, "revoked": false}));
+    assert_eq!(slack_method(&bench, "auth.revoke", &token).await, json!({"ok": true, "revoked": true}));
+    for method in ["auth.test", "auth.revoke"] {
+        assert_eq!(slack_method(&bench, method, &token).await, json!({"ok": false, "error": "token_revoked"}));
+    }
+    let standing = json!(Service::Slack.standing_token());
+    assert_eq!(slack_method(&bench, "auth.revoke", &standing).await, json!({"ok": true, "revoked": false}));
+    assert_eq!(slack_method(&bench, "auth.revoke", &json!("unknown")).await["error"], "invalid_auth");
+    assert_eq!(post(&bench, Service::Slack, "revoke", CLIENT_SECRET, &[]).await.status, 404);
+}
+
+#[tokio::test]
+async fn google_revokes_for_whoever_has_a_good_token() {
+    let bench = Bench::new();
+    let dead = async |token: &Value| {
+        let reply = revoke(&bench, Service::Gmail, token).await;
+        (reply.status.as_u16(), error_of(&reply)) == (400, "invalid_token".to_owned())
+    };
+    let tokens = granted(&bench, Service::Gmail).await;
+    let query = serde_urlencoded::to_string([("token", tokens["refresh_token"].as_str().unwrap())]).unwrap();
+    let reply = bench.form(&format!("/playground/oauth/gmail/revoke?{query}"), &[]).await;
+    assert_eq!((reply.status.as_u16(), reply.json(), reply.header("cache-control")), (200, json!({}), "no-store"));
+    assert!(dead(&tokens["refresh_token"]).await && dead(&tokens["access_token"]).await);
+    assert!(dead(&json!("unknown")).await && dead(&json!("xoxb-playground")).await);
+
+    let expired = granted(&bench, Service::Gmail).await;
+    bench.wait(3600);
+    assert!(dead(&expired["access_token"]).await);
+    assert_eq!(refresh(&bench, Service::Gmail, &expired["refresh_token"]).await.status, 200);
+    let empty = bench.form("/playground/oauth/gmail/revoke", &[]).await;
+    assert_eq!((empty.status.as_u16(), error_of(&empty).as_str()), (400, "invalid_request"));
+}
+
+#[tokio::test]
+async fn notion_revokes_for_its_client() {
+    let bench = Bench::new();
+    let tokens = granted(&bench, Service::Notion).await;
+    let fields = [("token", tokens["access_token"].as_str().unwrap())];
+    let guess = post(&bench, Service::Notion, "revoke", "guess", &fields).await;
+    assert_eq!((guess.status.as_u16(), error_of(&guess).as_str()), (401, "invalid_client"));
+    assert!(guess.json()["request_id"].is_string());
+    let body = json!({"token": tokens["access_token"]}).to_string();
+    assert_eq!(bench.send("POST", "/playground/oauth/notion/revoke", &[], body).await.status, 401);
+    assert_eq!(refusal(&bench, Service::Notion, &tokens["access_token"]).await, "");
+    let missing = post(&bench, Service::Notion, "revoke", CLIENT_SECRET, &[]).await;
+    assert_eq!((missing.status.as_u16(), error_of(&missing).as_str()), (400, "invalid_request"));
+    for token in [&tokens["access_token"], &json!("unknown")] {
+        let reply = revoke(&bench, Service::Notion, token).await;
+        assert_eq!((reply.status.as_u16(), reply.json()["request_id"].is_string()), (200, true));
+    }
+}
+
+#[tokio::test]
+async fn tokens_outlive_the_process_where_the_key_does() {
+    let key = [7; 32];
+    let before = Bench::with_key(key);
+    for service in Service::ALL {
+        let tokens = granted(&before, service).await;
+        let (after, stranger) = (Bench::with_key(key), Bench::with_key([8; 32]));
+        for foreign in [&stranger, &Bench::new()] {
+            assert_ne!(refusal(foreign, service, &tokens["access_token"]).await, "");
+            assert_ne!(error_of(&refresh(foreign, service, &tokens["refresh_token"]).await), "");
+        }
+        after.wait(3599);
+        assert_eq!(refusal(&after, service, &tokens["access_token"]).await, "");
+        after.wait(1);
+        assert_ne!(refusal(&after, service, &tokens["access_token"]).await, "");
+
+        let next = refresh(&after, service, &tokens["refresh_token"]).await.json();
+        assert_eq!(next.get("scope"), tokens.get("scope"));
+        assert_eq!(refusal(&after, service, &next["access_token"]).await, "");
+        assert_ne!(error_of(&refresh(&after, service, &tokens["refresh_token"]).await), "");
+        assert_ne!(refusal(&after, service, &next["access_token"]).await, "");
+        assert_ne!(error_of(&refresh(&after, service, &next["refresh_token"]).await), "");
+
+        let revoking = Bench::with_key(key);
+        assert_eq!(refusal(&revoking, service, &tokens["access_token"]).await, "");
+        assert_eq!(revoke(&revoking, service, &tokens["access_token"]).await.status, 200);
+        assert_ne!(refusal(&revoking, service, &tokens["access_token"]).await, "");
+        assert_ne!(error_of(&refresh(&revoking, service, &tokens["refresh_token"]).await), "");
+        // A family of this process is none of the earlier one's.
+        assert_eq!(refusal(&revoking, service, &granted(&revoking, service).await["access_token"]).await, "");
+    }
+}
+
+#[tokio::test]
+async fn tokens_are_short_and_cannot_be_made_up() {
+    let bench = Bench::new();
+    for service in Service::ALL {
+        let scope = "s".repeat(500);
+        let tokens = granted_for(&bench, service, &[("scope", &scope)]).await;
+        for kind in ["access_token", "refresh_token"] {
+            let token = tokens[kind].as_str().unwrap();
+            assert!(token.len() < 1024 && token.chars().all(|letter| letter.is_ascii_graphic()), "{token}");
+        }
+        let token = tokens["access_token"].as_str().unwrap();
+        for position in [token.len() - 400, token.len() - 1, 20] {
+            let changed = if token.as_bytes()[position] == b'Q' { "g" } else { "Q" };
+            let mut forged = token.to_owned();
+            forged.replace_range(position..=position, changed);
+            assert_ne!(refusal(&bench, service, &json!(forged)).await, "", "{position}");
+        }
+        // The prefix is part of what a token says.
+        let own = match service {
+            Service::Slack => "xoxe.xoxb-1-",
+            Service::Gmail => "ya29.",
+            Service::Notion => "ntn_",
+        };
+        let body = token.strip_prefix(own).unwrap();
+        for other in ["", "xoxe.xoxb-1-", "xoxe.xoxp-1-", "xoxe-1-", "ya29.", "1//0", "ntn_", "nrt_"] {
+            let opens = refusal(&bench, service, &json!(format!("{other}{body}"))).await.is_empty();
+            assert_eq!(opens, other == own, "{other}");
+        }
+        let reply = authorize(&bench, service, &[("scope", &format!("{scope}s"))]).await;
+        assert!(reply.header("location").contains("error=invalid_scope&"), "{}", reply.header("location"));
+    }
 }
 
 #[tokio::test]
@@ -247,6 +451,9 @@ async fn other_problems_redirect_with_an_error() {
         ("code_challenge_method", "plain", "invalid_request"),
         ("code_challenge_method", "", "invalid_request"),
         ("scope", "chat:write channels:read", "invalid_scope"),
+        ("user_scope", "chat:write channels:read", "invalid_scope"),
+        ("scope", "\"", "invalid_scope"),
+        ("scope", "chat:write,\u{e4}", "invalid_scope"),
     ];
     for (name, value, error) in cases {
         let reply = authorize(&bench, Service::Slack, &[(name, value)]).await;
@@ -265,6 +472,9 @@ async fn consent_can_be_denied_and_is_asked_once() {
     let policy = page.header("content-security-policy");
     assert!(policy.starts_with("default-src 'none'; style-src 'unsafe-inline';") && !policy.contains("form-action"));
     assert!(policy.ends_with("base-uri 'none'; frame-ancestors 'none'"));
+    let scopes = [("scope", "chat:write"), ("user_scope", "search:read")];
+    let slack = authorize(&bench, Service::Slack, &scopes).await;
+    assert!(slack.text.contains("<li><code>chat:write</code></li><li><code>search:read</code> in your name</li>"));
     let denied = decide(&bench, Service::Gmail, &page, "deny").await;
     assert!(denied.header("location").starts_with("http://localhost:9999/callback?keep=1&error=access_denied&"));
     assert!(denied.header("location").ends_with("&state=a%26b"));

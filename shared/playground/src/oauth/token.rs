@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
@@ -15,25 +15,51 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
 use super::authorization::parameters;
-use super::{CLIENT_ID, CLIENT_SECRET, Issued, Refusal, TOKEN_SECONDS};
+use super::{CLIENT_ID, CLIENT_SECRET, Holder, Pair, Refusal, TOKEN_SECONDS};
+use crate::call::set;
 use crate::identifier::{same_secret, uuid};
-use crate::{Playground, Service, notion};
+use crate::{Playground, Service, notion, slack};
 
 type Fields = HashMap<String, String>;
 
 pub(super) fn routes(service: Service) -> Router<Playground> {
     let token = move |State(playground): State<Playground>, headers: HeaderMap, body: Bytes| async move {
-        let issued = playground.exchange(service, &headers, &body);
-        answer(service, issued.map(|issued| granted(service, &issued)))
+        answer(service, playground.exchange(service, &headers, &body))
     };
-    let revoke = move |State(playground): State<Playground>, headers: HeaderMap, body: Bytes| async move {
-        let revoked = playground.revoke(service, &headers, &body);
-        let done = if service == Service::Slack { json!({"ok": true, "revoked": true}) } else { json!({}) };
-        answer(service, revoked.map(|()| done))
+    let router = Router::new().route(&format!("/playground/oauth/{service}/token"), post(token));
+    match service {
+        // Slack's is a method of its API.
+        Service::Slack => router,
+        Service::Gmail => router.route("/playground/oauth/gmail/revoke", post(revoke_grant)),
+        Service::Notion => router.route("/playground/oauth/notion/revoke", post(revoke_token)),
+    }
+}
+
+/// Google asks for nothing but the token, in the form or in the query.
+async fn revoke_grant(State(playground): State<Playground>, RawQuery(query): RawQuery, body: Bytes) -> Response {
+    let token = [&body, query.unwrap_or_default().as_bytes()]
+        .into_iter()
+        .find_map(|fields| parameters(fields)?.remove("token"));
+    let now = playground.now();
+    let grants = &mut playground.state().grants;
+    let revoked = match token {
+        None => Err(Refusal::Malformed),
+        Some(token) if grants.accepts(Service::Gmail, &token) => Ok(json!({})),
+        Some(token) if grants.revoke(Service::Gmail, &token, now) => Ok(json!({})),
+        Some(_) => Err(Refusal::Token),
     };
-    Router::new()
-        .route(&format!("/playground/oauth/{service}/token"), post(token))
-        .route(&format!("/playground/oauth/{service}/revoke"), post(revoke))
+    answer(Service::Gmail, revoked)
+}
+
+/// Notion takes back what it knows, and has nothing against what it does not know (RFC 7009).
+async fn revoke_token(State(playground): State<Playground>, headers: HeaderMap, body: Bytes) -> Response {
+    let revoked = read(Service::Notion, &body).and_then(|fields| {
+        authenticate(Service::Notion, &headers, &fields)?;
+        let token = fields.get("token").ok_or(Refusal::Malformed)?;
+        playground.state().grants.revoke(Service::Notion, token, playground.now());
+        Ok(json!({"request_id": uuid("notion request")}))
+    });
+    answer(Service::Notion, revoked)
 }
 
 /// 43 to 128 unreserved characters.
@@ -43,7 +69,7 @@ pub(super) fn is_verifier(text: &str) -> bool {
 }
 
 impl Playground {
-    fn exchange(&self, service: Service, headers: &HeaderMap, body: &[u8]) -> Result<Issued, Refusal> {
+    fn exchange(&self, service: Service, headers: &HeaderMap, body: &[u8]) -> Result<Value, Refusal> {
         let fields = read(service, body)?;
         authenticate(service, headers, &fields)?;
         let field = |name: &str| fields.get(name).map(String::as_str);
@@ -55,24 +81,16 @@ impl Playground {
         match field("grant_type").or(implied) {
             Some("authorization_code") => {
                 let code = required("code")?;
-                state.grants.redeem(service, code, field("redirect_uri"), field("code_verifier"), now)
+                let pairs = state.grants.redeem(service, code, field("redirect_uri"), field("code_verifier"), now)?;
+                Ok(granted(service, &pairs))
             }
-            Some("refresh_token") => state.grants.refresh(service, required("refresh_token")?, now),
+            Some("refresh_token") => {
+                let pair = state.grants.refresh(service, required("refresh_token")?, now)?;
+                Ok(refreshed(service, &pair))
+            }
             Some(_) => Err(Refusal::GrantType),
             None => Err(Refusal::Malformed),
         }
-    }
-
-    fn revoke(&self, service: Service, headers: &HeaderMap, body: &[u8]) -> Result<(), Refusal> {
-        let fields = read(service, body)?;
-        // Google asks for nothing but the token.
-        let is_anonymous = !headers.contains_key(AUTHORIZATION) && !fields.contains_key("client_id");
-        if service != Service::Gmail || !is_anonymous {
-            authenticate(service, headers, &fields)?;
-        }
-        let token = fields.get("token").ok_or(Refusal::Malformed)?;
-        self.state().grants.revoke(service, token);
-        Ok(())
     }
 }
 
@@ -109,25 +127,64 @@ fn basic(header: &HeaderValue) -> Option<(String, String)> {
     text.split_once(':').map(|(id, secret)| (id.to_owned(), secret.to_owned()))
 }
 
-fn granted(service: Service, Issued { access, refresh, scope }: &Issued) -> Value {
-    match service {
-        Service::Slack => json!({
-            "ok": true, "access_token": access, "token_type": "bot", "scope": scope,
-            "bot_user_id": "U0PLAYGRND", "app_id": "A0PLAYGRND",
-            "team": {"id": "T0PLAYGRND", "name": "Playground"}, "enterprise": null,
-            "is_enterprise_install": false, "authed_user": {"id": "U0PLAYHUMN"},
+/// The answer to a code. At Slack a person's tokens stand apart, and the app's are missing where none were asked for.
+fn granted(service: Service, pairs: &[Pair]) -> Value {
+    let mut answer = surroundings(service);
+    let mut person = json!({"id": slack::PERSON});
+    for pair in pairs {
+        let place = if pair.holder == Holder::Person { &mut person } else { &mut answer };
+        add(place, credentials(service, pair));
+    }
+    if service == Service::Slack {
+        set(&mut answer, "authed_user", person);
+    }
+    answer
+}
+
+/// The answer to a refresh token, where even Slack puts whatever it gives at the top.
+fn refreshed(service: Service, pair: &Pair) -> Value {
+    let mut answer = surroundings(service);
+    add(&mut answer, credentials(service, pair));
+    answer
+}
+
+fn credentials(service: Service, Pair { holder, access, refresh, scope }: &Pair) -> Value {
+    match (service, holder) {
+        (Service::Slack, Holder::App) => json!({
+            "access_token": access, "token_type": "bot", "scope": scope, "bot_user_id": slack::USER,
             "expires_in": TOKEN_SECONDS, "refresh_token": refresh,
         }),
-        Service::Gmail => json!({
+        (Service::Slack, Holder::Person) => json!({
+            "access_token": access, "token_type": "user", "scope": scope,
+            "expires_in": TOKEN_SECONDS, "refresh_token": refresh,
+        }),
+        (Service::Gmail, _) => json!({
             "access_token": access, "expires_in": TOKEN_SECONDS, "refresh_token": refresh, "scope": scope,
             "token_type": "Bearer",
         }),
+        (Service::Notion, _) => json!({"access_token": access, "token_type": "bearer", "refresh_token": refresh}),
+    }
+}
+
+/// What stands around the tokens.
+fn surroundings(service: Service) -> Value {
+    match service {
+        Service::Slack => json!({
+            "ok": true, "app_id": slack::APP, "team": {"id": slack::TEAM, "name": slack::TEAM_NAME},
+            "enterprise": null, "is_enterprise_install": false,
+        }),
+        Service::Gmail => json!({}),
         Service::Notion => json!({
-            "access_token": access, "token_type": "bearer", "refresh_token": refresh,
             "bot_id": notion::bot_id(), "workspace_icon": null, "workspace_name": notion::WORKSPACE,
             "workspace_id": uuid("notion workspace"), "duplicated_template_id": null, "owner": notion::owner(),
             "request_id": uuid("notion request"),
         }),
+    }
+}
+
+fn add(object: &mut Value, fields: Value) {
+    if let (Some(object), Value::Object(fields)) = (object.as_object_mut(), fields) {
+        object.extend(fields);
     }
 }
 
@@ -139,7 +196,11 @@ fn answer(service: Service, outcome: Result<Value, Refusal>) -> Response {
         }
         Err(refusal) => {
             let (status, error, description) = standard_error(refusal);
-            (status, Json(json!({"error": error, "error_description": description}))).into_response()
+            let mut body = json!({"error": error, "error_description": description});
+            if service == Service::Notion {
+                set(&mut body, "request_id", uuid("notion request").into());
+            }
+            (status, Json(body)).into_response()
         }
     };
     let headers = response.headers_mut();
@@ -160,6 +221,7 @@ fn slack_error(refusal: Refusal) -> &'static str {
         Refusal::CodeUsed => "code_already_used",
         Refusal::RedirectUri => "bad_redirect_uri",
         Refusal::RefreshToken => "invalid_refresh_token",
+        Refusal::Token => "invalid_auth",
         Refusal::Unavailable => "internal_error",
     }
 }
@@ -178,6 +240,7 @@ fn standard_error(refusal: Refusal) -> (StatusCode, &'static str, &'static str) 
         Refusal::RefreshToken => {
             (StatusCode::BAD_REQUEST, "invalid_grant", "The refresh token is unknown, used or revoked.")
         }
+        Refusal::Token => (StatusCode::BAD_REQUEST, "invalid_token", "Token expired or revoked"),
         Refusal::Unavailable => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", "There is no randomness."),
     }
 }
