@@ -8,6 +8,7 @@ use std::time::Duration;
 use overseer_engine::catalog::Catalog;
 use overseer_engine::config::Config;
 use overseer_engine::engine::Engine;
+use overseer_engine::error::causes;
 use overseer_engine::ports::{Clock, Ids, RandomIds, SystemClock};
 use overseer_local::embedded::Embedded;
 use overseer_local::folder::DataFolder;
@@ -15,6 +16,7 @@ use overseer_playground::{Playground, Service};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use url::Url;
 
 use crate::arguments::Arguments;
 use crate::failure::Failure;
@@ -42,18 +44,30 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     })?;
     let address = listener.local_addr().map_err(|reason| Failure::Listen { address: wanted, reason })?;
     let stand_ins = server::point_at_playground(&mut config, address);
+    if config.public_url.is_none() {
+        config.public_url = Url::parse(&format!("http://{address}")).ok();
+    }
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ids: Arc<dyn Ids> = Arc::new(RandomIds);
     let folder = DataFolder::open(&arguments.data, Arc::clone(&clock), &ids)?;
-    // Nothing sets an alarm until there are tasks; what is due is then handed to them.
-    let Embedded { ports, events: _, due: _due } = Embedded::new(folder.table(), folder.master_key(), clock, ids)?;
+    let Embedded { ports, events: _, mut due } = Embedded::new(folder.table(), folder.master_key(), clock, ids)?;
     let engine = Engine::new(ports, catalog, config)?;
+    engine.set_alarms().await?;
+    let waking = Arc::clone(&engine);
+    tokio::spawn(async move {
+        while let Some(work) = due.recv().await {
+            if let Err(error) = waking.wake(work).await {
+                tracing::error!(error = %causes(&error), "what was due was not done");
+            }
+        }
+    });
     let new_key = setup::prepare(&engine, &folder, &stand_ins).await?;
 
     // Before anybody is told that there is something to stop.
     let mut signals = Signals::listen()?;
-    let playground = Playground::new(Arc::new(|| jiff::Timestamp::now().as_second()));
+    let now = Arc::new(|| jiff::Timestamp::now().as_second());
+    let playground = Playground::with_key(now, folder.key_for("playground"));
     let service = server::routes(Arc::clone(&engine), &playground, address);
     if let Err(reason) = greet(address, &folder, new_key, &stand_ins) {
         tracing::warn!("nobody reads what is printed at start: {reason}");

@@ -7,11 +7,11 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
-use overseer_engine::config::Config;
+use overseer_engine::config::{Config, OauthClient, StandIn};
 use overseer_engine::engine::Engine;
 use overseer_engine::outbound::address::AllowedAddress;
-use overseer_http::{Routes, Untouched, health, integrations, intent, keys, local_service};
-use overseer_playground::{Playground, Service};
+use overseer_http::{Routes, Untouched, health, integrations, intent, keys, local_service, oauth};
+use overseer_playground::{CLIENT_ID, CLIENT_SECRET, Playground, Service};
 use url::Url;
 
 /// Every route of a server at `address`.
@@ -21,6 +21,7 @@ pub fn routes(engine: Arc<Engine>, playground: &Playground, address: SocketAddr)
         .merge(intent::routes())
         .merge(integrations::routes())
         .merge(keys::routes())
+        .merge(oauth::routes())
         .merge(playground.router().layer(from_fn(in_a_vendors_name)).with_state(()));
     local_service(engine, routes, address.port())
 }
@@ -40,11 +41,11 @@ pub fn point_at_playground(config: &mut Config, address: SocketAddr) -> Vec<Serv
     let mut pointed = Vec::new();
     for (plugin, configured) in &config.services {
         let Ok(service) = plugin.as_str().parse::<Service>() else { continue };
-        if configured.has_client || configured.token.is_some() {
+        if configured.client.is_some() || configured.token.is_some() {
             continue;
         }
-        if let Ok(url) = Url::parse(&format!("http://{address}{}", service.base_path())) {
-            config.stand_ins.insert(plugin.clone(), url);
+        if let Ok(stand_in) = stand_in(service, address) {
+            config.stand_ins.insert(plugin.clone(), stand_in);
             pointed.push(service);
         }
     }
@@ -52,4 +53,20 @@ pub fn point_at_playground(config: &mut Config, address: SocketAddr) -> Vec<Serv
         config.allowed_addresses.push(AllowedAddress::Socket(address));
     }
     pointed
+}
+
+fn stand_in(service: Service, address: SocketAddr) -> Result<StandIn, url::ParseError> {
+    let url = |path: &str| Url::parse(&format!("http://{address}{path}"));
+    let oauth = |step: &str| url(&format!("/playground/oauth/{service}/{step}"));
+    Ok(StandIn {
+        base_url: url(service.base_path())?,
+        authorization_url: oauth("authorize")?,
+        token_url: oauth("token")?,
+        revocation_url: match service {
+            // Slack takes tokens back by a method of its API.
+            Service::Slack => url(&format!("{}/auth.revoke", service.base_path()))?,
+            Service::Gmail | Service::Notion => oauth("revoke")?,
+        },
+        client: OauthClient { id: CLIENT_ID.to_owned(), secret: Some(CLIENT_SECRET.into()) },
+    })
 }

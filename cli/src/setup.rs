@@ -71,7 +71,7 @@ async fn connect(
     plugin: &PluginName,
     token: SecretString,
 ) -> Result<(), Failure> {
-    let connect = Connect { token, alias: None, user_id: None };
+    let connect = Connect { token: Some(token), ..Connect::default() };
     engine.connect(principal, plugin.as_str(), connect).await?;
     Ok(())
 }

@@ -121,6 +121,12 @@ impl Answer {
     }
 }
 
+/// How a plugin signs in whose provider is never asked.
+pub fn oauth2() -> Value {
+    json!({ "type": "oauth2", "authorization_url": "https://provider.example/authorize",
+            "token_url": "https://provider.example/token" })
+}
+
 /// What differs from a plain Overseer.
 #[derive(Default)]
 pub struct Options {
@@ -132,6 +138,8 @@ pub struct Options {
     pub budget: Option<Duration>,
     /// Leaves the standing tokens of the playground unconnected.
     pub unconnected: bool,
+    /// Where browsers may be sent on to.
+    pub return_to: Vec<String>,
 }
 
 /// A running Overseer.
@@ -164,13 +172,16 @@ impl App {
         let address = listener.local_addr().unwrap();
 
         let mut config = Config::read(&catalog, |_| None).unwrap();
+        config.public_url = format!("http://{address}").parse().ok();
         overseer::server::point_at_playground(&mut config, address);
         config.allowed_addresses.extend(options.allowed);
+        config.return_to = options.return_to.iter().map(|url| url.parse().unwrap()).collect();
         if let Some(budget) = options.budget {
             config.limits = Limits { budget, ..config.limits };
         }
         let table = Arc::new(Counting::new(Arc::new(RedbTable::in_memory(clock.clone(), ids.clone()).unwrap())));
-        let embedded = Embedded::new(table.clone(), &SecretBox::new(Box::new([7; 32])), clock.clone(), ids).unwrap();
+        let mut embedded =
+            Embedded::new(table.clone(), &SecretBox::new(Box::new([7; 32])), clock.clone(), ids).unwrap();
         let events = Arc::new(Mutex::new(Vec::new()));
         let (mut heard, log) = (embedded.events.subscribe(), events.clone());
         tokio::spawn(async move {
@@ -179,6 +190,12 @@ impl App {
             }
         });
         let engine = Engine::new(embedded.ports, catalog, config).unwrap();
+        let waking = engine.clone();
+        tokio::spawn(async move {
+            while let Some(work) = embedded.due.recv().await {
+                waking.wake(work).await.unwrap();
+            }
+        });
         let now = clock.clone();
         let playground = Playground::new(Arc::new(move || now.seconds()));
         let routes = overseer::server::routes(engine.clone(), &playground, address);

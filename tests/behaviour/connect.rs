@@ -44,7 +44,10 @@ async fn an_account_is_shown_without_its_token() {
     let answer = app.post(SLACK, &json!({ "token": "xoxb-playground" })).await;
     assert_eq!(answer.status, StatusCode::OK);
     let expected = json!({
-        "plugin": "slack", "alias": "default", "userId": "admin",
+        "plugin": "slack", "alias": "default", "owner": "user", "userId": "admin", "default": true,
+        "state": "active", "since": "2026-11-21T09:00:00Z", "renews": false,
+        "scopes": { "wanted": ["chat:write", "channels:read", "channels:history", "groups:read", "groups:history"],
+                    "missing": [] },
         "createdAt": "2026-11-21T09:00:00Z", "updatedAt": "2026-11-21T09:00:00Z",
     });
     assert_eq!(answer.json(), expected);
@@ -109,11 +112,9 @@ async fn a_long_token_that_repeats_itself_works_as_well() {
 async fn a_wrong_body_is_refused_with_every_problem_at_once() {
     let app = unconnected().await;
     for (body, pointers) in [
-        (json!({}), vec!["/token"]),
-        (json!({ "token": null }), vec!["/token"]),
         (json!({ "token": ["xoxb-secret-canary"] }), vec!["/token"]),
         (json!({ "token": 1_234_567_890 }), vec!["/token"]),
-        (json!({ "Token": "xoxb-secret-canary" }), vec!["/Token", "/token"]),
+        (json!({ "Token": "xoxb-secret-canary" }), vec!["/Token"]),
         (json!({ "token": "xoxb-secret-canary", "refresh_token": "xoxb-secret-canary" }), vec!["/refresh_token"]),
         (json!({ "token": "xoxb-secret-canary", "alias": "Work" }), vec!["/alias"]),
         (json!({ "token": 5, "alias": "", "userId": "" }), vec!["/alias", "/token", "/userId"]),

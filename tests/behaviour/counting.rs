@@ -1,7 +1,8 @@
 //! A table that counts what it is asked, and what each route may ask of it.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -19,16 +20,30 @@ pub struct Counting {
     inner: Arc<dyn Table>,
     reads: AtomicUsize,
     writes: AtomicUsize,
+    /// Every key that was ever written.
+    keys: Mutex<BTreeSet<Key>>,
 }
 
 impl Counting {
     pub fn new(inner: Arc<dyn Table>) -> Self {
-        Self { inner, reads: AtomicUsize::new(0), writes: AtomicUsize::new(0) }
+        Self { inner, reads: AtomicUsize::new(0), writes: AtomicUsize::new(0), keys: Mutex::default() }
     }
 
     /// Reads and writes since this was last asked.
     pub fn take(&self) -> (usize, usize) {
         (self.reads.swap(0, Ordering::SeqCst), self.writes.swap(0, Ordering::SeqCst))
+    }
+
+    /// The keys of everything that stands in the store now. (A store does not list itself; this one has watched.)
+    pub async fn items(&self) -> Vec<Key> {
+        let keys: Vec<Key> = self.keys.lock().unwrap().iter().cloned().collect();
+        let mut standing = Vec::new();
+        for key in keys {
+            if self.inner.get(&key, Read::Consistent).await.unwrap().is_some() {
+                standing.push(key);
+            }
+        }
+        standing
     }
 
     fn read(&self) -> &dyn Table {
@@ -53,6 +68,7 @@ impl Table for Counting {
     }
 
     async fn put(&self, item: NewItem, condition: Condition) -> Result<Version, TableError> {
+        self.keys.lock().unwrap().insert(item.key.clone());
         self.write().put(item, condition).await
     }
 
@@ -79,6 +95,7 @@ impl Table for Counting {
     }
 
     async fn transact(&self, writes: Vec<Write>) -> Result<(), TableError> {
+        self.keys.lock().unwrap().extend(writes.iter().map(|write| write.key().clone()));
         self.write().transact(writes).await
     }
 
@@ -108,7 +125,7 @@ async fn each_route_costs_what_is_written() {
         ("what can be done", Method::GET, tools, None, (1, 0)),
         ("the same for a model", Method::GET, "/api/plugin-engine?format=openai", None, (0, 0)),
         ("a token in place of another", Method::POST, slack, Some(&connect), (2, 3)),
-        ("the first intent with it", Method::POST, tools, Some(&send), (2, 0)),
+        ("the first intent with it", Method::POST, tools, Some(&send), (2, 1)),
         ("a new key", Method::POST, "/api/v1/keys", Some(&key), (0, 1)),
         ("the keys", Method::GET, "/api/v1/keys", None, (2, 0)),
         ("a key less", Method::DELETE, &revoke, None, (1, 1)),

@@ -11,6 +11,7 @@
 
 mod app;
 mod connect;
+mod connecting;
 mod counting;
 mod failures;
 mod keys;

@@ -16,7 +16,7 @@ use overseer_engine::ids::RequestId;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument as _;
 
-use crate::{Problem, Routes, guard};
+use crate::{Problem, Routes, guard, oauth};
 
 /// The header that carries the request id on every answer.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -27,9 +27,10 @@ pub fn service(engine: Arc<Engine>, routes: Routes) -> Router {
 }
 
 /// As [`service`], for a server on this machine: it answers only where `Host`, and `Origin` if there is one, name this
-/// machine and `port`.
+/// machine and `port`, or the configured `public_url`.
 pub fn local_service(engine: Arc<Engine>, routes: Routes, port: u16) -> Router {
-    around(engine, routes, |routes| routes.layer(from_fn_with_state(guard::own_hosts(port), guard::check)))
+    let origins = guard::own_origins(port, engine.config.public_url.as_ref());
+    around(engine, routes, |routes| routes.layer(from_fn_with_state(origins, guard::check)))
 }
 
 fn around(engine: Arc<Engine>, routes: Routes, guarded: impl FnOnce(Routes) -> Routes) -> Router {
@@ -55,7 +56,7 @@ async fn envelope(State(engine): State<Arc<Engine>>, mut request: Request, next:
         return axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     request.extensions_mut().insert(id.clone());
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let (method, path) = (request.method().clone(), logged(request.uri().path()));
     let span = tracing::info_span!("request", request_id = %id);
     let answered = async {
         let mut response = next.run(request).await;
@@ -78,6 +79,11 @@ async fn envelope(State(engine): State<Arc<Engine>>, mut request: Request, next:
     response
 }
 
+/// A path as the log has it: without the secret of a link to connect.
+fn logged(path: &str) -> String {
+    if path.starts_with(oauth::START) { format!("{}…", oauth::START) } else { path.to_owned() }
+}
+
 /// An error that axum answered by itself, as text.
 fn by_a_library(response: &Response) -> Option<Problem> {
     let status = response.status();
@@ -85,6 +91,7 @@ fn by_a_library(response: &Response) -> Option<Problem> {
     (!own && (status.is_client_error() || status.is_server_error())).then(|| Problem::of_status(status))
 }
 
-/// Marks an answer that is to leave as it is whatever its status, such as what the playground says in a vendor's name.
+/// Marks an answer that is to leave as it is whatever its status: a page for a person, or what the playground says in a
+/// vendor's name.
 #[derive(Debug, Clone, Copy)]
 pub struct Untouched;

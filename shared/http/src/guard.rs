@@ -9,31 +9,38 @@ use axum::http::header::{HOST, ORIGIN};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use overseer_engine::error::ProblemCode;
+use url::Url;
 
 use crate::Problem;
 
 /// The names under which a server on this machine is reached.
 const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
-/// The `Host` values that a server on `port` of this machine answers to.
-pub(crate) fn own_hosts(port: u16) -> Arc<[String]> {
-    NAMES.iter().map(|name| if port == 80 { (*name).to_owned() } else { format!("{name}:{port}") }).collect()
+/// The origins that a server on `port` of this machine answers as, and `public`, where the operator says that browsers
+/// reach it.
+pub(crate) fn own_origins(port: u16, public: Option<&Url>) -> Arc<[String]> {
+    let names = NAMES.iter().map(|name| if port == 80 { (*name).to_owned() } else { format!("{name}:{port}") });
+    let public = public.map(|url| url.origin().ascii_serialization());
+    names.map(|authority| format!("http://{authority}")).chain(public).collect()
 }
 
-pub(crate) async fn check(State(hosts): State<Arc<[String]>>, request: Request, next: Next) -> Response {
-    match refusal(&hosts, request.headers()) {
+pub(crate) async fn check(State(origins): State<Arc<[String]>>, request: Request, next: Next) -> Response {
+    match refusal(&origins, request.headers()) {
         Some(detail) => Problem::new(ProblemCode::Forbidden, detail).into_response(),
         None => next.run(request).await,
     }
 }
 
-fn refusal(hosts: &[String], headers: &HeaderMap) -> Option<&'static str> {
-    let own = |authority: &str| hosts.iter().any(|host| host.eq_ignore_ascii_case(authority));
+fn refusal(origins: &[String], headers: &HeaderMap) -> Option<&'static str> {
+    let own = |authority: &str| {
+        let authorities = origins.iter().filter_map(|origin| origin.split_once("://"));
+        authorities.map(|(_, host)| host).any(|host| host.eq_ignore_ascii_case(authority))
+    };
     let mut named = headers.get_all(HOST).iter();
     if !matches!((named.next(), named.next()), (Some(host), None) if host.to_str().is_ok_and(own)) {
-        return Some("this server answers only as localhost, 127.0.0.1 or [::1], with its port");
+        return Some("this server answers only as localhost, 127.0.0.1 or [::1], with its port, or as PUBLIC_URL says");
     }
-    let foreign = |origin: &str| origin.strip_prefix("http://").is_none_or(|authority| !own(authority));
+    let foreign = |origin: &str| !origins.iter().any(|own| own.eq_ignore_ascii_case(origin));
     if headers.get_all(ORIGIN).iter().any(|origin| origin.to_str().map_or(true, foreign)) {
         return Some("this server does not answer to pages of other sites");
     }

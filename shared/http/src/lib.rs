@@ -11,6 +11,7 @@ pub mod input;
 pub mod integrations;
 pub mod intent;
 pub mod keys;
+pub mod oauth;
 mod problem;
 
 use std::sync::Arc;

@@ -73,11 +73,18 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// Logs what a caller is not told.
+    pub(crate) fn log(error: &Error) {
+        if error.code() == ProblemCode::Internal {
+            tracing::error!(error = %causes(error), "a request failed inside Overseer");
+        }
+    }
+}
+
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
-        if error.code() == ProblemCode::Internal {
-            tracing::error!(error = %causes(&error), "a request failed inside Overseer");
-        }
+        Self::log(&error);
         let (code, detail) = (error.code(), error.to_string());
         let errors = if let Error::Invalid(problems) = error { problems } else { Vec::new() };
         Self { code, detail, errors }

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use aws_lc_rs::hmac;
 use overseer_engine::ports::{Clock, Ids, Table};
 use overseer_engine::vault::{MASTER_KEY_BYTES, MasterKey};
 use secrecy::{ExposeSecret, SecretBox, SecretString};
@@ -75,6 +76,16 @@ impl DataFolder {
     /// The key of the vault.
     pub fn master_key(&self) -> &MasterKey {
         &self.master_key
+    }
+
+    /// A key of its own for `purpose`, the same as long as the master key is.
+    pub fn key_for(&self, purpose: &str) -> [u8; 32] {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.master_key.expose_secret());
+        let mut derived = [0; 32];
+        for (to, from) in derived.iter_mut().zip(hmac::sign(&key, purpose.as_bytes()).as_ref()) {
+            *to = *from;
+        }
+        derived
     }
 
     /// Where the administrator's API key is.

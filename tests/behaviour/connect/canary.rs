@@ -64,7 +64,8 @@ async fn stored(app: &App) -> Vec<String> {
     let mut bodies: Vec<String> = Vec::new();
     for account in &accounts {
         let record: Value = account.record().unwrap();
-        let secrets = format!("org#acme#secret#{}", record["secret"].as_str().unwrap());
+        let secret = &record["accounts"]["default"]["secret"];
+        let secrets = format!("org#acme#secret#{}", secret.as_str().unwrap());
         let secrets = table.query(Query::partition(secrets, 100)).await.unwrap().entries;
         assert_eq!(secrets.len(), 1, "an account has one secret");
         bodies.extend(secrets.into_iter().map(|item| item.stored.body));
@@ -152,7 +153,7 @@ async fn echoing(token: &str, disguise: fn(&str) -> String) -> App {
     let manifest = json!({
         "name": "echo", "version": "1.0.0", "display_name": "Echo", "description": "Says it again.",
         "runtime": { "type": "http", "base_url": format!("http://{address}") }, "permissions": ["network:127.0.0.1"],
-        "auth": { "type": "oauth2" },
+        "auth": crate::app::oauth2(),
         "actions": [
             { "name": "say", "description": "d", "effect": "read", "request": { "path": "/" }, "response": response },
             { "name": "fail", "description": "d", "effect": "unsafe", "response": response,

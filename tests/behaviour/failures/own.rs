@@ -47,7 +47,7 @@ impl OwnService {
 
     /// An Overseer with the plugin `own` for this service, connected with `own-secret-token`.
     pub async fn app(&self) -> App {
-        self.app_with(&json!({ "type": "oauth2" }), Options::default()).await
+        self.app_with(&crate::app::oauth2(), Options::default()).await
     }
 
     pub async fn app_with(&self, auth: &Value, options: Options) -> App {

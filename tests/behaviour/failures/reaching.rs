@@ -29,7 +29,7 @@ async fn closed_port() -> SocketAddr {
 }
 
 async fn plugin_at(base_url: &str, allowed: Vec<AllowedAddress>) -> App {
-    let plugins = vec![manifest(base_url, &json!({ "type": "oauth2" }))];
+    let plugins = vec![manifest(base_url, &crate::app::oauth2())];
     let app = App::with(Options { plugins, allowed, ..Options::default() }).await;
     app.connect("own", TOKEN).await;
     app
@@ -66,7 +66,7 @@ async fn a_name_that_leads_to_a_local_address_is_refused() {
     // An allowed socket counts only where a URL has it literally.
     for allowed in [vec![], vec![AllowedAddress::Socket(service.address)]] {
         for base_url in [format!("https://localhost:{port}"), format!("https://LOCALHOST:{port}/")] {
-            let plugins = vec![manifest(&base_url.to_lowercase(), &json!({ "type": "oauth2" }))];
+            let plugins = vec![manifest(&base_url.to_lowercase(), &crate::app::oauth2())];
             let options = Options { plugins, allowed: allowed.clone(), ..Options::default() };
             let app = App::with(options).await;
             app.connect("own", TOKEN).await;
@@ -134,7 +134,7 @@ async fn a_redirect_to_another_origin_is_never_followed() {
 #[tokio::test]
 async fn a_credential_goes_into_the_header_that_the_manifest_names() {
     for (auth, header, value) in [
-        (json!({ "type": "oauth2" }), "authorization", format!("Bearer {TOKEN}")),
+        (crate::app::oauth2(), "authorization", format!("Bearer {TOKEN}")),
         (json!({ "type": "api_key" }), "authorization", TOKEN.to_owned()),
         (json!({ "type": "api_key", "header": "X-Api-Key" }), "x-api-key", TOKEN.to_owned()),
         (json!({ "type": "api_key", "prefix": "Token " }), "authorization", format!("Token {TOKEN}")),

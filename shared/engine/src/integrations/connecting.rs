@@ -394,7 +394,7 @@ impl Engine {
         let (owner, alias) = (new.owner.clone(), new.alias.clone());
         let mut account = self.new_account(org, manifest, new).await?;
         (account.state, account.reason) = (State::Pending, Some(Reason::NotCompleted));
-        let pending = Pending { owner, plugin: manifest.name.clone(), alias, account, until };
+        let pending = Pending { org: org.clone(), owner, plugin: manifest.name.clone(), alias, account, until };
         let hash = hash(&code);
         let mut item = NewItem::new(keys::pending(org, &hash), &pending)?;
         item.list = Some(keys::pending_in_list(org, &pending.owner, &pending.plugin, &hash));
@@ -485,6 +485,27 @@ impl Engine {
             return Ok(());
         }
         self.drop_pending(org, &item, &pending).await
+    }
+
+    /// Sets the alarms of all pending accounts again, for a process whose alarms end with it. What is overdue fires at once.
+    pub async fn set_alarms(&self) -> Result<(), Error> {
+        let until = self.ports.clock.now() + CONNECTING_TIME;
+        let mut cursor = None;
+        loop {
+            let page = self.ports.table.query_due(PENDING, until, 100, cursor).await?;
+            for due in page.entries {
+                let Some(item) = self.ports.table.get(&due.key, Read::Consistent).await? else { continue };
+                let Pending { org, .. } = item.record()?;
+                let work = Work { org, kind: PENDING.to_owned(), id: due.key.sort, revision: 0 };
+                if let Err(error) = self.ports.timer.set(work, due.at).await {
+                    tracing::error!(error = %causes(&error), "no alarm was set");
+                }
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                return Ok(());
+            }
+        }
     }
 
     /// The pending accounts of an owner, of one plugin or of all.

@@ -111,6 +111,7 @@ pub struct LastError {
 /// An account whose connection somebody has to confirm.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Pending {
+    pub org: OrgId,
     pub owner: Owner,
     pub plugin: PluginName,
     pub alias: Alias,

@@ -1,0 +1,10 @@
+//! The Lambda of `/api/plugin-engine/integrations`: the accounts that plugins use.
+
+use lambda_http::Error;
+use overseer_functions::serve;
+use overseer_http::integrations;
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    serve(integrations::routes(), true).await
+}
