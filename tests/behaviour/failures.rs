@@ -1,6 +1,6 @@
 //! What goes wrong outside, and what the caller is told.
 
-mod own;
+pub mod own;
 mod reaching;
 mod reading;
 mod running;

@@ -9,6 +9,7 @@
 )]
 #![expect(unreachable_pub, reason = "a binary has nothing to reach; pub says what is for other files")]
 
+mod accounts;
 mod app;
 mod connect;
 mod connecting;

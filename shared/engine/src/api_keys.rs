@@ -161,7 +161,7 @@ impl Engine {
     ) -> Result<Page<ApiKey>, Error> {
         principal.must_administer()?;
         let query = Query { cursor, ..Query::partition(keys::api_keys_of(&principal.org), limit) };
-        let page = self.ports.table.query_list(query).await.map_err(of_cursor)?;
+        let page = self.ports.table.query_list(query).await.map_err(Error::of_cursor)?;
         let found = self.ports.table.batch_get(&page.entries, Read::Consistent).await?;
         let entries =
             found.iter().flatten().map(|item| Ok(item.record::<Record>()?.view)).collect::<Result<_, TableError>>()?;
@@ -229,16 +229,5 @@ impl Engine {
                 }
             }
         }
-    }
-}
-
-/// A cursor that the store does not know came from the caller.
-fn of_cursor(error: TableError) -> Error {
-    match error {
-        TableError::Request(_) => Error::field("/cursor", "is not a cursor of this list; leave it out to begin anew"),
-        error @ (TableError::Condition { .. }
-        | TableError::TooLarge { .. }
-        | TableError::Record(_)
-        | TableError::Store(_)) => error.into(),
     }
 }

@@ -124,6 +124,19 @@ impl Error {
         Self::Invalid(vec![FieldProblem::new(pointer, message)])
     }
 
+    /// A cursor that the store does not know came from the caller.
+    pub(crate) fn of_cursor(error: TableError) -> Self {
+        match error {
+            TableError::Request(_) => {
+                Self::field("/cursor", "is not a cursor of this list; leave it out to begin anew")
+            }
+            error @ (TableError::Condition { .. }
+            | TableError::TooLarge { .. }
+            | TableError::Record(_)
+            | TableError::Store(_)) => error.into(),
+        }
+    }
+
     /// The machine code.
     pub fn code(&self) -> ProblemCode {
         match self {

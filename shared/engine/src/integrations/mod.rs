@@ -25,7 +25,7 @@ use crate::ids::{self, Alias, OrgId, Owner, PluginName, UserId};
 use crate::keys;
 use crate::manifest::{Auth, Manifest, Runtime, is_scope};
 use crate::outcome::{Failure, OutcomeCode};
-use crate::ports::table::{Cursor, Item, Page, Query, Range, Read};
+use crate::ports::table::{Cursor, Item, Page, Query, Range, Read, TableError};
 use crate::principal::Principal;
 use crate::runtime::Call;
 
@@ -585,7 +585,7 @@ impl Engine {
                 Some(("u", rest)) => (own, Some(Cursor(rest.to_owned()))),
                 Some(("o", "")) => (Owner::Organization, None),
                 Some(("o", rest)) => (Owner::Organization, Some(Cursor(rest.to_owned()))),
-                Some(_) | None => return Err(Error::field("/cursor", "is not of this list")),
+                Some(_) | None => return Err(Error::of_cursor(TableError::Request("a cursor of another list"))),
             },
         };
         let mut owners = vec![owner.clone()];
@@ -601,7 +601,7 @@ impl Engine {
             let (partition, prefix) = keys::integrations_of(org, &owner);
             let range = Range::Prefix(prefix.to_owned());
             let query = Query { range, cursor: cursor.take(), ..Query::partition(partition, left) };
-            let page = self.ports.table.query(query).await?;
+            let page = self.ports.table.query(query).await.map_err(Error::of_cursor)?;
             left -= page.entries.len().min(left);
             for item in page.entries {
                 entries.extend(self.all_shown(&item.record()?));
