@@ -363,6 +363,53 @@ actions:
     }
 
     #[test]
+    fn a_wrong_sign_in_says_what_and_where() {
+        let oauth = |more: &str| {
+            format!(
+                "auth: {{ type: oauth2, authorization_url: \"https://p.example/a\", token_url: \"https://p.example/t\"{more} }}\nactions:"
+            )
+        };
+        Manifest::parse(&GOOD.replacen("actions:", &oauth(""), 1)).unwrap();
+        for (more, said) in [
+            (", scope: [a]", "scope"),
+            (", scopes: [\"a b\"]", "is not a scope"),
+            (", scopes: [\"a,b\"]", "is not a scope"),
+            (", scope_separator: \";\"", "a space or a comma"),
+            (", refresh_margin_s: 3601", "at most 3600"),
+            (", refresh_margin_s: -1", "expected u32"),
+            (", issuer: \"\"", "issuer"),
+            (", authorization_params: { state: x }", "state is set by Overseer"),
+            (", scope_parameter: redirect_uri", "redirect_uri is set by Overseer"),
+            (", token_params: { client_secret: x }", "client_secret is set by Overseer"),
+            (", token_headers: { authorization: x }", "authorization is set by Overseer"),
+            (", token_headers: { x-a: \"\\n\" }", "no header can carry"),
+            (", token_response: { access_token: answer.token }", "refers to answer"),
+            (", token_response: { token: body.token }", "token"),
+            (", revocation_url: \"http://p.example/r\"", "revocation_url: must be https"),
+            (", revocation_url: \"https://user@p.example/r\"", "revocation_url: must have no user"),
+            (", client_authentication: jwt", "jwt"),
+            (", test: { request: { path: me } }", "test.request.path"),
+            (", test: { request: { path: /me }, account: bdy.name }", "refers to bdy"),
+        ] {
+            let problem = Manifest::parse(&GOOD.replacen("actions:", &oauth(more), 1)).unwrap_err().to_string();
+            assert!(problem.contains(said), "{more}: {problem}");
+        }
+        for (auth, said) in [
+            ("{ type: oauth2 }", "authorization_url"),
+            ("{ type: client_credentials }", "token_url"),
+            ("{ type: client_credentials, token_url: \"http://p.example/t\" }", "token_url: must be https"),
+            ("{ type: api_key, header: host }", "host is set by Overseer"),
+            ("{ type: api_key, prefix: \"\\n\" }", "prefix"),
+            ("{ type: basic, header: x }", "header"),
+            ("{ type: magic }", "magic"),
+        ] {
+            let auth = format!("auth: {auth}\nactions:");
+            let problem = Manifest::parse(&GOOD.replacen("actions:", &auth, 1)).unwrap_err().to_string();
+            assert!(problem.contains(said), "{auth}: {problem}");
+        }
+    }
+
+    #[test]
     fn words_that_once_were_booleans_are_text() {
         let loops = "response: { data: { $for: n, $in: \"[1, 2]\", $do: \"{{ n }}\" } }";
         Manifest::parse(&GOOD.replacen("{ path: /say }", &format!("{{ path: /say }}\n    {loops}"), 1)).unwrap();
