@@ -10,8 +10,10 @@ const ENVIRONMENT: &str = "Environment:
   OVERSEER_LOG              what is logged: error, warn, info (if unset), debug or trace
   SLACK_TOKEN, GMAIL_TOKEN, NOTION_TOKEN
                             the service is real, and this is the administrator's token there
-  SLACK_CLIENT_ID, GMAIL_CLIENT_ID, NOTION_CLIENT_ID
-                            the service is real; connect accounts yourself";
+  SLACK_CLIENT_ID and SLACK_CLIENT_SECRET, GMAIL_…, NOTION_…
+                            the service is real, and this is your OAuth client there
+  PUBLIC_URL                where browsers reach this server; http://127.0.0.1:PORT if unset
+  OVERSEER_RETURN_TO        URLs that a browser may be sent on to after connecting, separated by commas";
 
 /// A plugin engine for AI agents. Without a command it serves on this machine until Ctrl-C.
 #[derive(Debug, Parser)]
