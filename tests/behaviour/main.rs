@@ -18,6 +18,8 @@ mod failures;
 mod keys;
 mod lambda;
 mod local;
+mod oidc;
+mod parts;
 mod plugins;
 mod process;
 mod readme;
