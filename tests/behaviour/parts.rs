@@ -1,9 +1,15 @@
-//! The parts that other tests stand on.
+//! The parts that other tests stand on: a real OIDC provider, and a real browser.
 
+use axum::Router;
+use axum::extract::RawQuery;
+use axum::response::Html;
+use axum::routing::get;
 use reqwest::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
 use reqwest::{Client, RequestBuilder, Url};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
+use crate::browser::Browser;
 use crate::oidc::{Oidc, Options, client, form, service_client};
 
 /// Nobody listens there, and nobody has to: `allow` does not follow.
@@ -244,4 +250,59 @@ async fn the_token_endpoint_fails_on_request() {
         counts["results"]["refresh_token"],
         json!({ "down": 1, "error": 1, "hang_up_before": 1, "200": 2, "invalid_grant": 2, "hang_up_after": 1 })
     );
+}
+
+/// Serves a page of the test's own, and gives its origin.
+async fn serve(routes: Router) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(axum::serve(listener, routes).into_future());
+    origin
+}
+
+#[tokio::test]
+async fn a_browser_clicks_and_sees_what_comes() {
+    const PAGE: &str = "<!doctype html><title>A page</title><form action=/done><input name=who value=nobody>
+        <button id=go>Go</button></form><button id=late onclick=\"setTimeout(() => {
+        document.body.insertAdjacentHTML('beforeend', '<p id=came>It came late.</p>') })\">Late</button>";
+    let origin = serve(
+        Router::new()
+            .route("/", get(async || ([("set-cookie", "seen=yes; HttpOnly")], Html(PAGE))))
+            .route("/done", get(async |RawQuery(query): RawQuery| Html(format!("<p>Done: {}</p>", query.unwrap())))),
+    )
+    .await;
+    let browser = Browser::start().await;
+    browser.open(&origin).await;
+    assert_eq!(browser.execute("return document.title").await, json!("A page"));
+    let cookies = browser.cookies().await;
+    assert_eq!((cookies.len(), &cookies[0]["value"], &cookies[0]["httpOnly"]), (1, &json!("yes"), &json!(true)));
+    browser.click("#late").await;
+    browser.wait_until("document.querySelector('#came')").await;
+    assert!(browser.text().await.contains("It came late."));
+    browser.fill("input", "Ada").await;
+    browser.follow("#go").await;
+    assert_eq!(browser.url().await, format!("{origin}/done?who=Ada"));
+    assert_eq!(browser.text().await, "Done: who=Ada");
+    assert!(browser.source().await.contains("<p>Done: who=Ada</p>"));
+}
+
+#[tokio::test]
+async fn a_browser_consents_at_the_provider() {
+    let origin = serve(Router::new().route("/callback", get(async || "You can close this page."))).await;
+    let callback = format!("{origin}/callback");
+    let oidc = Oidc::start().await;
+    oidc.register(&client("app", "secret", &callback)).await;
+    let browser = Browser::start().await;
+    browser.open(&authorization_url(&oidc, &callback, &[("scope", "read")])).await;
+    assert!(browser.text().await.contains("app asks for read"));
+    browser.fill("[name=login]", "ada").await;
+    browser.follow("[value=allow]").await;
+    assert_eq!(browser.text().await, "You can close this page.");
+    assert!(parameter(&browser.url().await, "code").is_some());
+
+    // It is known there now, and is asked only for its consent.
+    browser.open(&authorization_url(&oidc, &callback, &[("scope", "read"), ("prompt", "consent")])).await;
+    assert!(browser.text().await.contains("Signed in as ada."));
+    browser.follow("[value=deny]").await;
+    assert_eq!(parameter(&browser.url().await, "error").unwrap(), "access_denied");
 }
