@@ -1,5 +1,7 @@
 //! Connecting by way of a browser, against the playground's OAuth servers: what every step says, does and keeps.
 
+mod chromium;
+
 use overseer_engine::ports::table::{Query, Read};
 use overseer_engine::principal::Role;
 use reqwest::{Method, StatusCode};

@@ -24,5 +24,6 @@ mod parts;
 mod plugins;
 mod process;
 mod readme;
+mod renewing;
 mod requests;
 mod table;

@@ -18,7 +18,8 @@ pub fn command(name: &str) -> Command {
     let mut command = Command::new(program(name));
     for (variable, _) in std::env::vars_os() {
         let text = variable.to_string_lossy().into_owned();
-        if text.starts_with("OVERSEER_") || text.ends_with("_TOKEN") || text.ends_with("_CLIENT_ID") {
+        let endings = ["_TOKEN", "_CLIENT_ID", "_CLIENT_SECRET", "PUBLIC_URL"];
+        if text.starts_with("OVERSEER_") || endings.iter().any(|ending| text.ends_with(ending)) {
             command.env_remove(variable);
         }
     }

@@ -100,7 +100,8 @@ impl Setup {
     /// The account of `admin` as it is stored.
     pub async fn record(&self) -> Value {
         let key = Key { partition: "org#acme#user#admin".to_owned(), sort: "integrations#crm".to_owned() };
-        let item = self.app.engine.ports.table.get(&key, Read::Consistent).await.unwrap().expect("nothing is connected");
+        let item =
+            self.app.engine.ports.table.get(&key, Read::Consistent).await.unwrap().expect("nothing is connected");
         item.record::<Value>().unwrap()["accounts"]["default"].clone()
     }
 

@@ -183,15 +183,18 @@ impl Engine {
             Err(Stopped::Failed(failure)) => failure.credential_refused && !failure.may_have_happened,
             Err(Stopped::Parameter(_)) | Ok(_) => false,
         };
-        if refused(&returned) && held.can_be_renewed(self.ports.clock.now()) {
+        if refused(&returned) {
+            let renewable = held.can_be_renewed(self.ports.clock.now());
             match self.account(org, call.user, call.manifest, alias, Some(&held), deadline).await? {
-                Ok(newer) => {
+                Ok(newer) if newer.differs_from(&held) => {
                     held = newer;
                     let (again, called) = self.call(call, Some(&held.credential), deadline).await;
                     returned = again;
                     attempts += u32::from(called);
                 }
-                Err(failure) => return Ok((Err(failure.into()), attempts)),
+                Err(failure) if renewable => return Ok((Err(failure.into()), attempts)),
+                // What the service said is all there is to say.
+                Ok(_) | Err(_) => {}
             }
         }
         match &returned {

@@ -24,7 +24,7 @@ use url::Url;
 
 use crate::config::{OauthClient, StandIn};
 use crate::error::causes;
-use crate::integrations::{Credential, check_token};
+use crate::integrations::{Credential, SCOPES_MAX, SCOPES_MAX_BYTES, check_token};
 use crate::manifest::{ClientAuthentication, Oauth2, Provider, Revocation, TokenRequest};
 use crate::outbound::{Outbound, OutboundError, OutboundRequest};
 use crate::secrets::Striker;
@@ -182,7 +182,10 @@ impl<'a> Protocol<'a> {
         let body = Bytes::from(body.unwrap_or_default());
         let request = OutboundRequest { method: Method::POST, url: url.clone(), headers, body };
         let answer = self.outbound.send(request, &AtomicUsize::new(ANSWER_MAX_BYTES), self.deadline).await;
-        let answer = answer.map_err(|error| causes(&error))?;
+        let answer = answer.map_err(|error| {
+            tracing::warn!(error = %causes(&error), "a token was not given back");
+            error.to_string()
+        })?;
         let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         // Slack says that it failed with status 200.
         let failed = said.get("ok") == Some(&Value::Bool(false));
@@ -243,7 +246,8 @@ impl<'a> Protocol<'a> {
         let request = OutboundRequest { method: parts.method, url, headers, body: body.into() };
         let answer = self.outbound.send(request, &AtomicUsize::new(ANSWER_MAX_BYTES), self.deadline).await;
         let answer = answer.map_err(|error| {
-            let text = causes(&error);
+            tracing::warn!(error = %causes(&error), "a provider gave no answer");
+            let text = error.to_string();
             match error {
                 OutboundError::Refused { .. } | OutboundError::Unreachable { .. } => Refusal::Unavailable(text),
                 OutboundError::Timeout { .. } | OutboundError::Broken { .. } | OutboundError::TooLarge { .. } => {
@@ -252,15 +256,22 @@ impl<'a> Protocol<'a> {
             }
         })?;
         let status = answer.status;
-        if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-            return Err(Refusal::Unavailable(format!("the provider answered with HTTP {}", status.as_u16())));
+        let failed = || format!("the provider answered with HTTP {}", status.as_u16());
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+            return Err(Refusal::Unavailable(failed()));
+        }
+        // A gateway says so, too, when what is behind it has done its work.
+        if status.is_server_error() {
+            return Err(Refusal::Unknown(failed()));
         }
         let Ok(said @ Value::Object(_)) = serde_json::from_slice::<Value>(&answer.body) else {
             let text = format!("the provider answered with HTTP {} and no JSON object", status.as_u16());
             // A success whose tokens nobody can read has used up the code all the same.
             return Err(if status.is_success() { Refusal::Unknown(text) } else { Refusal::Unavailable(text) });
         };
-        let (status, normal) = self.normal(status, &said, &striker);
+        let (status, normal) = self
+            .normal(status, &said, &striker)
+            .ok_or_else(|| Refusal::Unknown("the provider answered with neither a token nor an error".to_owned()))?;
         *account.lock().unwrap_or_else(PoisonError::into_inner) =
             self.said(self.provider.token_response.account.as_ref(), &said).map(|name| shortened(&name));
         let mut response = HttpResponse::new(serde_json::to_vec(&normal).unwrap_or_default());
@@ -270,17 +281,20 @@ impl<'a> Protocol<'a> {
     }
 
     /// An answer as the standard has it: tokens with status 200 (RFC 6749, 5.1), an error with 400 (5.2).
-    fn normal(&self, status: StatusCode, said: &Value, striker: &Striker) -> (StatusCode, Value) {
+    fn normal(&self, status: StatusCode, said: &Value, striker: &Striker) -> Option<(StatusCode, Value)> {
         let shape = &self.provider.token_response;
         let field = |expression: Option<&Expression>, name: &str| {
             self.said(expression, said).or_else(|| said.get(name).and_then(text_of)).filter(|text| !text.is_empty())
         };
         let access = field(shape.access_token.as_ref(), "access_token");
         let Some(access) = access.filter(|_| status.is_success()) else {
-            let code = said.get("error").and_then(Value::as_str).map(|code| striker.text(code.to_owned()));
-            let code = code.map_or_else(|| "no_token".to_owned(), |code| plain(&code));
+            let code = match said.get("error").and_then(Value::as_str) {
+                Some(code) => plain(&striker.text(code.to_owned())),
+                None if status.is_success() => return None,
+                None => "no_reason".to_owned(),
+            };
             let code = self.provider.token_errors.get(&code).cloned().unwrap_or(code);
-            return (StatusCode::BAD_REQUEST, json!({ "error": code }));
+            return Some((StatusCode::BAD_REQUEST, json!({ "error": code })));
         };
         let mut normal = Map::new();
         normal.insert("access_token".to_owned(), access.into());
@@ -297,7 +311,7 @@ impl<'a> Protocol<'a> {
         if let Some(scope) = field(shape.scope.as_ref(), "scope") {
             normal.insert("scope".to_owned(), scope.replace(&self.provider.scope_separator, " ").into());
         }
-        (StatusCode::OK, normal.into())
+        Some((StatusCode::OK, normal.into()))
     }
 
     /// What an expression of the manifest finds in an answer.
@@ -328,7 +342,12 @@ fn tokens(answer: Answered, carrier: Carrier<'_>) -> Result<Tokens, Refusal> {
     let tokens = answer.map_err(|error| match error {
         RequestTokenError::ServerResponse(said) => match said.error() {
             BasicErrorResponseType::InvalidGrant => Refusal::InvalidGrant,
-            other => Refusal::Refused(other.to_string()),
+            other @ (BasicErrorResponseType::InvalidClient
+            | BasicErrorResponseType::InvalidRequest
+            | BasicErrorResponseType::InvalidScope
+            | BasicErrorResponseType::UnauthorizedClient
+            | BasicErrorResponseType::UnsupportedGrantType
+            | BasicErrorResponseType::Extension(_)) => Refusal::Refused(other.to_string()),
         },
         RequestTokenError::Request(refusal) => refusal,
         // Neither is to be shown: they may quote the answer.
@@ -339,9 +358,17 @@ fn tokens(answer: Answered, carrier: Carrier<'_>) -> Result<Tokens, Refusal> {
     if [Some(&access), refresh.as_ref()].into_iter().flatten().any(|token| check_token(token).is_err()) {
         return Err(unreadable());
     }
-    let scopes = tokens
-        .scopes()
-        .map(|scopes| scopes.iter().map(|scope| scope.as_str().to_owned()).filter(|scope| !scope.is_empty()).collect());
+    let scopes = tokens.scopes().map(|scopes| {
+        // No more than may be asked for is kept.
+        let mut left = SCOPES_MAX_BYTES;
+        let named = scopes.iter().map(|scope| scope.as_str().to_owned()).filter(|scope| !scope.is_empty());
+        let fit = named.take_while(|scope| {
+            let fits = scope.len() <= left;
+            left = left.saturating_sub(scope.len());
+            fits
+        });
+        fit.take(SCOPES_MAX).collect()
+    });
     let expires_in_s = tokens.expires_in().and_then(|time| i64::try_from(time.as_secs()).ok());
     let account = carrier.account.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(Tokens { access, refresh, expires_in_s, scopes, account })

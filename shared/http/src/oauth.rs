@@ -37,15 +37,15 @@ async fn offer(State(engine): State<Arc<Engine>>, Path(ticket): Path<SecretStrin
         Err(stopped) => return stopped_page(&stopped),
     };
     let secret = browser(&engine, &headers).unwrap_or_else(|| engine.ports.ids.hex(32).into());
-    let mut response = Page::asking(&offer).into_response();
-    if let Ok(cookie) = HeaderValue::from_str(&cookie(&engine, &secret)) {
-        response.headers_mut().insert(SET_COOKIE, cookie);
-    }
-    response
+    with_cookie(&engine, &secret, Page::asking(&offer).into_response())
 }
 
-/// The click on that page. A page of another site cannot do it: the cookie is not sent with its requests.
+/// The click on that page. A page of another site cannot do it: the cookie is not sent with its requests, and those of
+/// another host of the same site say where they come from.
 async fn go(State(engine): State<Arc<Engine>>, Path(ticket): Path<SecretString>, headers: HeaderMap) -> Response {
+    if headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin") {
+        return Page::stopped(StatusCode::FORBIDDEN, "The click did not come from this page.").into_response();
+    }
     let Some(browser) = browser(&engine, &headers) else {
         return Page::stopped(
             StatusCode::BAD_REQUEST,
@@ -54,7 +54,8 @@ async fn go(State(engine): State<Arc<Engine>>, Path(ticket): Path<SecretString>,
         .into_response();
     };
     match engine.go(&ticket, &browser).await {
-        Ok(url) => see_other(&url),
+        // The state is good for ten minutes from now, so that the cookie has to be as well.
+        Ok(url) => with_cookie(&engine, &browser, see_other(&url)),
         Err(stopped) => stopped_page(&stopped),
     }
 }
@@ -84,7 +85,8 @@ fn read(uri: &Uri) -> Result<Callback, &'static str> {
     let pairs: Query<Vec<(String, String)>> = Query::try_from_uri(uri).map_err(|_| "its parameters cannot be read")?;
     let mut callback = Callback::default();
     for (name, value) in pairs.0 {
-        if value.len() > PARAMETER_MAX_BYTES {
+        let read = ["state", "code", "iss", "error"].contains(&name.as_str());
+        if read && value.len() > PARAMETER_MAX_BYTES {
             return Err("a parameter is too long");
         }
         let twice = match name.as_str() {
@@ -109,6 +111,13 @@ fn cookie_name(engine: &Engine) -> &'static str {
 
 fn is_https(engine: &Engine) -> bool {
     engine.config.public_url.as_ref().is_some_and(|url| url.scheme() == "https")
+}
+
+fn with_cookie(engine: &Engine, secret: &SecretString, mut response: Response) -> Response {
+    if let Ok(cookie) = HeaderValue::from_str(&cookie(engine, secret)) {
+        response.headers_mut().insert(SET_COOKIE, cookie);
+    }
+    response
 }
 
 fn cookie(engine: &Engine, secret: &SecretString) -> String {

@@ -93,11 +93,16 @@ impl Engine {
         if let Some(stand_in) = self.config.stand_ins.get(plugin) {
             return Ok(Some((stand_in.client.clone(), ClientSource::StandIn)));
         }
-        let own = self.ports.table.get(&keys::client(org, plugin), Read::Consistent).await?;
-        let own: Option<Record> = own.as_ref().map(Item::record).transpose()?;
-        if let Some(own) = own.filter(|own| own.bound_to == self.bound_to(manifest)) {
+        // Twice at most: the secret may be replaced between the two reads.
+        for _ in 0..2 {
+            let own = self.ports.table.get(&keys::client(org, plugin), Read::Consistent).await?;
+            let own: Option<Record> = own.as_ref().map(Item::record).transpose()?;
+            let Some(own) = own.filter(|own| own.bound_to == self.bound_to(manifest)) else { break };
             let secret = match &own.secret {
-                Some(id) => self.ports.vault.get(&secret_id(org, plugin, id), VERSION).await?,
+                Some(id) => match self.ports.vault.get(&secret_id(org, plugin, id), VERSION).await? {
+                    Some(secret) => Some(secret),
+                    None => continue,
+                },
                 None => None,
             };
             return Ok(Some((OauthClient { id: own.client_id, secret }, ClientSource::Organization)));

@@ -14,9 +14,9 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::clients::no_client;
-use super::record::{Attempt, Pending};
+use super::record::{Attempt, Pending, accounts_in};
+use super::renewing::credential_of;
 use super::state::{Reason, State};
-use super::using::credential_of;
 use super::{Integration, NewAccount};
 use crate::engine::Engine;
 use crate::error::{Error, causes};
@@ -37,7 +37,7 @@ pub const PARAMETER_MAX_BYTES: usize = 4096;
 pub(crate) const PENDING: &str = "pending-account";
 
 /// Where to send a user who wants to connect an account.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ConnectLink {
     /// What the user is to open in a browser.
@@ -79,7 +79,7 @@ pub struct Callback {
 }
 
 /// How connecting ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Landing {
     /// The account is connected: what people call the plugin, and the account.
     Connected(String, Option<String>),
@@ -129,8 +129,8 @@ impl From<TableError> for NotConnected {
 #[derive(Serialize, Deserialize)]
 struct AtProvider {
     attempt: Attempt,
-    /// The hash of the ticket that it began with.
-    ticket: String,
+    /// The hash of the ticket that it began with, and the version of its item: whoever comes back first takes both.
+    ticket: (String, Version),
     /// The hash of the browser's secret.
     browser: String,
     /// The PKCE verifier, sealed with a key that only the browser's secret and the state give.
@@ -164,8 +164,13 @@ impl Engine {
             return Err(Error::field("", message));
         };
         let client = self.client(&principal.org, manifest).await?.ok_or_else(|| no_client(manifest))?;
+        let key = keys::integrations(&principal.org, &owner, &manifest.name);
+        let standing = self.ports.table.get(&key, Read::Eventual).await?;
+        accounts_in(standing.as_ref(), &owner, &manifest.name)?.check_room(&alias)?;
         let ticket = SecretString::from(self.ports.ids.hex(32));
+        let expires_at = self.ports.clock.now() + CONNECTING_TIME;
         let attempt = Attempt {
+            until: expires_at,
             org: principal.org.clone(),
             user,
             owner,
@@ -180,16 +185,22 @@ impl Engine {
         let base = base.as_str().trim_end_matches('/');
         let connect_url = format!("{base}/api/plugin-engine/oauth/start/{}", ticket.expose_secret());
         let connect_url = Url::parse(&connect_url).map_err(|error| Error::field("", error.to_string()))?;
-        let expires_at = self.ports.clock.now() + CONNECTING_TIME;
         let mut item = NewItem::new(keys::ticket(&hash(&ticket)), &attempt)?;
-        item.expires_at = Some(expires_at);
+        // It is looked for once more when the browser comes back, which may be as late again.
+        item.expires_at = Some(expires_at + CONNECTING_TIME);
         self.ports.table.put(item, Condition::Absent).await?;
         Ok(ConnectLink { connect_url, expires_at })
     }
 
-    async fn attempt(&self, ticket: &SecretString) -> Result<Attempt, NotConnected> {
+    /// The attempt that a ticket is for, and the version of its item.
+    async fn attempt(&self, ticket: &SecretString) -> Result<(Attempt, Version), NotConnected> {
         let item = self.ports.table.get(&keys::ticket(&hash(ticket)), Read::Consistent).await?;
-        Ok(item.ok_or(NotConnected::UnknownLink)?.record()?)
+        let item = item.ok_or(NotConnected::UnknownLink)?;
+        let attempt: Attempt = item.record()?;
+        if attempt.until <= self.ports.clock.now() {
+            return Err(NotConnected::UnknownLink);
+        }
+        Ok((attempt, item.version))
     }
 
     /// The plugin of an attempt, if it is as it was.
@@ -203,7 +214,7 @@ impl Engine {
 
     /// What the user with this ticket is asked. Looking changes nothing: programs look at links, too.
     pub async fn offer(&self, ticket: &SecretString) -> Result<Offer, NotConnected> {
-        let attempt = self.attempt(ticket).await?;
+        let (attempt, _) = self.attempt(ticket).await?;
         let manifest = self.plugin_of(&attempt)?;
         let Auth::Oauth2(oauth) = &manifest.auth else { return Err(NotConnected::Changed) };
         let stand_in = self.config.stand_ins.get(&manifest.name);
@@ -221,7 +232,7 @@ impl Engine {
 
     /// The user has agreed: where the browser that has the secret `browser` goes now.
     pub async fn go(&self, ticket: &SecretString, browser: &SecretString) -> Result<Url, NotConnected> {
-        let attempt = self.attempt(ticket).await?;
+        let (attempt, version) = self.attempt(ticket).await?;
         let manifest = self.plugin_of(&attempt)?;
         let Auth::Oauth2(oauth) = &manifest.auth else { return Err(NotConnected::Changed) };
         let state = SecretString::from(self.ports.ids.hex(32));
@@ -240,7 +251,7 @@ impl Engine {
             verifier.as_ref(),
         );
         let verifier = verifier.map(|verifier| seal(&attempt, browser, &state, &verifier)).transpose()?;
-        let at_provider = AtProvider { ticket: hash(ticket), browser: hash(browser), verifier, attempt };
+        let at_provider = AtProvider { ticket: (hash(ticket), version), browser: hash(browser), verifier, attempt };
         let mut item = NewItem::new(keys::state(&hash(&state)), &at_provider)?;
         item.expires_at = Some(self.ports.clock.now() + CONNECTING_TIME);
         self.ports.table.put(item, Condition::Absent).await?;
@@ -281,8 +292,10 @@ impl Engine {
         at_provider: AtProvider,
     ) -> Result<Landing, NotConnected> {
         let AtProvider { attempt, ticket, verifier, .. } = at_provider;
-        let claimed =
-            vec![Write::Delete(key, Condition::Version(version)), Write::Delete(keys::ticket(&ticket), Condition::Any)];
+        let claimed = vec![
+            Write::Delete(key, Condition::Version(version)),
+            Write::Delete(keys::ticket(&ticket.0), Condition::Version(ticket.1)),
+        ];
         match self.ports.table.transact(claimed).await {
             Ok(()) => {}
             Err(TableError::Condition { .. }) => return Err(NotConnected::UnknownLink),
@@ -399,7 +412,16 @@ impl Engine {
         let mut item = NewItem::new(keys::pending(org, &hash), &pending)?;
         item.list = Some(keys::pending_in_list(org, &pending.owner, &pending.plugin, &hash));
         item.due = Some(Due { queue: PENDING.to_owned(), at: until });
-        self.ports.table.put(item, Condition::Absent).await?;
+        let put = self.ports.table.put(item, Condition::Absent).await;
+        if let Err(error) = put {
+            // Unless it may be there all the same.
+            if !matches!(error, TableError::Store(_)) {
+                let none = accounts_in(None, &pending.owner, &pending.plugin)?;
+                let given_back = self.give_back(org, &pending.alias, &pending.account, &none).await;
+                tracing::warn!(%org, ?given_back, "an account could not be kept, and was given back");
+            }
+            return Err(error.into());
+        }
         let work = Work { org: org.clone(), kind: PENDING.to_owned(), id: hash, revision: 0 };
         if let Err(error) = self.ports.timer.set(work, until).await {
             tracing::error!(%org, error = %causes(&error), "no alarm was set; the sweep will find it");
@@ -439,14 +461,14 @@ impl Engine {
         }
         if pending.account.connected_by != *user {
             // Somebody was made to allow it in another's name: nobody is to have it.
-            self.drop_pending(org, &item, &pending).await?;
+            self.drop_pending(org, &item, &pending, false).await?;
             let message = "this account was connected in another user's name, and has been given back; connect again";
             return Err(Error::Forbidden(message.to_owned()));
         }
         let owners = keys::integrations(org, &pending.owner, &pending.plugin);
         let mut standing = self.ports.table.get(&owners, Read::Consistent).await?;
         loop {
-            let mut accounts = super::record::accounts_in(standing.as_ref(), &pending.owner, &pending.plugin)?;
+            let mut accounts = accounts_in(standing.as_ref(), &pending.owner, &pending.plugin)?;
             let mut account = pending.account.clone();
             account.becomes(State::Active, None, now);
             let before = accounts.insert(&pending.alias, account.clone())?;
@@ -464,15 +486,21 @@ impl Engine {
         }
     }
 
-    /// Gives a pending account back, if nobody has confirmed it.
-    async fn drop_pending(&self, org: &OrgId, item: &Item, pending: &Pending) -> Result<(), Error> {
+    /// Gives a pending account back, if nobody has confirmed it. `spare` says that what the owner has besides must go on,
+    /// even if the provider takes it for the same.
+    async fn drop_pending(&self, org: &OrgId, item: &Item, pending: &Pending, spare: bool) -> Result<(), Error> {
         match self.ports.table.delete(&item.stored.key, Condition::Version(item.version.clone())).await {
             Ok(()) => {}
             Err(TableError::Condition { .. }) => return Ok(()),
             Err(error) => return Err(error.into()),
         }
         let Pending { owner, plugin, alias, account, .. } = pending;
-        let given_back = self.give_back(org, owner, plugin, alias, account).await;
+        let standing = match spare {
+            true => self.ports.table.get(&keys::integrations(org, owner, plugin), Read::Consistent).await?,
+            false => None,
+        };
+        let others = accounts_in(standing.as_ref(), owner, plugin)?;
+        let given_back = self.give_back(org, alias, account, &others).await;
         tracing::info!(%org, %plugin, %alias, ?given_back, "an account that nobody confirmed was dropped");
         Ok(())
     }
@@ -484,7 +512,7 @@ impl Engine {
         if pending.until > self.ports.clock.now() {
             return Ok(());
         }
-        self.drop_pending(org, &item, &pending).await
+        self.drop_pending(org, &item, &pending, true).await
     }
 
     /// Sets the alarms of all pending accounts again, for a process whose alarms end with it. What is overdue fires at once.
@@ -495,9 +523,9 @@ impl Engine {
             let page = self.ports.table.query_due(PENDING, until, 100, cursor).await?;
             for due in page.entries {
                 let Some(item) = self.ports.table.get(&due.key, Read::Consistent).await? else { continue };
-                let Pending { org, .. } = item.record()?;
+                let Pending { org, until, .. } = item.record()?;
                 let work = Work { org, kind: PENDING.to_owned(), id: due.key.sort, revision: 0 };
-                if let Err(error) = self.ports.timer.set(work, due.at).await {
+                if let Err(error) = self.ports.timer.set(work, until).await {
                     tracing::error!(error = %causes(&error), "no alarm was set");
                 }
             }

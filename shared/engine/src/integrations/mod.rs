@@ -5,6 +5,7 @@ mod clients;
 mod connecting;
 mod credential;
 mod record;
+mod renewing;
 mod state;
 mod using;
 
@@ -24,10 +25,11 @@ use crate::error::{Error, FieldProblem, causes};
 use crate::ids::{self, Alias, OrgId, Owner, PluginName, UserId};
 use crate::keys;
 use crate::manifest::{Auth, Manifest, Runtime, is_scope};
+use crate::oauth::Refusal;
 use crate::outcome::{Failure, OutcomeCode};
 use crate::ports::table::{Cursor, Item, Page, Query, Range, Read, TableError};
 use crate::principal::Principal;
-use crate::runtime::Call;
+use crate::runtime::{Call, Stopped};
 
 pub use clients::{ClientInUse, ClientSource, NewClient};
 pub(crate) use connecting::PENDING;
@@ -42,12 +44,16 @@ pub(crate) use using::Held;
 
 use credential::check_password;
 use record::{Account, Accounts, Change};
-use using::version_of;
+use renewing::version_of;
 
 use crate::secrets::SECRET_MIN_BYTES;
 
 /// The most scopes that may be asked for.
-const SCOPES_MAX: usize = 100;
+pub(crate) const SCOPES_MAX: usize = 100;
+/// The most characters that they may have together.
+pub(crate) const SCOPES_MAX_BYTES: usize = 4096;
+/// The longest `returnTo`, in bytes.
+const RETURN_TO_MAX_BYTES: usize = 2048;
 /// The time for giving a token back to its provider.
 const GIVING_BACK_TIME: Duration = Duration::from_secs(10);
 
@@ -90,7 +96,7 @@ pub struct Connect {
 }
 
 /// What connecting gives.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Connecting {
     /// The account is connected.
@@ -241,14 +247,9 @@ impl Engine {
         let manifest = &plugin.manifest;
         let user = principal.acting_for(connect.user_id.clone())?;
         self.check_connect(manifest, &connect)?;
-        let owner = match (connect.owner, &manifest.auth) {
-            (Some(OwnerKind::Organization), _) | (None, Auth::ClientCredentials(_)) => {
-                principal.must_administer()?;
-                Owner::Organization
-            }
-            (Some(OwnerKind::User) | None, _) => Owner::User(user.clone()),
-        };
+        let owner = owned_by(principal, Some(manifest), connect.owner, Some(user.clone()))?;
         let alias = connect.alias.unwrap_or_default();
+        let deadline = Instant::now() + self.config.limits.budget;
         let credential = match (connect.token, connect.password) {
             (Some(token), _) => Credential::token(token),
             (None, Some(password)) => Credential { username: connect.username, ..Credential::token(password) },
@@ -257,7 +258,7 @@ impl Engine {
                 let link = self.begin(principal, manifest, whose, connect.scopes, connect.return_to).await?;
                 return Ok(Connecting::Link(link));
             }
-            (None, None) => self.own_credential(&principal.org, manifest, connect.scopes.as_deref()).await?,
+            (None, None) => self.own_credential(&principal.org, manifest, connect.scopes.as_deref(), deadline).await?,
         };
         let handed_over = matches!(manifest.auth, Auth::Oauth2(_));
         let client_id = match manifest.auth {
@@ -270,9 +271,8 @@ impl Engine {
             let (manifest, mut new) = (&plugin.manifest, new);
             // Whoever hands over a token of an OAuth provider has tried it; a key is tried here.
             if !handed_over && manifest.auth.test().is_some() {
-                let deadline = Instant::now() + engine.config.limits.budget;
                 let tested = engine.test(manifest, &new.user, &new.credential, deadline).await;
-                new.name = tested.map_err(|failure| refused_by(manifest, failure))?;
+                new.name = tested.map_err(|failure| refused_by(manifest, &failure))?;
             }
             let integration = engine.connect_account(&org, manifest, new).await?;
             Ok(Connecting::Connected(Box::new(integration)))
@@ -326,6 +326,9 @@ impl Engine {
             if scopes.is_empty() || scopes.len() > SCOPES_MAX {
                 problem("/scopes", format!("must be 1 to {SCOPES_MAX} scopes; leave it out for the plugin's own"));
             }
+            if scopes.iter().map(String::len).sum::<usize>() > SCOPES_MAX_BYTES {
+                problem("/scopes", format!("must have at most {SCOPES_MAX_BYTES} characters together"));
+            }
             for (place, _) in scopes.iter().enumerate().filter(|(_, scope)| !is_scope(scope)) {
                 problem(&format!("/scopes/{place}"), "is not a scope (RFC 6749, 3.3)".to_owned());
             }
@@ -334,10 +337,10 @@ impl Engine {
             problem("/owner", format!("{name} is used in the organization's own name; leave it out"));
         }
         if let Some(url) = &connect.return_to
-            && !connecting::may_return_to(&self.config.return_to, url)
+            && (url.as_str().len() > RETURN_TO_MAX_BYTES || !connecting::may_return_to(&self.config.return_to, url))
         {
             let rule = "must be a URL that the operator allowed (OVERSEER_RETURN_TO), without a user, a fragment and \
-                        parameters called code or error";
+                        parameters called code or error, and have at most 2048 bytes";
             problem("/returnTo", rule.to_owned());
         }
         if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(problems)) }
@@ -349,18 +352,21 @@ impl Engine {
         org: &OrgId,
         manifest: &Manifest,
         scopes: Option<&[String]>,
+        deadline: Instant,
     ) -> Result<Credential, Error> {
         let client = self.client(org, manifest).await?.ok_or_else(|| clients::no_client(manifest))?;
         let asked_at = self.ports.clock.now();
-        let deadline = Instant::now() + self.config.limits.budget;
         let no_client = || clients::no_client(manifest);
         let protocol = self.protocol(manifest, &client, deadline).ok_or_else(no_client)?;
         let tokens = protocol.client_credentials(scopes.unwrap_or_else(|| manifest.auth.scopes())).await;
         let tokens = tokens.map_err(|refusal| {
             let message = format!("{} gave no token: {refusal}", manifest.display_name);
-            Error::Unavailable(message)
+            match refusal {
+                Refusal::Refused(_) | Refusal::InvalidGrant => Error::field("", message),
+                Refusal::Unavailable(_) | Refusal::Unknown(_) => Error::Unavailable(message),
+            }
         })?;
-        Ok(using::credential_of(tokens, asked_at, None))
+        Ok(renewing::credential_of(tokens, asked_at, None))
     }
 
     /// Whether a credential works: what people call the account, if the service says.
@@ -377,7 +383,7 @@ impl Engine {
         let parameters = serde_json::Map::new();
         let call = Call { manifest, action: &action, parameters: &parameters, user, now: self.ports.clock.now() };
         let (returned, _) = self.call(&call, Some(credential), deadline).await;
-        let success = returned.map_err(|stopped| stopped.into_failure())?;
+        let success = returned.map_err(Stopped::into_failure)?;
         Ok(success.external_id.map(|name| crate::oauth::shortened(&name)))
     }
 
@@ -453,6 +459,8 @@ impl Engine {
             .await;
         match inserted {
             Ok((accounts, before)) => self.connected(org, manifest, &accounts, &alias, before).await,
+            // Whether it was written is not known: a record that names nothing would be worse than a secret too many.
+            Err(error @ Error::Table(TableError::Store(_))) => Err(error),
             Err(error) => {
                 let id = account.secret_id(org, &owner, &manifest.name, &alias);
                 if let Err(error) = self.ports.vault.delete(&id).await {
@@ -480,7 +488,7 @@ impl Engine {
                 tracing::error!(%org, error = %causes(&error), "the credential that was replaced stays in the vault");
             }
         }
-        let account = accounts.accounts.get(alias).ok_or(Error::NotFound("account"))?;
+        let account = accounts.by_alias.get(alias).ok_or(Error::NotFound("account"))?;
         let integration = self.shown(Some(manifest), accounts, alias, account);
         self.publish(org, "integration.connected", &integration).await;
         Ok(integration)
@@ -538,7 +546,7 @@ impl Engine {
     fn all_shown(&self, accounts: &Accounts) -> Vec<Integration> {
         let plugin = self.catalog.plugin(accounts.plugin.as_str()).ok();
         let manifest = plugin.map(|plugin| &plugin.manifest);
-        accounts.accounts.iter().map(|(alias, account)| self.shown(manifest, accounts, alias, account)).collect()
+        accounts.by_alias.iter().map(|(alias, account)| self.shown(manifest, accounts, alias, account)).collect()
     }
 
     async fn pending_shown(
@@ -551,12 +559,12 @@ impl Engine {
         Ok(pending
             .into_iter()
             .flat_map(|pending| {
-                let accounts = [(pending.alias.clone(), pending.account)].into();
+                let by_alias = [(pending.alias.clone(), pending.account)].into();
                 self.all_shown(&Accounts {
                     owner: pending.owner,
                     plugin: pending.plugin,
                     default: pending.alias,
-                    accounts,
+                    by_alias,
                 })
             })
             .collect())
@@ -622,10 +630,9 @@ impl Engine {
     ) -> Result<PluginStatus, Error> {
         let manifest = &self.catalog.plugin(plugin)?.manifest;
         let org = &principal.org;
-        let own = Owner::User(principal.acting_for(which.user_id)?);
         let owners = match which.owner {
-            None => vec![own, Owner::Organization],
-            Some(OwnerKind::User) => vec![own],
+            None => vec![Owner::User(principal.acting_for(which.user_id)?), Owner::Organization],
+            Some(OwnerKind::User) => vec![Owner::User(principal.acting_for(which.user_id)?)],
             Some(OwnerKind::Organization) => vec![Owner::Organization],
         };
         let keys: Vec<_> = owners.iter().map(|owner| keys::integrations(org, owner, &manifest.name)).collect();
@@ -648,13 +655,13 @@ impl Engine {
         default: MakeDefault,
     ) -> Result<Integration, Error> {
         let plugin = Arc::clone(self.catalog.plugin(plugin)?);
-        let owner = owned_by(principal, default.owner, default.user_id)?;
+        let owner = owned_by(principal, Some(&plugin.manifest), default.owner, default.user_id)?;
         let (engine, org, alias) = (Arc::clone(self), principal.org.clone(), default.alias);
         self.to_its_end(async move {
             let name = &plugin.manifest.name;
             engine
                 .change_accounts(&org, &owner, name, |accounts| {
-                    let Some(account) = accounts.accounts.get(&alias).cloned() else {
+                    let Some(account) = accounts.by_alias.get(&alias).cloned() else {
                         return Err(Error::NotFound("account"));
                     };
                     let changed = accounts.default != alias;
@@ -674,7 +681,8 @@ impl Engine {
         plugin: &str,
         which: Which,
     ) -> Result<Disconnected, Error> {
-        let owner = owned_by(principal, which.owner, which.user_id)?;
+        let manifest = self.catalog.plugin(plugin).ok().map(|plugin| &plugin.manifest);
+        let owner = owned_by(principal, manifest, which.owner, which.user_id)?;
         // A plugin that is gone leaves accounts, which people want to be rid of.
         let plugin = PluginName::parse(plugin).map_err(|_| Error::NotFound("account"))?;
         let (engine, org) = (Arc::clone(self), principal.org.clone());
@@ -687,7 +695,9 @@ impl Engine {
                     Ok(Change::Write((before, alias, account)))
                 })
                 .await?;
-            let given_back = engine.give_back(&org, &owner, &plugin, &alias, &account).await?;
+            let mut others = accounts.clone();
+            others.by_alias.remove(&alias);
+            let given_back = engine.give_back(&org, &alias, &account, &others).await;
             let found = engine.catalog.plugin(plugin.as_str()).ok();
             let manifest = found.map(|plugin| &plugin.manifest);
             let disconnected = Disconnected {
@@ -702,40 +712,59 @@ impl Engine {
         .await
     }
 
-    /// Deletes the credential of an account that no record names any more, and gives it back to its provider. The inner
-    /// error says why the provider did not take it.
-    async fn give_back(
+    /// Deletes the credential of an account that no record names any more, and gives it back to its provider. The error says
+    /// why the provider did not take it. `others` are the owner's other accounts at the plugin.
+    async fn give_back(&self, org: &OrgId, alias: &Alias, account: &Account, others: &Accounts) -> Result<(), String> {
+        let id = account.secret_id(org, &others.owner, &others.plugin, alias);
+        // The latest is what somebody who renews may just have brought.
+        let writers = account.lease.iter().map(|lease| &lease.owner).chain(account.lapsed.iter().rev());
+        let newer = writers.map(|writer| version_of(account.generation + 1, writer));
+        let mut credential = None;
+        for version in newer.chain([account.version.clone()]) {
+            let text = self.ports.vault.get(&id, &version).await.ok().flatten();
+            credential = credential.or_else(|| text.as_ref().and_then(Credential::from_sealed_form));
+            self.seen_credentials.remove(&(id.clone(), version));
+        }
+        // Deleted first: a provider that does not answer must not keep it alive here.
+        if let Err(error) = self.ports.vault.delete(&id).await {
+            tracing::error!(%org, error = %causes(&error), "a credential that nothing refers to stays in the vault");
+        }
+        let credential = credential.ok_or("the credential could not be read any more")?;
+        // Providers may know one grant for each person and client: giving back one of two would end both.
+        let same = |other: &Account| {
+            let name = other.name.is_none() || account.name.is_none() || other.name == account.name;
+            account.client_id.is_some() && other.client_id == account.client_id && name
+        };
+        if let Some((other, _)) = others.by_alias.iter().find(|(_, other)| same(other)) {
+            return Err(format!("the account \"{other}\" may be the same one at the provider, and goes on"));
+        }
+        let plugin = self.catalog.plugin(others.plugin.as_str());
+        let plugin = plugin.map_err(|_| "the plugin is no longer here, so that its provider is not known")?;
+        self.hand_back(org, &plugin.manifest, account, &credential).await
+    }
+
+    /// Gives a credential of an account back to its provider.
+    async fn hand_back(
         &self,
         org: &OrgId,
-        owner: &Owner,
-        plugin: &PluginName,
-        alias: &Alias,
+        manifest: &Manifest,
         account: &Account,
-    ) -> Result<Result<(), String>, Error> {
-        let id = account.secret_id(org, owner, plugin, alias);
-        let text = self.ports.vault.get(&id, &account.version).await;
-        // Deleted first: a provider that does not answer must not keep it alive here.
-        self.ports.vault.delete(&id).await?;
-        let credential = text.ok().flatten().as_ref().and_then(Credential::from_sealed_form);
-        let Some(credential) = credential else {
-            return Ok(Err("the credential could not be read any more".to_owned()));
-        };
-        let Ok(plugin) = self.catalog.plugin(plugin.as_str()) else {
-            return Ok(Err("the plugin is no longer here, so that its provider is not known".to_owned()));
-        };
-        let manifest = &plugin.manifest;
+        credential: &Credential,
+    ) -> Result<(), String> {
         if account.bound_to != self.bound_to(manifest) {
-            return Ok(Err(format!("the account {}", Reason::PluginChanged.what())));
+            return Err(format!("the account {}", Reason::PluginChanged.what()));
         }
         let Some(client_id) = &account.client_id else {
-            return Ok(Err("the credential was handed over by hand; withdraw it at the service".to_owned()));
+            return Err("the credential was handed over by hand; withdraw it at the service".to_owned());
         };
-        let client = self.client(org, manifest).await?.filter(|client| client.id == *client_id);
-        let Some(client) = client else { return Ok(Err(format!("the account {}", Reason::ClientChanged.what()))) };
-        let Some(protocol) = self.protocol(manifest, &client, Instant::now() + GIVING_BACK_TIME) else {
-            return Ok(Err("the plugin has no provider".to_owned()));
-        };
-        Ok(protocol.give_back(&credential).await)
+        let client = self.client(org, manifest).await.map_err(|error| {
+            tracing::error!(%org, error = %causes(&error), "a client could not be read");
+            "the OAuth client could not be read"
+        })?;
+        let client = client.filter(|client| client.id == *client_id);
+        let client = client.ok_or_else(|| format!("the account {}", Reason::ClientChanged.what()))?;
+        let protocol = self.protocol(manifest, &client, Instant::now() + GIVING_BACK_TIME);
+        protocol.ok_or("the plugin has no provider")?.give_back(credential).await
     }
 
     /// Whether the caller's default account at a stand-in is missing or of no use. An account at the real service is
@@ -743,13 +772,16 @@ impl Engine {
     pub async fn wants_stand_in(&self, principal: &Principal, plugin: &PluginName) -> Result<bool, Error> {
         let user = principal.acting_for(None)?;
         let manifest = &self.catalog.plugin(plugin.as_str())?.manifest;
-        let deadline = Instant::now() + self.config.limits.budget;
-        let Some(found) = self.find(&principal.org, &user, manifest, None).await? else { return Ok(true) };
-        if found.accounts.accounts.values().any(|account| account.bound_to != self.bound_to(manifest)) {
+        let org = &principal.org;
+        let Some(found) = self.find(org, &user, manifest, None).await? else { return Ok(true) };
+        if found.accounts.by_alias.values().any(|account| account.bound_to != self.bound_to(manifest)) {
             return Ok(false);
         }
-        let held = self.account(&principal.org, &user, manifest, None, None, deadline).await?;
-        Ok(held.is_err_and(|failure| failure.code == OutcomeCode::ReconnectRequired))
+        if self.unfit(manifest, &found.account, self.ports.clock.now()).is_some() {
+            return Ok(true);
+        }
+        let opened = self.open(org, &found.accounts, &found.alias, &found.account, &found.account.version).await;
+        Ok(!matches!(opened, Ok(Some(_))))
     }
 
     /// Which of `plugins` the user has a default account at that can be used.
@@ -774,7 +806,7 @@ impl Engine {
                 let first = items.iter().flatten().next();
                 let accounts: Option<Accounts> = first.map(Item::record).transpose()?;
                 let fit = accounts.is_some_and(|accounts| {
-                    let default = accounts.accounts.get(&accounts.default);
+                    let default = accounts.by_alias.get(&accounts.default);
                     default.is_some_and(|account| self.unfit(manifest, account, now).is_none())
                 });
                 connected.push(fit);
@@ -784,19 +816,29 @@ impl Engine {
     }
 }
 
-/// Whose account a caller means, if the caller may change it.
-fn owned_by(principal: &Principal, owner: Option<OwnerKind>, user: Option<UserId>) -> Result<Owner, Error> {
-    match owner.unwrap_or_default() {
-        OwnerKind::User => Ok(Owner::User(principal.acting_for(user)?)),
-        OwnerKind::Organization => {
+/// Whose account a caller means, if the caller may change it. What is reached in the organization's own name is its own.
+fn owned_by(
+    principal: &Principal,
+    manifest: Option<&Manifest>,
+    owner: Option<OwnerKind>,
+    user: Option<UserId>,
+) -> Result<Owner, Error> {
+    let own_name = manifest.is_some_and(|manifest| matches!(manifest.auth, Auth::ClientCredentials(_)));
+    match owner {
+        Some(OwnerKind::Organization) => {
             principal.must_administer()?;
             Ok(Owner::Organization)
         }
+        None if own_name => {
+            principal.must_administer()?;
+            Ok(Owner::Organization)
+        }
+        Some(OwnerKind::User) | None => Ok(Owner::User(principal.acting_for(user)?)),
     }
 }
 
 /// What a service said about a credential that was to be connected.
-fn refused_by(manifest: &Manifest, failure: Failure) -> Error {
+fn refused_by(manifest: &Manifest, failure: &Failure) -> Error {
     match failure.code {
         OutcomeCode::RateLimited | OutcomeCode::Timeout | OutcomeCode::Unavailable | OutcomeCode::OutcomeUnknown => {
             Error::Unavailable(format!("nothing was connected, because it could not be tried: {}", failure.message))
@@ -806,7 +848,11 @@ fn refused_by(manifest: &Manifest, failure: Failure) -> Error {
         | OutcomeCode::Rejected
         | OutcomeCode::Disabled
         | OutcomeCode::Vetoed => {
-            let pointer = if matches!(manifest.auth, Auth::Basic(_)) { "/password" } else { "/token" };
+            let pointer = match manifest.auth {
+                Auth::Basic(_) => "/password",
+                Auth::ApiKey(_) | Auth::Oauth2(_) => "/token",
+                Auth::ClientCredentials(_) | Auth::None => "",
+            };
             Error::field(pointer, format!("was refused by {}: {}", manifest.display_name, failure.message))
         }
     }

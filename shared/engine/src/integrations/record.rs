@@ -28,7 +28,8 @@ pub(crate) struct Accounts {
     pub plugin: PluginName,
     /// The account that is meant where none is named.
     pub default: Alias,
-    pub accounts: BTreeMap<Alias, Account>,
+    #[serde(rename = "accounts")]
+    pub by_alias: BTreeMap<Alias, Account>,
 }
 
 /// One account.
@@ -122,6 +123,8 @@ pub(super) struct Pending {
 /// A wish to connect an account, which a browser is to fulfil.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Attempt {
+    /// Until when a browser may set out.
+    pub until: Timestamp,
     pub org: OrgId,
     /// Who asked for it.
     pub user: UserId,
@@ -143,6 +146,11 @@ impl Account {
     pub(super) fn secret_id(&self, org: &OrgId, owner: &Owner, plugin: &PluginName, alias: &Alias) -> SecretId {
         let purpose = Purpose::Integration { owner: owner.clone(), plugin: plugin.clone(), alias: alias.clone() };
         SecretId { org: org.clone(), purpose, id: self.secret.clone() }
+    }
+
+    /// Tells one credential of one account from every other.
+    pub(super) fn credential(&self) -> (&str, u64) {
+        (&self.secret, self.generation)
     }
 
     /// Moves to another state.
@@ -196,7 +204,7 @@ impl Engine {
     ) -> Result<Option<Version>, TableError> {
         let key = keys::integrations(org, &accounts.owner, &accounts.plugin);
         let condition = version.map_or(Condition::Absent, Condition::Version);
-        if accounts.accounts.is_empty() {
+        if accounts.by_alias.is_empty() {
             return self.ports.table.delete(&key, condition).await.map(|()| None);
         }
         self.ports.table.put(NewItem::new(key, accounts)?, condition).await.map(Some)
@@ -209,7 +217,7 @@ pub(super) fn accounts_in(item: Option<&Item>, owner: &Owner, plugin: &PluginNam
         owner: owner.clone(),
         plugin: plugin.clone(),
         default: Alias::default(),
-        accounts: BTreeMap::new(),
+        by_alias: BTreeMap::new(),
     };
     item.map_or_else(|| Ok(none()), Item::record)
 }
@@ -217,26 +225,31 @@ pub(super) fn accounts_in(item: Option<&Item>, owner: &Owner, plugin: &PluginNam
 impl Accounts {
     /// Puts an account in, and gives the one that it takes the place of.
     pub(super) fn insert(&mut self, alias: &Alias, mut account: Account) -> Result<Option<Account>, Error> {
-        if self.accounts.is_empty() {
+        if self.by_alias.is_empty() {
             self.default = alias.clone();
         }
-        let before = self.accounts.remove(alias);
-        if before.is_none() && self.accounts.len() >= ACCOUNTS_MAX {
-            let rule = format!("there are {ACCOUNTS_MAX} accounts already; disconnect one first");
-            return Err(Error::field("/alias", rule));
-        }
+        self.check_room(alias)?;
+        let before = self.by_alias.remove(alias);
         if let Some(before) = &before {
             account.created_at = before.created_at;
         }
-        self.accounts.insert(alias.clone(), account);
+        self.by_alias.insert(alias.clone(), account);
         Ok(before)
+    }
+
+    /// Refuses one account too many.
+    pub(super) fn check_room(&self, alias: &Alias) -> Result<(), Error> {
+        if self.by_alias.contains_key(alias) || self.by_alias.len() < ACCOUNTS_MAX {
+            return Ok(());
+        }
+        Err(Error::field("/alias", format!("there are {ACCOUNTS_MAX} accounts already; disconnect one first")))
     }
 
     /// Takes an account out. Where it was the default, the first of the others is.
     pub(super) fn remove(&mut self, alias: &Alias) -> Option<Account> {
-        let removed = self.accounts.remove(alias)?;
+        let removed = self.by_alias.remove(alias)?;
         if self.default == *alias
-            && let Some(first) = self.accounts.keys().next()
+            && let Some(first) = self.by_alias.keys().next()
         {
             self.default = first.clone();
         }

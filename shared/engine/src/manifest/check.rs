@@ -118,8 +118,9 @@ impl Auth {
 impl Oauth2 {
     fn problems(&self) -> Vec<String> {
         let url = url_problem(&self.authorization_url).map(|problem| format!("authorization_url: {problem}"));
-        let set_twice = self.authorization_params.keys().chain(Some(&self.scope_parameter));
-        let set_twice = set_twice.filter(|name| OWN_PARAMETERS.contains(&name.as_str()) && *name != "scope");
+        let scope = Some(&self.scope_parameter).filter(|name| *name != "scope");
+        let set_twice = self.authorization_params.keys().chain(scope);
+        let set_twice = set_twice.filter(|name| OWN_PARAMETERS.contains(&name.as_str()));
         let set_twice = set_twice.map(|name| format!("authorization_params: {name} is set by Overseer"));
         let empty = self.issuer.as_ref().is_some_and(String::is_empty);
         let empty = empty.then(|| "issuer: is empty; leave it out where the provider sends no iss".to_owned());

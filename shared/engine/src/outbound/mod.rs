@@ -21,8 +21,8 @@ use address::{AllowedAddress, permitted};
 /// Redirects within one origin that are followed before giving up.
 const REDIRECTS_MAX: usize = 5;
 
-/// A request that is ready to leave.
-#[derive(Debug, Clone)]
+/// A request that is ready to leave. (No `Debug`: its body may hold a secret.)
+#[derive(Clone)]
 pub struct OutboundRequest {
     /// The method.
     pub method: Method,
