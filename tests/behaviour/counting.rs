@@ -6,11 +6,16 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use overseer_engine::ports::Table;
+use overseer_engine::ids::{OrgId, PluginName};
 use overseer_engine::ports::table::{
     Condition, Cursor, DueEntry, Item, Key, NewItem, Page, Query, Read, TableError, Version, Write,
 };
+use overseer_engine::ports::vault::{Purpose, SecretId};
+use overseer_engine::ports::{RandomIds, Table, Vault as _};
+use overseer_engine::principal::Role;
+use overseer_engine::vault::EnvelopeVault;
 use reqwest::Method;
+use secrecy::SecretBox;
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -135,6 +140,27 @@ async fn each_route_costs_what_is_written() {
         let answer = app.send(&app.admin, method, path, body).await;
         assert!(answer.status.is_success(), "{what}: {}", answer.text);
         assert_eq!(app.table.take(), expected, "{what}");
+    }
+    // An organization's first secret comes with a data key, which this process then knows and another reads once.
+    let other = app.key("other", &[Role::Administrator], Some("admin")).await;
+    app.send(&other, Method::GET, tools, None).await;
+    for (plugin, expected) in [("slack", (2, 3)), ("notion", (1, 2))] {
+        app.table.take();
+        let connect = json!({ "token": format!("{plugin}-of-another") });
+        let path = format!("/api/plugin-engine/integrations/{plugin}/connect");
+        let answer = app.send(&other, Method::POST, &path, Some(&connect)).await;
+        assert!(answer.status.is_success(), "{plugin}: {}", answer.text);
+        assert_eq!(app.table.take(), expected, "the organization's first at {plugin}");
+    }
+    let master_key = SecretBox::new(Box::new([7; 32]));
+    let vault = EnvelopeVault::new(app.table.clone(), Arc::new(RandomIds), &master_key, &[]).unwrap();
+    let purpose = Purpose::Client { plugin: PluginName::parse("slack").unwrap() };
+    let id = SecretId { org: OrgId::parse("other").unwrap(), purpose, id: "s1".to_owned() };
+    for (version, reads) in [("1", 1), ("2", 0)] {
+        vault.put(&id, version, &"a secret".into()).await.unwrap();
+        assert_eq!(app.table.take(), (reads, 1), "version {version}");
+        vault.get(&id, version).await.unwrap().unwrap();
+        assert_eq!(app.table.take(), (1, 0), "version {version}");
     }
     // The key is looked at again once it was seen a minute ago.
     app.clock.advance(60);

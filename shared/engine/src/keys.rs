@@ -1,7 +1,8 @@
 //! Every key of every record, in one place.
 //!
 //! A partition begins with the organization, except where a record must be found before the organization is known (an
-//! API key, an attempt to connect). Parts are joined by `#`; within a part every byte but letters, digits, `-`, `_`, `.` and `@` is
+//! API key, an attempt to connect), and in the one list that goes across organizations (their data keys). Parts are joined by
+//! `#`; within a part every byte but letters, digits, `-`, `_`, `.` and `@` is
 //! percent-encoded, so that no name can reach into another's partition. A part that would be longer than 200 bytes is
 //! replaced by its hash behind a `~`, which no encoded part contains.
 
@@ -105,6 +106,19 @@ pub(crate) fn secret(org: &OrgId, id: &str, version: &str) -> Key {
 /// All versions of a secret.
 pub(crate) fn secret_versions(org: &OrgId, id: &str) -> String {
     of_org(org, &format!("#secret#{}", part(id)))
+}
+
+/// The list of every organization's data keys.
+pub(crate) const VAULT_KEYS: &str = "vault-keys";
+
+/// The data keys that seal an organization's secrets.
+pub(crate) fn data_keys(org: &OrgId) -> Key {
+    Key { partition: of_org(org, ""), sort: "data-keys".to_owned() }
+}
+
+/// The place of an organization's data keys in the list of all.
+pub(crate) fn data_keys_in_list(org: &OrgId) -> Key {
+    Key { partition: VAULT_KEYS.to_owned(), sort: part(org.as_str()) }
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Ports over `table`, whose vault `master_key` seals. To be called within a tokio runtime.
+    /// Ports over `table`, whose vault's data keys `master_key` wraps. To be called within a tokio runtime.
     pub fn new(
         table: Arc<dyn Table>,
         master_key: &MasterKey,
@@ -32,7 +32,7 @@ impl Embedded {
         let events = Arc::new(LocalEvents::default());
         let (timer, due) = LocalTimer::new(Arc::clone(&clock));
         let ports = Ports {
-            vault: Arc::new(EnvelopeVault::new(Arc::clone(&table), master_key)?),
+            vault: Arc::new(EnvelopeVault::new(Arc::clone(&table), Arc::clone(&ids), master_key, &[])?),
             table,
             timer: Arc::new(timer),
             events: Arc::<LocalEvents>::clone(&events),

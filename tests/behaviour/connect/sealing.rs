@@ -3,57 +3,66 @@
 use std::sync::Arc;
 
 use overseer_engine::ids::{Alias, OrgId, Owner, PluginName, UserId};
-use overseer_engine::ports::Vault;
 use overseer_engine::ports::table::{Condition, Item, Key, NewItem, Query, Read, Table};
 use overseer_engine::ports::vault::{Purpose, SecretId, VaultError};
-use overseer_engine::vault::EnvelopeVault;
+use overseer_engine::ports::{RandomIds, SystemClock, Vault};
+use overseer_engine::vault::{EnvelopeVault, MasterKey};
 use overseer_local::RedbTable;
 use secrecy::{ExposeSecret as _, SecretBox, SecretString};
 use serde_json::{Value, json};
 
 use crate::app::App;
 
-fn vault(table: &Arc<dyn Table>, key: u8) -> EnvelopeVault {
-    EnvelopeVault::new(table.clone(), &SecretBox::new(Box::new([key; 32]))).unwrap()
+pub fn master(key: u8) -> MasterKey {
+    SecretBox::new(Box::new([key; 32]))
 }
 
-fn id(org: &str, user: &str, plugin: &str, alias: &str, id: &str) -> SecretId {
-    SecretId {
-        org: OrgId::parse(org).unwrap(),
-        purpose: Purpose::Integration {
-            owner: Owner::User(UserId::parse(user).unwrap()),
-            plugin: PluginName::parse(plugin).unwrap(),
-            alias: Alias::parse(alias).unwrap(),
-        },
-        id: id.to_owned(),
-    }
+pub fn vault(table: &Arc<dyn Table>, key: u8) -> EnvelopeVault {
+    EnvelopeVault::new(table.clone(), Arc::new(RandomIds), &master(key), &[]).unwrap()
+}
+
+fn owned(org: &str, owner: Owner, plugin: &str, alias: &str, id: &str) -> SecretId {
+    let (plugin, alias) = (PluginName::parse(plugin).unwrap(), Alias::parse(alias).unwrap());
+    let purpose = Purpose::Integration { owner, plugin, alias };
+    SecretId { org: OrgId::parse(org).unwrap(), purpose, id: id.to_owned() }
+}
+
+pub fn id(org: &str, user: &str, plugin: &str, alias: &str, id: &str) -> SecretId {
+    owned(org, Owner::User(UserId::parse(user).unwrap()), plugin, alias, id)
 }
 
 /// Where the table has a secret.
-fn place(id: &SecretId, version: &str) -> Key {
+pub fn place(id: &SecretId, version: &str) -> Key {
     Key { partition: format!("org#{}#secret#{}", id.org, id.id), sort: version.to_owned() }
 }
 
-async fn item(table: &Arc<dyn Table>, key: &Key) -> Item {
+/// Where the table has an organization's data keys.
+pub fn data_keys(org: &str) -> Key {
+    Key { partition: format!("org#{org}"), sort: "data-keys".to_owned() }
+}
+
+pub async fn item(table: &Arc<dyn Table>, key: &Key) -> Item {
     table.get(key, Read::Consistent).await.unwrap().expect("the vault keeps its secrets elsewhere now")
 }
 
-async fn table() -> Arc<dyn Table> {
-    let app = App::start().await;
-    let ports = &app.engine.ports;
-    Arc::new(RedbTable::in_memory(ports.clock.clone(), ports.ids.clone()).unwrap())
+pub fn table() -> Arc<dyn Table> {
+    Arc::new(RedbTable::in_memory(Arc::new(SystemClock), Arc::new(RandomIds)).unwrap())
 }
 
 #[tokio::test]
 async fn a_ciphertext_opens_only_for_what_it_was_sealed_for() {
     let base = id("acme", "ann", "slack", "default", "s1");
+    let client = Purpose::Client { plugin: PluginName::parse("slack").unwrap() };
     let others = [
         (base.clone(), "1"),
-        (base, "2"),
+        (base.clone(), "2"),
+        (SecretId { purpose: client, ..base }, "1"),
         (id("acme", "ann", "slack", "default", "s2"), "1"),
         (id("acme", "ann", "slack", "work", "s1"), "1"),
         (id("acme", "ann", "gmail", "default", "s1"), "1"),
         (id("acme", "bob", "slack", "default", "s1"), "1"),
+        (owned("acme", Owner::Organization, "slack", "default", "s1"), "1"),
+        (id("acme", "organization", "slack", "default", "s1"), "1"),
         (id("other", "ann", "slack", "default", "s1"), "1"),
         // Where one part ends and the next begins counts, too.
         (id("acme", "anns", "lack", "default", "s1"), "1"),
@@ -61,12 +70,17 @@ async fn a_ciphertext_opens_only_for_what_it_was_sealed_for() {
     ];
     for (from, from_version) in &others {
         for (to, to_version) in &others {
-            let table = table().await;
-            let vault = vault(&table, 7);
-            vault.put(from, from_version, &SecretString::from("the secret")).await.unwrap();
-            let sealed = item(&table, &place(from, from_version)).await.stored;
-            table.put(NewItem { key: place(to, to_version), ..sealed }, Condition::Any).await.unwrap();
-            let opened = vault.get(to, to_version).await;
+            let table = table();
+            vault(&table, 7).put(from, from_version, &SecretString::from("the secret")).await.unwrap();
+            // With the data keys, so that it is not for want of them that it stays closed.
+            for (from, to) in [
+                (place(from, from_version), place(to, to_version)),
+                (data_keys(from.org.as_str()), data_keys(to.org.as_str())),
+            ] {
+                let stored = item(&table, &from).await.stored;
+                table.put(NewItem { key: to, ..stored }, Condition::Any).await.unwrap();
+            }
+            let opened = vault(&table, 7).get(to, to_version).await;
             if (from, from_version) == (to, to_version) {
                 assert_eq!(opened.unwrap().unwrap().expose_secret(), "the secret");
             } else {
@@ -81,7 +95,7 @@ async fn a_ciphertext_opens_only_for_what_it_was_sealed_for() {
 
 #[tokio::test]
 async fn a_ciphertext_does_not_open_with_another_key_or_when_it_was_changed() {
-    let table = table().await;
+    let table = table();
     let id = id("acme", "ann", "slack", "default", "s1");
     vault(&table, 7).put(&id, "1", &SecretString::from("the secret")).await.unwrap();
     assert!(matches!(vault(&table, 8).get(&id, "1").await, Err(VaultError::DoesNotOpen)));
@@ -94,6 +108,8 @@ async fn a_ciphertext_does_not_open_with_another_key_or_when_it_was_changed() {
         ("ciphertext", json!(format!("AAAA{}", sealed["ciphertext"].as_str().unwrap()))),
         ("nonce", json!("AAAAAAAAAAAAAAAA")),
         ("nonce", json!("AAAA")),
+        // As in a folder from before there were data keys: sealed by the master key itself.
+        ("key", json!("0123456789abcdef")),
     ] {
         let mut changed = sealed.clone();
         changed[field] = value;
@@ -104,7 +120,7 @@ async fn a_ciphertext_does_not_open_with_another_key_or_when_it_was_changed() {
 
 #[tokio::test]
 async fn the_same_secret_is_sealed_differently_each_time_and_a_version_is_written_once() {
-    let table = table().await;
+    let table = table();
     let vault = vault(&table, 7);
     let mut seen = std::collections::BTreeSet::new();
     for number in 0..10 {
