@@ -28,7 +28,7 @@ pub async fn serve(routes: Routes, for_browsers: bool) -> Result<(), Error> {
     }
     let data = std::env::var_os("OVERSEER_DATA").map(PathBuf::from).ok_or("OVERSEER_DATA must name the data folder")?;
     let (clock, ids): (Arc<dyn Clock>, Arc<dyn Ids>) = (Arc::new(SystemClock), Arc::new(RandomIds));
-    let folder = DataFolder::open(&data, Arc::clone(&clock), &ids)?;
+    let folder = DataFolder::open(&data, Arc::clone(&clock), &ids).await?;
     let embedded = Embedded::new(folder.table(), folder.master_key(), clock, ids)?;
     let engine = Engine::new(embedded.ports, catalog, config)?;
     lambda_http::run(service(engine, routes)).await

@@ -50,7 +50,7 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ids: Arc<dyn Ids> = Arc::new(RandomIds);
-    let folder = DataFolder::open(&arguments.data, Arc::clone(&clock), &ids)?;
+    let folder = DataFolder::open(&arguments.data, Arc::clone(&clock), &ids).await?;
     let Embedded { ports, events: _, mut due } = Embedded::new(folder.table(), folder.master_key(), clock, ids)?;
     let engine = Engine::new(ports, catalog, config)?;
     engine.set_alarms().await?;

@@ -6,9 +6,10 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aws_lc_rs::hmac;
+use overseer_engine::error::causes;
+use overseer_engine::ports::vault::VaultError;
 use overseer_engine::ports::{Clock, Ids, Table};
-use overseer_engine::vault::{MASTER_KEY_BYTES, MasterKey};
+use overseer_engine::vault::{EnvelopeVault, MASTER_KEY_BYTES, MasterKey, Rewrapped};
 use secrecy::{ExposeSecret, SecretBox, SecretString};
 
 use crate::files::{OWNER_ONLY, protect, sync_folder};
@@ -16,6 +17,8 @@ use crate::table::{OpenError, RedbTable};
 
 const TABLE: &str = "overseer.redb";
 const MASTER_KEY: &str = "master-key";
+/// There from before the first data key is wrapped with it until it has taken the place of the one before.
+const NEXT_MASTER_KEY: &str = "master-key.next";
 const ADMIN_KEY: &str = "admin-key";
 
 /// Why a data folder does not do: one clear sentence.
@@ -34,6 +37,9 @@ pub enum FolderError {
     /// The master key is not one.
     #[error("{} is damaged: it does not hold {MASTER_KEY_BYTES} bytes; put the right one back, or connect every account anew in another folder", .0.display())]
     MasterKey(PathBuf),
+    /// The data keys could not be wrapped with a new master key.
+    #[error("cannot replace the master key: {}; both keys stay, and what opens the folder next goes on with it", causes(.0))]
+    Rotation(VaultError),
     /// The table's file.
     #[error(transparent)]
     Table(#[from] OpenError),
@@ -47,8 +53,9 @@ pub struct DataFolder {
 }
 
 impl DataFolder {
-    /// Opens the folder, and makes it and what is missing in it.
-    pub fn open(path: &Path, clock: Arc<dyn Clock>, ids: &Arc<dyn Ids>) -> Result<Self, FolderError> {
+    /// Opens the folder, and makes it and what is missing in it. Finishes replacing the master key where that was broken
+    /// off.
+    pub async fn open(path: &Path, clock: Arc<dyn Clock>, ids: &Arc<dyn Ids>) -> Result<Self, FolderError> {
         let unusable = |what| move |reason| FolderError::Unusable { what, path: path.to_owned(), reason };
         // The mode is for a folder that is made now: one that was there before may be shared on purpose.
         let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
@@ -64,8 +71,40 @@ impl DataFolder {
                 key_path.display()
             );
         }
-        let master_key = master_key(&key_path, ids.as_ref())?;
-        Ok(Self { path, table, master_key })
+        let master_key = match read_master_key(&key_path)? {
+            Some(key) => key,
+            None => new_master_key(&key_path, ids.as_ref())?,
+        };
+        let next = read_master_key(&path.join(NEXT_MASTER_KEY))?;
+        let mut folder = Self { path, table, master_key };
+        if let Some(next) = next {
+            let Rewrapped { data_keys, left } = folder.use_master_key(next, ids).await?;
+            tracing::info!(data_keys, left, "finished replacing the master key, which was broken off before");
+        }
+        Ok(folder)
+    }
+
+    /// Whether there is something to open at `path`.
+    pub fn exists(path: &Path) -> bool {
+        path.join(TABLE).exists()
+    }
+
+    /// Makes a new master key and wraps every data key with it. It may be broken off at any point: whatever opens the
+    /// folder next finishes it. A vault over the old key must not be used afterwards.
+    pub async fn rotate_master_key(&mut self, ids: &Arc<dyn Ids>) -> Result<Rewrapped, FolderError> {
+        let next = new_master_key(&self.path.join(NEXT_MASTER_KEY), ids.as_ref())?;
+        self.use_master_key(next, ids).await
+    }
+
+    async fn use_master_key(&mut self, next: MasterKey, ids: &Arc<dyn Ids>) -> Result<Rewrapped, FolderError> {
+        let vault = EnvelopeVault::new(self.table(), Arc::clone(ids), &next, &[&self.master_key]);
+        let rewrapped = vault.map_err(FolderError::Rotation)?.rewrap().await.map_err(FolderError::Rotation)?;
+        let path = self.path.join(MASTER_KEY);
+        fs::rename(self.path.join(NEXT_MASTER_KEY), &path)
+            .and_then(|()| sync_folder(&path))
+            .map_err(|reason| FolderError::Unusable { what: "replace", path, reason })?;
+        self.master_key = next;
+        Ok(rewrapped)
     }
 
     /// The store.
@@ -110,11 +149,13 @@ pub fn read_admin_key(path: &Path) -> Result<Option<SecretString>, FolderError> 
     Ok(text.map(|text| SecretString::from(String::from_utf8_lossy(&text).trim().to_owned())))
 }
 
-fn master_key(path: &Path, ids: &dyn Ids) -> Result<MasterKey, FolderError> {
-    if let Some(bytes) = read(path)? {
-        let bytes: [u8; MASTER_KEY_BYTES] = bytes.try_into().map_err(|_| FolderError::MasterKey(path.to_owned()))?;
-        return Ok(SecretBox::new(Box::new(bytes)));
-    }
+fn read_master_key(path: &Path) -> Result<Option<MasterKey>, FolderError> {
+    let Some(bytes) = read(path)? else { return Ok(None) };
+    let bytes: [u8; MASTER_KEY_BYTES] = bytes.try_into().map_err(|_| FolderError::MasterKey(path.to_owned()))?;
+    Ok(Some(SecretBox::new(Box::new(bytes))))
+}
+
+fn new_master_key(path: &Path, ids: &dyn Ids) -> Result<MasterKey, FolderError> {
     let mut bytes = Box::new([0; MASTER_KEY_BYTES]);
     ids.fill(bytes.as_mut_slice());
     write(path, bytes.as_slice())?;

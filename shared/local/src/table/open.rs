@@ -34,7 +34,7 @@ type Cause = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process, or another part of this one, has it open.
-    #[error("the data file {} is already open in another Overseer", path.display())]
+    #[error("the data file {} is already open in another Overseer; stop that first", path.display())]
     InUse {
         /// The file.
         path: PathBuf,

@@ -130,7 +130,7 @@ fn a_second_opening_is_refused_until_the_first_ends() {
     let first = open(&path).unwrap();
     let error = open(&path).unwrap_err();
     assert!(matches!(error, OpenError::InUse { .. }));
-    assert_eq!(error.to_string(), sentence(&path, "is already open in another Overseer"));
+    assert_eq!(error.to_string(), sentence(&path, "is already open in another Overseer; stop that first"));
     drop(first);
     open(&path).unwrap();
 }
