@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use overseer_engine::ids::OrgId;
 
 /// What `--help` says of the environment.
 const ENVIRONMENT: &str = "Environment:
@@ -42,6 +43,9 @@ pub enum Command {
     /// Makes, lists and revokes API keys, by asking the running server.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Replaces the keys that encrypt secrets, in the data folder of a server that is stopped.
+    #[command(subcommand)]
+    Vault(VaultCommand),
 }
 
 /// What to do with API keys.
@@ -70,6 +74,29 @@ pub struct NewKey {
     /// The user that it acts for.
     #[arg(long)]
     pub user: Option<String>,
+}
+
+/// What to do with the vault.
+#[derive(Debug, Subcommand)]
+pub enum VaultCommand {
+    /// Makes new keys. Connected accounts stay connected.
+    ///
+    /// Without flags it makes a new data key for each organization and a new master key. Stop the server first.
+    Rotate(Rotate),
+}
+
+/// The keys to make.
+#[derive(Debug, Args)]
+pub struct Rotate {
+    /// Only a new master key: what wraps the data keys. The old one opens nothing afterwards.
+    #[arg(long)]
+    pub master_key: bool,
+    /// Only new data keys: what encrypts secrets. What is stored is encrypted anew when it is next written.
+    #[arg(long)]
+    pub data_keys: bool,
+    /// The one organization that gets a new data key, instead of all.
+    #[arg(long, value_name = "ORG", value_parser = |text: &str| OrgId::parse(text))]
+    pub organization: Option<OrgId>,
 }
 
 /// What a key's bearer may do.

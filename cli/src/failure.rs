@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use overseer_engine::config::ConfigError;
 use overseer_engine::error::{Error, causes};
+use overseer_engine::ids::OrgId;
 use overseer_engine::outbound::ClientError;
 use overseer_engine::ports::vault::VaultError;
 use overseer_local::folder::FolderError;
@@ -41,9 +42,18 @@ pub enum Failure {
     /// No client for outbound calls.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The vault cannot be opened.
-    #[error("the vault cannot be opened: {0}")]
+    /// The vault does not do what it should.
+    #[error("the vault failed: {}", causes(.0))]
     Vault(#[from] VaultError),
+    /// Nothing to rotate keys in.
+    #[error("there is no data folder of Overseer at {}; say with --data where it is", .0.display())]
+    NoFolder(PathBuf),
+    /// An organization without a data key.
+    #[error("the organization {0} has no data key: it keeps no secrets here, or there is none of that name")]
+    NoDataKey(OrgId),
+    /// A master key for one organization.
+    #[error("the master key is every organization's; leave --organization out, or add --data-keys")]
+    OneMasterKey,
     /// What is done at start failed.
     #[error("cannot make the organization, the key and the accounts of a first start: {}", inside(.0))]
     Setup(#[from] Error),

@@ -92,6 +92,7 @@ fn line(key: &Value) -> String {
     [text("id"), text("created_at"), roles.join(","), text("user_id"), state, text("name")].join("\t")
 }
 
-fn print(line: &str) -> Result<(), Failure> {
+/// Prints a line.
+pub(crate) fn print(line: &str) -> Result<(), Failure> {
     writeln!(std::io::stdout(), "{line}").map_err(Failure::Print)
 }

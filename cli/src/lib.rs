@@ -6,3 +6,4 @@ pub mod key;
 pub mod serve;
 pub mod server;
 pub mod setup;
+pub mod vault;

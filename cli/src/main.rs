@@ -4,9 +4,9 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use overseer::arguments::{Arguments, Command};
+use overseer::arguments::{Arguments, Command, VaultCommand};
 use overseer::failure::Failure;
-use overseer::{key, serve};
+use overseer::{key, serve, vault};
 use overseer_engine::config::ConfigError;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -46,5 +46,6 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.command {
         None => serve::run(arguments).await,
         Some(Command::Key(command)) => key::run(arguments, command).await,
+        Some(Command::Vault(VaultCommand::Rotate(wanted))) => vault::rotate(arguments, wanted).await,
     }
 }

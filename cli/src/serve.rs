@@ -51,7 +51,7 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ids: Arc<dyn Ids> = Arc::new(RandomIds);
     let folder = DataFolder::open(&arguments.data, Arc::clone(&clock), &ids).await?;
-    let Embedded { ports, events: _, mut due } = Embedded::new(folder.table(), folder.master_key(), clock, ids)?;
+    let Embedded { ports, events: _, mut due } = Embedded::new(folder.table(), folder.master_key(), clock, Arc::clone(&ids))?;
     let engine = Engine::new(ports, catalog, config)?;
     engine.set_alarms().await?;
     let waking = Arc::clone(&engine);
@@ -67,7 +67,7 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     // Before anybody is told that there is something to stop.
     let mut signals = Signals::listen()?;
     let now = Arc::new(|| jiff::Timestamp::now().as_second());
-    let playground = Playground::with_key(now, folder.key_for("playground"));
+    let playground = Playground::with_key(now, folder.playground_key(ids.as_ref())?);
     let service = server::routes(Arc::clone(&engine), &playground, address);
     if let Err(reason) = greet(address, &folder, new_key, &stand_ins) {
         tracing::warn!("nobody reads what is printed at start: {reason}");

@@ -1,6 +1,7 @@
 //! Accounts: connected by a token, which is kept and never given back.
 
 mod canary;
+mod rotating;
 mod sealing;
 
 use std::pin::pin;

@@ -20,6 +20,7 @@ const MASTER_KEY: &str = "master-key";
 /// There from before the first data key is wrapped with it until it has taken the place of the one before.
 const NEXT_MASTER_KEY: &str = "master-key.next";
 const ADMIN_KEY: &str = "admin-key";
+const PLAYGROUND_KEY: &str = "playground-key";
 
 /// Why a data folder does not do: one clear sentence.
 #[derive(Debug, thiserror::Error)]
@@ -117,14 +118,16 @@ impl DataFolder {
         &self.master_key
     }
 
-    /// A key of its own for `purpose`, the same as long as the master key is.
-    pub fn key_for(&self, purpose: &str) -> [u8; 32] {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, self.master_key.expose_secret());
-        let mut derived = [0; 32];
-        for (to, from) in derived.iter_mut().zip(hmac::sign(&key, purpose.as_bytes()).as_ref()) {
-            *to = *from;
+    /// What the stand-ins of services sign their tokens with, made when it is first asked for.
+    pub fn playground_key(&self, ids: &dyn Ids) -> Result<[u8; 32], FolderError> {
+        let path = self.path.join(PLAYGROUND_KEY);
+        if let Some(Ok(key)) = read(&path)?.map(<[u8; 32]>::try_from) {
+            return Ok(key);
         }
-        derived
+        let mut key = [0; 32];
+        ids.fill(&mut key);
+        write(&path, &key)?;
+        Ok(key)
     }
 
     /// Where the administrator's API key is.
