@@ -51,7 +51,8 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ids: Arc<dyn Ids> = Arc::new(RandomIds);
     let folder = DataFolder::open(&arguments.data, Arc::clone(&clock), &ids).await?;
-    let Embedded { ports, events: _, mut due } = Embedded::new(folder.table(), folder.master_key(), clock, Arc::clone(&ids))?;
+    let Embedded { ports, events: _, mut due } =
+        Embedded::new(folder.table(), folder.master_key(), clock, Arc::clone(&ids))?;
     let engine = Engine::new(ports, catalog, config)?;
     engine.set_alarms().await?;
     let waking = Arc::clone(&engine);

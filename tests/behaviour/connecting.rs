@@ -192,7 +192,9 @@ async fn asking_for_a_link_sets_no_cookie_and_stores_no_secret_of_it() {
         let items = table.query(Query::partition(format!("{kind}#{hash}"), 10)).await.unwrap().entries;
         assert_eq!(items.len(), 1, "{kind}");
         let item = table.get(&items[0].stored.key, Read::Consistent).await.unwrap().unwrap();
-        assert_eq!(item.stored.expires_at.unwrap().to_string(), "2026-11-21T09:10:00Z");
+        // The link is still looked for when the browser comes back, which may be ten minutes later.
+        let ends = if kind == "ticket" { "2026-11-21T09:20:00Z" } else { "2026-11-21T09:10:00Z" };
+        assert_eq!(item.stored.expires_at.unwrap().to_string(), ends);
         for secret in [ticket.as_str(), state.as_str(), secret] {
             assert!(!item.stored.body.contains(secret), "{}", item.stored.body);
         }
@@ -289,4 +291,70 @@ async fn what_nobody_confirms_is_given_back_after_ten_minutes() {
         tokio::task::yield_now().await;
     }
     assert!(accounts(&app, "gmail", "admin").await.is_empty());
+}
+
+#[tokio::test]
+async fn what_nobody_confirms_does_not_take_a_living_account_with_it() {
+    let app = unconnected().await;
+    let back = async |body: Value| {
+        let mut browser = Browser::new(&app);
+        let provider = browser.go(&link(&app, "slack", &body).await).await;
+        let back = browser.decide(&provider, "allow").await;
+        browser.open(&back).await;
+    };
+    back(json!({})).await;
+    // The same person once more, under another alias, and nobody confirms it.
+    back(json!({ "alias": "again", "returnTo": "https://agent.example/done" })).await;
+    assert_eq!(secrets(&app).await, 2);
+    app.clock.advance(600);
+    app.engine.set_alarms().await.unwrap();
+    while secrets(&app).await > 1 {
+        tokio::task::yield_now().await;
+    }
+    let revoked = async || app.playground.received().into_iter().any(|call| call.path.ends_with("/auth.revoke"));
+    assert!(!revoked().await, "a provider with one grant for each person would have ended the other, too");
+    // Nor does one of two that are the same at the provider.
+    back(json!({ "alias": "twin" })).await;
+    let gone = app.delete("/api/plugin-engine/integrations/slack?alias=twin").await.json();
+    assert_eq!(gone["revoked"], json!(false));
+    assert!(gone["notRevokedBecause"].as_str().unwrap().contains("\"default\""), "{gone}");
+    assert_eq!(app.delete("/api/plugin-engine/integrations/slack").await.json()["revoked"], json!(true));
+    assert!(revoked().await);
+}
+
+#[tokio::test]
+async fn a_link_that_two_follow_connects_one_account() {
+    let app = unconnected().await;
+    let url = link(&app, "slack", &json!({})).await;
+    let (mut first, mut second) = (Browser::new(&app), Browser::new(&app));
+    let (to_first, to_second) = (first.go(&url).await, second.go(&url).await);
+    let (first_back, second_back) = (first.decide(&to_first, "allow").await, second.decide(&to_second, "allow").await);
+    assert_eq!(first.open(&first_back).await.status, StatusCode::OK);
+    let late = second.open(&second_back).await;
+    assert_eq!(late.status, StatusCode::BAD_REQUEST);
+    assert!(late.text.contains("used already"), "{}", late.text);
+    assert_eq!(secrets(&app).await, 1);
+}
+
+#[tokio::test]
+async fn who_sets_out_late_may_come_back_as_late() {
+    let app = unconnected().await;
+    let url = link(&app, "slack", &json!({})).await;
+    let mut browser = Browser::new(&app);
+    app.clock.advance(599);
+    let provider = browser.go(&url).await;
+    app.clock.advance(599);
+    let back = browser.decide(&provider, "allow").await;
+    assert_eq!(browser.open(&back).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn one_account_too_many_is_said_before_anybody_is_asked() {
+    let app = unconnected().await;
+    let connect = "/api/plugin-engine/integrations/slack/connect";
+    for number in 0..20 {
+        app.post(connect, &json!({ "token": "xoxb-playground", "alias": format!("a{number}") })).await.json();
+    }
+    assert_eq!(app.post(connect, &json!({ "alias": "one-more" })).await.pointers(), ["/alias"]);
+    assert_eq!(app.post(connect, &json!({ "alias": "a3" })).await.status, StatusCode::OK);
 }

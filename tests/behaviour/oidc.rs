@@ -160,7 +160,7 @@ impl Oidc {
     }
 
     /// `calls` of the token endpoint by grant type, their `results` by grant type and result (the status of a success,
-    /// the code of an OAuth error, or the mode of a switch), how many `reuses` of a refresh token it noticed, the calls of
+    /// the code of an OAuth error, or the mode of a switch), how many `reuses` of a refresh token it noticed, how many `revocations` it took, the calls of
     /// the `resource` API by status, and the `effects` of `/api/echo`.
     pub async fn counts(&self) -> Value {
         self.control(Method::GET, "counts", &Value::Null).await

@@ -114,7 +114,7 @@ async fn a_code_becomes_tokens_that_the_resource_takes() {
         json!({
             "calls": { "authorization_code": 2 },
             "results": { "authorization_code": { "200": 1, "invalid_grant": 1 } },
-            "reuses": 0,
+            "reuses": 0, "revocations": 0,
             "resource": { "200": 2, "401": 2 },
             "effects": 1,
         })

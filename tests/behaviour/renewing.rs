@@ -105,8 +105,14 @@ impl Setup {
         item.record::<Value>().unwrap()["accounts"]["default"].clone()
     }
 
-    /// The credential of `admin` as the vault has it.
+    /// The credential of `admin` that counts, as the vault has it.
     pub async fn credential(&self) -> Value {
+        let version = self.record().await["version"].as_str().unwrap().to_owned();
+        self.credential_of(&version).await
+    }
+
+    /// One version of the credential of `admin`.
+    pub async fn credential_of(&self, version: &str) -> Value {
         let record = self.record().await;
         let purpose = Purpose::Integration {
             owner: Owner::User(UserId::parse("admin").unwrap()),
@@ -115,7 +121,7 @@ impl Setup {
         };
         let id = record["secret"].as_str().unwrap().to_owned();
         let id = SecretId { org: OrgId::parse("acme").unwrap(), purpose, id };
-        let text = self.app.engine.ports.vault.get(&id, record["version"].as_str().unwrap()).await.unwrap().unwrap();
+        let text = self.app.engine.ports.vault.get(&id, version).await.unwrap().unwrap();
         serde_json::from_str(text.expose_secret()).unwrap()
     }
 
@@ -126,6 +132,12 @@ impl Setup {
 
     pub async fn principal(&self) -> Principal {
         self.app.engine.authenticate(&SecretString::from(self.app.admin.as_str())).await.unwrap()
+    }
+
+    /// What the service says to a credential, past Overseer.
+    pub async fn status_of(&self, credential: &Value) -> StatusCode {
+        let me = reqwest::Client::builder().no_proxy().build().unwrap().get(format!("{}/api/me", self.oidc.issuer));
+        me.bearer_auth(credential["token"].as_str().unwrap()).send().await.unwrap().status()
     }
 
     /// How often a refresh token was exchanged, and how often one that was used already was noticed.
@@ -176,12 +188,8 @@ async fn an_account_is_connected_used_renewed_and_given_back() {
     let gone = setup.app.delete(CRM).await.json();
     assert_eq!((&gone["revoked"], gone.get("notRevokedBecause")), (&json!(true), None), "{gone}");
     assert_eq!(secrets(&setup.app).await, 1);
-    // The provider knows neither token any more.
-    let resource = setup.app.request(Method::GET, "/").build().unwrap().url().clone();
-    assert!(resource.as_str().starts_with("http://"));
-    let me = reqwest::Client::builder().no_proxy().build().unwrap().get(format!("{}/api/me", setup.oidc.issuer));
-    let answer = me.bearer_auth(after["token"].as_str().unwrap()).send().await.unwrap();
-    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+    // The provider knows it no more.
+    assert_eq!(setup.status_of(&after).await, StatusCode::UNAUTHORIZED);
     assert_eq!(setup.events(), ["integration.connected", "integration.refreshed", "integration.disconnected"]);
 }
 

@@ -44,7 +44,7 @@ const provider = new Provider(issuer, {
   findAccount: (_ctx, id) => ({ accountId: id, claims: () => ({ sub: id, name: id }) }),
 });
 
-const counts = { calls: {}, results: {}, reuses: 0, resource: {}, effects: 0 };
+const counts = { calls: {}, results: {}, reuses: 0, revocations: 0, resource: {}, effects: 0 };
 const count = (of, key) => (of[key] = (of[key] ?? 0) + 1);
 provider.on('grant.error', (_ctx, error) => {
   if (error.error_detail === 'refresh token already used') counts.reuses += 1;
@@ -188,6 +188,7 @@ provider.use(async (ctx, next) => {
     return;
   }
   await next();
+  if (route === 'POST /token/revocation' && ctx.status === 200) counts.revocations += 1;
   if (!options.iss) {
     // A stand-in's switch: the library always sends it.
     delete ctx.body?.authorization_response_iss_parameter_supported;

@@ -144,10 +144,10 @@ async fn a_record_that_names_somebody_elses_secret_does_not_get_it() {
     let connect = json!({ "token": "xoxb-playground", "userId": "bob" });
     app.post("/api/plugin-engine/integrations/slack/connect", &connect).await.json();
     let account =
-        |user: &str| Key { partition: format!("org#acme#user#{user}"), sort: "integration#slack#default".to_owned() };
+        |user: &str| Key { partition: format!("org#acme#user#{user}"), sort: "integrations#slack".to_owned() };
     let bobs: Value = item(table, &account("bob")).await.record().unwrap();
     let mut admins: Value = item(table, &account("admin")).await.record().unwrap();
-    admins["secret"] = bobs["secret"].clone();
+    admins["accounts"]["default"]["secret"] = bobs["accounts"]["default"]["secret"].clone();
     table.put(NewItem::new(account("admin"), &admins).unwrap(), Condition::Any).await.unwrap();
     let context = json!({ "channel": "#general", "text": "hello" });
     let answer = app.intend("slack", "send", context).await;
@@ -159,12 +159,12 @@ async fn a_record_that_names_somebody_elses_secret_does_not_get_it() {
 async fn a_replaced_token_is_gone_from_the_store() {
     let app = App::start().await;
     let table = &app.engine.ports.table;
-    let account = Key { partition: "org#acme#user#admin".to_owned(), sort: "integration#slack#default".to_owned() };
+    let account = Key { partition: "org#acme#user#admin".to_owned(), sort: "integrations#slack".to_owned() };
     let before: Value = item(table, &account).await.record().unwrap();
     app.connect("slack", "xoxb-of-tomorrow").await;
     let after: Value = item(table, &account).await.record().unwrap();
     for (record, count) in [(before, 0), (after, 1)] {
-        let partition = format!("org#acme#secret#{}", record["secret"].as_str().unwrap());
+        let partition = format!("org#acme#secret#{}", record["accounts"]["default"]["secret"].as_str().unwrap());
         assert_eq!(table.query(Query::partition(partition, 10)).await.unwrap().entries.len(), count);
     }
 }

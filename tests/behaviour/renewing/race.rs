@@ -12,12 +12,14 @@ use overseer_engine::ports::table::{
     Condition, Cursor, DueEntry, Item, Key, NewItem, Page, Query, Read, Table, TableError, Version, Write,
 };
 use overseer_engine::ports::vault::{SecretId, Vault, VaultError};
+use reqwest::StatusCode;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::{Setup, intend};
+use crate::connecting::secrets;
 use crate::oidc;
 
 const ENGINES: usize = 8;
@@ -312,4 +314,36 @@ async fn a_refusal_that_comes_late_does_not_end_what_was_renewed_meanwhile() {
     let record = setup.record().await;
     assert_eq!((&record["generation"], &record["reason"]), (&json!(2), &json!("refused")), "{record}");
     assert_eq!(setup.events(), ["integration.connected", "integration.refreshed"]);
+}
+
+#[tokio::test]
+async fn what_arrives_after_a_disconnection_is_neither_kept_nor_left_with_the_provider() {
+    let setup = Setup::connected().await;
+    setup.app.clock.advance(3600);
+    let (ports, slow) = Crashing::at(&setup, Crash::BeforeTheVault);
+    let (engine, principal) = (setup.engine(ports), setup.principal().await);
+    let late = tokio::spawn(async move { intend(&engine, &principal).await });
+    slow.told.notified().await;
+    setup.app.delete("/api/plugin-engine/integrations/crm").await.json();
+    slow.go_on.notify_one();
+    assert!(late.await.unwrap().result.is_err());
+    assert_eq!(secrets(&setup.app).await, 1, "the client's secret");
+    assert_eq!(setup.oidc.counts().await["revocations"], 2, "of the old refresh token, and of the new one");
+}
+
+#[tokio::test]
+async fn a_disconnection_gives_back_also_what_a_crash_left_in_the_vault() {
+    let setup = Setup::connected().await;
+    setup.app.clock.advance(3600);
+    let (ports, dead) = Crashing::at(&setup, Crash::AfterTheVault);
+    let (engine, principal) = (setup.engine(ports), setup.principal().await);
+    let dying = tokio::spawn(async move { intend(&engine, &principal).await });
+    dead.told.notified().await;
+    dying.abort();
+    let version = format!("2-{}", setup.record().await["lease"]["owner"].as_str().unwrap());
+    let left = setup.credential_of(&version).await;
+    assert_eq!(setup.status_of(&left).await, StatusCode::OK);
+    setup.app.delete("/api/plugin-engine/integrations/crm").await.json();
+    assert_eq!(setup.status_of(&left).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(secrets(&setup.app).await, 1, "the client's secret");
 }
