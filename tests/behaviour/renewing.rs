@@ -1,4 +1,4 @@
-//! Tokens that are renewed, against a real OpenID provider: PKCE is required, refresh tokens work once, and using one twice
+//! Tokens that are renewed, against a real OIDC provider: PKCE is required, refresh tokens work once, and using one twice
 //! ends the whole grant.
 
 mod race;

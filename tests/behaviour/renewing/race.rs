@@ -154,6 +154,7 @@ type Ends = BTreeMap<String, usize>;
 
 /// Runs the race, and tells the outcomes. Where somebody crashes, one intent has none, and the clock goes past the lease once
 /// it has happened.
+#[expect(clippy::print_stdout, reason = "the counts are what is to be seen")]
 async fn race(setup: &Setup, crash: Crash) -> Ends {
     let (ports, crashing) = Crashing::at(setup, crash);
     let engines: Vec<Arc<Engine>> = (0..ENGINES).map(|_| setup.engine(ports.clone())).collect();

@@ -495,9 +495,10 @@ impl Engine {
             Err(error) => return Err(error.into()),
         }
         let Pending { owner, plugin, alias, account, .. } = pending;
-        let standing = match spare {
-            true => self.ports.table.get(&keys::integrations(org, owner, plugin), Read::Consistent).await?,
-            false => None,
+        let standing = if spare {
+            self.ports.table.get(&keys::integrations(org, owner, plugin), Read::Consistent).await?
+        } else {
+            None
         };
         let others = accounts_in(standing.as_ref(), owner, plugin)?;
         let given_back = self.give_back(org, alias, account, &others).await;
