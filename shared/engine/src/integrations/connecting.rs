@@ -333,7 +333,9 @@ impl Engine {
         verifier: Option<Sealed>,
         attempt: Attempt,
     ) -> Result<Landing, NotConnected> {
-        if plugin.and_then(|plugin| self.redirect_uri(plugin)).as_ref() != Some(&attempt.redirect_uri) {
+        // By its name first: a path such as `x%2F..%2Fslack` makes the same URI.
+        let own = plugin.filter(|plugin| *plugin == attempt.plugin.as_str());
+        if own.and_then(|plugin| self.redirect_uri(plugin)).as_ref() != Some(&attempt.redirect_uri) {
             return Err(NotConnected::OtherProvider);
         }
         let manifest = self.plugin_of(&attempt)?;
