@@ -101,6 +101,10 @@ fn read(uri: &Uri) -> Result<Callback, &'static str> {
             return Err("a parameter is there twice");
         }
     }
+    // What has no value counts as left out (RFC 6749, 3.1).
+    let there = |value: &SecretString| !value.expose_secret().is_empty();
+    callback.state = callback.state.filter(there);
+    callback.code = callback.code.filter(there);
     Ok(callback)
 }
 
