@@ -5,6 +5,7 @@ mod page;
 
 use std::sync::Arc;
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::header::{COOKIE, LOCATION, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
@@ -30,8 +31,12 @@ pub fn routes() -> Routes {
         .route("/api/plugin-engine/oauth/callback", get(callback))
 }
 
+/// The ticket of a link. What is not UTF-8 is none, and whoever opened it gets a page all the same.
+type Ticket = Result<Path<SecretString>, PathRejection>;
+
 /// The page that says what is about to be connected, and asks. Looking at it changes nothing but the cookie.
-async fn offer(State(engine): State<Arc<Engine>>, Path(ticket): Path<SecretString>, headers: HeaderMap) -> Response {
+async fn offer(State(engine): State<Arc<Engine>>, ticket: Ticket, headers: HeaderMap) -> Response {
+    let Ok(Path(ticket)) = ticket else { return stopped_page(&NotConnected::UnknownLink) };
     let offer = match engine.offer(&ticket).await {
         Ok(offer) => offer,
         Err(stopped) => return stopped_page(&stopped),
@@ -42,7 +47,8 @@ async fn offer(State(engine): State<Arc<Engine>>, Path(ticket): Path<SecretStrin
 
 /// The click on that page. A page of another site cannot do it: the cookie is not sent with its requests, and those of
 /// another host of the same site say where they come from.
-async fn go(State(engine): State<Arc<Engine>>, Path(ticket): Path<SecretString>, headers: HeaderMap) -> Response {
+async fn go(State(engine): State<Arc<Engine>>, ticket: Ticket, headers: HeaderMap) -> Response {
+    let Ok(Path(ticket)) = ticket else { return stopped_page(&NotConnected::UnknownLink) };
     if headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin") {
         return Page::stopped(StatusCode::FORBIDDEN, "The click did not come from this page.").into_response();
     }
@@ -62,13 +68,13 @@ async fn go(State(engine): State<Arc<Engine>>, Path(ticket): Path<SecretString>,
 
 async fn callback(
     State(engine): State<Arc<Engine>>,
-    plugin: Option<Path<String>>,
+    plugin: Result<Path<String>, PathRejection>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
     let landing = match read(&uri) {
         Ok(callback) => {
-            let plugin = plugin.as_ref().map(|Path(plugin)| plugin.as_str());
+            let plugin = plugin.as_ref().ok().map(|Path(plugin)| plugin.as_str());
             engine.come_back(plugin, callback, browser(&engine, &headers)).await
         }
         Err(what) => Err(NotConnected::Malformed(what)),
