@@ -273,7 +273,7 @@ impl<'a> Protocol<'a> {
             .normal(status, &said, &striker)
             .ok_or_else(|| Refusal::Unknown("the provider answered with neither a token nor an error".to_owned()))?;
         *account.lock().unwrap_or_else(PoisonError::into_inner) =
-            self.said(self.provider.token_response.account.as_ref(), &said).map(|name| shortened(&name));
+            self.said(self.provider.token_response.account.as_ref(), &said);
         let mut response = HttpResponse::new(serde_json::to_vec(&normal).unwrap_or_default());
         *response.status_mut() = status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -358,10 +358,14 @@ fn tokens(answer: Answered, carrier: Carrier<'_>) -> Result<Tokens, Refusal> {
     if [Some(&access), refresh.as_ref()].into_iter().flatten().any(|token| check_token(token).is_err()) {
         return Err(unreadable());
     }
+    // Names and scopes are shown, and the manifest says where they are: it may be wrong.
+    let striker =
+        Striker::new([Some(&access), refresh.as_ref()].into_iter().flatten().chain(&carrier.protocol.client.secret));
     let scopes = tokens.scopes().map(|scopes| {
         // No more than may be asked for is kept.
         let mut left = SCOPES_MAX_BYTES;
-        let named = scopes.iter().map(|scope| scope.as_str().to_owned()).filter(|scope| !scope.is_empty());
+        let named = scopes.iter().map(|scope| striker.text(scope.as_str().to_owned()));
+        let named = named.filter(|scope| !scope.is_empty());
         let fit = named.take_while(|scope| {
             let fits = scope.len() <= left;
             left = left.saturating_sub(scope.len());
@@ -371,6 +375,7 @@ fn tokens(answer: Answered, carrier: Carrier<'_>) -> Result<Tokens, Refusal> {
     });
     let expires_in_s = tokens.expires_in().and_then(|time| i64::try_from(time.as_secs()).ok());
     let account = carrier.account.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let account = account.map(|name| shortened(&striker.text(name)));
     Ok(Tokens { access, refresh, expires_in_s, scopes, account })
 }
 
