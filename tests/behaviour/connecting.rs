@@ -1,5 +1,6 @@
 //! Connecting by way of a browser, against the playground's OAuth servers: what every step says, does and keeps.
 
+mod attacks;
 mod chromium;
 
 use overseer_engine::ports::table::{Query, Read};
