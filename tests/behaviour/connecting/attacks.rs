@@ -3,6 +3,8 @@
 
 mod between;
 mod mixup;
+mod return_to;
+mod start;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
