@@ -79,9 +79,17 @@ async fn envelope(State(engine): State<Arc<Engine>>, mut request: Request, next:
     response
 }
 
-/// A path as the log has it: without the secret of a link to connect.
+/// The longest path that is logged, in characters.
+const LOGGED_MAX: usize = 200;
+
+/// A path as the log has it: not too long, and without the secret of a link to connect, also where the link is mangled.
 fn logged(path: &str) -> String {
-    if path.starts_with(oauth::START) { format!("{}…", oauth::START) } else { path.to_owned() }
+    let link = path.to_ascii_lowercase().find("oauth").filter(|_| !path.starts_with(oauth::CALLBACK));
+    let shown = link.and_then(|at| path.get(..at)).unwrap_or(path);
+    let cut = link.is_some() || shown.chars().nth(LOGGED_MAX).is_some();
+    let shown: String = shown.chars().take(LOGGED_MAX).collect();
+    let kind = if path.starts_with(oauth::START) { "oauth/start/" } else { "" };
+    if cut { format!("{shown}{kind}…") } else { shown }
 }
 
 /// An error that axum answered by itself, as text.
@@ -95,3 +103,22 @@ fn by_a_library(response: &Response) -> Option<Problem> {
 /// vendor's name.
 #[derive(Debug, Clone, Copy)]
 pub struct Untouched;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_link_is_logged_however_it_is_mangled() {
+        for (path, shown) in [
+            ("/api/plugin-engine", "/api/plugin-engine"),
+            ("/api/plugin-engine/oauth/start/abc", "/api/plugin-engine/oauth/start/…"),
+            ("/api/plugin-engine/oauth/start%2Fabc", "/api/plugin-engine/…"),
+            ("//api/plugin-engine/OAuth/start/abc", "//api/plugin-engine/…"),
+            ("/api/plugin-engine/oauth/callback/slack", "/api/plugin-engine/oauth/callback/slack"),
+        ] {
+            assert_eq!(logged(path), shown);
+        }
+        assert_eq!(logged(&format!("/{}", "x".repeat(300))).chars().count(), 201);
+    }
+}

@@ -22,13 +22,16 @@ use page::Page;
 /// Where links to connect begin. What follows is a secret of ten minutes, which no log is to have.
 pub(crate) const START: &str = "/api/plugin-engine/oauth/start/";
 
+/// Where providers send browsers back to.
+pub(crate) const CALLBACK: &str = "/api/plugin-engine/oauth/callback";
+
 /// The routes.
 pub fn routes() -> Routes {
     Routes::new()
         .route(&format!("{START}{{ticket}}"), get(offer).post(go))
-        .route("/api/plugin-engine/oauth/callback/{plugin}", get(callback))
+        .route(&format!("{CALLBACK}/{{plugin}}"), get(callback))
         // No redirect URI is this one: what comes here is refused, with a page that says so.
-        .route("/api/plugin-engine/oauth/callback", get(callback))
+        .route(CALLBACK, get(callback))
 }
 
 /// The ticket of a link. What is not UTF-8 is none, and whoever opened it gets a page all the same.

@@ -467,6 +467,9 @@ impl Engine {
             let message = "this account was connected in another user's name, and has been given back; connect again";
             return Err(Error::Forbidden(message.to_owned()));
         }
+        if pending.owner == Owner::Organization {
+            principal.must_administer()?;
+        }
         let owners = keys::integrations(org, &pending.owner, &pending.plugin);
         let mut standing = self.ports.table.get(&owners, Read::Consistent).await?;
         loop {

@@ -122,9 +122,12 @@ impl Oauth2 {
         let set_twice = self.authorization_params.keys().chain(scope);
         let set_twice = set_twice.filter(|name| OWN_PARAMETERS.contains(&name.as_str()));
         let set_twice = set_twice.map(|name| format!("authorization_params: {name} is set by Overseer"));
+        let query = self.authorization_url.query_pairs().map(|(name, _)| name.into_owned());
+        let query = query.filter(|name| OWN_PARAMETERS.contains(&name.as_str()) || *name == self.scope_parameter);
+        let query = query.map(|name| format!("authorization_url: {name} is set by Overseer"));
         let empty = self.issuer.as_ref().is_some_and(String::is_empty);
         let empty = empty.then(|| "issuer: is empty; leave it out where the provider sends no iss".to_owned());
-        url.into_iter().chain(set_twice).chain(empty).collect()
+        url.into_iter().chain(set_twice).chain(query).chain(empty).collect()
     }
 }
 
@@ -397,6 +400,10 @@ actions:
         }
         for (auth, said) in [
             ("{ type: oauth2 }", "authorization_url"),
+            (
+                "{ type: oauth2, authorization_url: \"https://p.example/a?state=x\", token_url: \"https://p.example/t\" }",
+                "authorization_url: state is set by Overseer",
+            ),
             ("{ type: client_credentials }", "token_url"),
             ("{ type: client_credentials, token_url: \"http://p.example/t\" }", "token_url: must be https"),
             ("{ type: api_key, header: host }", "host is set by Overseer"),
