@@ -18,7 +18,8 @@ use reqwest::Method;
 use secrecy::SecretBox;
 use serde_json::{Value, json};
 
-use crate::app::App;
+use crate::app::{App, Options};
+use crate::connecting::{Browser, leads_to, link};
 
 /// Counts round trips.
 pub struct Counting {
@@ -166,4 +167,40 @@ async fn each_route_costs_what_is_written() {
     app.clock.advance(60);
     app.post(tools, &send).await.data();
     assert_eq!(app.table.take(), (2, 0));
+}
+
+/// What ARCHITECTURE.md says that connecting by a browser, renewing and disconnecting cost.
+#[tokio::test]
+async fn each_step_of_an_account_costs_what_is_written() {
+    let app = App::with(Options { unconnected: true, ..Options::default() }).await;
+    // The data key is known from here on.
+    app.connect("gmail", "ya29.playground").await;
+    app.table.take();
+    let costs = |what: &str, expected: (usize, usize)| assert_eq!(app.table.take(), expected, "{what}");
+    let slack = "/api/plugin-engine/integrations/slack";
+    let read = json!({ "tool": "slack", "intent": "fetch", "context": { "channel": "C0PLAYGEN1" } });
+
+    let url = link(&app, "slack", &json!({})).await;
+    costs("the link", (1, 1));
+    let mut browser = Browser::new(&app);
+    browser.open(&url).await;
+    costs("the page", (1, 0));
+    let provider = leads_to(&browser.ask(Method::POST, &url, None).await);
+    costs("the click", (1, 1));
+    let back = browser.decide(&provider, "allow").await;
+    assert!(browser.open(&back).await.status.is_success());
+    costs("the return", (2, 3));
+    app.post("/api/plugin-engine", &read).await.data();
+    costs("the first intent", (2, 1));
+    app.get(slack).await.json();
+    costs("the status", (3, 0));
+    app.get("/api/plugin-engine/integrations").await.json();
+    costs("the list", (4, 0));
+    app.clock.advance(3600);
+    app.engine.authenticate(&app.admin.as_str().into()).await.unwrap();
+    app.table.take();
+    app.post("/api/plugin-engine", &read).await.data();
+    costs("an intent that renews", (4, 5));
+    app.delete(slack).await.json();
+    costs("disconnecting", (3, 2));
 }

@@ -1,7 +1,8 @@
-//! The Lambda, run by a stand-in of Lambda's runtime API, on an event as an HTTP API sends it.
+//! The Lambdas, run by a stand-in of Lambda's runtime API, on events as an HTTP API sends them.
 
 use std::collections::VecDeque;
 use std::fs;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -10,7 +11,7 @@ use axum::http::HeaderMap;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use serde_json::{Value, json};
-use tempfile::tempdir;
+use tempfile::{TempDir, tempdir};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
@@ -40,19 +41,25 @@ async fn respond(State(api): State<RuntimeApi>, _: HeaderMap, body: String) -> &
     r#"{"status": "OK"}"#
 }
 
-#[tokio::test]
-async fn the_intent_function_answers_an_event() {
+/// An event as the repository has it.
+fn event(name: &str) -> Value {
+    let path = format!("{}/../events/{name}.json", env!("CARGO_MANIFEST_DIR"));
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// A data folder, with the administrator's key that is in it.
+fn folder() -> (TempDir, String) {
     let folder = tempdir().unwrap();
     Server::start(folder.path(), &[], &[]).kill();
-    let key = fs::read_to_string(folder.path().join("admin-key")).unwrap();
+    let key = fs::read_to_string(folder.path().join("admin-key")).unwrap().trim().to_owned();
+    (folder, key)
+}
 
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../events/intent.json");
-    let intent: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
-    let mut authorised = intent.clone();
-    authorised["headers"]["authorization"] = format!("Bearer {}", key.trim()).into();
-
+/// Runs a function over `data` on events, and gives its answers.
+async fn invoke(name: &str, data: &Path, variables: &[(&str, &str)], events: Vec<Value>) -> Vec<Value> {
     let (answers, mut answered) = unbounded_channel();
-    let events = Arc::new(Mutex::new(VecDeque::from([intent, authorised])));
+    let expected = events.len();
+    let events = Arc::new(Mutex::new(VecDeque::from(events)));
     let routes = Router::new()
         .route("/2018-06-01/runtime/invocation/next", get(next))
         .route("/2018-06-01/runtime/invocation/{id}/response", post(respond))
@@ -61,21 +68,89 @@ async fn the_intent_function_answers_an_event() {
     let address = listener.local_addr().unwrap();
     tokio::spawn(axum::serve(listener, routes).into_future());
 
-    let mut function = command("intent")
-        .envs([("AWS_LAMBDA_RUNTIME_API", address.to_string()), ("AWS_LAMBDA_FUNCTION_NAME", "intent".to_owned())])
+    let mut function = command(name)
+        .envs([("AWS_LAMBDA_RUNTIME_API", address.to_string()), ("AWS_LAMBDA_FUNCTION_NAME", name.to_owned())])
         .envs([("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256"), ("AWS_LAMBDA_FUNCTION_VERSION", "1")])
-        .env("OVERSEER_DATA", folder.path())
+        .env("OVERSEER_DATA", data)
+        .envs(variables.iter().copied())
         .spawn()
         .unwrap();
-    let refused = answered.recv().await.unwrap();
-    let taken = answered.recv().await.unwrap();
+    let mut given = Vec::new();
+    while given.len() < expected {
+        given.push(answered.recv().await.unwrap());
+    }
     function.kill().unwrap();
     function.wait().unwrap();
+    given
+}
 
+#[tokio::test]
+async fn the_intent_function_answers_an_event() {
+    let (folder, key) = folder();
+    let intent = event("intent");
+    let mut authorised = intent.clone();
+    authorised["headers"]["authorization"] = format!("Bearer {key}").into();
+    let answers = invoke("intent", folder.path(), &[], vec![intent, authorised]).await;
+    let [refused, taken] = answers.as_slice() else { panic!("{answers:?}") };
     assert_eq!(refused["statusCode"], json!(401), "{refused}");
     assert_eq!(refused["headers"]["content-type"], json!("application/problem+json"));
     assert_eq!(taken["statusCode"], json!(200), "{taken}");
     let outcome: Value = serde_json::from_str(taken["body"].as_str().unwrap()).unwrap();
     assert_eq!(outcome["error"]["code"], json!("not_connected"), "{outcome}");
     assert_eq!(taken["headers"]["x-request-id"], outcome["requestId"]);
+}
+
+#[tokio::test]
+async fn the_functions_of_accounts_take_a_person_from_the_link_to_the_provider() {
+    const PUBLIC: &str = "https://overseer.example.com";
+    let variables =
+        [("PUBLIC_URL", PUBLIC), ("SLACK_CLIENT_ID", "the-client-id"), ("SLACK_CLIENT_SECRET", "the-client-secret")];
+    let (folder, key) = folder();
+    let mut connect = event("integrations");
+    connect["headers"]["authorization"] = format!("Bearer {key}").into();
+    let linked = invoke("integrations", folder.path(), &variables, vec![connect]).await.remove(0);
+    assert_eq!(linked["statusCode"], json!(200), "{linked}");
+    let link: Value = serde_json::from_str(linked["body"].as_str().unwrap()).unwrap();
+    let path = link["connectUrl"].as_str().unwrap().strip_prefix(PUBLIC).unwrap().to_owned();
+
+    let unknown = event("oauth_callback");
+    let mut look = unknown.clone();
+    (look["rawPath"], look["requestContext"]["http"]["path"]) = (json!(path), json!(path));
+    look["rawQueryString"] = json!("");
+    let mut click = look.clone();
+    click["requestContext"]["http"]["method"] = json!("POST");
+    click["headers"]["sec-fetch-site"] = json!("same-origin");
+    let answers = invoke("oauth_callback", folder.path(), &variables, vec![unknown, look, click]).await;
+    let [unknown, look, click] = answers.as_slice() else { panic!("{answers:?}") };
+    assert_eq!(unknown["statusCode"], json!(400), "{unknown}");
+    assert!(unknown["body"].as_str().unwrap().contains("ask for a new link"), "{unknown}");
+    assert_eq!(look["statusCode"], json!(200), "{look}");
+    for said in ["user_456", "work", "slack.com"] {
+        assert!(look["body"].as_str().unwrap().contains(said), "{said}: {look}");
+    }
+    // The event had a cookie, which is kept; over https it has the prefix that no other host can set.
+    let cookie = look["cookies"][0].as_str().unwrap();
+    assert!(cookie.starts_with("__Host-overseer-connect=fedcba98") && cookie.ends_with("; Secure"), "{cookie}");
+    assert_eq!(click["statusCode"], json!(303), "{click}");
+    let to = click["headers"]["location"].as_str().unwrap();
+    assert!(to.starts_with("https://slack.com/oauth/v2/authorize?"), "{to}");
+    let redirect = format!("{PUBLIC}/api/plugin-engine/oauth/callback/slack");
+    assert_eq!(crate::connecting::parameter(to, "redirect_uri").unwrap(), redirect);
+    assert_eq!(crate::connecting::parameter(to, "client_id").unwrap(), "the-client-id");
+    assert!(crate::connecting::parameter(to, "user_scope").unwrap().starts_with("chat:write,"));
+}
+
+#[test]
+fn the_functions_of_accounts_do_not_start_without_their_own_address() {
+    for name in ["integrations", "oauth_callback"] {
+        let folder = tempdir().unwrap();
+        let ended = command(name)
+            .envs([("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9"), ("AWS_LAMBDA_FUNCTION_NAME", name)])
+            .envs([("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256"), ("AWS_LAMBDA_FUNCTION_VERSION", "1")])
+            .env("OVERSEER_DATA", folder.path())
+            .output()
+            .unwrap();
+        assert!(!ended.status.success());
+        assert!(String::from_utf8_lossy(&ended.stderr).contains("PUBLIC_URL"), "{ended:?}");
+    }
 }
