@@ -23,7 +23,7 @@ pub struct Intent {
     pub agent_id: Option<AgentId>,
     /// Whose account to use. Left out, it is the user that the API key is bound to.
     pub user_id: Option<UserId>,
-    /// Which of the user's accounts at the service; left out, `default`.
+    /// Which of the accounts at the service; left out, the default one.
     pub integration: Option<Alias>,
     /// When to do it; left out, now. Refused by this version, which runs intents at once only.
     pub scheduled_time: Option<String>,
