@@ -69,6 +69,16 @@ pub enum OwnerKind {
     Organization,
 }
 
+impl OwnerKind {
+    /// An owner as it is shown: whose, and which user's, or, where it is the organization's, who connected it.
+    fn of<'a>(owner: &'a Owner, connected_by: &'a UserId) -> (Self, &'a UserId) {
+        match owner {
+            Owner::User(user) => (Self::User, user),
+            Owner::Organization => (Self::Organization, connected_by),
+        }
+    }
+}
+
 /// What to connect. Which fields are needed depends on how the plugin signs in.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -514,19 +524,12 @@ impl Engine {
             };
             Scopes { wanted, granted, missing }
         });
-        let owner = match accounts.owner {
-            Owner::User(_) => OwnerKind::User,
-            Owner::Organization => OwnerKind::Organization,
-        };
-        let user_id = match &accounts.owner {
-            Owner::User(user) => user.clone(),
-            Owner::Organization => account.connected_by.clone(),
-        };
+        let (owner, user_id) = OwnerKind::of(&accounts.owner, &account.connected_by);
         Integration {
             plugin: accounts.plugin.clone(),
             alias: alias.clone(),
             owner,
-            user_id,
+            user_id: user_id.clone(),
             default: accounts.default == *alias && account.state != State::Pending,
             account: account.name.clone(),
             state,

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::OwnerKind;
 use super::credential::Credential;
 use super::record::{Account, Accounts, Change, LEASE, LastError, Lease, Trouble, accounts_in};
 use super::state::{Reason, State};
@@ -224,8 +225,9 @@ impl Engine {
             // Nothing refers to it any more, and it is sealed; disconnecting removes it.
             tracing::error!(%org, error = %causes(&error), "a token that was renewed stays in the vault");
         }
+        let (owner, user) = OwnerKind::of(owner, &account.connected_by);
         let event = json!({
-            "plugin": manifest.name, "alias": alias, "owner": owner, "expiresAt": account.expires_at,
+            "plugin": manifest.name, "alias": alias, "owner": owner, "userId": user, "expiresAt": account.expires_at,
         });
         self.publish(org, "integration.refreshed", &event).await;
         Ok(Renewal::Done)
@@ -309,9 +311,10 @@ impl Engine {
 
     async fn publish_failed(&self, renewing: &Renewing<'_>, account: &Account) {
         let Renewing { org, manifest, owner, alias, .. } = renewing;
+        let (owner, user) = OwnerKind::of(owner, &account.connected_by);
         let event = json!({
-            "plugin": manifest.name, "alias": alias, "owner": owner, "state": account.state, "reason": account.reason,
-            "lastError": account.last_error,
+            "plugin": manifest.name, "alias": alias, "owner": owner, "userId": user, "state": account.state,
+            "reason": account.reason, "lastError": account.last_error,
         });
         self.publish(org, "integration.failed", &event).await;
     }
