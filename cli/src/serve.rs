@@ -9,13 +9,14 @@ use overseer_engine::catalog::Catalog;
 use overseer_engine::config::Config;
 use overseer_engine::engine::Engine;
 use overseer_engine::error::causes;
-use overseer_engine::ports::{Clock, Ids, RandomIds, SystemClock};
+use overseer_engine::ports::{Clock, Ids, RandomIds, SystemClock, Work};
 use overseer_local::embedded::Embedded;
 use overseer_local::folder::DataFolder;
 use overseer_playground::{Playground, Service};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::mpsc::Receiver;
+use tokio::sync::{Semaphore, oneshot};
 use url::Url;
 
 use crate::arguments::Arguments;
@@ -51,18 +52,11 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ids: Arc<dyn Ids> = Arc::new(RandomIds);
     let folder = DataFolder::open(&arguments.data, Arc::clone(&clock), &ids).await?;
-    let Embedded { ports, events: _, mut due } =
+    let Embedded { ports, events: _, due } =
         Embedded::new(folder.table(), folder.master_key(), clock, Arc::clone(&ids))?;
     let engine = Engine::new(ports, catalog, config)?;
     engine.set_alarms().await?;
-    let waking = Arc::clone(&engine);
-    tokio::spawn(async move {
-        while let Some(work) = due.recv().await {
-            if let Err(error) = waking.wake(work).await {
-                tracing::error!(error = %causes(&error), "what was due was not done");
-            }
-        }
-    });
+    tokio::spawn(do_what_is_due(Arc::clone(&engine), due));
     let new_key = setup::prepare(&engine, &folder, &stand_ins).await?;
 
     // Before anybody is told that there is something to stop.
@@ -74,7 +68,7 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
         tracing::warn!("nobody reads what is printed at start: {reason}");
     }
 
-    let budget = engine.config.limits.budget;
+    let budget = engine.config.limits.budget.max(engine.config.limits.task_budget);
     let (stop, stopped) = oneshot::channel::<()>();
     let serving = axum::serve(listener, service).with_graceful_shutdown(async {
         let _ = stopped.await;
@@ -97,6 +91,34 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
         () = signals.next() => tracing::warn!("stopped at once"),
     }
     Ok(())
+}
+
+/// Work that may be under way at once.
+const AT_ONCE: usize = 16;
+/// How often it is looked for what an alarm missed.
+const SWEEP_EVERY: Duration = Duration::from_mins(1);
+
+/// Does the work whose alarms go off, and looks now and then for what no alarm told of.
+async fn do_what_is_due(engine: Arc<Engine>, mut due: Receiver<Work>) {
+    let sweeping = Arc::clone(&engine);
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(SWEEP_EVERY).await;
+            if let Err(error) = sweeping.sweep().await {
+                tracing::error!(error = %causes(&error), "what is due was not looked for");
+            }
+        }
+    });
+    let room = Arc::new(Semaphore::new(AT_ONCE));
+    while let (Ok(place), Some(work)) = (Arc::clone(&room).acquire_owned().await, due.recv().await) {
+        let engine = Arc::clone(&engine);
+        tokio::spawn(async move {
+            if let Err(error) = engine.wake(work, None).await {
+                tracing::error!(error = %causes(&error), "what was due was not done");
+            }
+            drop(place);
+        });
+    }
 }
 
 /// What the line to paste sends; without it the line lists what can be sent.

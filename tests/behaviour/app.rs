@@ -193,7 +193,7 @@ impl App {
         let waking = engine.clone();
         tokio::spawn(async move {
             while let Some(work) = embedded.due.recv().await {
-                waking.wake(work).await.unwrap();
+                waking.wake(work, None).await.unwrap();
             }
         });
         let now = clock.clone();

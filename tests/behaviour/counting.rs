@@ -202,5 +202,5 @@ async fn each_step_of_an_account_costs_what_is_written() {
     app.post("/api/plugin-engine", &read).await.data();
     costs("an intent that renews", (4, 5));
     app.delete(slack).await.json();
-    costs("disconnecting", (3, 2));
+    costs("disconnecting", (4, 2));
 }

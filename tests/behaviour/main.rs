@@ -27,3 +27,4 @@ mod readme;
 mod renewing;
 mod requests;
 mod table;
+mod tasks;

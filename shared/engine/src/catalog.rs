@@ -156,15 +156,19 @@ impl Catalog {
 }
 
 /// Up to three of `names` that `wanted` may have been meant to be, the likeliest first.
-fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
-    // Long input is not worth comparing: the time grows with its length.
-    if wanted.len() > 64 {
+pub(crate) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    // Long input is not worth comparing: the time grows with its length. And nothing is in every name.
+    if wanted.is_empty() || wanted.len() > 64 {
         return Vec::new();
     }
     let wanted = wanted.to_lowercase();
     let mut scored: Vec<(f64, &str)> = names
-        .map(|name| (strsim::jaro_winkler(&wanted, name), name))
-        .filter(|(score, name)| *score > 0.75 || name.contains(&wanted) || (wanted.contains(name) && !name.is_empty()))
+        .map(|name| (name.to_lowercase(), name))
+        .map(|(lower, name)| (strsim::jaro_winkler(&wanted, &lower), lower, name))
+        .filter(|(score, lower, _)| {
+            *score > 0.75 || lower.contains(&wanted) || (wanted.contains(lower.as_str()) && !lower.is_empty())
+        })
+        .map(|(score, _, name)| (score, name))
         .collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0));
     scored.into_iter().take(3).map(|(_, name)| name.to_owned()).collect()
@@ -185,7 +189,9 @@ mod tests {
     fn nearest_names_are_near() {
         let names = ["send_message", "schedule_message", "list_channels"];
         assert_eq!(nearest("send_mesage", names.into_iter()), ["send_message", "schedule_message"]);
+        assert_eq!(nearest("berlin", ["Europe/Berlin", "Asia/Tokyo"].into_iter()), ["Europe/Berlin"]);
         assert!(nearest("quux", names.into_iter()).is_empty());
+        assert!(nearest("", names.into_iter()).is_empty());
         assert!(nearest(&"send_message".repeat(10), names.into_iter()).is_empty());
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use aws_lc_rs::{constant_time, digest};
+use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 
 use crate::catalog::Catalog;
@@ -28,6 +29,9 @@ pub struct Config {
     /// For each plugin of the built-in catalog, what is configured for its service. Plugins from elsewhere get nothing
     /// from the environment, whatever they call themselves.
     pub services: BTreeMap<PluginName, Service>,
+    /// What `POST …/cron` has to be called with: `CRON_SECRET_TOKEN`, at least 32 characters. Without it the route
+    /// refuses everybody.
+    pub cron_token: Option<SecretString>,
     /// Limits on every intent.
     pub limits: Limits,
 }
@@ -70,6 +74,8 @@ pub struct StandIn {
 pub struct Limits {
     /// The time for all of an intent. An HTTP API of AWS gives up at 30 s.
     pub budget: Duration,
+    /// The time for one attempt of a task, for which nobody waits.
+    pub task_budget: Duration,
     /// The time for one connection to come about.
     pub connect: Duration,
     /// The bytes of all answers of a service to one intent.
@@ -78,7 +84,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { budget: Duration::from_secs(24), connect: Duration::from_secs(5), answer_max_bytes: 4 * 1024 * 1024 }
+        Self {
+            budget: Duration::from_secs(24),
+            task_budget: Duration::from_secs(120),
+            connect: Duration::from_secs(5),
+            answer_max_bytes: 4 * 1024 * 1024,
+        }
     }
 }
 
@@ -111,6 +122,13 @@ impl Config {
             .flat_map(|list| list.split(','))
             .map(|entry| own_url(name, entry.trim()))
             .collect::<Result<_, _>>()?;
+        let name = "CRON_SECRET_TOKEN";
+        let cron_token = present(name);
+        if cron_token.as_ref().is_some_and(|token| token.len() < CRON_TOKEN_MIN_BYTES) {
+            let expected = format!("must have at least {CRON_TOKEN_MIN_BYTES} characters");
+            return Err(ConfigError { name: name.to_owned(), expected });
+        }
+        let cron_token = cron_token.map(SecretString::from);
         let mut services = BTreeMap::new();
         for plugin in built_in.plugins().map(|plugin| &plugin.manifest.name) {
             let prefix = plugin.as_str().to_ascii_uppercase().replace('-', "_");
@@ -133,9 +151,20 @@ impl Config {
             services.insert(plugin.clone(), Service { client, token });
         }
         let stand_ins = BTreeMap::new();
-        Ok(Self { allowed_addresses, stand_ins, public_url, return_to, services, limits: Limits::default() })
+        let limits = Limits::default();
+        Ok(Self { allowed_addresses, stand_ins, public_url, return_to, services, cron_token, limits })
+    }
+
+    /// Whether `token` is the one that the cron route is called with. Takes the same time wherever they differ.
+    pub fn is_cron_token(&self, token: Option<&SecretString>) -> bool {
+        let (Some(own), Some(token)) = (&self.cron_token, token) else { return false };
+        let hash = |secret: &SecretString| digest::digest(&digest::SHA256, secret.expose_secret().as_bytes());
+        constant_time::verify_slices_are_equal(hash(own).as_ref(), hash(token).as_ref()).is_ok()
     }
 }
+
+/// The shortest `CRON_SECRET_TOKEN`.
+const CRON_TOKEN_MIN_BYTES: usize = 32;
 
 /// What a client id has to be.
 pub(crate) const CLIENT_ID_RULE: &str = "must be 1 to 255 printable ASCII characters";

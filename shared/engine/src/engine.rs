@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use jiff::Timestamp;
 use quick_cache::sync::Cache;
 use serde::Serialize;
+use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -12,9 +13,9 @@ use tracing::Instrument as _;
 use crate::api_keys;
 use crate::catalog::Catalog;
 use crate::config::Config;
-use crate::error::{Error, FieldProblem};
+use crate::error::Error;
 use crate::host::Host;
-use crate::ids::{Alias, KeyId, OrgId};
+use crate::ids::{AgentId, Alias, KeyId, OrgId, UserId};
 use crate::integrations::{Credential, Held, PENDING};
 use crate::intent::Intent;
 use crate::manifest::{Auth, Runtime};
@@ -25,6 +26,7 @@ use crate::ports::{Clock, Event, EventBus, Ids, Table, Timer, Vault, Work};
 use crate::principal::Principal;
 use crate::runtime::{self, Call, Returned, Stopped};
 use crate::secrets::Striker;
+use crate::tasks::{Report, TASKS};
 
 /// API keys and tokens that a warm process remembers.
 const SEEN_MAX: usize = 1_000;
@@ -44,6 +46,17 @@ pub struct Ports {
     pub clock: Arc<dyn Clock>,
     /// Random values.
     pub ids: Arc<dyn Ids>,
+}
+
+/// One action that is to be done.
+pub(crate) struct Doing<'a> {
+    pub org: &'a OrgId,
+    pub user: &'a UserId,
+    pub agent: Option<&'a AgentId>,
+    pub plugin: &'a str,
+    pub action: &'a str,
+    pub integration: Option<&'a Alias>,
+    pub parameters: Map<String, Value>,
 }
 
 /// The engine.
@@ -81,7 +94,7 @@ impl Engine {
         }))
     }
 
-    /// Takes an intent to its outcome.
+    /// Takes an intent to its outcome, now.
     pub async fn intend(self: &Arc<Self>, principal: Principal, intent: Intent) -> Result<Outcome, Error> {
         let engine = Arc::clone(self);
         self.to_its_end(async move { engine.take(&principal, intent).await }).await
@@ -96,19 +109,27 @@ impl Engine {
         self.effects.spawn(work.in_current_span()).await.map_err(Error::Panicked)?
     }
 
-    /// Does the work that an alarm stands for, if it is due: the record decides.
-    pub async fn wake(self: &Arc<Self>, work: Work) -> Result<(), Error> {
+    /// Does the work that an alarm stands for, if it is due: the record decides. `deadline` is when this process has to be
+    /// done, if it has to; what might take longer is left.
+    pub async fn wake(self: &Arc<Self>, work: Work, deadline: Option<Instant>) -> Result<Report, Error> {
         let engine = Arc::clone(self);
         self.to_its_end(async move {
             match work.kind.as_str() {
-                PENDING => engine.drop_if_due(&work.org, &work.id).await,
+                PENDING => engine.drop_if_due(&work.org, &work.id).await.map(|()| Report::default()),
+                TASKS => engine.run_due(&work, deadline).await,
                 other => {
                     tracing::warn!(kind = other, "an alarm for work of a kind that is not known");
-                    Ok(())
+                    Ok(Report::default())
                 }
             }
         })
         .await
+    }
+
+    /// Sets every alarm again, for a process whose alarms end with it. What is overdue fires at once.
+    pub async fn set_alarms(&self) -> Result<(), Error> {
+        self.set_pending_alarms().await?;
+        self.set_task_alarms().await
     }
 
     /// Waits for everything that was begun.
@@ -118,26 +139,39 @@ impl Engine {
     }
 
     async fn take(&self, principal: &Principal, intent: Intent) -> Result<Outcome, Error> {
-        let started = Instant::now();
-        let deadline = started + self.config.limits.budget;
-        refuse_what_is_not_there_yet(&intent)?;
-        let plugin = self.catalog.plugin(&intent.tool)?;
-        let found = plugin.action(&intent.intent)?;
+        let deadline = Instant::now() + self.config.limits.budget;
         let user = principal.acting_for(intent.user_id)?;
-        let parameters = found.check(intent.context)?;
-        let alias = intent.integration.as_ref();
-        let (org, manifest, action) = (&principal.org, &plugin.manifest, found.action);
+        let doing = Doing {
+            org: &principal.org,
+            user: &user,
+            agent: intent.agent_id.as_ref(),
+            plugin: &intent.tool,
+            action: &intent.intent,
+            integration: intent.integration.as_ref(),
+            parameters: intent.context,
+        };
+        self.perform(doing, deadline).await
+    }
+
+    /// Does one action, and says what came of it.
+    pub(crate) async fn perform(&self, doing: Doing<'_>, deadline: Instant) -> Result<Outcome, Error> {
+        let started = Instant::now();
+        let Doing { org, user, agent, integration: alias, .. } = doing;
+        let plugin = self.catalog.plugin(doing.plugin)?;
+        let found = plugin.action(doing.action)?;
+        let parameters = found.check(doing.parameters)?;
+        let (manifest, action) = (&plugin.manifest, found.action);
 
         let account = match manifest.auth {
             Auth::None => Ok(None),
             Auth::Oauth2(_) | Auth::ClientCredentials(_) | Auth::ApiKey(_) | Auth::Basic(_) => {
-                self.account(org, &user, manifest, alias, None, deadline).await?.map(Some)
+                self.account(org, user, manifest, alias, None, deadline).await?.map(Some)
             }
         };
         let (returned, attempts) = match account {
             Err(failure) => (Err(failure.into()), 0),
             Ok(held) => {
-                let call = Call { manifest, action, parameters: &parameters, user: &user, now: self.ports.clock.now() };
+                let call = Call { manifest, action, parameters: &parameters, user, now: self.ports.clock.now() };
                 self.call_with(org, &call, held, alias, deadline).await?
             }
         };
@@ -155,7 +189,7 @@ impl Engine {
         };
         let code = result.as_ref().err().map(|failure: &Failure| tracing::field::debug(failure.code));
         tracing::info!(
-            org = %principal.org, user = %user, agent = intent.agent_id.as_ref().map(tracing::field::display),
+            %org, %user, agent = agent.map(tracing::field::display),
             plugin = %metadata.plugin, action = %metadata.action, code, duration_ms = metadata.duration_ms,
             "intent {}.{} {}", metadata.plugin, metadata.action, if result.is_ok() { "succeeded" } else { "failed" },
         );
@@ -243,18 +277,4 @@ impl Engine {
             tracing::error!(%org, cause = %error.0, "the event {kind} was not published");
         }
     }
-}
-
-fn refuse_what_is_not_there_yet(intent: &Intent) -> Result<(), Error> {
-    // Taking these and not keeping what they promise would be worse than refusing them.
-    let at_once = intent
-        .scheduled_time
-        .as_ref()
-        .map(|_| FieldProblem::new("/scheduledTime", "this version runs intents at once only; leave it out"));
-    let no_keys = intent
-        .idempotency_key
-        .as_ref()
-        .map(|_| FieldProblem::new("/idempotencyKey", "this version keeps no idempotency keys; leave it out"));
-    let problems: Vec<_> = at_once.into_iter().chain(no_keys).collect();
-    if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(problems)) }
 }

@@ -30,6 +30,8 @@ pub enum ProblemCode {
     MethodNotAllowed,
     /// The first request with this idempotency key is still running.
     InProgress,
+    /// The thing is not in a state that allows this.
+    Conflict,
     /// Larger than allowed.
     TooLarge,
     /// Not a media type that the route reads.
@@ -107,6 +109,9 @@ pub enum Error {
     /// A service that the request depends on gave no answer that can be used; says which and why.
     #[error("{0}")]
     Unavailable(String),
+    /// The thing is not in a state that allows this; says which would.
+    #[error("{0}")]
+    Conflict(String),
     /// The store failed.
     #[error("something failed on Overseer's side; the log has the request id")]
     Table(#[from] TableError),
@@ -146,6 +151,7 @@ impl Error {
             Self::UnknownPlugin { .. } => ProblemCode::UnknownPlugin,
             Self::UnknownAction { .. } => ProblemCode::UnknownAction,
             Self::NotFound(_) => ProblemCode::NotFound,
+            Self::Conflict(_) => ProblemCode::Conflict,
             Self::Unavailable(_) => ProblemCode::Unavailable,
             Self::Table(_) | Self::Vault(_) | Self::Panicked(_) => ProblemCode::Internal,
         }

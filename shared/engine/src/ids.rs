@@ -129,6 +129,8 @@ names! {
     Alias: slug, slug_schema;
     /// The public half of an API key.
     KeyId: made, made_schema;
+    /// A task.
+    TaskId: made, made_schema;
     /// One request, on every answer and log line.
     RequestId: made, made_schema;
 }

@@ -1,10 +1,12 @@
 //! What an agent asks for.
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use crate::ids::{AgentId, Alias, UserId};
+use crate::schedule::Schedule;
 
 /// An agent's intent, as `POST /api/plugin-engine` takes it.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -25,8 +27,21 @@ pub struct Intent {
     pub user_id: Option<UserId>,
     /// Which of the accounts at the service; left out, the default one.
     pub integration: Option<Alias>,
-    /// When to do it; left out, now. Refused by this version, which runs intents at once only.
-    pub scheduled_time: Option<String>,
+    /// When to do it (RFC 3339, with its offset); left out, now.
+    #[serde(default, deserialize_with = "time")]
+    #[schemars(with = "Option<String>")]
+    pub scheduled_time: Option<Timestamp>,
+    /// When to do it again and again.
+    pub schedule: Option<Schedule>,
+    /// How often a task tries a run: 1 to 10; left out, as the plugin says, or 3.
+    pub max_attempts: Option<u32>,
     /// Makes a repetition safe. Refused by this version, which keeps no record of keys.
     pub idempotency_key: Option<String>,
+}
+
+/// A time as RFC 3339 has it.
+pub(crate) fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+    let rule = "must be a time with its offset (RFC 3339), such as 2026-12-01T09:00:00+01:00";
+    text.parse().map(Some).map_err(|_| serde::de::Error::custom(rule))
 }

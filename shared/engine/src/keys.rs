@@ -10,7 +10,7 @@ use aws_lc_rs::digest;
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::ids::{KeyId, OrgId, Owner, PluginName};
+use crate::ids::{KeyId, OrgId, Owner, PluginName, TaskId, UserId};
 use crate::ports::ids::hex;
 use crate::ports::table::Key;
 
@@ -93,6 +93,27 @@ pub(crate) fn state(hash: &str) -> Key {
     Key { partition: format!("state#{hash}"), sort: "state".to_owned() }
 }
 
+/// A task of a user. Ids begin with the time, so that they stand in the order in which they were made.
+pub(crate) fn task(org: &OrgId, user: &UserId, id: &TaskId) -> Key {
+    let (partition, prefix) = tasks_of_user(org, user);
+    Key { partition, sort: format!("{prefix}{id}") }
+}
+
+/// The partition of a user's tasks, and how their sort keys begin.
+pub(crate) fn tasks_of_user(org: &OrgId, user: &UserId) -> (String, &'static str) {
+    (of_owner(org, &Owner::User(user.clone())), "task#")
+}
+
+/// A task's place in the list of its organization.
+pub(crate) fn task_in_list(org: &OrgId, id: &TaskId) -> Key {
+    Key { partition: tasks_of(org), sort: id.to_string() }
+}
+
+/// The list of an organization's tasks.
+pub(crate) fn tasks_of(org: &OrgId) -> String {
+    of_org(org, "#tasks")
+}
+
 /// An organization's own OAuth client for a plugin.
 pub(crate) fn client(org: &OrgId, plugin: &PluginName) -> Key {
     Key { partition: of_org(org, ""), sort: format!("client#{plugin}") }
@@ -124,7 +145,6 @@ pub(crate) fn data_keys_in_list(org: &OrgId) -> Key {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::UserId;
 
     #[test]
     fn no_name_reaches_into_another_partition() {

@@ -4,6 +4,7 @@
 //! them what every answer has: a request id, a log line, and problems in one form.
 
 mod caller;
+pub mod cron;
 mod envelope;
 mod guard;
 pub mod health;
@@ -13,6 +14,7 @@ pub mod intent;
 pub mod keys;
 pub mod oauth;
 mod problem;
+pub mod tasks;
 
 use std::sync::Arc;
 

@@ -521,8 +521,8 @@ impl Engine {
         self.drop_pending(org, &item, &pending, true).await
     }
 
-    /// Sets the alarms of all pending accounts again, for a process whose alarms end with it. What is overdue fires at once.
-    pub async fn set_alarms(&self) -> Result<(), Error> {
+    /// Sets the alarms of all pending accounts again.
+    pub(crate) async fn set_pending_alarms(&self) -> Result<(), Error> {
         let until = self.ports.clock.now() + CONNECTING_TIME;
         let mut cursor = None;
         loop {

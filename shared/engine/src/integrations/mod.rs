@@ -22,7 +22,7 @@ use url::Url;
 
 use crate::engine::Engine;
 use crate::error::{Error, FieldProblem, causes};
-use crate::ids::{self, Alias, OrgId, Owner, PluginName, UserId};
+use crate::ids::{self, Alias, OrgId, Owner, PluginName, TaskId, UserId};
 use crate::keys;
 use crate::manifest::{Auth, Manifest, Runtime, is_scope};
 use crate::oauth::Refusal;
@@ -186,8 +186,8 @@ pub struct Disconnected {
     /// Why not, where it did not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_revoked_because: Option<String>,
-    /// The tasks that needed the account; they were not cancelled. (There are no tasks yet, so none.)
-    pub tasks: Vec<String>,
+    /// The tasks that wait for the account; they were not cancelled. (Of the last 1,000 that were made.)
+    pub tasks: Vec<TaskId>,
 }
 
 /// One plugin's accounts.
@@ -701,13 +701,22 @@ impl Engine {
             let mut others = accounts.clone();
             others.by_alias.remove(&alias);
             let given_back = engine.give_back(&org, &alias, &account, &others).await;
+            let user = match &owner {
+                Owner::User(user) => Some(user),
+                Owner::Organization => None,
+            };
+            let tasks = engine.tasks_that_need(&org, user, &plugin, &alias, accounts.default == alias).await;
+            let tasks = tasks.unwrap_or_else(|error| {
+                tracing::error!(%org, error = %causes(&error), "which tasks need the account is not known");
+                Vec::new()
+            });
             let found = engine.catalog.plugin(plugin.as_str()).ok();
             let manifest = found.map(|plugin| &plugin.manifest);
             let disconnected = Disconnected {
                 integration: engine.shown(manifest, &accounts, &alias, &account),
                 revoked: given_back.is_ok(),
                 not_revoked_because: given_back.err(),
-                tasks: Vec::new(),
+                tasks,
             };
             engine.publish(&org, "integration.disconnected", &disconnected).await;
             Ok(disconnected)

@@ -70,7 +70,7 @@ enum Ready {
 
 impl Engine {
     /// The account that is meant by `alias`, or by its absence: the user's own, else the organization's. One read.
-    pub(super) async fn find(
+    pub(crate) async fn find(
         &self,
         org: &OrgId,
         user: &UserId,
@@ -196,6 +196,13 @@ impl Engine {
         }
         let ran_out = !account.refreshable && account.expires_at.is_some_and(|at| at <= now);
         ran_out.then_some(Reason::TokenExpired)
+    }
+
+    /// Why an account can surely not be used at `at`, as far as that can be told now.
+    pub(crate) fn will_be_unfit(&self, manifest: &Manifest, found: &Found, at: Timestamp) -> Option<Reason> {
+        let account = &found.account;
+        let ends = !account.refreshable && account.expires_at.is_some_and(|end| end <= at);
+        self.unfit(manifest, account, self.ports.clock.now()).or(ends.then_some(Reason::TokenExpired))
     }
 
     /// A version of an account's credential, from the vault once and then from memory: a version never changes.

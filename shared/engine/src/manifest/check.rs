@@ -9,6 +9,7 @@ use super::{
     Action, Auth, ConnectionTest, Data, MANIFEST_MAX_BYTES, Manifest, Oauth2, Provider, Request, Response, Runtime,
 };
 use crate::schema;
+use crate::tasks::ATTEMPTS_MAX;
 use crate::template::{NOT_THERE, Names};
 
 /// The longest name of a tool that every maker of models takes; ours are `<plugin>__<action>`.
@@ -51,6 +52,9 @@ impl Manifest {
             problems.push("runtime.base_url: must have no query".to_owned());
         }
         problems.extend(self.auth.problems().into_iter().map(|problem| format!("auth.{problem}")));
+        if self.retry.attempts.is_some_and(|attempts| !(1..=ATTEMPTS_MAX).contains(&attempts)) {
+            problems.push(format!("retry.attempts: must be 1 to {ATTEMPTS_MAX}"));
+        }
         if self.actions.is_empty() {
             problems.push("actions: at least one is needed".to_owned());
         }

@@ -102,6 +102,8 @@ pub struct Retry {
     /// The header with the time to wait, in seconds or as a date (RFC 9110, 10.2.3).
     #[serde(default = "retry_after")]
     pub after_header: String,
+    /// How often a task tries a run where the task does not say: 1 to 10.
+    pub attempts: Option<u32>,
 }
 
 fn retry_after() -> String {
@@ -110,7 +112,7 @@ fn retry_after() -> String {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { after_header: retry_after() }
+        Self { after_header: retry_after(), attempts: None }
     }
 }
 

@@ -1,0 +1,354 @@
+//! A task as it is stored, and the rules by which it goes from state to state. Nothing here reads or writes: what happens to
+//! a record is decided by plain functions, and applied by conditional writes elsewhere.
+
+use jiff::{SignedDuration, Timestamp};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::ids::{ActionName, AgentId, Alias, OrgId, PluginName, TaskId, UserId};
+use crate::keys;
+use crate::outcome::{Failure, OutcomeCode, Success};
+use crate::ports::table::{Due, NewItem, TableError};
+use crate::ports::timer::Work;
+use crate::schedule::{CatchUp, Schedule};
+
+/// The kind of work that a task is, and the queue that tasks are due in.
+pub(crate) const TASKS: &str = "task";
+/// How often a run is tried where neither task nor plugin says.
+pub const ATTEMPTS_DEFAULT: u32 = 3;
+/// The most attempts that may be asked for.
+pub const ATTEMPTS_MAX: u32 = 10;
+/// How many attempts are remembered.
+pub const ATTEMPTS_KEPT: usize = 20;
+/// Failed runs in a row after which a recurring task is paused.
+pub const FAILURES_MAX: u32 = 10;
+/// How long an ended task is listed.
+pub const ENDED_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// The largest result that is kept with a task, in bytes of JSON.
+pub const RESULT_MAX_BYTES: usize = 64 * 1024;
+/// How late a run may be and still count as on time.
+const ON_TIME: SignedDuration = SignedDuration::from_secs(60);
+/// The shortest and the longest pause between two attempts.
+const BACK_OFF: (SignedDuration, SignedDuration) = (SignedDuration::from_secs(1), SignedDuration::from_mins(15));
+
+/// Where a task is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum TaskState {
+    /// Waits for its time.
+    Scheduled,
+    /// Waits to be resumed.
+    Paused,
+    /// Is being done.
+    Running,
+    /// Failed, and waits to be tried again.
+    Retrying,
+    /// Done.
+    Succeeded,
+    /// Not done, and not tried again by itself.
+    Failed,
+    /// Not to be done.
+    Cancelled,
+    /// Whether it was done is not known; it is not tried again by itself.
+    OutcomeUnknown,
+}
+
+impl TaskState {
+    /// Whether nothing more happens by itself.
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::Succeeded | Self::Failed | Self::Cancelled | Self::OutcomeUnknown => true,
+            Self::Scheduled | Self::Paused | Self::Running | Self::Retrying => false,
+        }
+    }
+}
+
+/// One attempt, as it went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Attempt {
+    /// Of which run, from 1.
+    pub run: u32,
+    /// Which attempt of that run, from 1.
+    pub number: u32,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// How long it took, in milliseconds; absent where nobody saw its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+    /// How it went.
+    pub outcome: AttemptOutcome,
+    /// What the failure was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<OutcomeCode>,
+    /// For a person to read.
+    pub message: String,
+}
+
+/// How an attempt went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptOutcome {
+    /// It did what it is for.
+    Succeeded,
+    /// It did not.
+    Failed,
+    /// It may have.
+    Unknown,
+}
+
+/// What the last run that succeeded returned.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskResult {
+    /// For a person or a model to read.
+    pub message: String,
+    /// What the action returned; absent where it was larger than 64 KiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<Value>,
+    /// The service's id of what was made or changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external_id: Option<String>,
+}
+
+/// The right to run a task once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Claim {
+    pub worker: String,
+    pub since: Timestamp,
+    /// When whoever claimed it must have ended: longer than any call takes.
+    pub until: Timestamp,
+}
+
+/// The stored record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Task {
+    pub id: TaskId,
+    pub org: OrgId,
+    pub user: UserId,
+    pub agent: Option<AgentId>,
+    pub plugin: PluginName,
+    pub action: ActionName,
+    pub integration: Option<Alias>,
+    pub parameters: Map<String, Value>,
+    pub schedule: Option<Schedule>,
+    /// What rates count from.
+    pub anchor: Timestamp,
+    /// The time that the run which is next, or under way, is for.
+    pub occurrence: Timestamp,
+    /// When the next attempt is due.
+    pub next_at: Timestamp,
+    pub attempts_max: u32,
+    pub state: TaskState,
+    pub since: Timestamp,
+    pub cancel_requested: bool,
+    /// Grows with every change of time or parameters, so that a stale alarm is known.
+    pub revision: u64,
+    /// Attempts of the current run.
+    pub attempt: u32,
+    /// Runs that have begun.
+    pub runs: u32,
+    pub claim: Option<Claim>,
+    /// The last attempts, the latest last.
+    pub attempts: Vec<Attempt>,
+    pub failures_in_row: u32,
+    pub result: Option<TaskResult>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+/// How an attempt ended, with how long it took in milliseconds.
+pub(crate) struct Ended {
+    pub result: Result<Success, Failure>,
+    pub duration_ms: u64,
+}
+
+/// What a settled attempt means for others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// Nothing that anybody has to know.
+    Nothing,
+    /// The task, or a run of it, failed for good.
+    Failed,
+    /// Whether a run happened is not known.
+    Unknown,
+    /// The task was paused after too many failures.
+    Paused,
+}
+
+impl Task {
+    /// The item that holds it: in the list of its organization, in the queue while something is due, and gone some time
+    /// after its end.
+    pub(super) fn item(&self) -> Result<NewItem, TableError> {
+        let mut item = NewItem::new(keys::task(&self.org, &self.user, &self.id), self)?;
+        item.list = Some(keys::task_in_list(&self.org, &self.id));
+        let at = match self.state {
+            TaskState::Scheduled | TaskState::Retrying => Some(self.next_at),
+            TaskState::Running => self.claim.as_ref().map(|claim| claim.until),
+            TaskState::Paused
+            | TaskState::Succeeded
+            | TaskState::Failed
+            | TaskState::Cancelled
+            | TaskState::OutcomeUnknown => None,
+        };
+        item.due = at.map(|at| Due { queue: TASKS.to_owned(), at });
+        item.expires_at = self.state.is_final().then(|| self.since + ENDED_KEPT);
+        Ok(item)
+    }
+
+    /// What an alarm for it carries.
+    pub(super) fn work(&self) -> Work {
+        let id = format!("{} {}", self.id, self.user);
+        Work { org: self.org.clone(), kind: TASKS.to_owned(), id, revision: self.revision }
+    }
+
+    /// Moves to another state.
+    pub(super) fn becomes(&mut self, state: TaskState, now: Timestamp) {
+        (self.state, self.since, self.updated_at) = (state, now, now);
+    }
+
+    /// What follows from its time having come: a run that is too late may be left out.
+    pub(super) fn catch_up(&mut self, now: Timestamp) {
+        let skips = self.schedule.as_ref().is_some_and(|schedule| schedule.catch_up == CatchUp::Skip);
+        let late = now.duration_since(self.occurrence) > ON_TIME;
+        if self.state != TaskState::Scheduled || !late || !skips {
+            return;
+        }
+        match self.next_after(now) {
+            Some(next) => (self.occurrence, self.next_at) = (next, next),
+            None => self.becomes(TaskState::Succeeded, now),
+        }
+    }
+
+    /// Takes it for `worker`.
+    pub(super) fn claim(&mut self, worker: String, now: Timestamp, lease: SignedDuration) {
+        if self.state == TaskState::Scheduled {
+            self.runs = self.runs.saturating_add(1);
+            self.attempt = 0;
+        }
+        self.attempt = self.attempt.saturating_add(1);
+        self.claim = Some(Claim { worker, since: now, until: now + lease });
+        self.becomes(TaskState::Running, now);
+    }
+
+    /// Writes down how an attempt ended, and decides what is next. `jitter` is a random number below 1.
+    pub(super) fn settle(&mut self, ended: Ended, now: Timestamp, jitter: f64) -> Told {
+        let since = self.claim.take().map_or(now, |claim| claim.since);
+        let (outcome, code, message) = match &ended.result {
+            Ok(success) => (AttemptOutcome::Succeeded, None, success.message.clone()),
+            Err(failure) if failure.may_have_happened => {
+                (AttemptOutcome::Unknown, Some(failure.code), failure.message.clone())
+            }
+            Err(failure) => (AttemptOutcome::Failed, Some(failure.code), failure.message.clone()),
+        };
+        self.remember(Attempt {
+            run: self.runs,
+            number: self.attempt,
+            started_at: since,
+            duration_ms: Some(ended.duration_ms),
+            outcome,
+            code,
+            message,
+        });
+        match ended.result {
+            Ok(Success { message, data, external_id }) => {
+                let fits = data.to_string().len() <= RESULT_MAX_BYTES;
+                self.result = Some(TaskResult { message, data: fits.then_some(data), external_id });
+                self.failures_in_row = 0;
+                self.run_ended(TaskState::Succeeded, now)
+            }
+            Err(failure) if failure.may_have_happened => self.run_failed(TaskState::OutcomeUnknown, now),
+            Err(failure) if failure.retryable && self.attempt < self.attempts_max => {
+                self.try_again(failure.retry_after_s, now, jitter)
+            }
+            Err(_) => self.run_failed(TaskState::Failed, now),
+        }
+    }
+
+    /// Nobody saw the end of an attempt: whoever claimed it is gone. `repeatable` says whether doing it twice is the same as
+    /// doing it once.
+    pub(super) fn lapsed(&mut self, repeatable: bool, now: Timestamp, jitter: f64) -> Told {
+        // Of an action that is not repeated the claim stays: should its worker come back after all, it can say how it went.
+        let claim = if repeatable { self.claim.take() } else { self.claim.clone() };
+        self.remember(Attempt {
+            run: self.runs,
+            number: self.attempt,
+            started_at: claim.map_or(now, |claim| claim.since),
+            duration_ms: None,
+            outcome: AttemptOutcome::Unknown,
+            code: Some(OutcomeCode::OutcomeUnknown),
+            message: "whoever was doing it was not heard of again".to_owned(),
+        });
+        match repeatable {
+            false => self.run_failed(TaskState::OutcomeUnknown, now),
+            true if self.attempt < self.attempts_max => self.try_again(None, now, jitter),
+            true => self.run_failed(TaskState::Failed, now),
+        }
+    }
+
+    fn remember(&mut self, attempt: Attempt) {
+        self.attempts.push(attempt);
+        let forgotten = self.attempts.len().saturating_sub(ATTEMPTS_KEPT);
+        self.attempts.drain(..forgotten);
+    }
+
+    fn try_again(&mut self, retry_after_s: Option<u64>, now: Timestamp, jitter: f64) -> Told {
+        if self.cancel_requested {
+            self.becomes(TaskState::Cancelled, now);
+            return Told::Nothing;
+        }
+        // Exponential, with full jitter, so that many that failed together do not come back together.
+        let longest = (BACK_OFF.0 * 2_i32.saturating_pow(self.attempt.min(20))).min(BACK_OFF.1);
+        let drawn = SignedDuration::try_from_secs_f64(longest.as_secs_f64() * jitter).unwrap_or(longest);
+        let asked =
+            retry_after_s.and_then(|s| i64::try_from(s).ok()).map_or(SignedDuration::ZERO, SignedDuration::from_secs);
+        let pause = drawn.max(BACK_OFF.0).max(asked);
+        self.next_at = now.checked_add(pause).unwrap_or(Timestamp::MAX);
+        self.becomes(TaskState::Retrying, now);
+        Told::Nothing
+    }
+
+    fn run_failed(&mut self, state: TaskState, now: Timestamp) -> Told {
+        self.failures_in_row = self.failures_in_row.saturating_add(1);
+        if self.schedule.is_some() && self.failures_in_row >= FAILURES_MAX && !self.cancel_requested {
+            self.claim = None;
+            self.becomes(TaskState::Paused, now);
+            return Told::Paused;
+        }
+        self.run_ended(state, now);
+        if state == TaskState::OutcomeUnknown { Told::Unknown } else { Told::Failed }
+    }
+
+    /// A run has ended as `state`: a recurring task goes on.
+    fn run_ended(&mut self, state: TaskState, now: Timestamp) -> Told {
+        match self.next_occurrence(now) {
+            Some(_) if self.cancel_requested => self.becomes(TaskState::Cancelled, now),
+            Some(next) => {
+                (self.occurrence, self.next_at, self.claim) = (next, next, None);
+                self.becomes(TaskState::Scheduled, now);
+            }
+            None => self.becomes(state, now),
+        }
+        Told::Nothing
+    }
+
+    /// When the run after this one is for.
+    fn next_occurrence(&self, now: Timestamp) -> Option<Timestamp> {
+        let schedule = self.schedule.as_ref()?;
+        if schedule.max_runs.is_some_and(|most| self.runs >= most.get()) {
+            return None;
+        }
+        let after = match schedule.catch_up {
+            CatchUp::All => self.occurrence,
+            CatchUp::One | CatchUp::Skip => now.max(self.occurrence),
+        };
+        self.next_after(after)
+    }
+
+    /// The first time of its schedule after `after`, if it recurs.
+    pub(super) fn next_after(&self, after: Timestamp) -> Option<Timestamp> {
+        self.schedule.as_ref()?.check(self.anchor).ok()?.next_after(after)
+    }
+}

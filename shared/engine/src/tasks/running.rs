@@ -1,0 +1,294 @@
+//! Running what is due: claimed before it happens, once, whoever fires how often.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::record::{Ended, TASKS, Task, TaskState, Told};
+use crate::engine::{Doing, Engine};
+use crate::error::{Error, causes};
+use crate::ids::{TaskId, UserId};
+use crate::keys;
+use crate::outcome::{Failure, Outcome, OutcomeCode};
+use crate::ports::table::{BATCH_MAX, Condition, Item, Read, TableError, Version};
+use crate::ports::timer::Work;
+
+/// How much longer than a task may take its claim lasts.
+const LEASE_MARGIN: SignedDuration = SignedDuration::from_secs(30);
+/// The most that one sweep looks at.
+const SWEEP_MAX: usize = 10_000;
+
+/// What was done about what is due.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Found to be due.
+    pub due: usize,
+    /// Handed to whoever runs it.
+    pub enqueued: usize,
+    /// Taken to be run.
+    pub claimed: usize,
+    /// Done.
+    pub succeeded: usize,
+    /// Not done, whether or not it is tried again.
+    pub failed: usize,
+    /// Due and left for the next time.
+    pub left: usize,
+}
+
+impl std::ops::AddAssign for Report {
+    fn add_assign(&mut self, other: Self) {
+        self.due += other.due;
+        self.enqueued += other.enqueued;
+        self.claimed += other.claimed;
+        self.succeeded += other.succeeded;
+        self.failed += other.failed;
+        self.left += other.left;
+    }
+}
+
+/// What a look at a task led to.
+enum Taken {
+    /// There is nothing to do.
+    Nothing,
+    /// It was changed, and is to be looked at again.
+    Again,
+    /// This worker is to run it.
+    Claimed(Box<Task>),
+}
+
+impl Engine {
+    /// Runs the task that an alarm stands for, if it is due and nobody else has it. `deadline` is when this process has to
+    /// be done; a task that might take longer is left.
+    pub(crate) async fn run_due(&self, work: &Work, deadline: Option<Instant>) -> Result<Report, Error> {
+        let Some((id, user)) = task_of(work) else { return Ok(Report::default()) };
+        if deadline.is_some_and(|deadline| Instant::now() + self.config.limits.task_budget > deadline) {
+            return Ok(Report { due: 1, left: 1, ..Report::default() });
+        }
+        let worker = self.ports.ids.hex(8);
+        let task = loop {
+            let item = self.ports.table.get(&keys::task(&work.org, &user, &id), Read::Consistent).await?;
+            let Some(item) = item else { return Ok(Report::default()) };
+            match self.take_task(&item, &worker).await? {
+                Taken::Nothing => return Ok(Report::default()),
+                Taken::Again => {}
+                Taken::Claimed(task) => break task,
+            }
+        };
+        let ended = self.perform_task(&task).await;
+        let succeeded = ended.result.is_ok();
+        self.settle_task(&task, &worker, ended).await?;
+        let (succeeded, failed) = (usize::from(succeeded), usize::from(!succeeded));
+        Ok(Report { due: 1, claimed: 1, succeeded, failed, ..Report::default() })
+    }
+
+    /// Claims a task that is due, or says what became of one whose worker is gone.
+    async fn take_task(&self, item: &Item, worker: &str) -> Result<Taken, Error> {
+        let mut task: Task = item.record()?;
+        let now = self.ports.clock.now();
+        match task.state {
+            TaskState::Scheduled | TaskState::Retrying if task.next_at > now => {
+                // The alarm was early, or is one of before a change.
+                self.set_alarm(&task, task.next_at).await;
+                Ok(Taken::Nothing)
+            }
+            TaskState::Scheduled | TaskState::Retrying => {
+                let before = (task.occurrence, task.state);
+                task.catch_up(now);
+                if (task.occurrence, task.state) != before {
+                    self.put_task(&task, item.version.clone()).await?;
+                    return Ok(Taken::Again);
+                }
+                task.claim(worker.to_owned(), now, self.lease());
+                Ok(match self.put_task(&task, item.version.clone()).await? {
+                    Some(_) => Taken::Claimed(Box::new(task)),
+                    None => Taken::Again,
+                })
+            }
+            TaskState::Running if task.claim.as_ref().is_some_and(|claim| claim.until <= now) => {
+                let repeatable = self.is_repeatable(&task);
+                let told = task.lapsed(repeatable, now, self.jitter());
+                if self.put_task(&task, item.version.clone()).await?.is_some() {
+                    tracing::warn!(org = %task.org, task = %task.id, state = ?task.state, "the worker of a task is gone");
+                    self.after(&task, told).await;
+                }
+                Ok(Taken::Again)
+            }
+            TaskState::Running
+            | TaskState::Paused
+            | TaskState::Succeeded
+            | TaskState::Failed
+            | TaskState::Cancelled
+            | TaskState::OutcomeUnknown => Ok(Taken::Nothing),
+        }
+    }
+
+    async fn perform_task(&self, task: &Task) -> Ended {
+        let started = Instant::now();
+        let deadline = started + self.config.limits.task_budget;
+        let doing = Doing {
+            org: &task.org,
+            user: &task.user,
+            agent: task.agent.as_ref(),
+            plugin: task.plugin.as_str(),
+            action: task.action.as_str(),
+            integration: task.integration.as_ref(),
+            parameters: task.parameters.clone(),
+        };
+        let result = match self.perform(doing, deadline).await {
+            Ok(Outcome { result, .. }) => result,
+            // The plugin is not as it was when the task was made.
+            Err(error @ (Error::Invalid(_) | Error::UnknownPlugin { .. } | Error::UnknownAction { .. })) => {
+                Err(Failure::new(OutcomeCode::Rejected, error.to_string(), false))
+            }
+            Err(error) => {
+                tracing::error!(org = %task.org, task = %task.id, error = %causes(&error), "a task failed inside Overseer");
+                Err(Failure::new(OutcomeCode::Unavailable, error.to_string(), true))
+            }
+        };
+        let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Ended { result, duration_ms }
+    }
+
+    /// Writes down how an attempt ended, if the claim is still this worker's.
+    async fn settle_task(&self, task: &Task, worker: &str, ended: Ended) -> Result<(), Error> {
+        let key = keys::task(&task.org, &task.user, &task.id);
+        let mut ended = Some(ended);
+        let jitter = self.jitter();
+        let mut standing = self.ports.table.get(&key, Read::Consistent).await?;
+        loop {
+            let Some(item) = standing else { return Ok(()) };
+            let mut task: Task = item.record()?;
+            let mine = task.claim.as_ref().is_some_and(|claim| claim.worker == worker);
+            if !mine || !matches!(task.state, TaskState::Running | TaskState::OutcomeUnknown) {
+                tracing::warn!(org = %task.org, task = %task.id, "the claim of a task ran out before it ended");
+                return Ok(());
+            }
+            let Some(result) = ended.take() else { return Ok(()) };
+            let again = Ended { result: result.result.clone(), duration_ms: result.duration_ms };
+            if task.state == TaskState::OutcomeUnknown {
+                // What was put down as unknown is known after all.
+                task.attempts.pop();
+                task.failures_in_row = task.failures_in_row.saturating_sub(1);
+            }
+            let told = task.settle(result, self.ports.clock.now(), jitter);
+            match self.ports.table.put(task.item()?, Condition::Version(item.version)).await {
+                Ok(_) => {
+                    self.after(&task, told).await;
+                    return Ok(());
+                }
+                Err(TableError::Condition { standing: found, .. }) => {
+                    (standing, ended) = (found.map(|item| *item), Some(again));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// What follows when a task has a new state: the next alarm, and what others hear.
+    pub(super) async fn after(&self, task: &Task, told: Told) {
+        if matches!(task.state, TaskState::Scheduled | TaskState::Retrying) {
+            self.set_alarm(task, task.next_at).await;
+        }
+        let kind = match told {
+            Told::Nothing => return,
+            Told::Failed => "task.failed",
+            Told::Unknown => "task.outcome_unknown",
+            Told::Paused => "task.paused",
+        };
+        let event = json!({
+            "taskId": task.id, "userId": task.user, "agentId": task.agent, "tool": task.plugin, "intent": task.action,
+            "status": task.state, "lastAttempt": task.attempts.last(),
+        });
+        self.publish(&task.org, kind, &event).await;
+    }
+
+    /// Sets the alarm of a task. One that is not set is found by the sweep.
+    pub(super) async fn set_alarm(&self, task: &Task, at: Timestamp) {
+        if let Err(error) = self.ports.timer.set(task.work(), at).await {
+            tracing::error!(org = %task.org, task = %task.id, error = %causes(&error), "no alarm was set; the sweep finds it");
+        }
+    }
+
+    /// Writes a task in the place of the version that was read; `None` if somebody was faster.
+    pub(super) async fn put_task(&self, task: &Task, version: Version) -> Result<Option<Version>, Error> {
+        match self.ports.table.put(task.item()?, Condition::Version(version)).await {
+            Ok(version) => Ok(Some(version)),
+            Err(TableError::Condition { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Hands everything that is due and that nobody has to whoever runs it. It runs nothing itself, and reads in proportion
+    /// to what is due.
+    pub async fn sweep(&self) -> Result<Report, Error> {
+        let now = self.ports.clock.now();
+        let mut report = Report::default();
+        let mut cursor = None;
+        while report.due < SWEEP_MAX {
+            let page = self.ports.table.query_due(TASKS, now, BATCH_MAX, cursor).await?;
+            let keys: Vec<_> = page.entries.into_iter().map(|entry| entry.key).collect();
+            report.due += keys.len();
+            if !keys.is_empty() {
+                for item in self.ports.table.batch_get(&keys, Read::Eventual).await?.into_iter().flatten() {
+                    let task: Task = item.record()?;
+                    match self.ports.timer.set(task.work(), now).await {
+                        Ok(()) => report.enqueued += 1,
+                        Err(error) => {
+                            tracing::error!(org = %task.org, error = %causes(&error), "a task was not enqueued")
+                        }
+                    }
+                }
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        report.left = report.due - report.enqueued;
+        Ok(report)
+    }
+
+    /// Sets the alarms of all tasks again, for a process whose alarms end with it.
+    pub(crate) async fn set_task_alarms(&self) -> Result<(), Error> {
+        let mut cursor = None;
+        loop {
+            let page = self.ports.table.query_due(TASKS, Timestamp::MAX, BATCH_MAX, cursor).await?;
+            let keys: Vec<_> = page.entries.iter().map(|entry| entry.key.clone()).collect();
+            let items =
+                if keys.is_empty() { Vec::new() } else { self.ports.table.batch_get(&keys, Read::Eventual).await? };
+            for (entry, item) in page.entries.iter().zip(items) {
+                let Some(item) = item else { continue };
+                self.set_alarm(&item.record()?, entry.at).await;
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// How long a claim lasts.
+    fn lease(&self) -> SignedDuration {
+        SignedDuration::try_from(self.config.limits.task_budget).unwrap_or(SignedDuration::from_mins(15)) + LEASE_MARGIN
+    }
+
+    /// A random number from 0 up to, and without, 1.
+    pub(super) fn jitter(&self) -> f64 {
+        let mut random = [0; 4];
+        self.ports.ids.fill(&mut random);
+        f64::from(u32::from_le_bytes(random)) / (f64::from(u32::MAX) + 1.0)
+    }
+
+    fn is_repeatable(&self, task: &Task) -> bool {
+        let plugin = self.catalog.plugin(task.plugin.as_str());
+        let action = plugin.and_then(|plugin| plugin.action(task.action.as_str()).map(|found| found.action.effect));
+        action.is_ok_and(crate::manifest::Effect::is_repeatable)
+    }
+}
+
+/// The task that an alarm is for.
+fn task_of(work: &Work) -> Option<(TaskId, UserId)> {
+    let (id, user) = work.id.split_once(' ')?;
+    Some((TaskId::parse(id).ok()?, UserId::parse(user).ok()?))
+}
