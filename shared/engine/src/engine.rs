@@ -13,7 +13,7 @@ use tracing::Instrument as _;
 use crate::api_keys;
 use crate::catalog::Catalog;
 use crate::config::Config;
-use crate::error::Error;
+use crate::error::{Error, FieldProblem};
 use crate::host::Host;
 use crate::ids::{AgentId, Alias, KeyId, OrgId, UserId};
 use crate::integrations::{Credential, Held, PENDING};
@@ -140,6 +140,16 @@ impl Engine {
 
     async fn take(&self, principal: &Principal, intent: Intent) -> Result<Outcome, Error> {
         let deadline = Instant::now() + self.config.limits.budget;
+        let only_later = intent.max_attempts.map(|_| {
+            FieldProblem::new(
+                "/maxAttempts",
+                "is for what runs as a task; leave it out, or say scheduledTime or schedule",
+            )
+        });
+        let problems: Vec<_> = intent.refused().into_iter().chain(only_later).collect();
+        if !problems.is_empty() {
+            return Err(Error::Invalid(problems));
+        }
         let user = principal.acting_for(intent.user_id)?;
         let doing = Doing {
             org: &principal.org,

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
+use crate::error::FieldProblem;
 use crate::ids::{AgentId, Alias, UserId};
 use crate::schedule::Schedule;
 
@@ -37,6 +38,14 @@ pub struct Intent {
     pub max_attempts: Option<u32>,
     /// Makes a repetition safe. Refused by this version, which keeps no record of keys.
     pub idempotency_key: Option<String>,
+}
+
+impl Intent {
+    /// Taking a key and not keeping what it promises would be worse than refusing it.
+    pub(crate) fn refused(&self) -> Option<FieldProblem> {
+        let message = "this version keeps no idempotency keys; leave it out";
+        self.idempotency_key.as_ref().map(|_| FieldProblem::new("/idempotencyKey", message))
+    }
 }
 
 /// A time as RFC 3339 has it.

@@ -200,7 +200,7 @@ impl Engine {
         let plugin = Arc::clone(self.catalog.plugin(&intent.tool)?);
         let found = plugin.action(&intent.intent)?;
         let user = principal.acting_for(intent.user_id)?;
-        let mut problems = Vec::new();
+        let mut problems: Vec<FieldProblem> = intent.refused().into_iter().collect();
         let parameters = match found.check(intent.context) {
             Ok(parameters) => parameters,
             Err(Error::Invalid(wrong)) => {
