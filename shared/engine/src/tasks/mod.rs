@@ -199,8 +199,8 @@ impl Engine {
     pub async fn schedule(self: &Arc<Self>, principal: &Principal, intent: Intent, now: bool) -> Result<Made, Error> {
         let plugin = Arc::clone(self.catalog.plugin(&intent.tool)?);
         let found = plugin.action(&intent.intent)?;
-        let user = principal.acting_for(intent.user_id)?;
         let mut problems: Vec<FieldProblem> = intent.refused().into_iter().collect();
+        let user = principal.acting_for(intent.user_id)?;
         let parameters = match found.check(intent.context) {
             Ok(parameters) => parameters,
             Err(Error::Invalid(wrong)) => {
