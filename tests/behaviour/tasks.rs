@@ -265,9 +265,8 @@ async fn a_task_is_cancelled_changed_paused_and_resumed() {
 
 #[tokio::test]
 async fn what_was_missed_is_caught_up_with_by_the_rule() {
-    for (rule, calls, next) in
-        [("skip", 0, "2026-11-21T13:00:00Z"), ("one", 1, "2026-11-21T13:00:00Z"), ("all", 3, "2026-11-21T13:00:00Z")]
-    {
+    let next = "2026-11-21T13:00:00Z";
+    for (rule, calls) in [("skip", 0), ("one", 1), ("all", 3)] {
         let app = App::start().await;
         let mut hourly = at("");
         hourly.as_object_mut().unwrap().remove("scheduledTime");
@@ -275,13 +274,11 @@ async fn what_was_missed_is_caught_up_with_by_the_rule() {
         let task_id = id(&made(&app, &hourly).await);
         // 10:00, 11:00 and 12:00 were slept through.
         app.clock.advance(3 * 3600 + 1800);
-        while fire(&app, &task_id).await.claimed > 0 {}
-        while status(&app, &task_id).await == "running" {
-            tokio::task::yield_now().await;
+        // The timer fires by itself as well, so that only the record tells when all is done.
+        while task(&app, &task_id).await["scheduledTime"] != next {
+            fire(&app, &task_id).await;
         }
-        while fire(&app, &task_id).await.claimed > 0 {}
         assert_eq!(app.playground.received_total(), calls, "{rule}");
-        assert_eq!(task(&app, &task_id).await["scheduledTime"], next, "{rule}");
     }
 }
 
