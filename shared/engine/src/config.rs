@@ -86,7 +86,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             budget: Duration::from_secs(24),
-            task_budget: Duration::from_secs(120),
+            task_budget: Duration::from_mins(2),
             connect: Duration::from_secs(5),
             answer_max_bytes: 4 * 1024 * 1024,
         }

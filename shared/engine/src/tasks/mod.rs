@@ -342,23 +342,20 @@ impl Engine {
         let mut looked_at = 0;
         loop {
             let page = limit - entries.len();
-            let (items, next) = match user {
-                Some(user) => {
-                    let (partition, prefix) = keys::tasks_of_user(org, user);
-                    let range = Range::Prefix(prefix.to_owned());
-                    let query = Query { range, cursor, backwards: true, ..Query::partition(partition, page) };
-                    let page = self.ports.table.query(query).await.map_err(Error::of_cursor)?;
-                    (page.entries, page.next)
+            let (items, next) = if let Some(user) = user {
+                let (partition, prefix) = keys::tasks_of_user(org, user);
+                let range = Range::Prefix(prefix.to_owned());
+                let query = Query { range, cursor, backwards: true, ..Query::partition(partition, page) };
+                let page = self.ports.table.query(query).await.map_err(Error::of_cursor)?;
+                (page.entries, page.next)
+            } else {
+                let query = Query { cursor, backwards: true, ..Query::partition(keys::tasks_of(org), page) };
+                let page = self.ports.table.query_list(query).await.map_err(Error::of_cursor)?;
+                let mut items = Vec::with_capacity(page.entries.len());
+                for keys in page.entries.chunks(BATCH_MAX) {
+                    items.extend(self.ports.table.batch_get(keys, Read::Eventual).await?.into_iter().flatten());
                 }
-                None => {
-                    let query = Query { cursor, backwards: true, ..Query::partition(keys::tasks_of(org), page) };
-                    let page = self.ports.table.query_list(query).await.map_err(Error::of_cursor)?;
-                    let mut items = Vec::with_capacity(page.entries.len());
-                    for keys in page.entries.chunks(BATCH_MAX) {
-                        items.extend(self.ports.table.batch_get(keys, Read::Eventual).await?.into_iter().flatten());
-                    }
-                    (items, page.next)
-                }
+                (items, page.next)
             };
             looked_at += page;
             for item in items {
@@ -503,10 +500,10 @@ impl Engine {
                     "is of no use for a task that does not recur; make a new one",
                 ));
             }
-            (Some(time), None, None) => match wrong_time(time, now) {
-                Some(problem) => problems.push(problem),
-                None => (task.occurrence, task.next_at) = (time, time.max(now)),
-            },
+            (Some(time), None, None) => {
+                problems.extend(wrong_time(time, now));
+                (task.occurrence, task.next_at) = (time, time.max(now));
+            }
             (None, Some(schedule), Some(_)) => match schedule.check(now) {
                 Err(wrong) => problems.extend(wrong),
                 Ok(timetable) => match timetable.next_after(now) {

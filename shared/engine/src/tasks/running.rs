@@ -235,7 +235,7 @@ impl Engine {
                     match self.ports.timer.set(task.work(), now).await {
                         Ok(()) => report.enqueued += 1,
                         Err(error) => {
-                            tracing::error!(org = %task.org, error = %causes(&error), "a task was not enqueued")
+                            tracing::error!(org = %task.org, error = %causes(&error), "a task was not enqueued");
                         }
                     }
                 }
