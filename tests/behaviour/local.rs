@@ -305,3 +305,26 @@ async fn a_lost_key_is_made_anew_and_a_lost_master_key_asks_to_connect_again() {
     let log = server.whole_log();
     assert!(log.contains("master-key is missing") && log.contains("an old one may still be good"), "{log}");
 }
+
+#[tokio::test]
+async fn a_task_survives_a_crash_and_runs_once() {
+    let folder = tempdir().unwrap();
+    let mut server = Server::start(folder.path(), &[], &[]);
+    let key = key(folder.path());
+    let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(2);
+    let intent = json!({ "tool": "slack", "intent": "send", "scheduledTime": soon.to_string(),
+                         "context": { "channel": "#general", "text": "after the crash" } });
+    let (status, made) = call(&server.address, &key, "/api/plugin-engine", Some(intent)).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{made}");
+    server.kill();
+
+    let mut server = Server::start(folder.path(), &[], &[]);
+    server.wait_for_log("intent slack.send_message succeeded");
+    let path = format!("/api/plugin-engine/tasks/{}", made["task"]["id"].as_str().unwrap());
+    server.signal("INT");
+    assert_eq!(server.wait(), Some(0));
+    assert_eq!(server.whole_log().matches("intent slack.send_message").count(), 1);
+    let server = Server::start(folder.path(), &[], &[]);
+    let (_, task) = call(&server.address, &key, &path, None).await;
+    assert_eq!((&task["status"], &task["runs"]), (&json!("succeeded"), &json!(1)), "{task}");
+}
