@@ -11,7 +11,7 @@ use overseer_engine::ports::table::{
     Condition, Cursor, DueEntry, Item, Key, NewItem, Page, Query, Read, TableError, Version, Write,
 };
 use overseer_engine::ports::vault::{Purpose, SecretId};
-use overseer_engine::ports::{RandomIds, Table, Vault as _};
+use overseer_engine::ports::{RandomIds, Table, Vault as _, Work};
 use overseer_engine::principal::Role;
 use overseer_engine::vault::EnvelopeVault;
 use reqwest::Method;
@@ -203,4 +203,38 @@ async fn each_step_of_an_account_costs_what_is_written() {
     costs("an intent that renews", (4, 5));
     app.delete(slack).await.json();
     costs("disconnecting", (4, 2));
+}
+
+/// What ARCHITECTURE.md says that tasks cost.
+#[tokio::test]
+async fn each_step_of_a_task_costs_what_is_written() {
+    let app = App::start().await;
+    let send = json!({ "tool": "slack", "intent": "send", "context": { "channel": "#general", "text": "hello" } });
+    app.post("/api/plugin-engine", &send).await.data();
+    let mut later = send.clone();
+    later["scheduledTime"] = json!("2026-11-21T09:00:30Z");
+    app.table.take();
+    let costs = |what: &str, expected: (usize, usize)| assert_eq!(app.table.take(), expected, "{what}");
+    let made = app.post("/api/plugin-engine", &later).await.json();
+    costs("making it", (1, 1));
+    let id = made["task"]["id"].as_str().unwrap().to_owned();
+    let path = format!("/api/plugin-engine/tasks/{id}");
+    app.get(&path).await.json();
+    costs("looking at it", (1, 0));
+    app.get("/api/plugin-engine/tasks").await.json();
+    costs("the organization's list", (2, 0));
+    app.get("/api/plugin-engine/tasks?userId=admin").await.json();
+    costs("a user's list", (1, 0));
+    app.clock.advance(30);
+    let work =
+        Work { org: OrgId::parse("acme").unwrap(), kind: "task".to_owned(), id: format!("{id} admin"), revision: 1 };
+    let report = app.engine.wake(work.clone(), None).await.unwrap();
+    assert_eq!((report.claimed, report.succeeded), (1, 1));
+    costs("running it", (3, 2));
+    app.engine.wake(work, None).await.unwrap();
+    costs("a second firing", (1, 0));
+    app.engine.sweep().await.unwrap();
+    costs("a sweep that finds nothing", (1, 0));
+    app.delete(&path).await.json();
+    costs("cancelling one that has ended", (1, 0));
 }

@@ -344,3 +344,65 @@ async fn everybody_sees_and_touches_only_what_is_theirs() {
         assert_eq!(app.get(&format!("{TASKS}?{wrong}")).await.problem(400), "invalid_parameters", "{wrong}");
     }
 }
+
+#[tokio::test]
+async fn the_last_twenty_attempts_are_kept() {
+    let app = App::start().await;
+    let intent = json!({ "tool": "slack", "intent": "channels", "schedule": { "rate": "1 hour" }, "context": {} });
+    let task_id = id(&made(&app, &intent).await);
+    for _ in 0..21 {
+        app.clock.advance(3600);
+        fire(&app, &task_id).await;
+    }
+    let attempts = task(&app, &task_id).await["attempts"].clone();
+    let runs: Vec<_> = attempts.as_array().unwrap().iter().map(|attempt| attempt["run"].as_u64().unwrap()).collect();
+    assert_eq!(runs, (2..=21).collect::<Vec<_>>());
+    assert_eq!(attempts[0]["startedAt"], "2026-11-21T11:00:00Z");
+    assert!(attempts[0]["durationMs"].is_u64(), "{attempts}");
+    assert!(app.get(TASKS).await.json()["tasks"][0].get("attempts").is_none(), "a list is short");
+}
+
+#[tokio::test]
+async fn a_task_warns_of_an_account_that_ends_before_its_time() {
+    let app = App::with(Options { unconnected: true, ..Options::default() }).await;
+    // An account without a refresh token, which ends in an hour.
+    app.connect("slack", "xoxb-playground").await;
+    let key = overseer_engine::ports::table::Key {
+        partition: "org#acme#user#admin".to_owned(),
+        sort: "integrations#slack".to_owned(),
+    };
+    let table = &app.engine.ports.table;
+    let item = table.get(&key, overseer_engine::ports::table::Read::Consistent).await.unwrap().unwrap();
+    let mut record: Value = item.record().unwrap();
+    record["accounts"]["default"]["expires_at"] = json!("2026-11-21T10:00:00Z");
+    let changed = overseer_engine::ports::table::NewItem::new(key, &record).unwrap();
+    table.put(changed, overseer_engine::ports::table::Condition::Any).await.unwrap();
+    assert_eq!(made(&app, &at("2026-11-21T09:59:59Z")).await["warnings"], json!([]));
+    let warned = made(&app, &at("2026-11-21T10:00:00Z")).await["warnings"].clone();
+    assert!(warned[0].as_str().unwrap().contains("nothing to renew it with"), "{warned}");
+}
+
+#[tokio::test]
+async fn a_schedule_says_everything_that_is_wrong_with_it() {
+    let app = App::start().await;
+    for (schedule, pointers) in [
+        (json!({}), vec!["/schedule"]),
+        (json!({ "cron": "0 9 * * ? *", "rate": "1 day" }), vec!["/schedule"]),
+        (json!({ "cron": "0 9 * * * *" }), vec!["/schedule/cron"]),
+        (json!({ "cron": "0 9 30 2 ? *" }), vec!["/schedule/cron"]),
+        (json!({ "cron": "0 9 * * ? *", "timezone": "Europe/Berln" }), vec!["/schedule/timezone"]),
+        (json!({ "rate": "0 minutes", "end": "2026-11-21T08:00:00Z" }), vec!["/schedule/end", "/schedule/rate"]),
+        (json!({ "rate": "1 day", "maxRuns": 0 }), vec!["/schedule/maxRuns"]),
+        (json!({ "rate": "1 day", "catchUp": "some" }), vec!["/schedule/catchUp"]),
+        (json!({ "rate": "1 day", "every": 5 }), vec!["/schedule/every"]),
+    ] {
+        let intent = json!({ "tool": "slack", "intent": "channels", "schedule": schedule, "context": {} });
+        let answer = app.post(INTENTS, &intent).await;
+        assert_eq!(answer.problem(400), "invalid_parameters", "{}", answer.text);
+        assert_eq!(answer.pointers(), pointers, "{}", answer.text);
+    }
+    // Nine in the morning in Berlin, on a weekday.
+    let berlin = json!({ "cron": "cron(0 9 ? * MON-FRI *)", "timezone": "Europe/Berlin" });
+    let intent = json!({ "tool": "slack", "intent": "channels", "schedule": berlin, "context": {} });
+    assert_eq!(made(&app, &intent).await["task"]["scheduledTime"], "2026-11-23T08:00:00Z");
+}

@@ -33,6 +33,9 @@ pub struct Intent {
     #[schemars(with = "Option<String>")]
     pub scheduled_time: Option<Timestamp>,
     /// When to do it again and again.
+    // Without an alternative in its schema every problem has its own place.
+    #[serde(default)]
+    #[schemars(with = "Schedule")]
     pub schedule: Option<Schedule>,
     /// How often a task tries a run: 1 to 10; left out, as the plugin says, or 3.
     pub max_attempts: Option<u32>,

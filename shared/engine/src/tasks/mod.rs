@@ -173,6 +173,8 @@ pub struct ChangeTask {
     #[schemars(with = "Option<String>")]
     pub scheduled_time: Option<Timestamp>,
     /// When it recurs, for one that does.
+    #[serde(default)]
+    #[schemars(with = "Schedule")]
     pub schedule: Option<Schedule>,
     /// The parameters, in the place of all of them.
     pub context: Option<Map<String, Value>>,
@@ -381,8 +383,12 @@ impl Engine {
         let (engine, principal, id) = (Arc::clone(self), principal.clone(), id.to_owned());
         self.to_its_end(async move {
             loop {
-                let (mut task, item) = engine.task(&principal, &id).await?;
+                let (before, item) = engine.task(&principal, &id).await?;
+                let mut task = before.clone();
                 change(&engine, &mut task)?;
+                if task == before {
+                    return Ok(task.whole());
+                }
                 if engine.put_task(&task, item.version).await?.is_some() {
                     engine.after(&task, record::Told::Nothing).await;
                     return Ok(task.whole());
