@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::{Semaphore, oneshot};
+use tokio::time::interval;
 use url::Url;
 
 use crate::arguments::Arguments;
@@ -56,7 +57,7 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
         Embedded::new(folder.table(), folder.master_key(), clock, Arc::clone(&ids))?;
     let engine = Engine::new(ports, catalog, config)?;
     engine.set_alarms().await?;
-    tokio::spawn(do_what_is_due(Arc::clone(&engine), due));
+    let working = tokio::spawn(do_what_is_due(Arc::clone(&engine), due));
     let new_key = setup::prepare(&engine, &folder, &stand_ins).await?;
 
     // Before anybody is told that there is something to stop.
@@ -79,6 +80,8 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
         () = signals.next() => {}
     }
     tracing::info!("stopping: what is in flight is finished first; Ctrl-C again to stop at once");
+    // Nothing new is begun; what is due is found at the next start.
+    working.abort();
     let finished = async {
         // Intents first, while the port is still open: they may be calling a stand-in on it.
         engine.finish().await;
@@ -98,19 +101,24 @@ const AT_ONCE: usize = 16;
 /// How often it is looked for what an alarm missed.
 const SWEEP_EVERY: Duration = Duration::from_mins(1);
 
-/// Does the work whose alarms go off, and looks now and then for what no alarm told of.
+/// Does the work whose alarms go off, and looks now and then for what no alarm told of. What it has begun runs on when it is
+/// stopped.
 async fn do_what_is_due(engine: Arc<Engine>, mut due: Receiver<Work>) {
-    let sweeping = Arc::clone(&engine);
-    tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(SWEEP_EVERY).await;
-            if let Err(error) = sweeping.sweep().await {
-                tracing::error!(error = %causes(&error), "what is due was not looked for");
-            }
-        }
-    });
     let room = Arc::new(Semaphore::new(AT_ONCE));
-    while let (Ok(place), Some(work)) = (Arc::clone(&room).acquire_owned().await, due.recv().await) {
+    let mut minutes = interval(SWEEP_EVERY);
+    // The first comes at once, when the alarms have just been set.
+    minutes.tick().await;
+    loop {
+        let work = tokio::select! {
+            _ = minutes.tick() => {
+                if let Err(error) = engine.sweep().await {
+                    tracing::error!(error = %causes(&error), "what is due was not looked for");
+                }
+                continue;
+            }
+            work = due.recv() => work,
+        };
+        let (Some(work), Ok(place)) = (work, Arc::clone(&room).acquire_owned().await) else { return };
         let engine = Arc::clone(&engine);
         tokio::spawn(async move {
             if let Err(error) = engine.wake(work, None).await {
