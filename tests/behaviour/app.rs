@@ -140,6 +140,8 @@ pub struct Options {
     pub unconnected: bool,
     /// Where browsers may be sent on to.
     pub return_to: Vec<String>,
+    /// What the cron route is called with.
+    pub cron_token: Option<String>,
 }
 
 /// A running Overseer.
@@ -176,6 +178,7 @@ impl App {
         overseer::server::point_at_playground(&mut config, address);
         config.allowed_addresses.extend(options.allowed);
         config.return_to = options.return_to.iter().map(|url| url.parse().unwrap()).collect();
+        config.cron_token = options.cron_token.map(Into::into);
         if let Some(budget) = options.budget {
             config.limits = Limits { budget, ..config.limits };
         }

@@ -15,6 +15,7 @@ mod browser;
 mod connect;
 mod connecting;
 mod counting;
+mod cron;
 mod failures;
 mod keys;
 mod lambda;

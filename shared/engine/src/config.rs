@@ -124,8 +124,11 @@ impl Config {
             .collect::<Result<_, _>>()?;
         let name = "CRON_SECRET_TOKEN";
         let cron_token = present(name);
-        if cron_token.as_ref().is_some_and(|token| token.len() < CRON_TOKEN_MIN_BYTES) {
-            let expected = format!("must have at least {CRON_TOKEN_MIN_BYTES} characters");
+        // Nothing else travels as a Bearer token (RFC 6750, 2.1).
+        let wrong = |token: &String| token.len() < CRON_TOKEN_MIN_BYTES || !token.bytes().all(|b| b.is_ascii_graphic());
+        if cron_token.as_ref().is_some_and(wrong) {
+            let expected =
+                format!("must have at least {CRON_TOKEN_MIN_BYTES} characters, all printable ASCII, no spaces");
             return Err(ConfigError { name: name.to_owned(), expected });
         }
         let cron_token = cron_token.map(SecretString::from);

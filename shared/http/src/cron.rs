@@ -29,8 +29,8 @@ async fn sweep(
     let token = said.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
     let token = token.map(SecretString::from);
     if !engine.config.is_cron_token(token.as_ref()) {
-        let needed =
-            "needs Authorization: Bearer with the CRON_SECRET_TOKEN of this server; without one it sweeps by itself";
+        let needed = "needs Authorization: Bearer and the CRON_SECRET_TOKEN that this Overseer was started with; \
+                      started without one, it refuses everybody here";
         return Err(Error::Unauthenticated(needed).into());
     }
     Ok(Json(engine.sweep().await?))
