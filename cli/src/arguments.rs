@@ -14,7 +14,8 @@ const ENVIRONMENT: &str = "Environment:
   SLACK_CLIENT_ID and SLACK_CLIENT_SECRET, GMAIL_…, NOTION_…
                             the service is real, and this is your OAuth client there
   PUBLIC_URL                where browsers reach this server; http://127.0.0.1:PORT if unset
-  OVERSEER_RETURN_TO        URLs that a browser may be sent on to after connecting, separated by commas";
+  OVERSEER_RETURN_TO        URLs that a browser may be sent on to after connecting, separated by commas
+  CRON_SECRET_TOKEN         what POST /api/plugin-engine/cron is called with; if unset, it refuses everybody";
 
 /// A plugin engine for AI agents. Without a command it serves on this machine until Ctrl-C.
 #[derive(Debug, Parser)]
