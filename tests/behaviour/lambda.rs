@@ -19,6 +19,7 @@ use crate::process::{Server, command};
 
 #[derive(Clone)]
 struct RuntimeApi {
+    deadline_ms: u64,
     events: Arc<Mutex<VecDeque<Value>>>,
     answers: UnboundedSender<Value>,
 }
@@ -28,10 +29,10 @@ async fn next(State(api): State<RuntimeApi>) -> impl IntoResponse {
     let event = api.events.lock().unwrap().pop_front();
     let Some(event) = event else { return std::future::pending().await };
     let headers = [
-        ("lambda-runtime-aws-request-id", "8476a536-e9f4-11e8-9739-2dfe598c3fcd"),
-        ("lambda-runtime-deadline-ms", "4102444800000"),
-        ("lambda-runtime-invoked-function-arn", "arn:aws:lambda:eu-central-1:123456789012:function:intent"),
-        ("lambda-runtime-trace-id", "Root=1-6920a1b2-0123456789abcdef01234567"),
+        ("lambda-runtime-aws-request-id", "8476a536-e9f4-11e8-9739-2dfe598c3fcd".to_owned()),
+        ("lambda-runtime-deadline-ms", api.deadline_ms.to_string()),
+        ("lambda-runtime-invoked-function-arn", "arn:aws:lambda:eu-central-1:123456789012:function:intent".to_owned()),
+        ("lambda-runtime-trace-id", "Root=1-6920a1b2-0123456789abcdef01234567".to_owned()),
     ];
     (headers, event.to_string())
 }
@@ -57,13 +58,26 @@ fn folder() -> (TempDir, String) {
 
 /// Runs a function over `data` on events, and gives its answers.
 async fn invoke(name: &str, data: &Path, variables: &[(&str, &str)], events: Vec<Value>) -> Vec<Value> {
+    const IN_2100_MS: u64 = 4_102_444_800_000;
+    invoke_until(IN_2100_MS, name, data, variables, events).await
+}
+
+/// As `invoke`, with the time at which every invocation has to be done.
+async fn invoke_until(
+    deadline_ms: u64,
+    name: &str,
+    data: &Path,
+    variables: &[(&str, &str)],
+    events: Vec<Value>,
+) -> Vec<Value> {
     let (answers, mut answered) = unbounded_channel();
     let expected = events.len();
     let events = Arc::new(Mutex::new(VecDeque::from(events)));
     let routes = Router::new()
         .route("/2018-06-01/runtime/invocation/next", get(next))
         .route("/2018-06-01/runtime/invocation/{id}/response", post(respond))
-        .with_state(RuntimeApi { events, answers });
+        .route("/2018-06-01/runtime/invocation/{id}/error", post(respond))
+        .with_state(RuntimeApi { deadline_ms, events, answers });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(axum::serve(listener, routes).into_future());
@@ -153,4 +167,106 @@ fn the_functions_of_accounts_do_not_start_without_their_own_address() {
         assert!(!ended.status.success());
         assert!(String::from_utf8_lossy(&ended.stderr).contains("PUBLIC_URL"), "{ended:?}");
     }
+}
+
+/// An intent that nobody waits for becomes a task that is due; what an alarm of it carries.
+async fn due(data: &Path, key: &str) -> Value {
+    let mut intent = event("intent");
+    intent["headers"]["authorization"] = format!("Bearer {key}").into();
+    intent["headers"]["prefer"] = json!("respond-async");
+    let taken = invoke("intent", data, &[], vec![intent]).await.remove(0);
+    assert_eq!(taken["statusCode"], json!(202), "{taken}");
+    let made: Value = serde_json::from_str(taken["body"].as_str().unwrap()).unwrap();
+    let mut work = event("cron_work")["work"].take();
+    work["id"] = format!("{} user_456", made["task"]["id"].as_str().unwrap()).into();
+    work
+}
+
+/// What the function of tasks lists of the tasks of the user of the events that failed.
+async fn failed(data: &Path, key: &str) -> Value {
+    let mut list = event("tasks");
+    list["headers"]["authorization"] = format!("Bearer {key}").into();
+    let listed = invoke("tasks", data, &[], vec![list]).await.remove(0);
+    assert_eq!(listed["statusCode"], json!(200), "{listed}");
+    serde_json::from_str::<Value>(listed["body"].as_str().unwrap()).unwrap()["tasks"].take()
+}
+
+fn report(due: u32, enqueued: u32, claimed: u32, failed: u32, left: u32) -> Value {
+    json!({ "due": due, "enqueued": enqueued, "claimed": claimed, "succeeded": 0, "failed": failed, "left": left })
+}
+
+#[tokio::test]
+async fn the_tasks_function_refuses_strangers_and_lists_for_others() {
+    let (folder, key) = folder();
+    let refused = invoke("tasks", folder.path(), &[], vec![event("tasks")]).await.remove(0);
+    assert_eq!(refused["statusCode"], json!(401), "{refused}");
+    assert_eq!(failed(folder.path(), &key).await, json!([]));
+}
+
+#[tokio::test]
+async fn the_cron_route_of_the_function_wants_its_token() {
+    let (folder, _) = folder();
+    let called = event("cron");
+    let token = called["headers"]["authorization"].as_str().unwrap().strip_prefix("Bearer ").unwrap();
+    let unset = invoke("cron", folder.path(), &[], vec![called.clone()]).await.remove(0);
+    let mut wrong = called.clone();
+    wrong["headers"]["authorization"] = format!("Bearer {}", token.replace('0', "1")).into();
+    let variables = [("CRON_SECRET_TOKEN", token)];
+    let mut answers = invoke("cron", folder.path(), &variables, vec![wrong, called.clone()]).await;
+    let (swept, wrong) = (answers.pop().unwrap(), answers.pop().unwrap());
+    for refused in [unset, wrong] {
+        assert_eq!(refused["statusCode"], json!(401), "{refused}");
+        assert_eq!(refused["headers"]["content-type"], json!("application/problem+json"));
+        assert!(refused["body"].as_str().unwrap().contains("CRON_SECRET_TOKEN"), "{refused}");
+    }
+    assert_eq!(swept["statusCode"], json!(200), "{swept}");
+    let body: Value = serde_json::from_str(swept["body"].as_str().unwrap()).unwrap();
+    assert_eq!(body, report(0, 0, 0, 0, 0));
+}
+
+#[tokio::test]
+async fn the_cron_function_sweeps_and_runs_what_an_event_names_once() {
+    let (folder, key) = folder();
+    let work = due(folder.path(), &key).await;
+    let [sweep, run] = [event("cron_sweep"), json!({ "work": work })];
+    let events = vec![sweep.clone(), json!({ "sweep": true }), run.clone(), run, sweep];
+    let answers = invoke("cron", folder.path(), &[], events).await;
+    // The account is not connected, so that the one attempt fails.
+    let [found, ran, nothing] = [report(1, 1, 0, 0, 0), report(1, 0, 1, 1, 0), report(0, 0, 0, 0, 0)];
+    assert_eq!(answers, [found.clone(), found, ran, nothing.clone(), nothing]);
+    let tasks = failed(folder.path(), &key).await;
+    assert_eq!((tasks.as_array().unwrap().len(), &tasks[0]["runs"]), (1, &json!(1)), "{tasks}");
+}
+
+#[tokio::test]
+async fn the_cron_function_gives_back_of_a_queue_what_it_could_not_do() {
+    let (folder, key) = folder();
+    let works = [due(folder.path(), &key).await, due(folder.path(), &key).await];
+    let mut queue = event("cron_queue");
+    let ids = [0, 1].map(|n| json!({ "itemIdentifier": queue["Records"][n]["messageId"] }));
+    for (n, work) in works.iter().enumerate() {
+        queue["Records"][n]["body"] = work.to_string().into();
+    }
+    // Nothing is begun that may take longer than there is time.
+    let late = vec![queue.clone(), json!({ "work": works[0] })];
+    let late = invoke_until(1, "cron", folder.path(), &[], late).await;
+    assert_eq!(late, [json!({ "batchItemFailures": ids }), report(1, 0, 0, 0, 1)]);
+
+    let mut garbage = queue.clone();
+    garbage["Records"][0]["body"] = json!("garbage");
+    let answers = invoke("cron", folder.path(), &[], vec![garbage, queue]).await;
+    assert_eq!(answers, [json!({ "batchItemFailures": [ids[0]] }), json!({ "batchItemFailures": [] })]);
+    let tasks = failed(folder.path(), &key).await;
+    let runs: Vec<_> = tasks.as_array().unwrap().iter().map(|task| &task["runs"]).collect();
+    assert_eq!(runs, [&json!(1), &json!(1)], "{tasks}");
+}
+
+#[tokio::test]
+async fn the_cron_function_says_what_it_expects() {
+    let (folder, _) = folder();
+    let answers = invoke("cron", folder.path(), &[], vec![json!({ "any": 1 }), event("cron_work")]).await;
+    let said = answers[0]["errorMessage"].as_str().unwrap();
+    assert!(said.starts_with("expected an event of an HTTP API, of SQS"), "{said}");
+    // The task that the event of the repository names is not there.
+    assert_eq!(answers[1], report(0, 0, 0, 0, 0));
 }
