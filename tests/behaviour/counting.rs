@@ -234,7 +234,7 @@ async fn each_step_of_a_task_costs_what_is_written() {
     app.engine.wake(work, None).await.unwrap();
     costs("a second firing", (1, 0));
     app.engine.sweep().await.unwrap();
-    costs("a sweep that finds nothing", (1, 0));
+    costs("a sweep that finds nothing", (2, 0));
     app.delete(&path).await.json();
     costs("cancelling one that has ended", (1, 0));
 }

@@ -126,12 +126,6 @@ impl Engine {
         .await
     }
 
-    /// Sets every alarm again, for a process whose alarms end with it. What is overdue fires at once.
-    pub async fn set_alarms(&self) -> Result<(), Error> {
-        self.set_pending_alarms().await?;
-        self.set_task_alarms().await
-    }
-
     /// Waits for everything that was begun.
     pub async fn finish(&self) {
         self.effects.close();

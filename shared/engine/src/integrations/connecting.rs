@@ -424,8 +424,7 @@ impl Engine {
             }
             return Err(error.into());
         }
-        let work = Work { org: org.clone(), kind: PENDING.to_owned(), id: hash, revision: 0 };
-        if let Err(error) = self.ports.timer.set(work, until).await {
+        if let Err(error) = self.ports.timer.set(pending.work(hash), until).await {
             tracing::error!(%org, error = %causes(&error), "no alarm was set; the sweep will find it");
         }
         Ok(code)
@@ -521,27 +520,6 @@ impl Engine {
         self.drop_pending(org, &item, &pending, true).await
     }
 
-    /// Sets the alarms of all pending accounts again.
-    pub(crate) async fn set_pending_alarms(&self) -> Result<(), Error> {
-        let until = self.ports.clock.now() + CONNECTING_TIME;
-        let mut cursor = None;
-        loop {
-            let page = self.ports.table.query_due(PENDING, until, 100, cursor).await?;
-            for due in page.entries {
-                let Some(item) = self.ports.table.get(&due.key, Read::Consistent).await? else { continue };
-                let Pending { org, until, .. } = item.record()?;
-                let work = Work { org, kind: PENDING.to_owned(), id: due.key.sort, revision: 0 };
-                if let Err(error) = self.ports.timer.set(work, until).await {
-                    tracing::error!(error = %causes(&error), "no alarm was set");
-                }
-            }
-            cursor = page.next;
-            if cursor.is_none() {
-                return Ok(());
-            }
-        }
-    }
-
     /// The pending accounts of an owner, of one plugin or of all.
     pub(super) async fn pending_of(
         &self,
@@ -562,6 +540,18 @@ impl Engine {
         let records = items.iter().flatten().map(Item::record).collect::<Result<Vec<Pending>, _>>()?;
         Ok(records.into_iter().filter(|pending| pending.until > now).collect())
     }
+}
+
+impl Pending {
+    /// What an alarm for it carries; `hash` is that of its code.
+    fn work(&self, hash: String) -> Work {
+        Work { org: self.org.clone(), kind: PENDING.to_owned(), id: hash, revision: 0 }
+    }
+}
+
+/// What an alarm for a pending account carries.
+pub(crate) fn pending_work(item: &Item) -> Result<Work, TableError> {
+    Ok(item.record::<Pending>()?.work(item.stored.key.sort.clone()))
 }
 
 /// Confirms an account.

@@ -32,10 +32,10 @@ use crate::principal::Principal;
 use crate::runtime::{Call, Stopped};
 
 pub use clients::{ClientInUse, ClientSource, NewClient};
-pub(crate) use connecting::PENDING;
 pub use connecting::{
     CONNECTING_TIME, Callback, Complete, ConnectLink, Landing, NotConnected, Offer, PARAMETER_MAX_BYTES,
 };
+pub(crate) use connecting::{PENDING, pending_work};
 pub use credential::TOKEN_MAX_BYTES;
 pub(crate) use credential::{Credential, check_token};
 pub use record::{ACCOUNTS_MAX, LastError};

@@ -9,6 +9,7 @@ use super::record::{Ended, TASKS, Task, TaskState, Told};
 use crate::engine::{Doing, Engine};
 use crate::error::{Error, causes};
 use crate::ids::{TaskId, UserId};
+use crate::integrations::{PENDING, pending_work};
 use crate::keys;
 use crate::outcome::{Failure, Outcome, OutcomeCode};
 use crate::ports::table::{BATCH_MAX, Condition, Item, Read, TableError, Version};
@@ -223,49 +224,50 @@ impl Engine {
     /// to what is due.
     pub async fn sweep(&self) -> Result<Report, Error> {
         let now = self.ports.clock.now();
+        self.alarm(now, Some(now), SWEEP_MAX).await
+    }
+
+    /// Sets every alarm again, for a process whose alarms end with it. What is overdue fires at once.
+    pub async fn set_alarms(&self) -> Result<(), Error> {
+        self.alarm(Timestamp::MAX, None, usize::MAX).await.map(|_| ())
+    }
+
+    /// Sets the alarms of what is due until then, at most about `most`: at `at`, or each at its time.
+    async fn alarm(&self, until: Timestamp, at: Option<Timestamp>, most: usize) -> Result<Report, Error> {
         let mut report = Report::default();
-        let mut cursor = None;
-        while report.due < SWEEP_MAX {
-            let page = self.ports.table.query_due(TASKS, now, BATCH_MAX, cursor).await?;
-            let keys: Vec<_> = page.entries.into_iter().map(|entry| entry.key).collect();
-            report.due += keys.len();
-            if !keys.is_empty() {
-                for item in self.ports.table.batch_get(&keys, Read::Eventual).await?.into_iter().flatten() {
-                    let task: Task = item.record()?;
-                    match self.ports.timer.set(task.work(), now).await {
+        for queue in [TASKS, PENDING] {
+            let mut cursor = None;
+            while report.due < most {
+                let page = self.ports.table.query_due(queue, until, BATCH_MAX, cursor).await?;
+                let keys: Vec<_> = page.entries.iter().map(|entry| entry.key.clone()).collect();
+                let items = if keys.is_empty() {
+                    Vec::new()
+                } else {
+                    self.ports.table.batch_get(&keys, Read::Eventual).await?
+                };
+                report.due += keys.len();
+                for (entry, item) in page.entries.into_iter().zip(items) {
+                    // What was done in the meantime is due no more.
+                    let Some(item) = item else {
+                        report.due -= 1;
+                        continue;
+                    };
+                    let work = if queue == TASKS { item.record::<Task>()?.work() } else { pending_work(&item)? };
+                    match self.ports.timer.set(work, at.unwrap_or(entry.at)).await {
                         Ok(()) => report.enqueued += 1,
                         Err(error) => {
-                            tracing::error!(org = %task.org, error = %causes(&error), "a task was not enqueued");
+                            tracing::error!(queue, error = %causes(&error), "no alarm was set for what is due");
                         }
                     }
                 }
-            }
-            cursor = page.next;
-            if cursor.is_none() {
-                break;
+                cursor = page.next;
+                if cursor.is_none() {
+                    break;
+                }
             }
         }
         report.left = report.due - report.enqueued;
         Ok(report)
-    }
-
-    /// Sets the alarms of all tasks again, for a process whose alarms end with it.
-    pub(crate) async fn set_task_alarms(&self) -> Result<(), Error> {
-        let mut cursor = None;
-        loop {
-            let page = self.ports.table.query_due(TASKS, Timestamp::MAX, BATCH_MAX, cursor).await?;
-            let keys: Vec<_> = page.entries.iter().map(|entry| entry.key.clone()).collect();
-            let items =
-                if keys.is_empty() { Vec::new() } else { self.ports.table.batch_get(&keys, Read::Eventual).await? };
-            for (entry, item) in page.entries.iter().zip(items) {
-                let Some(item) = item else { continue };
-                self.set_alarm(&item.record()?, entry.at).await;
-            }
-            cursor = page.next;
-            if cursor.is_none() {
-                return Ok(());
-            }
-        }
     }
 
     /// How long a claim lasts.
