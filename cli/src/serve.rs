@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::{Semaphore, oneshot};
-use tokio::time::interval;
+use tokio::time::{MissedTickBehavior, interval};
 use url::Url;
 
 use crate::arguments::Arguments;
@@ -106,6 +106,7 @@ const SWEEP_EVERY: Duration = Duration::from_mins(1);
 async fn do_what_is_due(engine: Arc<Engine>, mut due: Receiver<Work>) {
     let room = Arc::new(Semaphore::new(AT_ONCE));
     let mut minutes = interval(SWEEP_EVERY);
+    minutes.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The first comes at once, when the alarms have just been set.
     minutes.tick().await;
     loop {

@@ -317,13 +317,18 @@ async fn a_task_survives_a_crash_and_runs_once() {
     let (status, made) = call(&server.address, &key, "/api/plugin-engine", Some(intent)).await;
     assert_eq!(status, StatusCode::ACCEPTED, "{made}");
     server.kill();
+    // A machine that is slow enough has run it already.
+    let line = "intent slack.send_message succeeded";
+    let ran_before = server.whole_log().matches(line).count();
 
     let mut server = Server::start(folder.path(), &[], &[]);
-    server.wait_for_log("intent slack.send_message succeeded");
+    if ran_before == 0 {
+        server.wait_for_log(line);
+    }
     let path = format!("/api/plugin-engine/tasks/{}", made["task"]["id"].as_str().unwrap());
     server.signal("INT");
     assert_eq!(server.wait(), Some(0));
-    assert_eq!(server.whole_log().matches("intent slack.send_message").count(), 1);
+    assert_eq!(ran_before + server.whole_log().matches(line).count(), 1);
     let server = Server::start(folder.path(), &[], &[]);
     let (_, task) = call(&server.address, &key, &path, None).await;
     assert_eq!((&task["status"], &task["runs"]), (&json!("succeeded"), &json!(1)), "{task}");

@@ -1,5 +1,8 @@
 //! Intents that are run later, again, or while nobody waits.
 
+use std::sync::Arc;
+
+use axum::Router;
 use overseer_engine::ids::OrgId;
 use overseer_engine::ports::Work;
 use overseer_engine::principal::Role;
@@ -7,8 +10,10 @@ use overseer_engine::tasks::Report;
 use overseer_playground::{Mode, Service};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use crate::app::{Answer, App, Options};
+use crate::failures::own::OwnService;
 
 const INTENTS: &str = "/api/plugin-engine";
 const TASKS: &str = "/api/plugin-engine/tasks";
@@ -332,7 +337,7 @@ async fn everybody_sees_and_touches_only_what_is_theirs() {
         }
     }
     let cancelled = app.send(&other, Method::POST, &format!("{TASKS}/cancel"), Some(&json!({}))).await.json();
-    assert_eq!(cancelled, json!({ "dryRun": false, "cancelled": [], "asked": [], "more": false }));
+    assert_eq!(cancelled, json!({ "dryRun": false, "cancelled": [], "asked": [] }));
     let dry = app.post(&format!("{TASKS}/cancel"), &json!({ "agentId": "agent_1", "dryRun": true })).await.json();
     assert_eq!(dry["cancelled"], json!([anns, own]));
     assert_eq!(status(&app, &own).await, "scheduled");
@@ -405,4 +410,161 @@ async fn a_schedule_says_everything_that_is_wrong_with_it() {
     let berlin = json!({ "cron": "cron(0 9 ? * MON-FRI *)", "timezone": "Europe/Berlin" });
     let intent = json!({ "tool": "slack", "intent": "channels", "schedule": berlin, "context": {} });
     assert_eq!(made(&app, &intent).await["task"]["scheduledTime"], "2026-11-23T08:00:00Z");
+}
+
+/// A service whose answer waits until it is let go.
+struct Slow {
+    app: App,
+    arrived: Arc<Notify>,
+    gate: Arc<Notify>,
+}
+
+impl Slow {
+    async fn start() -> Self {
+        let (arrived, gate) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (tell, wait) = (arrived.clone(), gate.clone());
+        let answer = move || {
+            let (tell, wait) = (tell.clone(), wait.clone());
+            async move {
+                tell.notify_one();
+                wait.notified().await;
+                "{\"done\": true}"
+            }
+        };
+        let service = OwnService::start(Router::new().fallback(answer)).await;
+        Self { app: service.app().await, arrived, gate }
+    }
+
+    /// Makes a task of an intent, and waits until it is being done.
+    async fn begin(&self, mut intent: Value) -> (String, tokio::task::JoinHandle<Report>) {
+        intent["tool"] = json!("own");
+        intent["context"] = json!({ "path": "x" });
+        let task_id = id(&made(&self.app, &intent).await);
+        self.app.clock.advance(3600);
+        let (engine, work) = (self.app.engine.clone(), alarm(&task_id));
+        let firing = tokio::spawn(async move { engine.wake(work, None).await.unwrap() });
+        self.arrived.notified().await;
+        (task_id, firing)
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_is_being_done_is_asked_to_end_and_ends_as_it_ends() {
+    let slow = Slow::start().await;
+    for (intent, ends) in [
+        (json!({ "intent": "act", "scheduledTime": "2026-11-21T10:00:00Z" }), "succeeded"),
+        (json!({ "intent": "act", "schedule": { "rate": "1 hour" } }), "cancelled"),
+    ] {
+        let (task_id, firing) = slow.begin(intent).await;
+        let path = format!("{TASKS}/{task_id}");
+        let asked = slow.app.delete(&path).await.json();
+        assert_eq!((&asked["status"], &asked["cancelRequested"]), (&json!("running"), &json!(true)), "{asked}");
+        let again = slow.app.post(&format!("{path}/retry"), &json!({})).await;
+        assert_eq!(again.problem(409), "conflict");
+        slow.gate.notify_one();
+        firing.await.unwrap();
+        let ended = task(&slow.app, &task_id).await;
+        assert_eq!(
+            (&ended["status"], &ended["attempts"][0]["outcome"]),
+            (&json!(ends), &json!("succeeded")),
+            "{ended}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_comes_back_late_can_still_say_how_it_went() {
+    let slow = Slow::start().await;
+    let (task_id, firing) = slow.begin(json!({ "intent": "act", "scheduledTime": "2026-11-21T10:00:00Z" })).await;
+    // Its claim has not run out, so that nobody touches it...
+    slow.app.clock.advance(149);
+    assert_eq!(fire(&slow.app, &task_id).await, Report::default());
+    assert_eq!(status(&slow.app, &task_id).await, "running");
+    // ...and then has. What may have happened is not done again.
+    slow.app.clock.advance(1);
+    assert_eq!(slow.app.engine.sweep().await.unwrap().due, 1);
+    fire(&slow.app, &task_id).await;
+    assert_eq!(status(&slow.app, &task_id).await, "outcome_unknown");
+    slow.gate.notify_one();
+    firing.await.unwrap();
+    let ended = task(&slow.app, &task_id).await;
+    assert_eq!((&ended["status"], ended["attempts"].as_array().unwrap().len()), (&json!("succeeded"), 1), "{ended}");
+}
+
+#[tokio::test]
+async fn what_may_be_repeated_is_tried_again_when_its_worker_is_gone() {
+    let slow = Slow::start().await;
+    let (task_id, firing) = slow.begin(json!({ "intent": "read", "scheduledTime": "2026-11-21T10:00:00Z" })).await;
+    slow.app.clock.advance(150);
+    fire(&slow.app, &task_id).await;
+    assert_eq!(status(&slow.app, &task_id).await, "retrying");
+    // The first worker is too late: the task is somebody else's now.
+    slow.gate.notify_one();
+    firing.await.unwrap();
+    assert_eq!(status(&slow.app, &task_id).await, "retrying");
+    slow.app.clock.advance(2);
+    slow.gate.notify_one();
+    fire(&slow.app, &task_id).await;
+    let ended = task(&slow.app, &task_id).await;
+    let outcomes: Vec<_> = ended["attempts"].as_array().unwrap().iter().map(|a| a["outcome"].clone()).collect();
+    assert_eq!(
+        (&ended["status"], outcomes),
+        (&json!("succeeded"), vec![json!("unknown"), json!("succeeded")]),
+        "{ended}"
+    );
+}
+
+#[tokio::test]
+async fn a_cancelled_task_that_recurred_runs_once_more_and_no_more() {
+    let app = App::start().await;
+    let intent = json!({ "tool": "slack", "intent": "channels", "schedule": { "rate": "1 hour" }, "context": {} });
+    let task_id = id(&made(&app, &intent).await);
+    app.delete(&format!("{TASKS}/{task_id}")).await.json();
+    app.post(&format!("{TASKS}/{task_id}/retry"), &json!({})).await.json();
+    while status(&app, &task_id).await != "cancelled" {
+        fire(&app, &task_id).await;
+    }
+    assert_eq!(task(&app, &task_id).await["runs"], 1);
+}
+
+#[tokio::test]
+async fn part_of_an_id_is_nobodys_task() {
+    let app = App::start().await;
+    let task_id = id(&made(&app, &at("2026-11-22T09:00:00Z")).await);
+    // A key that is bound to nobody finds tasks by the organization's list.
+    let bot = app.key("acme", &[Role::Service], None).await;
+    let get = async |id: &str| app.send(&bot, Method::GET, &format!("{TASKS}/{id}"), None).await;
+    assert_eq!(get(&task_id).await.status, StatusCode::OK);
+    for part in ["0", task_id.get(..task_id.len() - 1).unwrap(), "not-an-id", "%20"] {
+        assert_eq!(get(part).await.problem(404), "not_found", "{part}");
+    }
+}
+
+#[tokio::test]
+async fn cancelling_many_goes_on_where_it_ended() {
+    let app = App::start().await;
+    for _ in 0..1_150 {
+        made(&app, &at("2026-11-22T09:00:00Z")).await;
+    }
+    let cancel = async |body: Value| app.post(&format!("{TASKS}/cancel"), &body).await.json();
+    let dry = cancel(json!({ "dryRun": true })).await;
+    assert_eq!(dry["cancelled"].as_array().unwrap().len(), 1_000);
+    let first = cancel(json!({})).await;
+    assert_eq!(first["cancelled"].as_array().unwrap().len(), 1_000);
+    let rest = cancel(json!({ "cursor": first["nextCursor"] })).await;
+    assert_eq!((rest["cancelled"].as_array().unwrap().len(), rest.get("nextCursor")), (150, None));
+    let open = app.get(&format!("{TASKS}?status=scheduled&limit=100")).await.json();
+    assert_eq!(open["tasks"], json!([]));
+}
+
+#[tokio::test]
+async fn a_task_that_has_ended_is_kept_for_thirty_days() {
+    let app = App::start().await;
+    let task_id = id(&made(&app, &at("2026-11-22T09:00:00Z")).await);
+    app.delete(&format!("{TASKS}/{task_id}")).await.json();
+    app.clock.advance(30 * 86_400 - 1);
+    assert_eq!(status(&app, &task_id).await, "cancelled");
+    app.clock.advance(1);
+    assert_eq!(app.get(&format!("{TASKS}/{task_id}")).await.problem(404), "not_found");
+    assert_eq!(app.get(TASKS).await.json()["tasks"], json!([]));
 }

@@ -57,7 +57,7 @@ pub struct Schedule {
     pub catch_up: CatchUp,
 }
 
-/// What becomes of times that were missed, such as while the task was paused.
+/// What becomes of times that were missed, such as while the server was down.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]

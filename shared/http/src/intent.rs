@@ -60,12 +60,13 @@ async fn intend(
         return Err(Error::field("", problem).into());
     }
     let later = intent.scheduled_time.is_some() || intent.schedule.is_some();
-    let unwatched = prefers_not_to_wait(&headers);
+    // A time says already that nobody waits.
+    let unwatched = !later && prefers_not_to_wait(&headers);
     if !later && !unwatched {
         let outcome = engine.intend(principal, intent).await?;
         return Ok(Json(Answer { outcome, request_id }).into_response());
     }
-    let made = engine.schedule(&principal, intent, unwatched).await?;
+    let made = engine.schedule(&principal, intent).await?;
     let location = format!("/api/plugin-engine/tasks/{}", made.task.id);
     let message = if unwatched {
         "Accepted; it runs now".to_owned()

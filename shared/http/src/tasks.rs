@@ -73,6 +73,9 @@ struct CancelMany {
     /// Do nothing, and say what would be done.
     #[serde(default)]
     dry_run: bool,
+    /// Where an earlier answer ended.
+    #[schemars(with = "Option<String>")]
+    cursor: Option<Cursor>,
 }
 
 async fn cancel_many(
@@ -81,9 +84,9 @@ async fn cancel_many(
     Parameters(NoParameters {}): Parameters<NoParameters>,
     JsonBody(body): JsonBody<CancelMany>,
 ) -> Result<Json<Cancelled>, Problem> {
-    let CancelMany { user_id, agent_id, tool, status, dry_run } = body;
+    let CancelMany { user_id, agent_id, tool, status, dry_run, cursor } = body;
     let filter = TaskFilter { user_id, agent_id, tool, status };
-    Ok(Json(engine.cancel_tasks(&principal, filter, dry_run).await?))
+    Ok(Json(engine.cancel_tasks(&principal, filter, dry_run, cursor).await?))
 }
 
 async fn one(

@@ -186,7 +186,7 @@ pub struct Disconnected {
     /// Why not, where it did not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_revoked_because: Option<String>,
-    /// The tasks that wait for the account; they were not cancelled. (Of the last 1,000 that were made.)
+    /// The tasks that wait for the account, about 1,000 at most; they were not cancelled.
     pub tasks: Vec<TaskId>,
 }
 

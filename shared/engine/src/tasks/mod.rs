@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::engine::Engine;
-use crate::error::{Error, FieldProblem};
+use crate::error::{Error, FieldProblem, causes};
 use crate::ids::{ActionName, AgentId, Alias, OrgId, PluginName, TaskId, UserId};
 use crate::intent::Intent;
 use crate::keys;
@@ -23,8 +23,8 @@ use crate::schedule::Schedule;
 
 pub(crate) use record::TASKS;
 pub use record::{
-    ATTEMPTS_DEFAULT, ATTEMPTS_KEPT, ATTEMPTS_MAX, Attempt, AttemptOutcome, ENDED_KEPT, FAILURES_MAX, RESULT_MAX_BYTES,
-    TaskResult, TaskState,
+    ATTEMPTS_DEFAULT, ATTEMPTS_KEPT, ATTEMPTS_MAX, Attempt, AttemptOutcome, ENDED_KEPT, FAILURES_MAX, MESSAGE_MAX,
+    RESULT_MAX_BYTES, RETRY_AFTER_MAX, TaskResult, TaskState,
 };
 pub use running::Report;
 
@@ -38,8 +38,10 @@ pub const AHEAD_MAX: SignedDuration = SignedDuration::from_hours(10 * 366 * 24);
 pub const PAST_MAX: SignedDuration = SignedDuration::from_secs(60);
 /// The most tasks that are cancelled at once.
 pub const CANCEL_MAX: usize = 1_000;
-/// The most tasks that one page of a filtered list looks at.
-const LOOKED_AT_MAX: usize = 1_000;
+/// How often the store is asked for one page of a filtered list.
+const ASKED_MAX: usize = 10;
+/// About how many tasks are named that need an account which is disconnected.
+const NEEDING_MAX: usize = 1_000;
 
 /// A task as it is shown.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -157,11 +159,22 @@ pub struct TaskFilter {
 }
 
 impl TaskFilter {
-    fn holds(&self, task: &Task) -> bool {
-        self.agent_id.as_ref().is_none_or(|agent| task.agent.as_ref() == Some(agent))
+    fn holds(&self, task: &Task, wanted: Wanted) -> bool {
+        let open = match wanted {
+            Wanted::All => true,
+            Wanted::Open => !task.state.is_final(),
+        };
+        open && self.agent_id.as_ref().is_none_or(|agent| task.agent.as_ref() == Some(agent))
             && self.tool.as_ref().is_none_or(|tool| task.plugin == *tool)
             && self.status.is_none_or(|status| task.state == status)
     }
+}
+
+/// Whether tasks that have ended are wanted, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    All,
+    Open,
 }
 
 /// What to change of a task that waits. What is left out stays.
@@ -192,13 +205,14 @@ pub struct Cancelled {
     pub cancelled: Vec<TaskId>,
     /// Those under way, which are asked to end.
     pub asked: Vec<TaskId>,
-    /// Whether there may be more than were looked at: ask again.
-    pub more: bool,
+    /// Present if there may be more: ask again with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<Cursor>,
 }
 
 impl Engine {
-    /// Makes a task of an intent that is to be run later, again, or (`now`) at once while nobody waits.
-    pub async fn schedule(self: &Arc<Self>, principal: &Principal, intent: Intent, now: bool) -> Result<Made, Error> {
+    /// Makes a task of an intent that is to be run later, again, or at once while nobody waits.
+    pub async fn schedule(self: &Arc<Self>, principal: &Principal, intent: Intent) -> Result<Made, Error> {
         let plugin = Arc::clone(self.catalog.plugin(&intent.tool)?);
         let found = plugin.action(&intent.intent)?;
         let mut problems: Vec<FieldProblem> = intent.refused().into_iter().collect();
@@ -215,10 +229,6 @@ impl Engine {
         problems.extend(too_large(&parameters));
         let attempts_max = intent.max_attempts.or(plugin.manifest.retry.attempts).unwrap_or(ATTEMPTS_DEFAULT);
         problems.extend(wrong_attempts(intent.max_attempts));
-        if now && (intent.scheduled_time.is_some() || intent.schedule.is_some()) {
-            let message = "is for later, and Prefer: respond-async for now; leave one of them out";
-            problems.push(FieldProblem::new("", message));
-        }
         let first = match (&intent.scheduled_time, &intent.schedule) {
             (Some(_), Some(_)) => {
                 problems.push(FieldProblem::new("/schedule", "is there beside scheduledTime; leave one of them out"));
@@ -307,7 +317,8 @@ impl Engine {
             return Err(unknown());
         }
         let listed = keys::task_in_list(&principal.org, &id);
-        let query = Query { range: Range::Prefix(listed.sort), ..Query::partition(listed.partition, 1) };
+        let range = Range::Between(listed.sort.clone(), listed.sort);
+        let query = Query { range, ..Query::partition(listed.partition, 1) };
         let key = self.ports.table.query_list(query).await?.entries.pop().ok_or_else(unknown)?;
         let item = self.ports.table.get(&key, Read::Consistent).await?.ok_or_else(unknown)?;
         Ok((item.record()?, item))
@@ -327,7 +338,7 @@ impl Engine {
         cursor: Option<Cursor>,
     ) -> Result<Page<TaskView>, Error> {
         let user = whose(principal, filter)?;
-        let page = self.tasks(&principal.org, user.as_ref(), filter, limit, cursor).await?;
+        let page = self.tasks(&principal.org, user.as_ref(), (filter, Wanted::All), limit, cursor).await?;
         Ok(Page { entries: page.entries.iter().map(|(task, _)| task.summary()).collect(), next: page.next })
     }
 
@@ -336,12 +347,12 @@ impl Engine {
         &self,
         org: &OrgId,
         user: Option<&UserId>,
-        filter: &TaskFilter,
+        (filter, wanted): (&TaskFilter, Wanted),
         limit: usize,
         mut cursor: Option<Cursor>,
     ) -> Result<Page<(Task, Item)>, Error> {
         let mut entries = Vec::new();
-        let mut looked_at = 0;
+        let mut asked = 0;
         loop {
             let page = limit - entries.len();
             let (items, next) = if let Some(user) = user {
@@ -359,15 +370,17 @@ impl Engine {
                 }
                 (items, page.next)
             };
-            looked_at += page;
+            asked += 1;
             for item in items {
-                let task: Task = item.record()?;
-                if filter.holds(&task) {
-                    entries.push((task, item));
+                match item.record::<Task>() {
+                    Ok(task) if filter.holds(&task, wanted) => entries.push((task, item)),
+                    Ok(_) => {}
+                    // One that does not read must not hide the others.
+                    Err(error) => tracing::error!(%org, error = %causes(&error), "a task does not read"),
                 }
             }
             cursor = next;
-            if cursor.is_none() || entries.len() >= limit || looked_at >= LOOKED_AT_MAX {
+            if cursor.is_none() || entries.len() >= limit || asked >= ASKED_MAX {
                 return Ok(Page { entries, next: cursor });
             }
         }
@@ -390,6 +403,7 @@ impl Engine {
                     return Ok(task.whole());
                 }
                 if engine.put_task(&task, item.version).await?.is_some() {
+                    engine.forget_alarm(&before).await;
                     engine.after(&task, record::Told::Nothing).await;
                     return Ok(task.whole());
                 }
@@ -413,7 +427,9 @@ impl Engine {
             let now = engine.ports.clock.now();
             match task.state {
                 TaskState::Failed | TaskState::OutcomeUnknown | TaskState::Cancelled => {
-                    (task.occurrence, task.next_at, task.cancel_requested, task.claim) = (now, now, false, None);
+                    // One that was cancelled runs once, and does not recur again.
+                    task.cancel_requested = task.state == TaskState::Cancelled && task.schedule.is_some();
+                    (task.occurrence, task.next_at, task.claim) = (now, now, None);
                     task.revision += 1;
                     task.becomes(TaskState::Scheduled, now);
                     Ok(())
@@ -530,42 +546,55 @@ impl Engine {
         Ok(())
     }
 
-    /// Cancels all tasks that a filter holds for, at most 1,000 at once; or says which they would be.
+    /// Cancels the tasks that a filter holds for and that have not ended, about 1,000 at once; or says which they would be.
     pub async fn cancel_tasks(
         self: &Arc<Self>,
         principal: &Principal,
         filter: TaskFilter,
         dry_run: bool,
+        cursor: Option<Cursor>,
     ) -> Result<Cancelled, Error> {
         let user = whose(principal, &filter)?;
         let (engine, principal) = (Arc::clone(self), principal.clone());
         self.to_its_end(async move {
-            let mut done = Cancelled { dry_run, cancelled: Vec::new(), asked: Vec::new(), more: false };
-            let (mut looked_at, mut cursor) = (0, None);
-            loop {
-                let page = engine.tasks(&principal.org, user.as_ref(), &filter, BATCH_MAX, cursor).await?;
-                looked_at += BATCH_MAX;
-                for (mut task, item) in page.entries {
-                    if task.state.is_final() {
-                        continue;
+            let mut done = Cancelled { dry_run, cancelled: Vec::new(), asked: Vec::new(), next_cursor: cursor };
+            for _ in 0..CANCEL_MAX / BATCH_MAX {
+                let (org, filter) = (&principal.org, (&filter, Wanted::Open));
+                let page = engine.tasks(org, user.as_ref(), filter, BATCH_MAX, done.next_cursor.take()).await?;
+                for (mut task, mut item) in page.entries {
+                    loop {
+                        let before = task.clone();
+                        cancel(&mut task, engine.ports.clock.now());
+                        if dry_run || task == before {
+                            break;
+                        }
+                        if engine.put_task(&task, item.version).await?.is_some() {
+                            engine.forget_alarm(&before).await;
+                            break;
+                        }
+                        // It changed at this moment: once more, as it is now.
+                        let Some(found) = engine.ports.table.get(&item.stored.key, Read::Consistent).await? else {
+                            break;
+                        };
+                        (task, item) = (found.record()?, found);
                     }
-                    cancel(&mut task, engine.ports.clock.now());
-                    let changed = dry_run || engine.put_task(&task, item.version).await?.is_some();
-                    if changed && task.state == TaskState::Cancelled {
-                        done.cancelled.push(task.id);
-                    } else if changed {
-                        done.asked.push(task.id);
-                    } else {
-                        // It changed at this moment: the next time shows how.
-                        done.more = true;
+                    match task.state {
+                        TaskState::Cancelled => done.cancelled.push(task.id),
+                        TaskState::Running => done.asked.push(task.id),
+                        TaskState::Scheduled
+                        | TaskState::Paused
+                        | TaskState::Retrying
+                        | TaskState::Succeeded
+                        | TaskState::Failed
+                        | TaskState::OutcomeUnknown => {}
                     }
                 }
-                cursor = page.next;
-                done.more |= cursor.is_some() && looked_at >= CANCEL_MAX;
-                if cursor.is_none() || looked_at >= CANCEL_MAX {
-                    return Ok(done);
+                done.next_cursor = page.next;
+                if done.next_cursor.is_none() {
+                    break;
                 }
             }
+            Ok(done)
         })
         .await
     }
@@ -579,24 +608,29 @@ impl Engine {
         alias: &Alias,
         is_default: bool,
     ) -> Result<Vec<TaskId>, Error> {
+        let filter = TaskFilter { tool: Some(plugin.clone()), ..TaskFilter::default() };
         let mut needing = Vec::new();
         let mut cursor = None;
-        let (mut looked_at, filter) = (0, TaskFilter { tool: Some(plugin.clone()), ..TaskFilter::default() });
-        while looked_at < LOOKED_AT_MAX {
-            let page = self.tasks(org, user, &filter, BATCH_MAX, cursor).await?;
-            looked_at += BATCH_MAX;
-            let waiting = page.entries.into_iter().map(|(task, _)| task).filter(|task| !task.state.is_final());
+        while needing.len() < NEEDING_MAX {
+            let page = self.tasks(org, user, (&filter, Wanted::Open), BATCH_MAX, cursor).await?;
             let by_name = |task: &Task| match &task.integration {
                 Some(named) => named == alias,
                 None => is_default,
             };
-            needing.extend(waiting.filter(by_name).map(|task| task.id));
+            needing.extend(page.entries.into_iter().map(|(task, _)| task).filter(by_name).map(|task| task.id));
             cursor = page.next;
             if cursor.is_none() {
                 break;
             }
         }
         Ok(needing)
+    }
+
+    /// Forgets the alarm of a task as it was.
+    async fn forget_alarm(&self, before: &Task) {
+        if let Err(error) = self.ports.timer.cancel(&before.work()).await {
+            tracing::warn!(org = %before.org, task = %before.id, error = %causes(&error), "an alarm that is not needed stays");
+        }
     }
 }
 

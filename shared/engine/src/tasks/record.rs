@@ -29,6 +29,12 @@ pub const ENDED_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
 pub const RESULT_MAX_BYTES: usize = 64 * 1024;
 /// How late a run may be and still count as on time.
 const ON_TIME: SignedDuration = SignedDuration::from_secs(60);
+/// The longest message that is kept, in characters.
+pub const MESSAGE_MAX: usize = 500;
+/// The deepest result that is kept: what is nested deeper might not read any more within a record.
+const RESULT_DEPTH_MAX: usize = 64;
+/// The longest time to wait that a service may ask for before a run counts as failed.
+pub const RETRY_AFTER_MAX: SignedDuration = SignedDuration::from_hours(24);
 /// The shortest and the longest pause between two attempts.
 const BACK_OFF: (SignedDuration, SignedDuration) = (SignedDuration::from_secs(1), SignedDuration::from_mins(15));
 
@@ -250,17 +256,18 @@ impl Task {
             duration_ms: Some(ended.duration_ms),
             outcome,
             code,
-            message,
+            message: cut(message),
         });
         match ended.result {
             Ok(Success { message, data, external_id }) => {
-                let fits = data.to_string().len() <= RESULT_MAX_BYTES;
+                let fits = depth(&data) <= RESULT_DEPTH_MAX && data.to_string().len() <= RESULT_MAX_BYTES;
+                let (message, external_id) = (cut(message), external_id.map(cut));
                 self.result = Some(TaskResult { message, data: fits.then_some(data), external_id });
                 self.failures_in_row = 0;
                 self.run_ended(TaskState::Succeeded, now)
             }
             Err(failure) if failure.may_have_happened => self.run_failed(TaskState::OutcomeUnknown, now),
-            Err(failure) if failure.retryable && self.attempt < self.attempts_max => {
+            Err(failure) if failure.retryable && self.attempt < self.attempts_max && !asks_too_much(&failure) => {
                 self.try_again(failure.retry_after_s, now, jitter)
             }
             Err(_) => self.run_failed(TaskState::Failed, now),
@@ -350,5 +357,164 @@ impl Task {
     /// The first time of its schedule after `after`, if it recurs.
     pub(super) fn next_after(&self, after: Timestamp) -> Option<Timestamp> {
         self.schedule.as_ref()?.check(self.anchor).ok()?.next_after(after)
+    }
+}
+
+/// Whether a service asks to wait longer than anybody should.
+fn asks_too_much(failure: &Failure) -> bool {
+    let asked = failure
+        .retry_after_s
+        .map(|seconds| i64::try_from(seconds).map_or(SignedDuration::MAX, SignedDuration::from_secs));
+    asked.is_some_and(|asked| asked > RETRY_AFTER_MAX)
+}
+
+/// A text that is not too long to keep.
+fn cut(text: String) -> String {
+    match text.char_indices().nth(MESSAGE_MAX) {
+        Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
+        None => text,
+    }
+}
+
+/// How deep arrays and objects are nested.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn now() -> Timestamp {
+        "2026-11-21T09:00:00Z".parse().unwrap()
+    }
+
+    fn running() -> Task {
+        let mut task = Task {
+            id: TaskId::parse("0").unwrap(),
+            org: OrgId::parse("acme").unwrap(),
+            user: UserId::parse("ann").unwrap(),
+            agent: None,
+            plugin: PluginName::parse("p").unwrap(),
+            action: ActionName::parse("a").unwrap(),
+            integration: None,
+            parameters: Map::new(),
+            schedule: None,
+            anchor: now(),
+            occurrence: now(),
+            next_at: now(),
+            attempts_max: 3,
+            state: TaskState::Scheduled,
+            since: now(),
+            cancel_requested: false,
+            revision: 1,
+            attempt: 0,
+            runs: 0,
+            claim: None,
+            attempts: Vec::new(),
+            failures_in_row: 0,
+            result: None,
+            created_at: now(),
+            updated_at: now(),
+        };
+        task.claim("w".to_owned(), now(), SignedDuration::from_secs(150));
+        task
+    }
+
+    fn failed(retry_after_s: Option<u64>) -> Ended {
+        let failure = Failure::new(OutcomeCode::RateLimited, "later".to_owned(), true);
+        Ended { result: Err(Failure { retry_after_s, ..failure }), duration_ms: 1 }
+    }
+
+    fn succeeded(data: Value) -> Ended {
+        // As JSON has it, each character takes six bytes.
+        let (message, external_id) = ("\u{1}".repeat(MESSAGE_MAX + 1), Some("\u{1}".repeat(MESSAGE_MAX)));
+        Ended { result: Ok(Success { message, data, external_id }), duration_ms: 1 }
+    }
+
+    #[test]
+    fn pauses_are_drawn_between_a_second_and_fifteen_minutes() {
+        for (attempt, jitter, seconds) in [
+            (1, 0.0, 1.0),
+            (1, 0.75, 1.5),
+            (2, 0.75, 3.0),
+            (9, 0.5, 256.0),
+            (10, 0.999_999, 899.9991),
+            (30, 0.5, 450.0),
+        ] {
+            let mut task = running();
+            (task.attempt, task.attempts_max) = (attempt, 100);
+            task.settle(failed(None), now(), jitter);
+            let pause = task.next_at.duration_since(now()).as_secs_f64();
+            assert!((pause - seconds).abs() < 0.001, "{attempt} {jitter}: {pause}");
+        }
+    }
+
+    #[test]
+    fn a_service_may_ask_for_a_day_and_no_more() {
+        for (asked, state) in
+            [(86_400, TaskState::Retrying), (86_401, TaskState::Failed), (u64::MAX, TaskState::Failed)]
+        {
+            let mut task = running();
+            task.settle(failed(Some(asked)), now(), 0.5);
+            assert_eq!(task.state, state, "{asked}");
+        }
+    }
+
+    #[test]
+    fn a_worker_that_is_gone_means_again_or_unknown() {
+        for (repeatable, attempt, state) in [
+            (true, 1, TaskState::Retrying),
+            (true, 2, TaskState::Retrying),
+            (true, 3, TaskState::Failed),
+            (false, 1, TaskState::OutcomeUnknown),
+        ] {
+            let mut task = running();
+            task.attempt = attempt;
+            task.lapsed(repeatable, now(), 0.5);
+            assert_eq!((task.state, task.claim.is_some()), (state, !repeatable), "{repeatable} {attempt}");
+            assert_eq!(task.attempts.last().unwrap().outcome, AttemptOutcome::Unknown);
+        }
+    }
+
+    #[test]
+    fn a_result_is_kept_as_far_as_it_fits_and_reads_back() {
+        let text = |bytes: usize| json!("x".repeat(bytes - 2));
+        let nested = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!([inner]));
+        for (data, kept) in [
+            (text(RESULT_MAX_BYTES), true),
+            (text(RESULT_MAX_BYTES + 1), false),
+            (nested(RESULT_DEPTH_MAX), true),
+            (nested(RESULT_DEPTH_MAX + 1), false),
+        ] {
+            let mut task = running();
+            task.settle(succeeded(data), now(), 0.5);
+            let item = task.item().unwrap();
+            let read: Task = serde_json::from_str(&item.body).unwrap();
+            let result = read.result.unwrap();
+            assert_eq!(result.data.is_some(), kept);
+            assert_eq!(result.message.chars().count(), MESSAGE_MAX + 1);
+            assert_eq!(result.external_id.unwrap().len(), MESSAGE_MAX);
+        }
+    }
+
+    #[test]
+    fn the_largest_task_fits_into_an_item() {
+        let mut task = running();
+        let most = crate::tasks::PARAMETERS_MAX_BYTES;
+        task.parameters = Map::from_iter([("a".to_owned(), json!("\"".repeat((most - 8) / 2)))]);
+        assert_eq!(serde_json::to_string(&task.parameters).unwrap().len(), most);
+        for _ in 0..ATTEMPTS_KEPT {
+            task.settle(succeeded(json!("\"".repeat(RESULT_MAX_BYTES / 2 - 1))), now(), 0.5);
+            task.claim("w".to_owned(), now(), SignedDuration::from_secs(150));
+        }
+        assert!(task.result.as_ref().unwrap().data.is_some());
+        crate::ports::table::check_item(&task.item().unwrap()).unwrap();
     }
 }

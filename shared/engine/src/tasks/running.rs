@@ -17,6 +17,8 @@ use crate::ports::timer::Work;
 
 /// How much longer than a task may take its claim lasts.
 const LEASE_MARGIN: SignedDuration = SignedDuration::from_secs(30);
+/// How often it is tried to write down how an attempt ended.
+const SETTLE_TRIES: usize = 3;
 /// The most that one sweep looks at.
 const SWEEP_MAX: usize = 10_000;
 
@@ -101,10 +103,18 @@ impl Engine {
                     return Ok(Taken::Again);
                 }
                 task.claim(worker.to_owned(), now, self.lease());
-                Ok(match self.put_task(&task, item.version.clone()).await? {
-                    Some(_) => Taken::Claimed(Box::new(task)),
-                    None => Taken::Again,
-                })
+                match self.put_task(&task, item.version.clone()).await {
+                    Ok(Some(_)) => Ok(Taken::Claimed(Box::new(task))),
+                    Ok(None) => Ok(Taken::Again),
+                    // Perhaps it was written. Nothing has left yet, so that this worker may go on if it was.
+                    Err(error) => {
+                        let standing = self.ports.table.get(&item.stored.key, Read::Consistent).await?;
+                        let standing: Option<Task> = standing.as_ref().map(Item::record).transpose()?;
+                        let mine =
+                            standing.filter(|task| task.claim.as_ref().is_some_and(|claim| claim.worker == worker));
+                        mine.map(|task| Taken::Claimed(Box::new(task))).ok_or(error)
+                    }
+                }
             }
             TaskState::Running if task.claim.as_ref().is_some_and(|claim| claim.until <= now) => {
                 let repeatable = self.is_repeatable(&task);
@@ -151,8 +161,22 @@ impl Engine {
         Ended { result, duration_ms }
     }
 
-    /// Writes down how an attempt ended, if the claim is still this worker's.
+    /// Writes down how an attempt ended, if the claim is still this worker's: tried more than once, since what happened
+    /// would otherwise not be known.
     async fn settle_task(&self, task: &Task, worker: &str, ended: Ended) -> Result<(), Error> {
+        for _ in 1..SETTLE_TRIES {
+            let again = Ended { result: ended.result.clone(), duration_ms: ended.duration_ms };
+            match self.try_to_settle(task, worker, again).await {
+                Err(Error::Table(error @ TableError::Store(_))) => {
+                    tracing::error!(org = %task.org, task = %task.id, error = %causes(&error), "an end was not written down; trying again");
+                }
+                other => return other,
+            }
+        }
+        self.try_to_settle(task, worker, ended).await
+    }
+
+    async fn try_to_settle(&self, task: &Task, worker: &str, ended: Ended) -> Result<(), Error> {
         let key = keys::task(&task.org, &task.user, &task.id);
         let mut ended = Some(ended);
         let jitter = self.jitter();
@@ -252,7 +276,16 @@ impl Engine {
                         report.due -= 1;
                         continue;
                     };
-                    let work = if queue == TASKS { item.record::<Task>()?.work() } else { pending_work(&item)? };
+                    let work =
+                        if queue == TASKS { item.record().map(|task: Task| task.work()) } else { pending_work(&item) };
+                    let work = match work {
+                        Ok(work) => work,
+                        // One that does not read must not keep the others waiting.
+                        Err(error) => {
+                            tracing::error!(queue, error = %causes(&error), "what is due does not read");
+                            continue;
+                        }
+                    };
                     match self.ports.timer.set(work, at.unwrap_or(entry.at)).await {
                         Ok(()) => report.enqueued += 1,
                         Err(error) => {
