@@ -310,6 +310,40 @@ async fn ten_failures_in_a_row_pause_a_recurring_task() {
 }
 
 #[tokio::test]
+async fn nothing_runs_more_often_than_it_may() {
+    let app = App::start().await;
+    let recurring = |most: u32, channel: &str| {
+        json!({ "tool": "slack", "intent": "send", "schedule": { "rate": "1 hour", "maxRuns": most },
+                "context": { "channel": channel, "text": "hello" } })
+    };
+    // The last failure of ten is the last run, so that there is nothing to pause.
+    let task_id = id(&made(&app, &recurring(10, "#nowhere")).await);
+    for _ in 0..10 {
+        app.clock.advance(3600);
+        fire(&app, &task_id).await;
+    }
+    assert_eq!(status(&app, &task_id).await, "failed");
+
+    let task_id = id(&made(&app, &recurring(2, "#general")).await);
+    let path = format!("{TASKS}/{task_id}");
+    app.clock.advance(3600);
+    fire(&app, &task_id).await;
+    // A schedule that would be at its end already.
+    let change = json!({ "schedule": { "rate": "2 hours", "maxRuns": 1 } });
+    let answer = app.send(&app.admin, Method::PATCH, &path, Some(&change)).await;
+    assert_eq!(answer.pointers(), ["/schedule/maxRuns"]);
+    // Paused in the middle of its last run.
+    app.clock.advance(3600);
+    app.misbehave(Service::Slack, Mode::RateLimited, 1);
+    fire(&app, &task_id).await;
+    assert_eq!(app.post(&format!("{path}/pause"), &json!({})).await.json()["status"], "paused");
+    assert_eq!(app.post(&format!("{path}/resume"), &json!({})).await.problem(400), "invalid_parameters");
+    let change = json!({ "schedule": { "rate": "2 hours", "maxRuns": 3 } });
+    assert_eq!(app.send(&app.admin, Method::PATCH, &path, Some(&change)).await.status, StatusCode::OK);
+    assert_eq!(app.post(&format!("{path}/resume"), &json!({})).await.json()["status"], "scheduled");
+}
+
+#[tokio::test]
 async fn everybody_sees_and_touches_only_what_is_theirs() {
     let app = App::start().await;
     let own = id(&made(&app, &at("2026-11-22T09:00:00Z")).await);

@@ -468,8 +468,8 @@ impl Engine {
             if task.state != TaskState::Paused {
                 return Err(not_now(task, "resumed", "paused"));
             }
-            let next = task.next_after(now);
-            let next = next.ok_or_else(|| Error::field("", "its schedule has no time left; change it first"))?;
+            let next = task.next_run(now);
+            let next = next.ok_or_else(|| Error::field("", "its schedule has no run left; change it first"))?;
             (task.occurrence, task.next_at, task.failures_in_row) = (next, next, 0);
             task.revision += 1;
             task.becomes(TaskState::Scheduled, now);
@@ -528,6 +528,10 @@ impl Engine {
             }
             (None, Some(schedule), Some(_)) => match schedule.check(now) {
                 Err(wrong) => problems.extend(wrong),
+                Ok(_) if schedule.max_runs.is_some_and(|most| task.runs >= most.get()) => {
+                    let message = format!("must be more than the {} runs that there were", task.runs);
+                    problems.push(FieldProblem::new("/schedule/maxRuns", message));
+                }
                 Ok(timetable) => match timetable.next_after(now) {
                     None => problems.push(FieldProblem::new("/schedule", "has no time left")),
                     Some(next) => {

@@ -319,7 +319,8 @@ impl Task {
 
     fn run_failed(&mut self, state: TaskState, now: Timestamp) -> Told {
         self.failures_in_row = self.failures_in_row.saturating_add(1);
-        if self.schedule.is_some() && self.failures_in_row >= FAILURES_MAX && !self.cancel_requested {
+        let goes_on = !self.cancel_requested && self.next_occurrence(now).is_some();
+        if goes_on && self.failures_in_row >= FAILURES_MAX {
             self.claim = None;
             self.becomes(TaskState::Paused, now);
             return Told::Paused;
@@ -343,19 +344,21 @@ impl Task {
 
     /// When the run after this one is for.
     fn next_occurrence(&self, now: Timestamp) -> Option<Timestamp> {
-        let schedule = self.schedule.as_ref()?;
-        if schedule.max_runs.is_some_and(|most| self.runs >= most.get()) {
-            return None;
-        }
-        let after = match schedule.catch_up {
+        let after = match self.schedule.as_ref()?.catch_up {
             CatchUp::All => self.occurrence,
             CatchUp::One | CatchUp::Skip => now.max(self.occurrence),
         };
-        self.next_after(after)
+        self.next_run(after)
+    }
+
+    /// When the next run after `after` is for, if it recurs and has a run left.
+    pub(super) fn next_run(&self, after: Timestamp) -> Option<Timestamp> {
+        let most = self.schedule.as_ref()?.max_runs;
+        if most.is_some_and(|most| self.runs >= most.get()) { None } else { self.next_after(after) }
     }
 
     /// The first time of its schedule after `after`, if it recurs.
-    pub(super) fn next_after(&self, after: Timestamp) -> Option<Timestamp> {
+    fn next_after(&self, after: Timestamp) -> Option<Timestamp> {
         self.schedule.as_ref()?.check(self.anchor).ok()?.next_after(after)
     }
 }
