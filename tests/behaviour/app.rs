@@ -6,14 +6,16 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use jiff::Timestamp;
 use overseer_engine::api_keys::NewApiKey;
 use overseer_engine::catalog::Catalog;
 use overseer_engine::config::{Config, Limits};
-use overseer_engine::engine::Engine;
+use overseer_engine::engine::{Engine, Ports};
 use overseer_engine::ids::{OrgId, UserId};
 use overseer_engine::outbound::address::AllowedAddress;
-use overseer_engine::ports::{Clock, Event, Ids};
+use overseer_engine::ports::timer::TimerError;
+use overseer_engine::ports::{Clock, Event, Ids, Timer, Work};
 use overseer_engine::principal::Role;
 use overseer_local::RedbTable;
 use overseer_local::embedded::Embedded;
@@ -48,7 +50,13 @@ impl Clock for TestClock {
 }
 
 /// The same values in every run (splitmix64).
-struct TestIds(AtomicU64);
+pub struct TestIds(AtomicU64);
+
+impl TestIds {
+    pub fn new(seed: u64) -> Self {
+        Self(AtomicU64::new(seed))
+    }
+}
 
 impl Ids for TestIds {
     fn fill(&self, bytes: &mut [u8]) {
@@ -58,6 +66,20 @@ impl Ids for TestIds {
             z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
             chunk.copy_from_slice(&(z ^ (z >> 31)).to_le_bytes()[..chunk.len()]);
         }
+    }
+}
+
+/// A timer whose alarms never go off.
+struct Deaf;
+
+#[async_trait]
+impl Timer for Deaf {
+    async fn set(&self, _: Work, _: Timestamp) -> Result<(), TimerError> {
+        Ok(())
+    }
+
+    async fn cancel(&self, _: &Work) -> Result<(), TimerError> {
+        Ok(())
     }
 }
 
@@ -164,7 +186,7 @@ impl App {
 
     pub async fn with(options: Options) -> Self {
         let clock = Arc::new(TestClock(AtomicI64::new(START_S)));
-        let ids: Arc<dyn Ids> = Arc::new(TestIds(AtomicU64::new(1)));
+        let ids: Arc<dyn Ids> = Arc::new(TestIds::new(1));
         let (mut catalog, left_out) = Catalog::built_in();
         assert!(left_out.is_empty(), "{left_out:?}");
         for manifest in &options.plugins {
@@ -213,6 +235,13 @@ impl App {
             }
         }
         app
+    }
+
+    /// Another engine over the same records. No alarm that it sets goes off.
+    pub fn deaf(&self) -> Arc<Engine> {
+        let Engine { ports, catalog, config, .. } = self.engine.as_ref();
+        let ports = Ports { timer: Arc::new(Deaf), ..ports.clone() };
+        Engine::new(ports, catalog.clone(), config.clone()).unwrap()
     }
 
     /// Makes an organization, if it is not there, and a key of it.

@@ -344,6 +344,24 @@ async fn nothing_runs_more_often_than_it_may() {
 }
 
 #[tokio::test]
+async fn what_is_asked_for_by_hand_is_not_left_out_for_being_late() {
+    let app = App::start().await;
+    let once = json!({ "tool": "slack", "intent": "send", "context": { "channel": "#general", "text": "hello" },
+                       "schedule": { "rate": "1 hour", "end": "2026-11-21T10:30:00Z", "catchUp": "skip" } });
+    let task_id = id(&made(&app, &once).await);
+    assert_eq!(app.delete(&format!("{TASKS}/{task_id}")).await.json()["status"], "cancelled");
+    app.clock.advance(7200);
+    // Nobody hears of its alarm for an hour.
+    let principal = app.engine.authenticate(&app.admin.as_str().into()).await.unwrap();
+    app.deaf().retry_task(&principal, &task_id).await.unwrap();
+    app.clock.advance(3600);
+    fire(&app, &task_id).await;
+    let done = task(&app, &task_id).await;
+    assert_eq!((&done["status"], &done["runs"]), (&json!("succeeded"), &json!(1)), "{done}");
+    assert_eq!(app.playground.received_total(), 1);
+}
+
+#[tokio::test]
 async fn everybody_sees_and_touches_only_what_is_theirs() {
     let app = App::start().await;
     let own = id(&made(&app, &at("2026-11-22T09:00:00Z")).await);

@@ -219,13 +219,19 @@ impl Task {
     pub(super) fn catch_up(&mut self, now: Timestamp) {
         let skips = self.schedule.as_ref().is_some_and(|schedule| schedule.catch_up == CatchUp::Skip);
         let late = now.duration_since(self.occurrence) > ON_TIME;
-        if self.state != TaskState::Scheduled || !late || !skips {
+        if self.state != TaskState::Scheduled || !late || !skips || !self.is_of_its_schedule() {
             return;
         }
         match self.next_after(now) {
             Some(next) => (self.occurrence, self.next_at) = (next, next),
             None => self.becomes(TaskState::Succeeded, now),
         }
+    }
+
+    /// Whether the run is for a time of its schedule, and not one that was asked for by hand.
+    fn is_of_its_schedule(&self) -> bool {
+        let before = self.occurrence.checked_sub(SignedDuration::from_nanos(1));
+        before.is_ok_and(|before| self.next_after(before) == Some(self.occurrence))
     }
 
     /// Takes it for `worker`.
