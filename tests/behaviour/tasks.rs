@@ -39,10 +39,15 @@ fn alarm(id: &str) -> Work {
     Work { org: OrgId::parse("acme").unwrap(), kind: "task".to_owned(), id: format!("{id} admin"), revision: 1 }
 }
 
-/// An alarm goes off, and what came of it. The timer's own may be faster: whoever has the task then comes to its end before
+/// An alarm goes off, and what came of it.
+async fn wake(app: &App, id: &str) -> Report {
+    app.engine.wake(alarm(id), None).await.unwrap()
+}
+
+/// As [`wake`]. The timer's own may be faster: whoever has the task then comes to its end before
 /// the clock goes on.
 async fn fire(app: &App, id: &str) -> Report {
-    let report = app.engine.wake(alarm(id), None).await.unwrap();
+    let report = wake(app, id).await;
     while status(app, id).await == "running" {
         tokio::task::yield_now().await;
     }
@@ -535,12 +540,12 @@ async fn a_worker_that_comes_back_late_can_still_say_how_it_went() {
     let (task_id, firing) = slow.begin(json!({ "intent": "act", "scheduledTime": "2026-11-21T10:00:00Z" })).await;
     // Its claim has not run out, so that nobody touches it...
     slow.app.clock.advance(149);
-    assert_eq!(fire(&slow.app, &task_id).await, Report::default());
+    assert_eq!(wake(&slow.app, &task_id).await, Report::default());
     assert_eq!(status(&slow.app, &task_id).await, "running");
     // ...and then has. What may have happened is not done again.
     slow.app.clock.advance(1);
     assert_eq!(slow.app.engine.sweep().await.unwrap().due, 1);
-    fire(&slow.app, &task_id).await;
+    wake(&slow.app, &task_id).await;
     assert_eq!(status(&slow.app, &task_id).await, "outcome_unknown");
     slow.gate.notify_one();
     firing.await.unwrap();
@@ -553,7 +558,7 @@ async fn what_may_be_repeated_is_tried_again_when_its_worker_is_gone() {
     let slow = Slow::start().await;
     let (task_id, firing) = slow.begin(json!({ "intent": "read", "scheduledTime": "2026-11-21T10:00:00Z" })).await;
     slow.app.clock.advance(150);
-    fire(&slow.app, &task_id).await;
+    wake(&slow.app, &task_id).await;
     assert_eq!(status(&slow.app, &task_id).await, "retrying");
     // The first worker is too late: the task is somebody else's now.
     slow.gate.notify_one();
@@ -561,7 +566,7 @@ async fn what_may_be_repeated_is_tried_again_when_its_worker_is_gone() {
     assert_eq!(status(&slow.app, &task_id).await, "retrying");
     slow.app.clock.advance(2);
     slow.gate.notify_one();
-    fire(&slow.app, &task_id).await;
+    wake(&slow.app, &task_id).await;
     let ended = task(&slow.app, &task_id).await;
     let outcomes: Vec<_> = ended["attempts"].as_array().unwrap().iter().map(|a| a["outcome"].clone()).collect();
     assert_eq!(

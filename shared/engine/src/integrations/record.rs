@@ -18,7 +18,7 @@ use crate::ports::vault::{Purpose, SecretId};
 /// The most accounts that one owner may have at one plugin's service.
 pub const ACCOUNTS_MAX: usize = 20;
 
-/// How long somebody may take to refresh a token before another tries: longer than any function runs.
+/// How long somebody may take to renew a token before another tries: much longer than a provider is waited for (15 s).
 pub(super) const LEASE: SignedDuration = SignedDuration::from_secs(60);
 
 /// Every account that an owner has at one plugin's service.
