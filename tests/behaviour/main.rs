@@ -27,5 +27,6 @@ mod process;
 mod readme;
 mod renewing;
 mod requests;
+mod simulation;
 mod table;
 mod tasks;
