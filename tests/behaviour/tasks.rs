@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::routing::any;
 use overseer_engine::ids::OrgId;
 use overseer_engine::ports::Work;
 use overseer_engine::principal::Role;
@@ -364,6 +365,40 @@ async fn what_is_asked_for_by_hand_is_not_left_out_for_being_late() {
     let done = task(&app, &task_id).await;
     assert_eq!((&done["status"], &done["runs"]), (&json!("succeeded"), &json!(1)), "{done}");
     assert_eq!(app.playground.received_total(), 1);
+}
+
+#[tokio::test]
+async fn what_a_worker_left_behind_is_repeated_only_where_that_is_no_harm() {
+    let service = OwnService::start(Router::new().route("/never", any(std::future::pending::<()>))).await;
+    let app = service.app_with(&json!({ "type": "none" }), Options::default()).await;
+    for (calls, (action, time, left)) in
+        [("read", "2026-11-21T10:00:00Z", "retrying"), ("act", "2026-11-21T12:00:00Z", "outcome_unknown")]
+            .into_iter()
+            .enumerate()
+    {
+        let intent = json!({ "tool": "own", "intent": action, "scheduledTime": time, "context": { "path": "never" } });
+        let task_id = id(&made(&app, &intent).await);
+        app.clock.advance(7200);
+        let (engine, work) = (app.deaf(), alarm(&task_id));
+        let dying = tokio::spawn(async move { engine.wake(work, None).await });
+        while service.calls().len() <= calls {
+            tokio::task::yield_now().await;
+        }
+        dying.abort();
+        // As long as the claim lasts, nothing is due.
+        app.clock.advance(149);
+        assert_eq!(app.deaf().sweep().await.unwrap(), Report::default());
+        app.clock.advance(1);
+        assert_eq!(app.deaf().sweep().await.unwrap().enqueued, 1);
+        fire(&app, &task_id).await;
+        assert_eq!(status(&app, &task_id).await, left, "{action}");
+        app.delete(&format!("{TASKS}/{task_id}")).await;
+        assert_eq!(service.calls().len(), calls + 1);
+    }
+    let told = || app.events.lock().unwrap().iter().any(|event| event.kind == "task.outcome_unknown");
+    while !told() {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]
