@@ -54,5 +54,6 @@ async fn a_sweep_reads_what_is_due_and_not_what_is_there() {
     // They are there: when their time has come, a sweep takes as many as it does at once.
     app.clock.advance(366 * 24 * 3600);
     assert_eq!(engine.sweep().await.unwrap().due, 10_000);
-    assert_eq!(app.table.take(), (200, 0));
+    // The last of these reads finds no pending accounts.
+    assert_eq!(app.table.take(), (201, 0));
 }

@@ -253,8 +253,10 @@ impl Watch {
                 seen.owed = false;
             }
             // What was missed is left out.
-            (Act::Fire(_), "scheduled", "scheduled" | "succeeded") => {
+            (Act::Fire(_), "scheduled", "scheduled" | "succeeded" | "cancelled") => {
                 wrong(new["schedule"]["catchUp"] == "skip", "a run left out");
+                let ends = if new["result"].is_null() { "cancelled" } else { "succeeded" };
+                wrong(to == "scheduled" || to == ends, "a run left out ended the task as something else");
                 wrong(!seen.owed, "a run left out that was asked for by hand");
             }
             (

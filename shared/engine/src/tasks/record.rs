@@ -224,7 +224,9 @@ impl Task {
         }
         match self.next_after(now) {
             Some(next) => (self.occurrence, self.next_at) = (next, next),
-            None => self.becomes(TaskState::Succeeded, now),
+            // Its last time was missed, and is not made up for.
+            None if self.result.is_some() => self.becomes(TaskState::Succeeded, now),
+            None => self.becomes(TaskState::Cancelled, now),
         }
     }
 
@@ -338,7 +340,11 @@ impl Task {
     /// A run has ended as `state`: a recurring task goes on.
     fn run_ended(&mut self, state: TaskState, now: Timestamp) -> Told {
         match self.next_occurrence(now) {
-            Some(_) if self.cancel_requested => self.becomes(TaskState::Cancelled, now),
+            // What is not known stays to be looked at.
+            Some(_) if self.cancel_requested && state != TaskState::OutcomeUnknown => {
+                self.becomes(TaskState::Cancelled, now);
+            }
+            Some(_) if self.cancel_requested => self.becomes(state, now),
             Some(next) => {
                 (self.occurrence, self.next_at, self.claim) = (next, next, None);
                 self.becomes(TaskState::Scheduled, now);

@@ -78,6 +78,10 @@ impl Engine {
                 Taken::Claimed(task) => break task,
             }
         };
+        // A worker that was frozen since it claimed the task must not begin what another may have judged already.
+        if task.claim.as_ref().is_some_and(|claim| claim.until <= self.ports.clock.now()) {
+            return Ok(Report { due: 1, left: 1, ..Report::default() });
+        }
         let ended = self.perform_task(&task).await;
         let succeeded = ended.result.is_ok();
         self.settle_task(&task, &worker, ended).await?;
@@ -110,8 +114,10 @@ impl Engine {
                     Err(error) => {
                         let standing = self.ports.table.get(&item.stored.key, Read::Consistent).await?;
                         let standing: Option<Task> = standing.as_ref().map(Item::record).transpose()?;
-                        let mine =
-                            standing.filter(|task| task.claim.as_ref().is_some_and(|claim| claim.worker == worker));
+                        let mine = standing.filter(|task| {
+                            let claimed = task.claim.as_ref().is_some_and(|claim| claim.worker == worker);
+                            claimed && task.state == TaskState::Running
+                        });
                         mine.map(|task| Taken::Claimed(Box::new(task))).ok_or(error)
                     }
                 }
@@ -260,8 +266,8 @@ impl Engine {
     async fn alarm(&self, until: Timestamp, at: Option<Timestamp>, most: usize) -> Result<Report, Error> {
         let mut report = Report::default();
         for queue in [TASKS, PENDING] {
-            let mut cursor = None;
-            while report.due < most {
+            let (mut cursor, before) = (None, report.due);
+            while report.due - before < most {
                 let page = self.ports.table.query_due(queue, until, BATCH_MAX, cursor).await?;
                 let keys: Vec<_> = page.entries.iter().map(|entry| entry.key.clone()).collect();
                 let items = if keys.is_empty() {
