@@ -130,6 +130,13 @@ fn client_credentials(service: &OwnService) -> Value {
             "client_authentication": "body", "test": me_test() })
 }
 
+/// The organization's own client, and its account.
+async fn sign_in(app: &App) {
+    let client = json!({ "clientId": "the-client", "clientSecret": "the-client-secret" });
+    app.send(&app.admin, Method::PUT, CLIENT, Some(&client)).await;
+    assert_eq!(app.post(CONNECT, &json!({})).await.json()["state"], "active");
+}
+
 #[tokio::test]
 async fn an_organization_signs_in_with_its_own_client_and_every_user_can_use_it() {
     let board = Switchboard::default();
@@ -207,9 +214,7 @@ async fn renewing_that_fails_is_tried_less_and_less_often_until_four_days_have_p
     let board = Switchboard::default();
     let service = service(&board).await;
     let app = app_with(&service, client_credentials(&service)).await;
-    let client = json!({ "clientId": "the-client", "clientSecret": "the-client-secret" });
-    app.send(&app.admin, Method::PUT, CLIENT, Some(&client)).await;
-    app.post(CONNECT, &json!({})).await.json();
+    sign_in(&app).await;
     let tries = || service.calls().iter().filter(|call| *call == "POST /token").count();
     let read = async || app.intend("own", "read", json!({ "path": "me" })).await;
 
@@ -277,9 +282,7 @@ async fn a_refused_credential_is_renewed_once_and_only_once() {
     let board = Switchboard::default();
     let service = service(&board).await;
     let app = app_with(&service, client_credentials(&service)).await;
-    let client = json!({ "clientId": "the-client", "clientSecret": "the-client-secret" });
-    app.send(&app.admin, Method::PUT, CLIENT, Some(&client)).await;
-    app.post(CONNECT, &json!({})).await.json();
+    sign_in(&app).await;
     board.service.store(401, Ordering::SeqCst);
     let read = async || app.intend("own", "read", json!({ "path": "me" })).await;
     // A token of this minute is not too old, so that another would not help.
