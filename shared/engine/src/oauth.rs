@@ -18,6 +18,7 @@ use oauth2::{
     RequestTokenError, Scope, TokenResponse as _, TokenUrl,
 };
 use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use url::Url;
@@ -26,7 +27,7 @@ use crate::config::{OauthClient, StandIn};
 use crate::error::causes;
 use crate::integrations::{Credential, SCOPES_MAX, SCOPES_MAX_BYTES, check_token};
 use crate::manifest::{ClientAuthentication, Oauth2, Provider, Revocation, TokenRequest};
-use crate::outbound::{Outbound, OutboundError, OutboundRequest};
+use crate::outbound::{Outbound, OutboundAnswer, OutboundError, OutboundRequest};
 use crate::secrets::Striker;
 use crate::template::{Context, Expression, text_of};
 
@@ -101,9 +102,6 @@ impl<'a> Protocol<'a> {
         if let Some(verifier) = verifier {
             request = request.set_pkce_verifier(PkceCodeVerifier::new(verifier.expose_secret().to_owned()));
         }
-        for (name, value) in &self.provider.token_params {
-            request = request.add_extra_param(name, value);
-        }
         let carrier = Carrier { protocol: self, account: Mutex::new(None) };
         let answer = request.request_async(&carrier).await;
         tokens(answer, carrier)
@@ -113,10 +111,7 @@ impl<'a> Protocol<'a> {
     pub(crate) async fn refresh(&self, token: &SecretString) -> Result<Tokens, Refusal> {
         let client = self.client();
         let token = RefreshToken::new(token.expose_secret().to_owned());
-        let mut request = client.exchange_refresh_token(&token);
-        for (name, value) in &self.provider.token_params {
-            request = request.add_extra_param(name, value);
-        }
+        let request = client.exchange_refresh_token(&token);
         let carrier = Carrier { protocol: self, account: Mutex::new(None) };
         let answer = request.request_async(&carrier).await;
         tokens(answer, carrier)
@@ -128,9 +123,6 @@ impl<'a> Protocol<'a> {
         let mut request = client.exchange_client_credentials();
         if !scopes.is_empty() {
             request = request.add_scope(Scope::new(scopes.join(&self.provider.scope_separator)));
-        }
-        for (name, value) in &self.provider.token_params {
-            request = request.add_extra_param(name, value);
         }
         let carrier = Carrier { protocol: self, account: Mutex::new(None) };
         let answer = request.request_async(&carrier).await;
@@ -172,17 +164,7 @@ impl<'a> Protocol<'a> {
                 body
             }
         };
-        let (media_type, body) = match self.provider.token_request {
-            TokenRequest::Form => ("application/x-www-form-urlencoded", serde_urlencoded::to_string(body).ok()),
-            TokenRequest::Json => ("application/json", serde_json::to_string(&body).ok()),
-        };
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        self.add_headers(&mut headers);
-        let body = Bytes::from(body.unwrap_or_default());
-        let request = OutboundRequest { method: Method::POST, url: url.clone(), headers, body };
-        let answer = self.outbound.send(request, &AtomicUsize::new(ANSWER_MAX_BYTES), self.deadline).await;
-        let answer = answer.map_err(|error| {
+        let answer = self.post(url.clone(), headers, &body).await.map_err(|error| {
             tracing::warn!(error = %causes(&error), "a token was not given back");
             error.to_string()
         })?;
@@ -198,13 +180,27 @@ impl<'a> Protocol<'a> {
         Err(format!("the provider answered with HTTP {} ({code})", answer.status.as_u16()))
     }
 
-    /// The headers that the manifest wants on every request to the provider.
-    fn add_headers(&self, headers: &mut HeaderMap) {
+    /// Sends fields to the provider, in the form and with the headers that the manifest wants.
+    async fn post(
+        &self,
+        url: Url,
+        mut headers: HeaderMap,
+        fields: &impl Serialize,
+    ) -> Result<OutboundAnswer, OutboundError> {
+        let (media_type, body) = match self.provider.token_request {
+            TokenRequest::Form => ("application/x-www-form-urlencoded", serde_urlencoded::to_string(fields).ok()),
+            TokenRequest::Json => ("application/json", serde_json::to_string(fields).ok()),
+        };
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         for (name, value) in &self.provider.token_headers {
             if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) {
                 headers.insert(name, value);
             }
         }
+        let body = Bytes::from(body.unwrap_or_default());
+        let request = OutboundRequest { method: Method::POST, url, headers, body };
+        self.outbound.send(request, &AtomicUsize::new(ANSWER_MAX_BYTES), self.deadline).await
     }
 
     fn client(&self) -> Client {
@@ -230,21 +226,13 @@ impl<'a> Protocol<'a> {
         if let Some(credential) = headers.get_mut(AUTHORIZATION) {
             credential.set_sensitive(true);
         }
-        let fields: BTreeMap<String, String> =
+        let mut fields: BTreeMap<String, String> =
             serde_urlencoded::from_bytes(&body).map_err(|_| at_fault("its form does not read"))?;
         let sent = ["client_secret", "code", "code_verifier", "refresh_token"].into_iter();
         let sent: Vec<SecretString> = sent.filter_map(|name| Some(fields.get(name)?.as_str().into())).collect();
         let striker = Striker::new(sent.iter().chain(&self.client.secret));
-        let body = match self.provider.token_request {
-            TokenRequest::Form => body,
-            TokenRequest::Json => {
-                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                serde_json::to_vec(&fields).map_err(|_| at_fault("its body"))?
-            }
-        };
-        self.add_headers(&mut headers);
-        let request = OutboundRequest { method: parts.method, url, headers, body: body.into() };
-        let answer = self.outbound.send(request, &AtomicUsize::new(ANSWER_MAX_BYTES), self.deadline).await;
+        fields.extend(self.provider.token_params.clone());
+        let answer = self.post(url, headers, &fields).await;
         let answer = answer.map_err(|error| {
             tracing::warn!(error = %causes(&error), "a provider gave no answer");
             let text = error.to_string();
@@ -273,7 +261,7 @@ impl<'a> Protocol<'a> {
             .normal(status, &said, &striker)
             .ok_or_else(|| Refusal::Unknown("the provider answered with neither a token nor an error".to_owned()))?;
         *account.lock().unwrap_or_else(PoisonError::into_inner) =
-            self.said(self.provider.token_response.account.as_ref(), &said);
+            Self::said(self.provider.token_response.account.as_ref(), &said);
         let mut response = HttpResponse::new(serde_json::to_vec(&normal).unwrap_or_default());
         *response.status_mut() = status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -284,7 +272,7 @@ impl<'a> Protocol<'a> {
     fn normal(&self, status: StatusCode, said: &Value, striker: &Striker) -> Option<(StatusCode, Value)> {
         let shape = &self.provider.token_response;
         let field = |expression: Option<&Expression>, name: &str| {
-            self.said(expression, said).or_else(|| said.get(name).and_then(text_of)).filter(|text| !text.is_empty())
+            Self::said(expression, said).or_else(|| said.get(name).and_then(text_of)).filter(|text| !text.is_empty())
         };
         let access = field(shape.access_token.as_ref(), "access_token");
         let Some(access) = access.filter(|_| status.is_success()) else {
@@ -315,8 +303,7 @@ impl<'a> Protocol<'a> {
     }
 
     /// What an expression of the manifest finds in an answer.
-    #[expect(clippy::unused_self, reason = "reads as a question to the provider")]
-    fn said(&self, expression: Option<&Expression>, said: &Value) -> Option<String> {
+    fn said(expression: Option<&Expression>, said: &Value) -> Option<String> {
         let value = expression?.evaluate(&Context::default().with("body", said)).ok().flatten();
         value.as_ref().and_then(text_of)
     }
