@@ -148,21 +148,21 @@ impl Engine {
         let owner = owned_by(principal, Some(manifest), connect.owner, Some(user.clone()))?;
         let alias = connect.alias.unwrap_or_default();
         let deadline = Instant::now() + self.config.limits.budget;
-        let credential = match (connect.token, connect.password) {
-            (Some(token), _) => Credential::token(token),
-            (None, Some(password)) => Credential { username: connect.username, ..Credential::token(password) },
+        let (credential, client_id) = match (connect.token, connect.password) {
+            (Some(token), _) => (Credential::token(token), None),
+            (None, Some(password)) => (Credential { username: connect.username, ..Credential::token(password) }, None),
             (None, None) if matches!(manifest.auth, Auth::Oauth2(_)) => {
                 let whose = (user, owner, alias);
                 let link = self.begin(principal, manifest, whose, connect.scopes, connect.return_to).await?;
                 return Ok(Connecting::Link(link));
             }
-            (None, None) => self.own_credential(&principal.org, manifest, connect.scopes.as_deref(), deadline).await?,
+            (None, None) => {
+                let scopes = connect.scopes.as_deref();
+                let (credential, client_id) = self.own_credential(&principal.org, manifest, scopes, deadline).await?;
+                (credential, Some(client_id))
+            }
         };
         let handed_over = matches!(manifest.auth, Auth::Oauth2(_));
-        let client_id = match manifest.auth {
-            Auth::ClientCredentials(_) => self.client(&principal.org, manifest).await?.map(|client| client.id),
-            Auth::Oauth2(_) | Auth::ApiKey(_) | Auth::Basic(_) | Auth::None => None,
-        };
         let new = NewAccount { user, owner, alias, credential, client_id, asked: connect.scopes, name: None };
         let (engine, org, plugin) = (Arc::clone(self), principal.org.clone(), Arc::clone(&plugin));
         self.to_its_end(async move {
@@ -244,14 +244,14 @@ impl Engine {
         if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(problems)) }
     }
 
-    /// A first credential in the organization's own name.
+    /// A first credential in the organization's own name, and the id of the client that it was given to.
     async fn own_credential(
         &self,
         org: &OrgId,
         manifest: &Manifest,
         scopes: Option<&[String]>,
         deadline: Instant,
-    ) -> Result<Credential, Error> {
+    ) -> Result<(Credential, String), Error> {
         let client = self.client(org, manifest).await?.ok_or_else(|| clients::no_client(manifest))?;
         let asked_at = self.ports.clock.now();
         let no_client = || clients::no_client(manifest);
@@ -264,7 +264,7 @@ impl Engine {
                 Refusal::Unavailable(_) | Refusal::Unknown(_) => Error::Unavailable(message),
             }
         })?;
-        Ok(renewing::credential_of(tokens, asked_at, None))
+        Ok((renewing::credential_of(tokens, asked_at, None), client.id))
     }
 
     /// Whether a credential works: what people call the account, if the service says.
