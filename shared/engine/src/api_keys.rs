@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use aws_lc_rs::{constant_time, digest};
+use aws_lc_rs::constant_time;
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
@@ -13,7 +13,7 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::ids::{self, KeyId, OrgId, UserId};
 use crate::keys;
-use crate::ports::ids::hex;
+use crate::ports::ids::sha256;
 use crate::ports::table::{Condition, Cursor, Item, NewItem, Page, Query, Read, TableError, Write};
 use crate::principal::{Principal, Role};
 use crate::schema::NAME_FORMAT;
@@ -66,10 +66,6 @@ pub(crate) struct Record {
     hash: String,
 }
 
-fn hash(secret: &str) -> String {
-    hex(digest::digest(&digest::SHA256, secret.as_bytes()).as_ref())
-}
-
 impl Engine {
     /// Makes a key for `org`. It is shown here and never again.
     pub async fn create_api_key(
@@ -94,7 +90,7 @@ impl Engine {
             created_at: self.ports.clock.now(),
             revoked_at: None,
         };
-        let record = Record { org: org.clone(), view: view.clone(), hash: hash(&secret) };
+        let record = Record { org: org.clone(), view: view.clone(), hash: sha256(secret.as_bytes()) };
         let mut item = NewItem::new(keys::api_key(&id), &record)?;
         item.list = Some(keys::api_key_in_list(org, view.created_at, &id));
         let (engine, org) = (Arc::clone(self), org.clone());
@@ -119,7 +115,7 @@ impl Engine {
             return Err(malformed());
         }
         let record = self.api_key_record(&id).await?.filter(|record| {
-            constant_time::verify_slices_are_equal(hash(secret).as_bytes(), record.hash.as_bytes()).is_ok()
+            constant_time::verify_slices_are_equal(sha256(secret.as_bytes()).as_bytes(), record.hash.as_bytes()).is_ok()
         });
         match record {
             None => Err(Error::Unauthenticated("the API key is not known")),

@@ -6,12 +6,11 @@
 //! percent-encoded, so that no name can reach into another's partition. A part that would be longer than 200 bytes is
 //! replaced by its hash behind a `~`, which no encoded part contains.
 
-use aws_lc_rs::digest;
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::ids::{KeyId, OrgId, Owner, PluginName, TaskId, UserId};
-use crate::ports::ids::hex;
+use crate::ports::ids::sha256;
 use crate::ports::table::Key;
 
 const PART: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'@');
@@ -22,7 +21,7 @@ fn part(text: &str) -> String {
     if encoded.len() <= PART_MAX_BYTES {
         return encoded;
     }
-    format!("~{}", hex(digest::digest(&digest::SHA256, text.as_bytes()).as_ref()))
+    format!("~{}", sha256(text.as_bytes()))
 }
 
 fn of_org(org: &OrgId, rest: &str) -> String {

@@ -25,6 +25,7 @@ pub mod principal;
 mod runtime;
 pub mod schedule;
 pub mod schema;
+mod seal;
 pub mod secrets;
 pub mod tasks;
 pub mod template;

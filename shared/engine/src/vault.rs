@@ -7,10 +7,6 @@ use std::iter::once;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
-use aws_lc_rs::digest;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use quick_cache::sync::Cache;
 use secrecy::{ExposeSecret as _, ExposeSecretMut as _, SecretBox, SecretSlice, SecretString};
 use serde::{Deserialize, Serialize};
@@ -18,9 +14,10 @@ use serde::{Deserialize, Serialize};
 use crate::ids::OrgId;
 use crate::keys;
 use crate::ports::Ids;
-use crate::ports::ids::hex;
+use crate::ports::ids::sha256;
 use crate::ports::table::{Condition, Item, Key, NewItem, Query, Read, Table, TableError};
 use crate::ports::vault::{SecretId, Vault, VaultError};
+use crate::seal::{NamedKey, Sealed};
 
 /// A key that wraps the data keys of a vault, in bytes.
 pub const MASTER_KEY_BYTES: usize = 32;
@@ -49,21 +46,6 @@ pub struct Rewrapped {
     pub left: usize,
 }
 
-/// A key, and what ciphertexts call it.
-struct NamedKey {
-    name: String,
-    key: RandomizedNonceKey,
-}
-
-/// A ciphertext: a secret under a data key, or a data key under a master key.
-#[derive(Serialize, Deserialize)]
-struct Sealed {
-    /// Which key sealed it.
-    key: String,
-    nonce: String,
-    ciphertext: String,
-}
-
 /// An organization's data keys, as the table has them.
 #[derive(Serialize, Deserialize)]
 struct WrappedKeys {
@@ -80,43 +62,10 @@ struct DataKeys {
     keys: Vec<NamedKey>,
 }
 
-impl NamedKey {
-    fn new(name: String, bytes: &[u8]) -> Result<Self, VaultError> {
-        let key = RandomizedNonceKey::new(&AES_256_GCM, bytes).map_err(|_| VaultError::DoesNotOpen)?;
-        Ok(Self { name, key })
-    }
-
-    fn master(key: &MasterKey) -> Result<Self, VaultError> {
-        let hash = digest::digest(&digest::SHA256, key.expose_secret());
-        Self::new(hex(hash.as_ref()).chars().take(16).collect(), key.expose_secret())
-    }
-
-    /// What is bound into a seal: the key's name, too.
-    fn bound(&self, to: &impl Serialize) -> Result<Aad<Vec<u8>>, VaultError> {
-        let bound = serde_json::to_vec(&(&self.name, to));
-        Ok(Aad::from(bound.map_err(|error| TableError::Record(Box::new(error)))?))
-    }
-
-    fn seal(&self, to: &impl Serialize, mut text: Vec<u8>) -> Result<Sealed, VaultError> {
-        let nonce = self.key.seal_in_place_append_tag(self.bound(to)?, &mut text);
-        let nonce = nonce.map_err(|_| VaultError::DoesNotOpen)?;
-        let (nonce, ciphertext) = (STANDARD.encode(nonce.as_ref()), STANDARD.encode(&text));
-        Ok(Sealed { key: self.name.clone(), nonce, ciphertext })
-    }
-
-    fn open(&self, to: &impl Serialize, sealed: &Sealed) -> Result<Vec<u8>, VaultError> {
-        let (Ok(nonce), Ok(mut text)) = (STANDARD.decode(&sealed.nonce), STANDARD.decode(&sealed.ciphertext)) else {
-            return Err(VaultError::DoesNotOpen);
-        };
-        let nonce: [u8; NONCE_LEN] = nonce.try_into().map_err(|_| VaultError::DoesNotOpen)?;
-        let opened = self
-            .key
-            .open_in_place(Nonce::assume_unique_for_key(nonce), self.bound(to)?, &mut text)
-            .map_err(|_| VaultError::DoesNotOpen)?
-            .len();
-        text.truncate(opened);
-        Ok(text)
-    }
+/// A master key, called by the beginning of its hash.
+fn master(key: &MasterKey) -> Result<NamedKey, VaultError> {
+    let bytes = key.expose_secret();
+    NamedKey::new(sha256(bytes).chars().take(16).collect(), bytes)
 }
 
 impl DataKeys {
@@ -133,8 +82,8 @@ impl EnvelopeVault {
         current: &MasterKey,
         older: &[&MasterKey],
     ) -> Result<Self, VaultError> {
-        let current = NamedKey::master(current)?;
-        let older = older.iter().map(|key| NamedKey::master(key)).collect::<Result<_, _>>()?;
+        let current = master(current)?;
+        let older = older.iter().map(|key| master(key)).collect::<Result<_, _>>()?;
         Ok(Self { table, ids, current, older, opened: Cache::new(OPENED_MAX) })
     }
 

@@ -3,10 +3,9 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::{constant_time, digest};
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -24,10 +23,12 @@ use crate::ids::{Alias, OrgId, Owner, PluginName, UserId};
 use crate::keys;
 use crate::manifest::{Auth, Manifest};
 use crate::oauth::{Refusal, authorization_url, plain};
-use crate::ports::ids::hex;
+use crate::ports::ids::sha256;
 use crate::ports::table::{Condition, Due, Item, NewItem, Query, Read, TableError, Version, Write};
 use crate::ports::timer::Work;
+use crate::ports::vault::VaultError;
 use crate::principal::Principal;
+use crate::seal::{NamedKey, Sealed};
 
 /// How long a link, a state and a code to confirm are good.
 pub const CONNECTING_TIME: SignedDuration = SignedDuration::from_mins(10);
@@ -137,14 +138,8 @@ struct AtProvider {
     verifier: Option<Sealed>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Sealed {
-    nonce: String,
-    ciphertext: String,
-}
-
 fn hash(secret: &SecretString) -> String {
-    hex(digest::digest(&digest::SHA256, secret.expose_secret().as_bytes()).as_ref())
+    sha256(secret.expose_secret().as_bytes())
 }
 
 impl Engine {
@@ -250,7 +245,10 @@ impl Engine {
             &state,
             verifier.as_ref(),
         );
-        let verifier = verifier.map(|verifier| seal(&attempt, browser, &state, &verifier)).transpose()?;
+        let sealed = verifier.map(|verifier| {
+            verifier_key(browser, &state)?.seal(&attempt, verifier.expose_secret().as_bytes().to_vec())
+        });
+        let verifier = sealed.transpose().map_err(Error::from)?;
         let at_provider = AtProvider { ticket: (hash(ticket), version), browser: hash(browser), verifier, attempt };
         let mut item = NewItem::new(keys::state(&hash(&state)), &at_provider)?;
         item.expires_at = Some(self.ports.clock.now() + CONNECTING_TIME);
@@ -358,7 +356,8 @@ impl Engine {
         let client = self.client(&attempt.org, manifest).await?.filter(|client| client.id == attempt.client_id);
         let client = client.ok_or(NotConnected::Changed)?;
         let state = callback.state.unwrap_or_default();
-        let verifier = verifier.map(|sealed| unseal(&attempt, browser, &state, sealed)).transpose()?;
+        let verifier = verifier.map(|sealed| unseal(&verifier_key(browser, &state)?, &attempt, &sealed));
+        let verifier = verifier.transpose().map_err(Error::from)?;
 
         let asked_at = self.ports.clock.now();
         let deadline = Instant::now() + self.config.limits.budget;
@@ -566,43 +565,14 @@ pub struct Complete {
 }
 
 /// The key that seals a verifier: neither the table nor the provider has what it is made of.
-fn verifier_key(browser: &SecretString, state: &SecretString) -> Result<RandomizedNonceKey, Error> {
+fn verifier_key(browser: &SecretString, state: &SecretString) -> Result<NamedKey, VaultError> {
     let both = format!("verifier\0{}\0{}", browser.expose_secret(), state.expose_secret());
-    let key = digest::digest(&digest::SHA256, both.as_bytes());
-    RandomizedNonceKey::new(&AES_256_GCM, key.as_ref()).map_err(|_| crate::ports::vault::VaultError::DoesNotOpen.into())
+    NamedKey::new("verifier".to_owned(), digest::digest(&digest::SHA256, both.as_bytes()).as_ref())
 }
 
-fn bound(attempt: &Attempt) -> Result<Aad<Vec<u8>>, Error> {
-    let bound = serde_json::to_vec(attempt).map_err(|error| TableError::Record(Box::new(error)))?;
-    Ok(Aad::from(bound))
-}
-
-fn seal(
-    attempt: &Attempt,
-    browser: &SecretString,
-    state: &SecretString,
-    verifier: &SecretString,
-) -> Result<Sealed, Error> {
-    let mut text = verifier.expose_secret().as_bytes().to_vec();
-    let nonce = verifier_key(browser, state)?.seal_in_place_append_tag(bound(attempt)?, &mut text);
-    let nonce = nonce.map_err(|_| crate::ports::vault::VaultError::DoesNotOpen)?;
-    Ok(Sealed { nonce: STANDARD.encode(nonce.as_ref()), ciphertext: STANDARD.encode(text) })
-}
-
-fn unseal(
-    attempt: &Attempt,
-    browser: &SecretString,
-    state: &SecretString,
-    sealed: Sealed,
-) -> Result<SecretString, Error> {
-    let unreadable = || Error::from(crate::ports::vault::VaultError::DoesNotOpen);
-    let nonce: [u8; NONCE_LEN] =
-        STANDARD.decode(sealed.nonce).ok().and_then(|nonce| nonce.try_into().ok()).ok_or_else(unreadable)?;
-    let mut text = STANDARD.decode(sealed.ciphertext).map_err(|_| unreadable())?;
-    let key = verifier_key(browser, state)?;
-    let opened = key.open_in_place(Nonce::assume_unique_for_key(nonce), bound(attempt)?, &mut text);
-    let opened = opened.map_err(|_| unreadable())?;
-    String::from_utf8(opened.to_vec()).map(SecretString::from).map_err(|_| unreadable())
+fn unseal(key: &NamedKey, attempt: &Attempt, sealed: &Sealed) -> Result<SecretString, VaultError> {
+    let text = String::from_utf8(key.open(attempt, sealed)?);
+    text.map(SecretString::from).map_err(|_| VaultError::DoesNotOpen)
 }
 
 /// Whether a browser may be sent on to `url`: the operator named its origin, and its path or one above.

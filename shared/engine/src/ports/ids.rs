@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use aws_lc_rs::digest;
+
 /// Makes random values.
 pub trait Ids: Send + Sync {
     /// Fills `bytes` with values that nobody can guess.
@@ -24,6 +26,11 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+/// The SHA-256 of `bytes` in small hexadecimal digits: what stands for a secret that has enough random bits of its own.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    hex(digest::digest(&digest::SHA256, bytes).as_ref())
 }
 
 /// The operating system's generator, by way of aws-lc.
