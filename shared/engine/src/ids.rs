@@ -131,6 +131,10 @@ names! {
     KeyId: made, made_schema;
     /// A task.
     TaskId: made, made_schema;
+    /// One execution of an action.
+    RunId: made, made_schema;
+    /// One recorded failure.
+    FailureId: made, made_schema;
     /// One request, on every answer and log line.
     RequestId: made, made_schema;
 }

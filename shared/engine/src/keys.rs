@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::ids::{KeyId, OrgId, Owner, PluginName, TaskId, UserId};
+use crate::listing::Listed;
 use crate::ports::ids::sha256;
 use crate::ports::table::Key;
 
@@ -92,25 +93,37 @@ pub(crate) fn state(hash: &str) -> Key {
     Key { partition: format!("state#{hash}"), sort: "state".to_owned() }
 }
 
-/// A task of a user. Ids begin with the time, so that they stand in the order in which they were made.
+/// A record of a user that the organization lists. Ids begin with the time, so that records stand in the order in which
+/// they were made; an empty one gives how the sort keys of all begin.
+pub(crate) fn listed(org: &OrgId, user: &UserId, listed: Listed, id: &str) -> Key {
+    let kind = match listed {
+        Listed::Tasks => "task",
+        Listed::Runs => "run",
+        Listed::Failures => "failure",
+    };
+    Key { partition: of_owner(org, &Owner::User(user.clone())), sort: format!("{kind}#{}", part(id)) }
+}
+
+/// The place of such a record in the list of its organization.
+pub(crate) fn in_list(org: &OrgId, listed: Listed, id: &str) -> Key {
+    Key { partition: list_of(org, listed), sort: part(id) }
+}
+
+/// The list of an organization's records of a kind.
+pub(crate) fn list_of(org: &OrgId, listed: Listed) -> String {
+    of_org(
+        org,
+        match listed {
+            Listed::Tasks => "#tasks",
+            Listed::Runs => "#runs",
+            Listed::Failures => "#failures",
+        },
+    )
+}
+
+/// A task of a user.
 pub(crate) fn task(org: &OrgId, user: &UserId, id: &TaskId) -> Key {
-    let (partition, prefix) = tasks_of_user(org, user);
-    Key { partition, sort: format!("{prefix}{id}") }
-}
-
-/// The partition of a user's tasks, and how their sort keys begin.
-pub(crate) fn tasks_of_user(org: &OrgId, user: &UserId) -> (String, &'static str) {
-    (of_owner(org, &Owner::User(user.clone())), "task#")
-}
-
-/// A task's place in the list of its organization.
-pub(crate) fn task_in_list(org: &OrgId, id: &TaskId) -> Key {
-    Key { partition: tasks_of(org), sort: id.to_string() }
-}
-
-/// The list of an organization's tasks.
-pub(crate) fn tasks_of(org: &OrgId) -> String {
-    of_org(org, "#tasks")
+    listed(org, user, Listed::Tasks, id.as_str())
 }
 
 /// An organization's own OAuth client for a plugin.

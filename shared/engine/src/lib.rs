@@ -15,6 +15,7 @@ pub mod ids;
 pub mod integrations;
 pub mod intent;
 mod keys;
+mod listing;
 pub mod manifest;
 mod oauth;
 pub mod organizations;

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::listing::{TaskFilter, Wanted, whose};
+use super::listing::{TaskFilter, Wanted};
 use super::record::{self, Task, TaskState};
 use super::{CANCEL_MAX, TaskView, too_large, wrong_attempts, wrong_time};
 use crate::engine::Engine;
@@ -223,7 +223,7 @@ impl Engine {
         dry_run: bool,
         cursor: Option<Cursor>,
     ) -> Result<Cancelled, Error> {
-        let user = whose(principal, &filter)?;
+        let user = principal.whose(filter.user_id.as_ref())?;
         let (engine, principal) = (Arc::clone(self), principal.clone());
         self.to_its_end(async move {
             let mut done = Cancelled { dry_run, cancelled: Vec::new(), asked: Vec::new(), next_cursor: cursor };

@@ -182,7 +182,7 @@ impl Engine {
             (None, None) => Some(at),
         };
         let Some(first) = first.filter(|_| problems.is_empty()) else { return Err(Error::Invalid(problems)) };
-        let id = format!("{:012x}{}", at.as_millisecond().max(0), self.ports.ids.hex(8));
+        let id = self.id_at(at);
         let task = Task {
             id: TaskId::parse(id).map_err(|error| Error::field("", error.to_string()))?,
             org: principal.org.clone(),

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::ids::{ActionName, AgentId, Alias, OrgId, PluginName, TaskId, UserId};
 use crate::keys;
+use crate::listing::Listed;
 use crate::outcome::{Failure, OutcomeCode, Success};
 use crate::ports::table::{Due, NewItem, TableError};
 use crate::ports::timer::Work;
@@ -189,7 +190,7 @@ impl Task {
     /// after its end.
     pub(super) fn item(&self) -> Result<NewItem, TableError> {
         let mut item = NewItem::new(keys::task(&self.org, &self.user, &self.id), self)?;
-        item.list = Some(keys::task_in_list(&self.org, &self.id));
+        item.list = Some(keys::in_list(&self.org, Listed::Tasks, self.id.as_str()));
         let at = match self.state {
             TaskState::Scheduled | TaskState::Retrying => Some(self.next_at),
             TaskState::Running => self.claim.as_ref().map(|claim| claim.until),
