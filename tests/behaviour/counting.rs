@@ -100,7 +100,7 @@ impl Table for Counting {
         self.read().query_due(queue, until, limit, cursor).await
     }
 
-    async fn transact(&self, writes: Vec<Write>) -> Result<(), TableError> {
+    async fn transact(&self, writes: Vec<Write>) -> Result<Vec<Version>, TableError> {
         self.keys.lock().unwrap().extend(writes.iter().map(|write| write.key().clone()));
         self.write().transact(writes).await
     }

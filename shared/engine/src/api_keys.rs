@@ -218,7 +218,7 @@ impl Engine {
             match self.ports.table.transact(vec![own, revoke]).await {
                 Err(TableError::Condition { .. }) => {}
                 Err(error) => return Err(error.into()),
-                Ok(()) => {
+                Ok(_) => {
                     self.remember_revoked(id, now, &record);
                     self.publish(org, "api_key.revoked", &record.view).await;
                     return Ok(record.view);

@@ -118,7 +118,7 @@ impl Table for CrashingTable {
         self.0.ports.table.query_due(queue, until, limit, cursor).await
     }
 
-    async fn transact(&self, writes: Vec<Write>) -> Result<(), TableError> {
+    async fn transact(&self, writes: Vec<Write>) -> Result<Vec<Version>, TableError> {
         self.0.ports.table.transact(writes).await
     }
 

@@ -308,7 +308,7 @@ impl Table for Unsteady {
         self.read().await?.query_due(queue, until, limit, cursor).await
     }
 
-    async fn transact(&self, writes: Vec<Write>) -> Result<(), TableError> {
+    async fn transact(&self, writes: Vec<Write>) -> Result<Vec<Version>, TableError> {
         self.0.transact(writes).await
     }
 

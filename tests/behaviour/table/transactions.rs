@@ -41,7 +41,7 @@ pub(super) async fn every_sort_of_part_works(store: Store) {
         Write::Delete(key("p", "nothing"), Condition::Absent),
         Write::Put(item("other", "made"), Condition::Absent),
     ];
-    store.table.transact(writes).await.unwrap();
+    let versions = store.table.transact(writes).await.unwrap();
     let found = store.whole().await;
     let found: Vec<_> = found
         .iter()
@@ -55,6 +55,11 @@ pub(super) async fn every_sort_of_part_works(store: Store) {
         ("replaced", "new", None),
     ];
     assert_eq!(found, expected);
+    let mut stored: Vec<Version> = Vec::new();
+    for place in [key("p", "replaced"), key("p", "made"), key("other", "made")] {
+        stored.push(store.table.get(&place, Read::Consistent).await.unwrap().unwrap().version);
+    }
+    assert_eq!(versions, stored, "a version for each put, in their order");
     let counter = store.table.get(&key("p", "counter"), Read::Consistent).await.unwrap().unwrap();
     assert_eq!(counter.stored.expires_at, expires_at);
     let untouched = store.table.get(&key("p", "checked"), Read::Consistent).await.unwrap().unwrap();

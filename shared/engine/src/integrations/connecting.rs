@@ -295,7 +295,7 @@ impl Engine {
             Write::Delete(keys::ticket(&ticket.0), Condition::Version(ticket.1)),
         ];
         match self.ports.table.transact(claimed).await {
-            Ok(()) => {}
+            Ok(_) => {}
             Err(TableError::Condition { .. }) => return Err(NotConnected::UnknownLink),
             Err(error) => return Err(error.into()),
         }
@@ -481,7 +481,7 @@ impl Engine {
                 Write::Put(NewItem::new(owners.clone(), &accounts)?, condition),
             ];
             match self.ports.table.transact(writes).await {
-                Ok(()) => return self.connected(org, manifest, &accounts, &pending.alias, before).await,
+                Ok(_) => return self.connected(org, manifest, &accounts, &pending.alias, before).await,
                 Err(TableError::Condition { index: 0, .. }) => return Err(unknown()),
                 Err(TableError::Condition { standing: found, .. }) => standing = found.map(|item| *item),
                 Err(error) => return Err(error.into()),

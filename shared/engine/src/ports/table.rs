@@ -262,9 +262,9 @@ pub trait Table: Send + Sync {
         cursor: Option<Cursor>,
     ) -> Result<Page<DueEntry>, TableError>;
 
-    /// All of the writes or none; at most [`BATCH_MAX`], at most one for an item. Where several conditions do not hold,
-    /// the error is about any of them.
-    async fn transact(&self, writes: Vec<Write>) -> Result<(), TableError>;
+    /// All of the writes or none; at most [`BATCH_MAX`], at most one for an item. Gives the new versions of what was put, in
+    /// the order of the puts. Where several conditions do not hold, the error is about any of them.
+    async fn transact(&self, writes: Vec<Write>) -> Result<Vec<Version>, TableError>;
 
     /// Adds to the counter of an item and gives the sum. An absent or expired item is made, with an empty body and the
     /// given expiry; an item that exists keeps its own expiry.

@@ -149,14 +149,20 @@ impl Table for RedbTable {
         self.read(move |transaction, now| query::due(transaction, &query, now)).await
     }
 
-    async fn transact(&self, writes: Vec<Write>) -> Result<(), TableError> {
+    async fn transact(&self, writes: Vec<Write>) -> Result<Vec<Version>, TableError> {
         check_batch(writes.iter().map(Write::key).collect::<Vec<_>>().into_iter())?;
         for write in &writes {
             if let Write::Put(item, _) = write {
                 check_item(item)?;
             }
         }
-        self.writer.submit(writes).await.map(drop)
+        let outcomes = self.writer.submit(writes).await?.into_iter();
+        Ok(outcomes
+            .filter_map(|outcome| match outcome {
+                Outcome::Stored(version) => Some(version),
+                Outcome::Sum(_) | Outcome::Done => None,
+            })
+            .collect())
     }
 
     async fn add(&self, key: &Key, amount: i64, expires_at: Option<Timestamp>) -> Result<i64, TableError> {
