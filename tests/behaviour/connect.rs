@@ -15,6 +15,7 @@ use overseer_engine::config::Config;
 use overseer_engine::engine::{Engine, Ports};
 use overseer_engine::ports::Vault;
 use overseer_engine::ports::vault::{SecretId, VaultError};
+use overseer_engine::runs::Asked;
 use overseer_playground::Service;
 use reqwest::{Method, StatusCode};
 use secrecy::SecretString;
@@ -184,7 +185,13 @@ async fn a_new_token_is_used_at_once_and_everywhere() {
     let intent = json!({ "tool": "slack", "intent": "send", "context": { "channel": "#general", "text": "hello" } });
     let on_second = async || {
         let intent = serde_json::from_value(intent.clone()).unwrap();
-        second.intend(principal.clone(), intent).await.unwrap().result.map_err(|failure| failure.code)
+        second
+            .intend(principal.clone(), intent, Asked::default())
+            .await
+            .unwrap()
+            .answer
+            .result
+            .map_err(|failure| failure.code)
     };
     assert!(on_second().await.is_ok());
     send(&app, None).await.data();

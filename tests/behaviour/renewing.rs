@@ -12,6 +12,7 @@ use overseer_engine::outcome::Outcome;
 use overseer_engine::ports::table::{Key, Read};
 use overseer_engine::ports::vault::{Purpose, SecretId};
 use overseer_engine::principal::Principal;
+use overseer_engine::runs::Asked;
 use reqwest::{Method, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
@@ -157,7 +158,7 @@ impl Setup {
 /// An intent for the plugin `crm` of one engine, past HTTP.
 pub async fn intend(engine: &Arc<Engine>, principal: &Principal) -> Outcome {
     let intent = serde_json::from_value(json!({ "tool": "crm", "intent": "me", "context": {} })).unwrap();
-    engine.intend(principal.clone(), intent).await.unwrap()
+    engine.intend(principal.clone(), intent, Asked::default()).await.unwrap().answer
 }
 
 #[tokio::test]

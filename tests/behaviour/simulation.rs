@@ -30,6 +30,7 @@ use overseer_engine::ids::{KeyId, OrgId, UserId};
 use overseer_engine::outbound::address::AllowedAddress;
 use overseer_engine::ports::{Clock as _, Work};
 use overseer_engine::principal::{Principal, Role};
+use overseer_engine::runs::Asked;
 use overseer_local::RedbTable;
 use overseer_local::embedded::Embedded;
 use secrecy::SecretBox;
@@ -68,6 +69,8 @@ fn manifest(address: &str) -> String {
         "name": "own", "version": "1.0.0", "display_name": "Own", "description": "A service of a test.",
         "runtime": { "type": "http", "base_url": format!("http://{address}") },
         "permissions": ["network:127.0.0.1"], "auth": { "type": "none" },
+        // It is about tasks here: a breaker that opened would keep them all from being tried.
+        "breaker": { "failures": 100, "window_s": 1 },
         "actions": [action("look", "read", "GET"), action("set", "idempotent", "PUT"), action("add", "unsafe", "POST")],
     })
     .to_string()
@@ -264,7 +267,7 @@ impl Simulation {
                     world.plan_in(lots.between(0, BUSY_MS), Happening::Begin(change));
                 }
                 Box::pin(async move {
-                    let made = engine.schedule(&principal(&format!("u-{number}")), intent).await;
+                    let made = engine.schedule(&principal(&format!("u-{number}")), intent, &Asked::default()).await;
                     // Whoever is told nothing may have made one all the same.
                     if !matches!(made, Ok(_) | Err(Error::Table(_))) {
                         world.watch().violated(number, &format!("not made: {made:?}"));

@@ -5,27 +5,24 @@ use std::sync::{Arc, Mutex};
 use jiff::Timestamp;
 use quick_cache::sync::Cache;
 use serde::Serialize;
-use serde_json::{Map, Value};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use crate::api_keys;
 use crate::catalog::Catalog;
 use crate::config::Config;
-use crate::error::{Error, FieldProblem};
-use crate::host::Host;
-use crate::ids::{AgentId, Alias, KeyId, OrgId, UserId};
-use crate::integrations::{Credential, Held, PENDING};
+use crate::error::Error;
+use crate::ids::{KeyId, OrgId};
+use crate::integrations::{Credential, PENDING};
 use crate::intent::Intent;
-use crate::manifest::{Auth, Runtime};
 use crate::outbound::{ClientError, Outbound};
-use crate::outcome::{Failure, Metadata, Outcome, Success};
+use crate::outcome::Outcome;
+use crate::performing::{Doing, Source};
 use crate::ports::vault::SecretId;
 use crate::ports::{Clock, Event, EventBus, Ids, Table, Timer, Vault, Work};
 use crate::principal::Principal;
-use crate::runtime::{self, Call, Returned, Stopped};
-use crate::secrets::Striker;
+use crate::runs::{Answered, Asked, Keyed};
 use crate::tasks::{Report, TASKS};
 
 /// API keys and tokens that a warm process remembers.
@@ -46,17 +43,6 @@ pub struct Ports {
     pub clock: Arc<dyn Clock>,
     /// Random values.
     pub ids: Arc<dyn Ids>,
-}
-
-/// One action that is to be done.
-pub(crate) struct Doing<'a> {
-    pub org: &'a OrgId,
-    pub user: &'a UserId,
-    pub agent: Option<&'a AgentId>,
-    pub plugin: &'a str,
-    pub action: &'a str,
-    pub integration: Option<&'a Alias>,
-    pub parameters: Map<String, Value>,
 }
 
 /// The engine.
@@ -95,9 +81,14 @@ impl Engine {
     }
 
     /// Takes an intent to its outcome, now.
-    pub async fn intend(self: &Arc<Self>, principal: Principal, intent: Intent) -> Result<Outcome, Error> {
+    pub async fn intend(
+        self: &Arc<Self>,
+        principal: Principal,
+        intent: Intent,
+        asked: Asked,
+    ) -> Result<Answered<Outcome>, Error> {
         let engine = Arc::clone(self);
-        self.to_its_end(async move { engine.take(&principal, intent).await }).await
+        self.to_its_end(async move { engine.take(&principal, intent, &asked).await }).await
     }
 
     /// Runs what has effects. Once begun it runs to its end, even if the returned future is dropped because the client
@@ -132,19 +123,17 @@ impl Engine {
         self.effects.wait().await;
     }
 
-    async fn take(&self, principal: &Principal, intent: Intent) -> Result<Outcome, Error> {
+    async fn take(&self, principal: &Principal, intent: Intent, asked: &Asked) -> Result<Answered<Outcome>, Error> {
         let deadline = Instant::now() + self.config.limits.budget;
-        let only_later = intent.max_attempts.map(|_| {
-            FieldProblem::new(
-                "/maxAttempts",
-                "is for what runs as a task; leave it out, or say scheduledTime or schedule",
-            )
-        });
-        let problems: Vec<_> = intent.refused().into_iter().chain(only_later).collect();
-        if !problems.is_empty() {
-            return Err(Error::Invalid(problems));
+        if intent.max_attempts.is_some() {
+            let remedy = "is for what runs as a task; leave it out, or say scheduledTime or schedule";
+            return Err(Error::field("/maxAttempts", remedy));
         }
-        let user = principal.acting_for(intent.user_id)?;
+        let user = principal.acting_for(intent.user_id.clone())?;
+        let plugin = self.catalog.plugin(&intent.tool)?;
+        let action = plugin.action(&intent.intent)?.action;
+        let keyed = Keyed::of(&intent, asked, (&user, &plugin.manifest.name, &action.name), false)?;
+        let source = Source::Intent { principal, request: asked.request.as_ref(), keyed: keyed.as_ref() };
         let doing = Doing {
             org: &principal.org,
             user: &user,
@@ -153,123 +142,10 @@ impl Engine {
             action: &intent.intent,
             integration: intent.integration.as_ref(),
             parameters: intent.context,
+            source,
+            deadline,
         };
-        self.perform(doing, deadline).await
-    }
-
-    /// Does one action, and says what came of it.
-    pub(crate) async fn perform(&self, doing: Doing<'_>, deadline: Instant) -> Result<Outcome, Error> {
-        let started = Instant::now();
-        let Doing { org, user, agent, integration: alias, .. } = doing;
-        let plugin = self.catalog.plugin(doing.plugin)?;
-        let found = plugin.action(doing.action)?;
-        let parameters = found.check(doing.parameters)?;
-        let (manifest, action) = (&plugin.manifest, found.action);
-
-        let account = match manifest.auth {
-            Auth::None => Ok(None),
-            Auth::Oauth2(_) | Auth::ClientCredentials(_) | Auth::ApiKey(_) | Auth::Basic(_) => {
-                self.account(org, user, manifest, alias, None, deadline).await?.map(Some)
-            }
-        };
-        let (returned, attempts) = match account {
-            Err(failure) => (Err(failure.into()), 0),
-            Ok(held) => {
-                let call = Call { manifest, action, parameters: &parameters, user, now: self.ports.clock.now() };
-                self.call_with(org, &call, held, alias, deadline).await?
-            }
-        };
-        let result = match returned {
-            Ok(success) => Ok(success),
-            Err(Stopped::Failed(failure)) => Err(failure),
-            Err(Stopped::Parameter(problem)) => return Err(Error::Invalid(vec![problem])),
-        };
-        let metadata = Metadata {
-            plugin: manifest.name.clone(),
-            version: manifest.version.to_string(),
-            action: action.name.clone(),
-            duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            attempts,
-        };
-        let code = result.as_ref().err().map(|failure: &Failure| tracing::field::debug(failure.code));
-        tracing::info!(
-            %org, %user, agent = agent.map(tracing::field::display),
-            plugin = %metadata.plugin, action = %metadata.action, code, duration_ms = metadata.duration_ms,
-            "intent {}.{} {}", metadata.plugin, metadata.action, if result.is_ok() { "succeeded" } else { "failed" },
-        );
-        Ok(Outcome { result, metadata })
-    }
-
-    /// Runs one call with an account, and once more with a newer credential where the service refused the first. Says also
-    /// how often the service was called.
-    async fn call_with(
-        &self,
-        org: &OrgId,
-        call: &Call<'_>,
-        held: Option<Held>,
-        alias: Option<&Alias>,
-        deadline: Instant,
-    ) -> Result<(Returned, u32), Error> {
-        let Some(mut held) = held else {
-            let (returned, called) = self.call(call, None, deadline).await;
-            return Ok((returned, u32::from(called)));
-        };
-        let (mut returned, called) = self.call(call, Some(&held.credential), deadline).await;
-        let mut attempts = u32::from(called);
-        let refused = |returned: &Returned| match returned {
-            // Whoever refuses the credential has done nothing.
-            Err(Stopped::Failed(failure)) => failure.credential_refused && !failure.may_have_happened,
-            Err(Stopped::Parameter(_)) | Ok(_) => false,
-        };
-        if refused(&returned) {
-            let renewable = held.can_be_renewed(self.ports.clock.now());
-            match self.account(org, call.user, call.manifest, alias, Some(&held), deadline).await? {
-                Ok(newer) if newer.differs_from(&held) => {
-                    held = newer;
-                    let (again, called) = self.call(call, Some(&held.credential), deadline).await;
-                    returned = again;
-                    attempts += u32::from(called);
-                }
-                Err(failure) if renewable => return Ok((Err(failure.into()), attempts)),
-                // What the service said is all there is to say.
-                Ok(_) | Err(_) => {}
-            }
-        }
-        match &returned {
-            Ok(_) => self.note_use(org, &held, None).await,
-            Err(Stopped::Failed(failure)) => self.note_use(org, &held, Some(failure)).await,
-            Err(Stopped::Parameter(_)) => {}
-        }
-        Ok((returned, attempts))
-    }
-
-    /// Runs one call through its runtime, and takes the credential out of whatever comes back. Says also whether the service
-    /// was called.
-    pub(crate) async fn call(
-        &self,
-        call: &Call<'_>,
-        credential: Option<&Credential>,
-        deadline: Instant,
-    ) -> (Returned, bool) {
-        let secrets = credential.map(Credential::secrets).unwrap_or_default();
-        let striker = Striker::new(&secrets);
-        let base = self.config.stand_ins.get(&call.manifest.name).map(|stand_in| &stand_in.base_url);
-        let limit = self.config.limits.answer_max_bytes;
-        let host = Host::new(&self.outbound, call.manifest, base, credential, &striker, deadline, limit);
-        let Runtime::Http { .. } = call.manifest.runtime;
-        // The host keeps to the deadline itself; this is for whatever else a runtime may be busy with.
-        let returned = timeout_at(deadline, runtime::http::run(call, &host)).await;
-        let returned = returned.unwrap_or_else(|_| Err(runtime::out_of_time(call)));
-        let clean = match returned {
-            Ok(Success { message, data, external_id }) => Ok(Success {
-                message: striker.text(message),
-                data: striker.value(data),
-                external_id: external_id.map(|id| striker.text(id)),
-            }),
-            Err(Stopped::Failed(failure)) => Err(Failure { message: striker.text(failure.message), ..failure }.into()),
-            Err(parameter @ Stopped::Parameter(_)) => Err(parameter),
-        };
-        (clean, host.called())
+        self.perform(doing).await
     }
 
     /// Tells whoever listens. What has happened has happened: a bus that does not take it is logged, and no more.

@@ -109,6 +109,17 @@ pub enum Error {
     /// A service that the request depends on gave no answer that can be used; says which and why.
     #[error("{0}")]
     Unavailable(String),
+    /// The first request with this idempotency key is still running.
+    #[error(
+        "the first request with this key is still running; ask again in {retry_after_s} s, or send Prefer: wait=20"
+    )]
+    InProgress {
+        /// When it is worth asking again.
+        retry_after_s: u64,
+    },
+    /// The idempotency key was used with another request.
+    #[error("this key was used with another request in the last 24 hours; take a new key for each intent")]
+    KeyReused,
     /// The thing is not in a state that allows this; says which would.
     #[error("{0}")]
     Conflict(String),
@@ -152,6 +163,8 @@ impl Error {
             Self::UnknownAction { .. } => ProblemCode::UnknownAction,
             Self::NotFound(_) => ProblemCode::NotFound,
             Self::Conflict(_) => ProblemCode::Conflict,
+            Self::InProgress { .. } => ProblemCode::InProgress,
+            Self::KeyReused => ProblemCode::KeyReused,
             Self::Unavailable(_) => ProblemCode::Unavailable,
             Self::Table(_) | Self::Vault(_) | Self::Panicked(_) => ProblemCode::Internal,
         }

@@ -121,6 +121,8 @@ names! {
     UserId: free, free_schema;
     /// The agent that asked.
     AgentId: free, free_schema;
+    /// What a caller calls one intent, so that sending it again does not do it again.
+    IdempotencyKey: free, free_schema;
     /// A plugin; `tool` in an intent.
     PluginName: slug, slug_schema;
     /// An action of a plugin, or an alias of one; `intent` in an intent.

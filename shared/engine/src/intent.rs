@@ -5,8 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use crate::error::FieldProblem;
-use crate::ids::{AgentId, Alias, UserId};
+use crate::ids::{AgentId, Alias, IdempotencyKey, UserId};
 use crate::schedule::Schedule;
 
 /// An agent's intent, as `POST /api/plugin-engine` takes it.
@@ -39,16 +38,8 @@ pub struct Intent {
     pub schedule: Option<Schedule>,
     /// How often a task tries a run: 1 to 10; left out, as the plugin says, or 3.
     pub max_attempts: Option<u32>,
-    /// Makes a repetition safe. Refused by this version, which keeps no record of keys.
-    pub idempotency_key: Option<String>,
-}
-
-impl Intent {
-    /// Taking a key and not keeping what it promises would be worse than refusing it.
-    pub(crate) fn refused(&self) -> Option<FieldProblem> {
-        let message = "this version keeps no idempotency keys; leave it out";
-        self.idempotency_key.as_ref().map(|_| FieldProblem::new("/idempotencyKey", message))
-    }
+    /// Makes a repetition safe: the same intent with the same key is answered as the first was, for 24 hours.
+    pub idempotency_key: Option<IdempotencyKey>,
 }
 
 /// A time as RFC 3339 has it.

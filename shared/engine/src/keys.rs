@@ -9,7 +9,7 @@
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::ids::{KeyId, OrgId, Owner, PluginName, TaskId, UserId};
+use crate::ids::{IdempotencyKey, KeyId, OrgId, Owner, PluginName, RunId, TaskId, UserId};
 use crate::listing::Listed;
 use crate::ports::ids::sha256;
 use crate::ports::table::Key;
@@ -124,6 +124,22 @@ pub(crate) fn list_of(org: &OrgId, listed: Listed) -> String {
 /// A task of a user.
 pub(crate) fn task(org: &OrgId, user: &UserId, id: &TaskId) -> Key {
     listed(org, user, Listed::Tasks, id.as_str())
+}
+
+/// A run of a user.
+pub(crate) fn run(org: &OrgId, user: &UserId, id: &RunId) -> Key {
+    listed(org, user, Listed::Runs, id.as_str())
+}
+
+/// What is kept under a user's idempotency key.
+pub(crate) fn idempotency(org: &OrgId, user: &UserId, key: &IdempotencyKey) -> Key {
+    let partition = of_owner(org, &Owner::User(user.clone()));
+    Key { partition, sort: format!("key#{}", part(key.as_str())) }
+}
+
+/// A plugin as an organization has it.
+pub(crate) fn instance(org: &OrgId, plugin: &PluginName) -> Key {
+    Key { partition: of_org(org, ""), sort: format!("instance#{plugin}") }
 }
 
 /// An organization's own OAuth client for a plugin.

@@ -6,12 +6,14 @@
 //! stands in it, and [`host`] the only way by which a plugin's call gets out.
 
 pub mod api_keys;
+pub mod breaker;
 pub mod catalog;
 pub mod config;
 pub mod engine;
 pub mod error;
 pub mod host;
 pub mod ids;
+pub mod instances;
 pub mod integrations;
 pub mod intent;
 mod keys;
@@ -21,8 +23,10 @@ mod oauth;
 pub mod organizations;
 pub mod outbound;
 pub mod outcome;
+mod performing;
 pub mod ports;
 pub mod principal;
+pub mod runs;
 mod runtime;
 pub mod schedule;
 pub mod schema;

@@ -5,7 +5,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 
-use crate::ids::{ActionName, PluginName};
+use crate::ids::{ActionName, PluginName, RunId};
 
 /// Why an intent did not succeed: a closed set, part of the public surface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -41,7 +41,7 @@ pub struct Outcome {
 }
 
 /// The action did what it is for.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Success {
     /// For a person or a model to read.
     pub message: String,
@@ -52,7 +52,7 @@ pub struct Success {
 }
 
 /// The action did not do what it is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// Why.
     pub code: OutcomeCode,
@@ -60,6 +60,9 @@ pub struct Failure {
     pub message: String,
     /// Whether the same intent may be sent again without doing anything twice.
     pub retryable: bool,
+    /// Whether the same run may try once more. Beside what is `retryable` that is what the service knows by this run's own
+    /// key. Not shown.
+    pub try_again: bool,
     /// Whether the action may have had its effect all the same.
     pub may_have_happened: bool,
     /// Seconds to wait before trying again, where the service says so.
@@ -69,7 +72,7 @@ pub struct Failure {
 }
 
 /// What was run and how.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metadata {
     /// The plugin.
     pub plugin: PluginName,
@@ -82,12 +85,52 @@ pub struct Metadata {
     pub duration_ms: u64,
     /// How often the action was tried: 0 if the service was not called.
     pub attempts: u32,
+    /// Its entry in the ledger, if there is one.
+    #[serde(rename = "runId", skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
+}
+
+/// The largest data of a success that is kept, in bytes of JSON.
+pub const KEPT_MAX_BYTES: usize = 64 * 1024;
+/// The deepest data that is kept: what is nested deeper might not read any more within a record.
+const KEPT_DEPTH_MAX: usize = 64;
+/// The longest message that is kept, in characters.
+pub const MESSAGE_MAX: usize = 500;
+
+/// Whether the data of a success is small enough to be kept.
+pub(crate) fn can_be_kept(data: &Value) -> bool {
+    depth(data) <= KEPT_DEPTH_MAX && data.to_string().len() <= KEPT_MAX_BYTES
+}
+
+/// A text that is not too long to keep.
+pub(crate) fn cut(text: String) -> String {
+    match text.char_indices().nth(MESSAGE_MAX) {
+        Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
+        None => text,
+    }
+}
+
+/// How deep arrays and objects are nested.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    }
 }
 
 impl Failure {
     /// A failure in which the action surely had no effect.
     pub fn new(code: OutcomeCode, message: String, retryable: bool) -> Self {
-        Self { code, message, retryable, may_have_happened: false, retry_after_s: None, credential_refused: false }
+        Self {
+            code,
+            message,
+            retryable,
+            try_again: retryable,
+            may_have_happened: false,
+            retry_after_s: None,
+            credential_refused: false,
+        }
     }
 }
 

@@ -29,12 +29,28 @@ impl<S: Sync, T: DeserializeOwned + JsonSchema + 'static> FromRequest<S> for Jso
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         check_media_type(request.headers())?;
-        let bytes = read_body(request).await?;
-        if depth(&bytes) > DEPTH_MAX {
-            return Err(Error::field("", format!("the body is nested deeper than {DEPTH_MAX} levels")).into());
-        }
-        Ok(Self(schema::parse(&bytes)?))
+        parse(&read_body(request).await?).map(Self)
     }
+}
+
+/// A JSON body that may be left out, which is as good as an empty object.
+pub struct OptionalJsonBody<T>(pub T);
+
+impl<S: Sync, T: DeserializeOwned + Default + JsonSchema + 'static> FromRequest<S> for OptionalJsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        check_media_type(request.headers())?;
+        let bytes = read_body(request).await?;
+        if bytes.is_empty() { Ok(Self(T::default())) } else { parse(&bytes).map(Self) }
+    }
+}
+
+fn parse<T: DeserializeOwned + JsonSchema + 'static>(bytes: &Bytes) -> Result<T, Problem> {
+    if depth(bytes) > DEPTH_MAX {
+        return Err(Error::field("", format!("the body is nested deeper than {DEPTH_MAX} levels")).into());
+    }
+    Ok(schema::parse(bytes)?)
 }
 
 fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {

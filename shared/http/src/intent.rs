@@ -1,6 +1,7 @@
 //! `/api/plugin-engine`: intents, and what can be intended.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::header::LOCATION;
@@ -10,16 +11,17 @@ use axum::routing::get;
 use axum::{Extension, Json};
 use overseer_engine::engine::Engine;
 use overseer_engine::error::Error;
-use overseer_engine::ids::{RequestId, UserId};
+use overseer_engine::ids::{IdempotencyKey, RequestId, UserId};
 use overseer_engine::intent::Intent;
 use overseer_engine::outcome::Outcome;
+use overseer_engine::runs::{Answered, Asked, Resolve};
 use overseer_engine::tasks::Made;
 use overseer_engine::tools::ToolFormat;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::caller::Caller;
-use crate::input::{JsonBody, NoParameters, Parameters};
+use crate::input::{JsonBody, Parameters};
 use crate::{Problem, Routes};
 
 /// The routes.
@@ -47,26 +49,33 @@ struct Accepted {
     request_id: RequestId,
 }
 
+/// What the URL of an intent may say.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IntentParameters {
+    /// What to do where it is not known what came of an earlier request with the same key.
+    resolve: Option<Resolve>,
+}
+
 async fn intend(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
-    Parameters(NoParameters {}): Parameters<NoParameters>,
+    Parameters(IntentParameters { resolve }): Parameters<IntentParameters>,
     Extension(request_id): Extension<RequestId>,
     headers: HeaderMap,
     JsonBody(intent): JsonBody<Intent>,
 ) -> Result<Response, Problem> {
-    if headers.contains_key("idempotency-key") {
-        let problem = "the header Idempotency-Key: this version keeps no idempotency keys; leave it out";
-        return Err(Error::field("", problem).into());
-    }
+    let preferences = Preferences::of(&headers);
+    let wait = preferences.wait_s.map_or(Duration::ZERO, Duration::from_secs);
+    let asked = Asked { request: Some(request_id.clone()), key: idempotency_key(&headers)?, wait, resolve };
     let later = intent.scheduled_time.is_some() || intent.schedule.is_some();
     // A time says already that nobody waits.
-    let unwatched = !later && prefers_not_to_wait(&headers);
+    let unwatched = !later && preferences.respond_async;
     if !later && !unwatched {
-        let outcome = engine.intend(principal, intent).await?;
-        return Ok(Json(Answer { outcome, request_id }).into_response());
+        let Answered { answer: outcome, replayed } = engine.intend(principal, intent, asked).await?;
+        return Ok(marked(Json(Answer { outcome, request_id }).into_response(), replayed));
     }
-    let made = engine.schedule(&principal, intent).await?;
+    let Answered { answer: made, replayed } = engine.schedule(&principal, intent, &asked).await?;
     let location = format!("/api/plugin-engine/tasks/{}", made.task.id);
     let message = if unwatched {
         "Accepted; it runs now".to_owned()
@@ -79,15 +88,55 @@ async fn intend(
         let name = HeaderName::from_static("preference-applied");
         response.headers_mut().insert(name, HeaderValue::from_static("respond-async"));
     }
-    Ok(response)
+    Ok(marked(response, replayed))
 }
 
-/// Whether the caller asks not to wait for the outcome (RFC 7240, 4.1).
-fn prefers_not_to_wait(headers: &HeaderMap) -> bool {
-    let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
-    let mut preferences =
-        preferences.flat_map(|value| value.split(',')).map(|one| one.split(';').next().unwrap_or(one));
-    preferences.any(|one| one.trim().eq_ignore_ascii_case("respond-async"))
+/// Says of an answer whether it is an earlier one.
+fn marked(mut response: Response, replayed: bool) -> Response {
+    if replayed {
+        let name = HeaderName::from_static("idempotent-replayed");
+        response.headers_mut().insert(name, HeaderValue::from_static("true"));
+    }
+    response
+}
+
+/// The key of the header, if there is one: as it is, or in quotation marks (a string of RFC 9651).
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Error> {
+    let wrong = |message: String| Error::field("", format!("the header Idempotency-Key {message}"));
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(wrong("is there twice".to_owned()));
+    }
+    let text = std::str::from_utf8(value.as_bytes()).unwrap_or_default().trim();
+    let bare = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+    IdempotencyKey::parse(bare).map(Some).map_err(|rule| wrong(rule.to_string()))
+}
+
+/// What a caller prefers (RFC 7240).
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Preferences {
+    /// Not to wait for the outcome.
+    respond_async: bool,
+    /// How long to wait, in seconds. What is no number is passed over, as the RFC has it.
+    wait_s: Option<u64>,
+}
+
+impl Preferences {
+    fn of(headers: &HeaderMap) -> Self {
+        let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+        let mut preferences = Self::default();
+        for one in values.flat_map(|value| value.split(',')) {
+            let one = one.split(';').next().unwrap_or(one);
+            let (name, value) = one.split_once('=').unwrap_or((one, ""));
+            match name.trim().to_ascii_lowercase().as_str() {
+                "respond-async" => preferences.respond_async = true,
+                "wait" => preferences.wait_s = preferences.wait_s.or(value.trim().trim_matches('"').parse().ok()),
+                _ => {}
+            }
+        }
+        preferences
+    }
 }
 
 #[derive(Deserialize)]

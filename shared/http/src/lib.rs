@@ -13,7 +13,9 @@ pub mod integrations;
 pub mod intent;
 pub mod keys;
 pub mod oauth;
+pub mod plugins;
 mod problem;
+pub mod runs;
 pub mod tasks;
 
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! The one form of every error answer: RFC 9457, `application/problem+json`. This module alone knows status codes.
 
-use axum::http::header::{ALLOW, CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use overseer_engine::error::{Error, FieldProblem, ProblemCode, causes};
@@ -13,6 +13,8 @@ pub struct Problem {
     code: ProblemCode,
     detail: String,
     errors: Vec<FieldProblem>,
+    /// When it is worth asking again, in seconds.
+    retry_after_s: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -31,7 +33,7 @@ struct Document<'a> {
 impl Problem {
     /// A problem that the HTTP layer found itself.
     pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new() }
+        Self { code, detail: detail.into(), errors: Vec::new(), retry_after_s: None }
     }
 
     /// What a status says that a library answered with by itself.
@@ -66,6 +68,9 @@ impl Problem {
         if let Some(allow) = headers.get(ALLOW) {
             response.headers_mut().insert(ALLOW, allow.clone());
         }
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
         if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
@@ -86,8 +91,9 @@ impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         Self::log(&error);
         let (code, detail) = (error.code(), error.to_string());
+        let retry_after_s = if let Error::InProgress { retry_after_s } = &error { Some(*retry_after_s) } else { None };
         let errors = if let Error::Invalid(problems) = error { problems } else { Vec::new() };
-        Self { code, detail, errors }
+        Self { code, detail, errors, retry_after_s }
     }
 }
 

@@ -3,6 +3,7 @@
 use futures_util::future::try_join_all;
 use overseer_engine::ports::Table as _;
 use overseer_engine::ports::table::{BATCH_MAX, Condition, Item, Key, NewItem, Read, Write};
+use overseer_engine::runs::Asked;
 use serde_json::json;
 
 use crate::app::App;
@@ -26,7 +27,8 @@ async fn a_sweep_reads_what_is_due_and_not_what_is_there() {
     let make = async |time: &str| {
         let context = json!({ "channel": "#general", "text": "hello" });
         let intent = json!({ "tool": "slack", "intent": "send", "scheduledTime": time, "context": context });
-        engine.schedule(&principal, serde_json::from_value(intent).unwrap()).await.unwrap().task.id
+        let intent = serde_json::from_value(intent).unwrap();
+        engine.schedule(&principal, intent, &Asked::default()).await.unwrap().answer.task.id
     };
     // One by the engine, and the others after it: a hundred thousand of its own take a minute.
     let id = make("2027-11-21T09:00:00Z").await;

@@ -41,7 +41,7 @@ pub use giving_back::Disconnected;
 pub use record::{ACCOUNTS_MAX, LastError};
 pub use showing::{Integration, MakeDefault, PluginStatus, Scopes, Which};
 pub use state::{Reason, State};
-pub(crate) use using::Held;
+pub(crate) use using::{Found, Held};
 
 use credential::check_password;
 use record::{Account, Accounts, Change};
@@ -279,7 +279,8 @@ impl Engine {
             return Ok(None);
         };
         let parameters = serde_json::Map::new();
-        let call = Call { manifest, action: &action, parameters: &parameters, user, now: self.ports.clock.now() };
+        let now = self.ports.clock.now();
+        let call = Call { manifest, action: &action, parameters: &parameters, user, now, key: None };
         let (returned, _) = self.call(&call, Some(credential), deadline).await;
         let success = returned.map_err(Stopped::into_failure)?;
         Ok(success.external_id.map(|name| crate::oauth::shortened(&name)))

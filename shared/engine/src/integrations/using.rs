@@ -12,11 +12,11 @@ use super::renewing::Renewal;
 use super::state::{Reason, State};
 use crate::engine::Engine;
 use crate::error::{Error, causes};
-use crate::ids::{Alias, OrgId, Owner, UserId};
+use crate::ids::{Alias, OrgId, Owner, PluginName, UserId};
 use crate::keys;
 use crate::manifest::Manifest;
 use crate::outcome::{Failure, OutcomeCode};
-use crate::ports::table::{Read, TableError, Version};
+use crate::ports::table::{Item, Key, Read, TableError, Version};
 use crate::ports::vault::VaultError;
 
 /// How long a token has to be in use before a service that refuses it is believed to mean its age.
@@ -33,6 +33,29 @@ pub(crate) struct Found {
     pub alias: Alias,
     pub(super) account: Account,
     pub(super) version: Version,
+}
+
+impl Found {
+    /// Where the accounts stand that a user can use.
+    pub(crate) fn keys(org: &OrgId, user: &UserId, plugin: &PluginName) -> [Key; 2] {
+        [Owner::User(user.clone()), Owner::Organization].map(|owner| keys::integrations(org, &owner, plugin))
+    }
+
+    /// The account that is meant by `alias`, or by its absence, among what stands there: the user's own, else the
+    /// organization's.
+    pub(crate) fn among(
+        items: impl IntoIterator<Item = Option<Item>>,
+        alias: Option<&Alias>,
+    ) -> Result<Option<Self>, TableError> {
+        for item in items.into_iter().flatten() {
+            let accounts: Accounts = item.record()?;
+            let alias = alias.unwrap_or(&accounts.default).clone();
+            if let Some(account) = accounts.by_alias.get(&alias).cloned() {
+                return Ok(Some(Self { accounts, alias, account, version: item.version }));
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// An account with its credential.
@@ -69,7 +92,7 @@ enum Ready {
 }
 
 impl Engine {
-    /// The account that is meant by `alias`, or by its absence: the user's own, else the organization's. One read.
+    /// The account that is meant by `alias`, or by its absence. One read.
     pub(crate) async fn find(
         &self,
         org: &OrgId,
@@ -77,37 +100,36 @@ impl Engine {
         manifest: &Manifest,
         alias: Option<&Alias>,
     ) -> Result<Option<Found>, Error> {
-        let owners = [Owner::User(user.clone()), Owner::Organization];
-        let keys = owners.map(|owner| keys::integrations(org, &owner, &manifest.name));
-        for item in self.ports.table.batch_get(&keys, Read::Consistent).await?.into_iter().flatten() {
-            let accounts: Accounts = item.record()?;
-            let alias = alias.unwrap_or(&accounts.default).clone();
-            if let Some(account) = accounts.by_alias.get(&alias).cloned() {
-                return Ok(Some(Found { accounts, alias, account, version: item.version }));
-            }
-        }
-        Ok(None)
+        let items = self.ports.table.batch_get(&Found::keys(org, user, &manifest.name), Read::Consistent).await?;
+        Ok(Found::among(items, alias)?)
     }
 
-    /// The account that an intent is to use, or why there is none: one read while the process is warm and the token is
-    /// good. `refused` is what the service has just refused.
+    /// The account that an intent is to use, or why there is none. `seen` is what was found just now, if anybody looked, and
+    /// `refused` what the service has just refused. With the first it costs no read while the process is warm and the token
+    /// good.
     pub(crate) async fn account(
         &self,
         org: &OrgId,
         user: &UserId,
         manifest: &Manifest,
         alias: Option<&Alias>,
-        refused: Option<&Held>,
+        (mut seen, refused): (Option<Option<Found>>, Option<&Held>),
         deadline: Instant,
     ) -> Result<Result<Held, Failure>, Error> {
         let mut pause = LOOK_AGAIN.0;
         let (mut gone, mut renewed) = (None, false);
         loop {
-            let Ok(found) = timeout_at(deadline, self.find(org, user, manifest, alias)).await else {
-                let message = "there was no time left to look for the account; try again".to_owned();
-                return Ok(Err(Failure::new(OutcomeCode::Timeout, message, true)));
+            let found = match seen.take() {
+                Some(found) => found,
+                None => match timeout_at(deadline, self.find(org, user, manifest, alias)).await {
+                    Ok(found) => found?,
+                    Err(_) => {
+                        let message = "there was no time left to look for the account; try again".to_owned();
+                        return Ok(Err(Failure::new(OutcomeCode::Timeout, message, true)));
+                    }
+                },
             };
-            let Some(found) = found? else { return Ok(Err(not_connected(manifest, user, alias))) };
+            let Some(found) = found else { return Ok(Err(not_connected(manifest, user, alias))) };
             match self.ready(org, manifest, &found, refused, (deadline, renewed)).await? {
                 Ready::With(credential) => return Ok(Ok(Held { found, credential })),
                 Ready::Not(failure) => return Ok(Err(failure)),

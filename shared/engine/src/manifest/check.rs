@@ -6,7 +6,8 @@ use serde_json::Value;
 use url::{Host, Url};
 
 use super::{
-    Action, Auth, ConnectionTest, Data, MANIFEST_MAX_BYTES, Manifest, Oauth2, Provider, Request, Response, Runtime,
+    Action, Auth, ConnectionTest, Data, Effect, IDEMPOTENCY_KEY, MANIFEST_MAX_BYTES, Manifest, Oauth2, Provider,
+    Request, Response, Runtime,
 };
 use crate::schema;
 use crate::tasks::ATTEMPTS_MAX;
@@ -55,6 +56,8 @@ impl Manifest {
         if self.retry.attempts.is_some_and(|attempts| !(1..=ATTEMPTS_MAX).contains(&attempts)) {
             problems.push(format!("retry.attempts: must be 1 to {ATTEMPTS_MAX}"));
         }
+        let breaker = self.breaker.problems().into_iter();
+        problems.extend(breaker.map(|(field, problem)| format!("breaker.{field}: {problem}")));
         if self.actions.is_empty() {
             problems.push("actions: at least one is needed".to_owned());
         }
@@ -210,6 +213,14 @@ impl Action {
             giving.extend(["items", "more", "next_cursor"]);
             problems.extend(paginate.cursor.problems(&reading));
             problems.extend(paginate.items.problems(&reading));
+        }
+        if self.effect == Effect::Keyed {
+            let unkeyed = self.request.template_problems(&asking, true).len();
+            asking.insert(IDEMPOTENCY_KEY);
+            if self.request.template_problems(&asking, true).len() == unkeyed {
+                let remedy = "such as headers: { Idempotency-Key: \"{{ idempotency_key }}\" }";
+                problems.push(format!("effect: keyed needs idempotency_key somewhere in the request, {remedy}"));
+            }
         }
         problems.extend(self.request.template_problems(&asking, closed));
         problems.extend(self.response.template_problems(&reading, &giving));

@@ -6,13 +6,14 @@
 mod auth;
 mod check;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use url::{Host, Url};
 
+use crate::breaker::BreakerLimits;
 use crate::ids::{ActionName, PluginName};
 use crate::outcome::OutcomeCode;
 use crate::template::{Expression, Template, Text};
@@ -61,6 +62,9 @@ pub struct Manifest {
     /// What the service says about trying again.
     #[serde(default)]
     pub retry: Retry,
+    /// When the plugin is taken out of use for a while because it fails.
+    #[serde(default)]
+    pub breaker: BreakerLimits,
     /// What it can do.
     pub actions: Vec<Action>,
 }
@@ -124,7 +128,7 @@ pub enum Effect {
     Read,
     /// Twice is the same as once.
     Idempotent,
-    /// The service knows a repetition by its key.
+    /// The service knows a repetition by `idempotency_key`, which its request has to hold.
     Keyed,
     /// Twice is twice.
     Unsafe,
@@ -280,6 +284,9 @@ pub struct ErrorReading {
     /// What the service's codes mean. What is not here goes by the HTTP status.
     #[serde(default)]
     pub map: BTreeMap<String, OutcomeCode>,
+    /// The codes by which the service says that it did nothing, so that even an unsafe action may be tried again.
+    #[serde(default)]
+    pub did_nothing: BTreeSet<String>,
 }
 
 /// A bare expression, or JSON with templates for strings.
@@ -326,6 +333,9 @@ pub struct Each {
     #[serde(default)]
     pub response: Response,
 }
+
+/// What requests of keyed actions find the key by.
+pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency_key";
 
 /// The most items that `each` may ask about in one intent.
 pub const EACH_MAX: usize = 50;

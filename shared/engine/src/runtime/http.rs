@@ -11,7 +11,7 @@ use super::reading::{self, returned, value_of};
 use super::{Call, Returned, Stopped};
 use crate::error::FieldProblem;
 use crate::host::Host;
-use crate::manifest::{EACH_MAX, Each, Paginate, Request, Response};
+use crate::manifest::{EACH_MAX, Each, IDEMPOTENCY_KEY, Paginate, Request, Response};
 use crate::outcome::OutcomeCode;
 use crate::template::{Context, Template, text_of};
 
@@ -38,7 +38,12 @@ pub(crate) async fn run(call: &Call<'_>, host: &Host<'_>) -> Returned {
 
 /// What request templates see: the parameters by their names, and what is always there.
 fn request_context(call: &Call<'_>) -> Context {
-    let by_name = call.parameters.iter().fold(Context::default(), |context, (name, value)| context.with(name, value));
+    let context = Context::default();
+    let context = match &call.key {
+        Some(key) => context.with(IDEMPOTENCY_KEY, &key.text),
+        None => context,
+    };
+    let by_name = call.parameters.iter().fold(context, |context, (name, value)| context.with(name, value));
     always(by_name, call)
 }
 

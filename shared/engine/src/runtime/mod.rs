@@ -14,6 +14,7 @@ use crate::error::FieldProblem;
 use crate::ids::UserId;
 use crate::manifest::{Action, Manifest};
 use crate::outcome::{Failure, OutcomeCode, Success};
+use crate::ports::ids::sha256;
 use crate::template::TemplateError;
 
 /// One call of one action, with its parameters checked.
@@ -24,6 +25,27 @@ pub(crate) struct Call<'a> {
     pub parameters: &'a Map<String, Value>,
     pub user: &'a UserId,
     pub now: Timestamp,
+    /// By what the service is to know a repetition, for actions that are `keyed`.
+    pub key: Option<ServiceKey>,
+}
+
+/// What a service is told, so that it knows a repetition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ServiceKey {
+    pub text: String,
+    /// Whether it comes of a key of the caller, who can then safely ask again.
+    pub of_caller: bool,
+}
+
+impl ServiceKey {
+    /// In the form of a UUID (version 8, RFC 9562), which every service takes: the hash of what it stands for.
+    pub(crate) fn of(what: &[&str], of_caller: bool) -> Self {
+        // No part of an id or hash has a line break in it.
+        let hash = sha256(what.join("\n").as_bytes());
+        let part = |from: usize, to: usize| hash.get(from..to).unwrap_or_default();
+        let text = format!("{}-{}-8{}-a{}-{}", part(0, 8), part(8, 12), part(12, 15), part(15, 18), part(18, 30));
+        Self { text, of_caller }
+    }
 }
 
 /// Why a call did not succeed.

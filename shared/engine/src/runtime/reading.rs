@@ -100,6 +100,7 @@ fn failure(
         .provider()
         .is_some_and(|provider| said_code.as_ref().is_some_and(|code| provider.refused_codes.contains(code)));
     let credential_refused = code == OutcomeCode::ReconnectRequired && (status == StatusCode::UNAUTHORIZED || named);
+    let did_nothing = said_code.as_ref().is_some_and(|code| response.error.did_nothing.contains(code));
     let http = (!status.is_success()).then(|| format!("HTTP {}", status.as_u16()));
     let said = [said_code, said].into_iter().flatten().filter(|text| !text.is_empty());
     let mut details: Vec<String> = said.map(|text| shortened(&text)).collect();
@@ -119,6 +120,9 @@ fn failure(
             let message =
                 format!("{name} no longer accepts the account's credential{detail}; connect the account again");
             Failure::new(code, message, false)
+        }
+        OutcomeCode::Timeout | OutcomeCode::Unavailable | OutcomeCode::OutcomeUnknown if did_nothing => {
+            Failure::new(code, format!("{name} did nothing{detail}"), true)
         }
         OutcomeCode::Timeout => uncertain(call, code, format!("{name} took too long{detail}"), true),
         OutcomeCode::Unavailable => uncertain(call, code, format!("{name} failed{detail}"), true),
@@ -174,8 +178,12 @@ fn uncertain(call: &Call<'_>, code: OutcomeCode, message: String, again: bool) -
     if call.action.effect.is_repeatable() {
         return Failure::new(code, message, again);
     }
-    let message = format!("{message}; it may have happened all the same, so look before asking again");
-    Failure { may_have_happened: true, ..Failure::new(code, message, false) }
+    // The service knows a repetition by the key; so does the caller, if the key was theirs.
+    let known = call.key.as_ref().filter(|_| again);
+    let retryable = known.is_some_and(|key| key.of_caller);
+    let remedy = if retryable { "ask again with the same key" } else { "look before asking again" };
+    let message = format!("{message}; it may have happened all the same, so {remedy}");
+    Failure { may_have_happened: true, try_again: known.is_some(), ..Failure::new(code, message, retryable) }
 }
 
 /// Seconds to wait (RFC 9110, 10.2.3): a number, or a date.

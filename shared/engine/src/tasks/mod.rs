@@ -12,25 +12,28 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::breaker::ActionClass;
 use crate::engine::Engine;
 use crate::error::{Error, FieldProblem};
 use crate::ids::{ActionName, AgentId, Alias, PluginName, TaskId, UserId};
+use crate::instances::{InUse, SeenInstance};
+use crate::integrations::Found;
 use crate::intent::Intent;
+use crate::keys;
 use crate::manifest::{Auth, Manifest};
-use crate::ports::table::Condition;
+use crate::ports::table::{Condition, Read, TableError, Write};
 use crate::principal::Principal;
+use crate::runs::{Answered, Asked, Judged, Kept, KeyState, Keyed, in_progress};
 use crate::schedule::Schedule;
 
 pub use changing::{Cancelled, ChangeTask};
 pub use listing::TaskFilter;
-pub(crate) use record::TASKS;
 pub use record::{
-    ATTEMPTS_DEFAULT, ATTEMPTS_KEPT, ATTEMPTS_MAX, Attempt, AttemptOutcome, ENDED_KEPT, FAILURES_MAX, MESSAGE_MAX,
-    RESULT_MAX_BYTES, RETRY_AFTER_MAX, TaskResult, TaskState,
+    ATTEMPTS_DEFAULT, ATTEMPTS_KEPT, ATTEMPTS_MAX, Attempt, AttemptOutcome, ENDED_KEPT, FAILURES_MAX, RETRY_AFTER_MAX,
+    TaskResult, TaskState,
 };
+pub(crate) use record::{Claim, TASKS, Task};
 pub use running::Report;
-
-use record::Task;
 
 /// The largest parameters of a task, in bytes of JSON.
 pub const PARAMETERS_MAX_BYTES: usize = 256 * 1024;
@@ -143,11 +146,25 @@ pub struct Made {
 
 impl Engine {
     /// Makes a task of an intent that is to be run later, again, or at once while nobody waits.
-    pub async fn schedule(self: &Arc<Self>, principal: &Principal, intent: Intent) -> Result<Made, Error> {
+    pub async fn schedule(
+        self: &Arc<Self>,
+        principal: &Principal,
+        intent: Intent,
+        asked: &Asked,
+    ) -> Result<Answered<Made>, Error> {
         let plugin = Arc::clone(self.catalog.plugin(&intent.tool)?);
         let found = plugin.action(&intent.intent)?;
-        let mut problems: Vec<FieldProblem> = intent.refused().into_iter().collect();
-        let user = principal.acting_for(intent.user_id)?;
+        let mut problems: Vec<FieldProblem> = Vec::new();
+        let at = self.ports.clock.now();
+        let user = principal.acting_for(intent.user_id.clone())?;
+        let keyed = Keyed::of(&intent, asked, (&user, &plugin.manifest.name, &found.action.name), true)?;
+        if let Some(keyed) = &keyed {
+            let item =
+                self.ports.table.get(&keys::idempotency(&principal.org, &user, &keyed.key), Read::Consistent).await?;
+            if let Some(made) = self.made_before(principal, Judged::of(item, &keyed.payload, at)?).await? {
+                return Ok(made);
+            }
+        }
         let parameters = match found.check(intent.context) {
             Ok(parameters) => parameters,
             Err(Error::Invalid(wrong)) => {
@@ -156,7 +173,6 @@ impl Engine {
             }
             Err(error) => return Err(error),
         };
-        let at = self.ports.clock.now();
         problems.extend(too_large(&parameters));
         let attempts_max = intent.max_attempts.or(plugin.manifest.retry.attempts).unwrap_or(ATTEMPTS_DEFAULT);
         problems.extend(wrong_attempts(intent.max_attempts));
@@ -210,29 +226,67 @@ impl Engine {
             created_at: at,
             updated_at: at,
         };
-        let engine = Arc::clone(self);
+        let (engine, principal) = (Arc::clone(self), principal.clone());
         self.to_its_end(async move {
             let warnings = engine.warnings(&task, &plugin.manifest).await?;
-            engine.ports.table.put(task.item()?, Condition::Absent).await?;
+            let mut writes = vec![Write::Put(task.item()?, Condition::Absent)];
+            if let Some(keyed) = &keyed {
+                let state = KeyState::Task { id: task.id.clone(), warnings: warnings.clone() };
+                let kept = Kept { payload: keyed.payload.clone(), made_at: at, state };
+                writes.push(Write::Put(kept.item(&task.org, &task.user, &keyed.key)?, Condition::Absent));
+            }
+            match engine.ports.table.transact(writes).await {
+                Ok(_) => {}
+                Err(TableError::Condition { standing, .. }) => {
+                    let payload = keyed.as_ref().map_or("", |keyed| keyed.payload.as_str());
+                    let judged = Judged::of(standing.map(|item| *item), payload, at)?;
+                    return engine.made_before(&principal, judged).await?.ok_or_else(in_progress);
+                }
+                Err(error) => return Err(error.into()),
+            }
             engine.set_alarm(&task, task.next_at).await;
-            Ok(Made { task: task.whole(), warnings })
+            Ok(Answered::anew(Made { task: task.whole(), warnings }))
         })
         .await
     }
 
+    /// The task that was made under a key before, as it is now.
+    async fn made_before(&self, principal: &Principal, judged: Judged) -> Result<Option<Answered<Made>>, Error> {
+        match judged {
+            Judged::Free => Ok(None),
+            Judged::Task(id, warnings) => {
+                let task = self.task(principal, id.as_str()).await?.0.whole();
+                Ok(Some(Answered { answer: Made { task, warnings }, replayed: true }))
+            }
+            // What is kept of an outcome is of other words than a task's.
+            Judged::Busy | Judged::Ended(..) | Judged::Lost(..) => Err(Error::KeyReused),
+        }
+    }
+
     /// What stands in a task's way already.
     async fn warnings(&self, task: &Task, manifest: &Manifest) -> Result<Vec<String>, Error> {
-        if matches!(manifest.auth, Auth::None) {
-            return Ok(Vec::new());
-        }
-        let found = self.find(&task.org, &task.user, manifest, task.integration.as_ref()).await?;
+        let mut wanted = vec![keys::instance(&task.org, &manifest.name)];
+        wanted.extend(Found::keys(&task.org, &task.user, &manifest.name));
+        let mut items = self.ports.table.batch_get(&wanted, Read::Consistent).await?.into_iter();
+        let instance = SeenInstance::of(items.next().flatten())?.instance;
         let name = &manifest.display_name;
-        Ok(match found {
-            None => vec![format!("{} is not connected at {name} yet; connect the account before then", task.user)],
-            Some(found) => self.will_be_unfit(manifest, &found, task.next_at).map_or_else(Vec::new, |reason| {
-                vec![format!("the account \"{}\" at {name} {}; {}", found.alias, reason.what(), reason.remedy())]
+        let mut warnings = Vec::new();
+        if let InUse::Disabled(reason) = instance.in_use(ActionClass::Write, self.ports.clock.now()) {
+            let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+            warnings.push(format!(
+                "{name} was taken out of use by an administrator{reason}; it has to be back before then"
+            ));
+        }
+        if matches!(manifest.auth, Auth::None) {
+            return Ok(warnings);
+        }
+        warnings.extend(match Found::among(items, task.integration.as_ref())? {
+            None => Some(format!("{} is not connected at {name} yet; connect the account before then", task.user)),
+            Some(found) => self.will_be_unfit(manifest, &found, task.next_at).map(|reason| {
+                format!("the account \"{}\" at {name} {}; {}", found.alias, reason.what(), reason.remedy())
             }),
-        })
+        });
+        Ok(warnings)
     }
 }
 

@@ -6,10 +6,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::ids::{ActionName, AgentId, Alias, OrgId, PluginName, TaskId, UserId};
+use crate::ids::{ActionName, AgentId, Alias, NameError, OrgId, PluginName, RunId, TaskId, UserId};
 use crate::keys;
 use crate::listing::Listed;
-use crate::outcome::{Failure, OutcomeCode, Success};
+use crate::outcome::{Failure, OutcomeCode, Success, can_be_kept, cut};
 use crate::ports::table::{Due, NewItem, TableError};
 use crate::ports::timer::Work;
 use crate::schedule::{CatchUp, Schedule};
@@ -26,14 +26,8 @@ pub const ATTEMPTS_KEPT: usize = 20;
 pub const FAILURES_MAX: u32 = 10;
 /// How long an ended task is listed.
 pub const ENDED_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
-/// The largest result that is kept with a task, in bytes of JSON.
-pub const RESULT_MAX_BYTES: usize = 64 * 1024;
 /// How late a run may be and still count as on time.
 const ON_TIME: SignedDuration = SignedDuration::from_secs(60);
-/// The longest message that is kept, in characters.
-pub const MESSAGE_MAX: usize = 500;
-/// The deepest result that is kept: what is nested deeper might not read any more within a record.
-const RESULT_DEPTH_MAX: usize = 64;
 /// The longest time to wait that a service may ask for before a run counts as failed.
 pub const RETRY_AFTER_MAX: SignedDuration = SignedDuration::from_hours(24);
 /// The shortest and the longest pause between two attempts.
@@ -127,6 +121,13 @@ pub(crate) struct Claim {
     pub since: Timestamp,
     /// When whoever claimed it must have ended: longer than any call takes.
     pub until: Timestamp,
+}
+
+impl Claim {
+    /// The entry in the ledger of the attempt that it is for: whoever finds the claim can tell which that is.
+    pub(crate) fn run_id(&self) -> Result<RunId, NameError> {
+        RunId::parse(format!("{:012x}{}", self.since.as_millisecond().max(0), self.worker))
+    }
 }
 
 /// The stored record.
@@ -269,16 +270,16 @@ impl Task {
         });
         match ended.result {
             Ok(Success { message, data, external_id }) => {
-                let fits = depth(&data) <= RESULT_DEPTH_MAX && data.to_string().len() <= RESULT_MAX_BYTES;
+                let fits = can_be_kept(&data);
                 let (message, external_id) = (cut(message), external_id.map(cut));
                 self.result = Some(TaskResult { message, data: fits.then_some(data), external_id });
                 self.failures_in_row = 0;
                 self.run_ended(TaskState::Succeeded, now)
             }
-            Err(failure) if failure.may_have_happened => self.run_failed(TaskState::OutcomeUnknown, now),
-            Err(failure) if failure.retryable && self.attempt < self.attempts_max && !asks_too_much(&failure) => {
+            Err(failure) if failure.try_again && self.attempt < self.attempts_max && !asks_too_much(&failure) => {
                 self.try_again(failure.retry_after_s, now, jitter)
             }
+            Err(failure) if failure.may_have_happened => self.run_failed(TaskState::OutcomeUnknown, now),
             Err(_) => self.run_failed(TaskState::Failed, now),
         }
     }
@@ -384,28 +385,12 @@ fn asks_too_much(failure: &Failure) -> bool {
     asked.is_some_and(|asked| asked > RETRY_AFTER_MAX)
 }
 
-/// A text that is not too long to keep.
-fn cut(text: String) -> String {
-    match text.char_indices().nth(MESSAGE_MAX) {
-        Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
-        None => text,
-    }
-}
-
-/// How deep arrays and objects are nested.
-fn depth(value: &Value) -> usize {
-    match value {
-        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
-        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::outcome::{KEPT_MAX_BYTES, MESSAGE_MAX};
 
     fn now() -> Timestamp {
         "2026-11-21T09:00:00Z".parse().unwrap()
@@ -503,12 +488,9 @@ mod tests {
     fn a_result_is_kept_as_far_as_it_fits_and_reads_back() {
         let text = |bytes: usize| json!("x".repeat(bytes - 2));
         let nested = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!([inner]));
-        for (data, kept) in [
-            (text(RESULT_MAX_BYTES), true),
-            (text(RESULT_MAX_BYTES + 1), false),
-            (nested(RESULT_DEPTH_MAX), true),
-            (nested(RESULT_DEPTH_MAX + 1), false),
-        ] {
+        for (data, kept) in
+            [(text(KEPT_MAX_BYTES), true), (text(KEPT_MAX_BYTES + 1), false), (nested(64), true), (nested(65), false)]
+        {
             let mut task = running();
             task.settle(succeeded(data), now(), 0.5);
             let item = task.item().unwrap();
@@ -527,7 +509,7 @@ mod tests {
         task.parameters = Map::from_iter([("a".to_owned(), json!("\"".repeat((most - 8) / 2)))]);
         assert_eq!(serde_json::to_string(&task.parameters).unwrap().len(), most);
         for _ in 0..ATTEMPTS_KEPT {
-            task.settle(succeeded(json!("\"".repeat(RESULT_MAX_BYTES / 2 - 1))), now(), 0.5);
+            task.settle(succeeded(json!("\"".repeat(KEPT_MAX_BYTES / 2 - 1))), now(), 0.5);
             task.claim("w".to_owned(), now(), SignedDuration::from_secs(150));
         }
         assert!(task.result.as_ref().unwrap().data.is_some());

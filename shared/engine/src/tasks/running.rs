@@ -5,15 +5,18 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::record::{Ended, TASKS, Task, TaskState, Told};
-use crate::engine::{Doing, Engine};
+use super::record::{Claim, Ended, TASKS, Task, TaskState, Told};
+use crate::engine::Engine;
 use crate::error::{Error, causes};
 use crate::ids::{TaskId, UserId};
 use crate::integrations::{PENDING, pending_work};
 use crate::keys;
-use crate::outcome::{Failure, Outcome, OutcomeCode};
+use crate::manifest::Effect;
+use crate::outcome::{Failure, OutcomeCode};
+use crate::performing::{Doing, Source};
 use crate::ports::table::{BATCH_MAX, Condition, Item, Read, TableError, Version};
 use crate::ports::timer::Work;
+use crate::runs::RuledOut;
 
 /// How much longer than a task may take its claim lasts.
 const LEASE_MARGIN: SignedDuration = SignedDuration::from_secs(30);
@@ -50,6 +53,16 @@ impl std::ops::AddAssign for Report {
     }
 }
 
+/// What is known of an attempt whose worker is gone.
+enum Lapse {
+    /// How it ended: the worker came so far as to write that to the ledger.
+    Settled(Ended),
+    /// It may be done again.
+    Again,
+    /// Nothing.
+    Unknown,
+}
+
 /// What a look at a task led to.
 enum Taken {
     /// There is nothing to do.
@@ -79,10 +92,9 @@ impl Engine {
             }
         };
         // A worker that was frozen since it claimed the task must not begin what another may have judged already.
-        if task.claim.as_ref().is_some_and(|claim| claim.until <= self.ports.clock.now()) {
-            return Ok(Report { due: 1, left: 1, ..Report::default() });
-        }
-        let ended = self.perform_task(&task).await;
+        let claim = task.claim.as_ref().filter(|claim| self.ports.clock.now() < claim.until);
+        let Some(claim) = claim else { return Ok(Report { due: 1, left: 1, ..Report::default() }) };
+        let ended = self.perform_task(&task, claim).await;
         let succeeded = ended.result.is_ok();
         self.settle_task(&task, &worker, ended).await?;
         let (succeeded, failed) = (usize::from(succeeded), usize::from(!succeeded));
@@ -123,8 +135,11 @@ impl Engine {
                 }
             }
             TaskState::Running if task.claim.as_ref().is_some_and(|claim| claim.until <= now) => {
-                let repeatable = self.is_repeatable(&task);
-                let told = task.lapsed(repeatable, now, self.jitter());
+                let told = match self.never_seen_again(&task).await? {
+                    Lapse::Settled(ended) => task.settle(ended, now, self.jitter()),
+                    Lapse::Again => task.lapsed(true, now, self.jitter()),
+                    Lapse::Unknown => task.lapsed(false, now, self.jitter()),
+                };
                 if self.put_task(&task, item.version.clone()).await?.is_some() {
                     tracing::warn!(org = %task.org, task = %task.id, state = ?task.state, "the worker of a task is gone");
                     self.after(&task, told).await;
@@ -140,9 +155,10 @@ impl Engine {
         }
     }
 
-    async fn perform_task(&self, task: &Task) -> Ended {
+    async fn perform_task(&self, task: &Task, claim: &Claim) -> Ended {
         let started = Instant::now();
         let deadline = started + self.config.limits.task_budget;
+        let source = Source::Task { id: &task.id, claim, number: task.runs };
         let doing = Doing {
             org: &task.org,
             user: &task.user,
@@ -151,9 +167,11 @@ impl Engine {
             action: task.action.as_str(),
             integration: task.integration.as_ref(),
             parameters: task.parameters.clone(),
+            source,
+            deadline,
         };
-        let result = match self.perform(doing, deadline).await {
-            Ok(Outcome { result, .. }) => result,
+        let result = match self.perform(doing).await {
+            Ok(answered) => answered.answer.result,
             // The plugin is not as it was when the task was made.
             Err(error @ (Error::Invalid(_) | Error::UnknownPlugin { .. } | Error::UnknownAction { .. })) => {
                 Err(Failure::new(OutcomeCode::Rejected, error.to_string(), false))
@@ -315,16 +333,30 @@ impl Engine {
     }
 
     /// A random number from 0 up to, and without, 1.
-    pub(super) fn jitter(&self) -> f64 {
+    pub(crate) fn jitter(&self) -> f64 {
         let mut random = [0; 4];
         self.ports.ids.fill(&mut random);
         f64::from(u32::from_le_bytes(random)) / (f64::from(u32::MAX) + 1.0)
     }
 
-    fn is_repeatable(&self, task: &Task) -> bool {
+    /// What is known of an attempt whose worker is gone.
+    async fn never_seen_again(&self, task: &Task) -> Result<Lapse, Error> {
         let plugin = self.catalog.plugin(task.plugin.as_str());
-        let action = plugin.and_then(|plugin| plugin.action(task.action.as_str()).map(|found| found.action.effect));
-        action.is_ok_and(crate::manifest::Effect::is_repeatable)
+        let effect = plugin.and_then(|plugin| plugin.action(task.action.as_str()).map(|found| found.action.effect));
+        match (effect, &task.claim) {
+            // Of what is keyed the service knows a repetition.
+            (Ok(Effect::Read | Effect::Idempotent | Effect::Keyed), _) => Ok(Lapse::Again),
+            (Ok(Effect::Unsafe) | Err(_), None) => Ok(Lapse::Unknown),
+            (Ok(Effect::Unsafe) | Err(_), Some(claim)) => {
+                let known = self.rule_out(task, claim).await?;
+                Ok(match known {
+                    // Nothing had been sent, and now nothing will be.
+                    RuledOut::NeverBegun => Lapse::Again,
+                    RuledOut::Ended { result, duration_ms } => Lapse::Settled(Ended { result, duration_ms }),
+                    RuledOut::Unknown => Lapse::Unknown,
+                })
+            }
+        }
     }
 }
 

@@ -1,0 +1,10 @@
+//! The Lambda of `/api/plugin-engine/runs`: what was done and what came of it.
+
+use lambda_http::Error;
+use overseer_functions::serve;
+use overseer_http::runs;
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    serve(runs::routes(), false).await
+}

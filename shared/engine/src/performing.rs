@@ -1,0 +1,526 @@
+//! One action, done: everything that an intent needs is read at once, what may happen is put on record before it can, and
+//! what came of it is written down.
+
+use std::time::Duration;
+
+use futures_util::future::join;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Map, Value};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::breaker::{ActionClass, Shown};
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::host::Host;
+use crate::ids::{AgentId, Alias, OrgId, RequestId, RunId, TaskId, UserId};
+use crate::instances::{InUse, SeenInstance};
+use crate::integrations::{Credential, Found, Held};
+use crate::keys;
+use crate::manifest::{Action, Auth, Effect, Manifest, Runtime};
+use crate::outcome::{Failure, Metadata, Outcome, OutcomeCode, Success};
+use crate::ports::table::{Condition, Read, Version};
+use crate::principal::Principal;
+use crate::runs::{Answered, Begun, Claim, Judged, Keyed, Resolve, Run, RunState, Verdict, in_progress, lost};
+use crate::runtime::{self, Call, Returned, ServiceKey, Stopped};
+use crate::secrets::Striker;
+use crate::tasks as task;
+
+/// How often a call is tried once more while somebody waits.
+const RETRIES_MAX: u32 = 2;
+/// The longest pause before the first of these, in milliseconds; twice as long before the second.
+const PAUSE_MS: f64 = 400.0;
+/// How much longer than a call may take its place in the ledger is held.
+const LEASE_MARGIN: SignedDuration = SignedDuration::from_secs(30);
+/// The first pause between two looks at an earlier request that is still running, and the longest.
+const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// One action that is to be done.
+pub(crate) struct Doing<'a> {
+    pub org: &'a OrgId,
+    pub user: &'a UserId,
+    pub agent: Option<&'a AgentId>,
+    pub plugin: &'a str,
+    pub action: &'a str,
+    pub integration: Option<&'a Alias>,
+    pub parameters: Map<String, Value>,
+    pub source: Source<'a>,
+    /// When it has to be done.
+    pub deadline: Instant,
+}
+
+/// What has an action done.
+pub(crate) enum Source<'a> {
+    /// Somebody waits for the answer.
+    Intent { principal: &'a Principal, request: Option<&'a RequestId>, keyed: Option<&'a Keyed> },
+    /// An attempt of a task, with the entry that it is to have in the ledger.
+    Task { id: &'a TaskId, claim: &'a task::Claim, number: u32 },
+}
+
+/// Everything that an intent needs of the table.
+struct Seen {
+    account: Option<Found>,
+    instance: SeenInstance,
+    judged: Judged,
+}
+
+/// What an attempt came to.
+enum Came {
+    /// An outcome.
+    To(Outcome),
+    /// Somebody else was faster under the same key: look again.
+    Late,
+}
+
+/// What is to be done, once it is known what that is.
+struct What<'a> {
+    doing: &'a Doing<'a>,
+    manifest: &'a Manifest,
+    action: &'a Action,
+    started: Instant,
+}
+
+impl What<'_> {
+    fn metadata(&self, attempts: u32, run: Option<RunId>) -> Metadata {
+        Metadata {
+            plugin: self.manifest.name.clone(),
+            version: self.manifest.version.to_string(),
+            action: self.action.name.clone(),
+            duration_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            attempts,
+            run,
+        }
+    }
+
+    fn class(&self) -> ActionClass {
+        self.action.effect.into()
+    }
+
+    fn keyed(&self) -> Option<&Keyed> {
+        match &self.doing.source {
+            Source::Intent { keyed, .. } => *keyed,
+            Source::Task { .. } => None,
+        }
+    }
+
+    fn failed(&self, failure: Failure) -> Outcome {
+        Outcome { result: Err(failure), metadata: self.metadata(0, None) }
+    }
+}
+
+impl Engine {
+    /// Does one action, and says what came of it.
+    pub(crate) async fn perform(&self, doing: Doing<'_>) -> Result<Answered<Outcome>, Error> {
+        let started = Instant::now();
+        let plugin = self.catalog.plugin(doing.plugin)?;
+        let found = plugin.action(doing.action)?;
+        let parameters = found.check(doing.parameters.clone())?;
+        let what = What { doing: &doing, manifest: &plugin.manifest, action: found.action, started };
+        let mut pause = LOOK_AGAIN.0;
+        loop {
+            let Ok(seen) = timeout_at(doing.deadline, self.see(&what)).await else {
+                let message = "there was no time left to look for the account; try again".to_owned();
+                return Ok(Answered::anew(what.failed(Failure::new(OutcomeCode::Timeout, message, true))));
+            };
+            let mut seen = seen?;
+            let claim = match std::mem::replace(&mut seen.judged, Judged::Free) {
+                Judged::Free => what.keyed().map(|keyed| (keyed, Condition::Absent, None)),
+                Judged::Busy => {
+                    let until = what.keyed().map_or(started, |keyed| started + keyed.wait).min(doing.deadline);
+                    if Instant::now() + pause > until {
+                        return Err(in_progress());
+                    }
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LOOK_AGAIN.1);
+                    continue;
+                }
+                // A task is made of other words than an outcome.
+                Judged::Task(..) => return Err(Error::KeyReused),
+                Judged::Ended(run, answer, version) => match what.keyed().and_then(|keyed| keyed.resolve) {
+                    Some(resolve) if answer.is_open() => match self.decide(&what, resolve, run, version).await? {
+                        Decided::Given(outcome) => return Ok(Answered::anew(outcome)),
+                        Decided::Again => continue,
+                        Decided::Do(condition, run) => what.keyed().map(|keyed| (keyed, condition, Some(run))),
+                    },
+                    Some(_) | None => return Ok(Answered { answer: answer.outcome(), replayed: true }),
+                },
+                Judged::Lost(run, began, version) => match what.keyed().and_then(|keyed| keyed.resolve) {
+                    None => {
+                        let metadata = what.metadata(0, Some(run.clone()));
+                        let outcome = Outcome { result: Err(lost(&run, began)), metadata };
+                        return Ok(Answered { answer: outcome, replayed: true });
+                    }
+                    Some(resolve) => match self.decide(&what, resolve, run, version).await? {
+                        Decided::Given(outcome) => return Ok(Answered::anew(outcome)),
+                        Decided::Again => continue,
+                        Decided::Do(condition, run) => what.keyed().map(|keyed| (keyed, condition, Some(run))),
+                    },
+                },
+            };
+            match self.try_once(&what, &parameters, seen, claim).await? {
+                Came::To(outcome) => return Ok(Answered::anew(outcome)),
+                Came::Late => {}
+            }
+        }
+    }
+
+    /// Everything that is needed, in one read.
+    async fn see(&self, what: &What<'_>) -> Result<Seen, Error> {
+        let Doing { org, user, integration, .. } = what.doing;
+        let mut wanted = vec![keys::instance(org, &what.manifest.name)];
+        wanted.extend(what.keyed().map(|keyed| keys::idempotency(org, user, &keyed.key)));
+        let with_account = !matches!(what.manifest.auth, Auth::None);
+        if with_account {
+            wanted.extend(Found::keys(org, user, &what.manifest.name));
+        }
+        let mut items = self.ports.table.batch_get(&wanted, Read::Consistent).await?.into_iter();
+        let instance = SeenInstance::of(items.next().flatten())?;
+        let judged = match what.keyed() {
+            Some(keyed) => Judged::of(items.next().flatten(), &keyed.payload, self.ports.clock.now())?,
+            None => Judged::Free,
+        };
+        let account = if with_account { Found::among(items, *integration)? } else { None };
+        Ok(Seen { account, instance, judged })
+    }
+
+    /// Does it once, unless something stands in the way. `claim` is the key to do it under, what has to stand there, and the
+    /// run that this one is in the place of.
+    async fn try_once(
+        &self,
+        what: &What<'_>,
+        parameters: &Map<String, Value>,
+        seen: Seen,
+        claim: Option<(&Keyed, Condition, Option<RunId>)>,
+    ) -> Result<Came, Error> {
+        let Doing { org, user, integration: alias, deadline, .. } = *what.doing;
+        let (manifest, action) = (what.manifest, what.action);
+        let Seen { account, instance, .. } = seen;
+        let now = self.ports.clock.now();
+        let in_use = instance.instance.in_use(what.class(), now);
+        if let Some(failure) = out_of_use(manifest, &in_use, now) {
+            return Ok(Came::To(self.conclude(what, parameters, Err(failure), 0, None).await));
+        }
+        let held = match manifest.auth {
+            Auth::None => None,
+            Auth::Oauth2(_) | Auth::ClientCredentials(_) | Auth::ApiKey(_) | Auth::Basic(_) => {
+                match self.account(org, user, manifest, alias, (Some(account), None), deadline).await? {
+                    Ok(held) => Some(held),
+                    Err(failure) => {
+                        return Ok(Came::To(self.conclude(what, parameters, Err(failure), 0, None).await));
+                    }
+                }
+            }
+        };
+        let until = match &what.doing.source {
+            Source::Intent { .. } => now + self.longest() + LEASE_MARGIN,
+            Source::Task { claim, .. } => claim.until,
+        };
+        let trial = match in_use {
+            InUse::OnTrial => match self.begin_trial(org, manifest, instance.clone(), what.class(), until).await? {
+                Some(trial) => Some(trial),
+                None => {
+                    let failure = being_tried(manifest);
+                    return Ok(Came::To(self.conclude(what, parameters, Err(failure), 0, None).await));
+                }
+            },
+            InUse::Yes | InUse::OpenUntil(_) | InUse::Disabled(_) => None,
+        };
+        let recorded = action.effect != Effect::Read || claim.is_some() || instance.instance.records_reads();
+        let begun = if recorded {
+            let (claim, before) = match claim {
+                Some((keyed, condition, before)) => {
+                    let claim = Claim { key: keyed.key.clone(), payload: keyed.payload.clone(), condition };
+                    (Some(claim), before)
+                }
+                None => (None, None),
+            };
+            let run = self.run_of(what, parameters, claim.as_ref(), now, until)?;
+            let Some(begun) = self.begin_run(run, claim).await? else {
+                self.note_shown(org, manifest, instance, (what.class(), trial), Shown::Nothing).await;
+                return match what.doing.source {
+                    Source::Intent { .. } => Ok(Came::Late),
+                    // Whoever looked for this worker has declared the run as never begun.
+                    Source::Task { .. } => Ok(Came::To(what.failed(too_late()))),
+                };
+            };
+            if let (Some(before), Source::Intent { principal, .. }) = (before, &what.doing.source) {
+                self.note_decision(principal, user, &before, Verdict::Retried, now).await;
+            }
+            Some(begun)
+        } else {
+            None
+        };
+        // A worker that was frozen must not begin what another may have judged already.
+        let late = begun.as_ref().is_some_and(|begun| begun.until() <= self.ports.clock.now());
+        let came = if late {
+            Ok((Err(too_late().into()), 0))
+        } else {
+            let key = service_key(what, begun.as_ref());
+            let call = Call { manifest, action, parameters, user, now, key };
+            let retries = match what.doing.source {
+                Source::Intent { .. } => RETRIES_MAX,
+                // A task is tried again by its own rules.
+                Source::Task { .. } => 0,
+            };
+            self.call_with(org, &call, held, alias, (deadline, retries)).await
+        };
+        let (returned, attempts, error) = match came {
+            Ok((returned, attempts)) => (returned, attempts, None),
+            // Nothing more was sent, and what was sent was refused.
+            Err(error) => {
+                let failure = Failure::new(OutcomeCode::Unavailable, error.to_string(), true);
+                (Err(failure.into()), 0, Some(error))
+            }
+        };
+        let (result, error) = match returned {
+            Ok(success) => (Ok(success), error),
+            Err(Stopped::Failed(failure)) => (Err(failure), error),
+            Err(Stopped::Parameter(problem)) => {
+                // Nothing was sent, and the key is free for what is right.
+                let failure = Failure::new(OutcomeCode::Unavailable, problem.message.clone(), false);
+                (Err(failure), error.or(Some(Error::Invalid(vec![problem]))))
+            }
+        };
+        let shown = Shown::of(result.as_ref().err(), attempts > 0);
+        let noted = self.note_shown(org, manifest, instance, (what.class(), trial), shown);
+        if let Some(error) = error {
+            let metadata = what.metadata(attempts, begun.as_ref().map(|begun| begun.id().clone()));
+            let ended = async {
+                if let Some(begun) = begun {
+                    self.end_run(begun, &result, &metadata).await;
+                }
+            };
+            join(ended, noted).await;
+            return Err(error);
+        }
+        let (outcome, ()) = join(self.conclude(what, parameters, result, attempts, begun), noted).await;
+        Ok(Came::To(outcome))
+    }
+
+    /// Writes down what came of it.
+    async fn conclude(
+        &self,
+        what: &What<'_>,
+        _parameters: &Map<String, Value>,
+        result: Result<Success, Failure>,
+        attempts: u32,
+        begun: Option<Begun>,
+    ) -> Outcome {
+        let metadata = what.metadata(attempts, begun.as_ref().map(|begun| begun.id().clone()));
+        if let Some(begun) = begun {
+            self.end_run(begun, &result, &metadata).await;
+        }
+        let code = result.as_ref().err().map(|failure: &Failure| tracing::field::debug(failure.code));
+        tracing::info!(
+            org = %what.doing.org, user = %what.doing.user, agent = what.doing.agent.map(tracing::field::display),
+            plugin = %metadata.plugin, action = %metadata.action, code, duration_ms = metadata.duration_ms,
+            "intent {}.{} {}", metadata.plugin, metadata.action, if result.is_ok() { "succeeded" } else { "failed" },
+        );
+        Outcome { result, metadata }
+    }
+
+    /// What a caller's decision about a key means.
+    async fn decide(&self, what: &What<'_>, resolve: Resolve, run: RunId, version: Version) -> Result<Decided, Error> {
+        let (Some(keyed), Source::Intent { principal, .. }) = (what.keyed(), &what.doing.source) else {
+            return Ok(Decided::Again);
+        };
+        match resolve {
+            Resolve::Retry => Ok(Decided::Do(Condition::Version(version), run)),
+            Resolve::Abandon => {
+                let metadata = what.metadata(0, Some(run.clone()));
+                let given = self.leave_unknown(principal, what.doing.user, keyed, (&run, version), metadata).await?;
+                Ok(given.map_or(Decided::Again, Decided::Given))
+            }
+        }
+    }
+
+    /// The entry in the ledger.
+    fn run_of(
+        &self,
+        what: &What<'_>,
+        parameters: &Map<String, Value>,
+        claim: Option<&Claim>,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<Run, Error> {
+        let Doing { org, user, agent, integration, .. } = what.doing;
+        let (id, task, request) = match &what.doing.source {
+            Source::Intent { request, .. } => (RunId::parse(self.id_at(now)), None, *request),
+            Source::Task { id, claim, .. } => (claim.run_id(), Some(*id), None),
+        };
+        Ok(Run {
+            id: id.map_err(|error| Error::field("", error.to_string()))?,
+            org: (*org).clone(),
+            user: (*user).clone(),
+            agent: agent.cloned(),
+            plugin: what.manifest.name.clone(),
+            version: what.manifest.version.to_string(),
+            action: what.action.name.clone(),
+            effect: what.action.effect,
+            integration: integration.cloned(),
+            parameters: parameters.clone(),
+            key: claim.map(|claim| claim.key.clone()),
+            task: task.cloned(),
+            request: request.cloned(),
+            state: RunState::Started,
+            started_at: now,
+            until,
+            ended_at: None,
+            attempts: 0,
+            code: None,
+            message: None,
+            external_id: None,
+            resolved: None,
+        })
+    }
+
+    /// The longest that an intent may take.
+    fn longest(&self) -> SignedDuration {
+        SignedDuration::try_from(self.config.limits.budget).unwrap_or(SignedDuration::from_mins(15))
+    }
+
+    /// Runs one call with an account: once more with a newer credential where the service refused the first, and again, at
+    /// most `retries` times, where that cannot do anything twice. Says also how often the service was called.
+    pub(crate) async fn call_with(
+        &self,
+        org: &OrgId,
+        call: &Call<'_>,
+        mut held: Option<Held>,
+        alias: Option<&Alias>,
+        (deadline, retries): (Instant, u32),
+    ) -> Result<(Returned, u32), Error> {
+        let (mut attempts, mut retried, mut renewed) = (0, 0, false);
+        let returned = loop {
+            let credential = held.as_ref().map(|held| held.credential.as_ref());
+            let (returned, called) = self.call(call, credential, deadline).await;
+            attempts += u32::from(called);
+            let Err(Stopped::Failed(failure)) = &returned else { break returned };
+            // Whoever refuses the credential has done nothing.
+            if failure.credential_refused
+                && !failure.may_have_happened
+                && !renewed
+                && let Some(before) = &held
+            {
+                renewed = true;
+                let renewable = before.can_be_renewed(self.ports.clock.now());
+                let seen = (None, Some(before));
+                match self.account(org, call.user, call.manifest, alias, seen, deadline).await? {
+                    Ok(newer) if newer.differs_from(before) => {
+                        held = Some(newer);
+                        continue;
+                    }
+                    Err(failure) if renewable => return Ok((Err(failure.into()), attempts)),
+                    // What the service said is all there is to say.
+                    Ok(_) | Err(_) => break returned,
+                }
+            }
+            match self.pause(failure, retried).filter(|pause| Instant::now() + *pause < deadline) {
+                Some(pause) if retried < retries => sleep(pause).await,
+                Some(_) | None => break returned,
+            }
+            retried += 1;
+        };
+        if let Some(held) = &held {
+            match &returned {
+                Ok(_) => self.note_use(org, held, None).await,
+                Err(Stopped::Failed(failure)) => self.note_use(org, held, Some(failure)).await,
+                Err(Stopped::Parameter(_)) => {}
+            }
+        }
+        Ok((returned, attempts))
+    }
+
+    /// How long to wait before trying once more, if that may be done: what the service asks for, or a random time.
+    fn pause(&self, failure: &Failure, retried: u32) -> Option<Duration> {
+        if !failure.try_again {
+            return None;
+        }
+        Some(match failure.retry_after_s {
+            Some(seconds) => Duration::from_secs(seconds),
+            None => Duration::from_secs_f64(PAUSE_MS / 1_000.0 * f64::from(1 << retried.min(8)) * self.jitter()),
+        })
+    }
+
+    /// Runs one call through its runtime, and takes the credential out of whatever comes back. Says also whether the service
+    /// was called.
+    pub(crate) async fn call(
+        &self,
+        call: &Call<'_>,
+        credential: Option<&Credential>,
+        deadline: Instant,
+    ) -> (Returned, bool) {
+        let secrets = credential.map(Credential::secrets).unwrap_or_default();
+        let striker = Striker::new(&secrets);
+        let base = self.config.stand_ins.get(&call.manifest.name).map(|stand_in| &stand_in.base_url);
+        let limit = self.config.limits.answer_max_bytes;
+        let host = Host::new(&self.outbound, call.manifest, base, credential, &striker, deadline, limit);
+        let Runtime::Http { .. } = call.manifest.runtime;
+        // The host keeps to the deadline itself; this is for whatever else a runtime may be busy with.
+        let returned = timeout_at(deadline, runtime::http::run(call, &host)).await;
+        let returned = returned.unwrap_or_else(|_| Err(runtime::out_of_time(call)));
+        let clean = match returned {
+            Ok(Success { message, data, external_id }) => Ok(Success {
+                message: striker.text(message),
+                data: striker.value(data),
+                external_id: external_id.map(|id| striker.text(id)),
+            }),
+            Err(Stopped::Failed(failure)) => Err(Failure { message: striker.text(failure.message), ..failure }.into()),
+            Err(parameter @ Stopped::Parameter(_)) => Err(parameter),
+        };
+        (clean, host.called())
+    }
+}
+
+/// What came of a decision.
+enum Decided {
+    /// This is the answer.
+    Given(Outcome),
+    /// Somebody else decided: look again.
+    Again,
+    /// It is to be done, if this still stands under the key, in the place of that run.
+    Do(Condition, RunId),
+}
+
+/// By what the service is to know a repetition: of the caller's key, else of what would be repeated.
+fn service_key(what: &What<'_>, begun: Option<&Begun>) -> Option<ServiceKey> {
+    if what.action.effect != Effect::Keyed {
+        return None;
+    }
+    let (org, user) = (what.doing.org.as_str(), what.doing.user.as_str());
+    match (&what.doing.source, what.keyed()) {
+        (_, Some(keyed)) => Some(ServiceKey::of(&["key", org, user, keyed.key.as_str()], true)),
+        (Source::Task { id, number, .. }, None) => {
+            Some(ServiceKey::of(&["task", org, user, id.as_str(), &number.to_string()], true))
+        }
+        (Source::Intent { .. }, None) => begun.map(|begun| ServiceKey::of(&["run", org, begun.id().as_str()], false)),
+    }
+}
+
+/// Why a plugin cannot be used now, if it cannot.
+fn out_of_use(manifest: &Manifest, in_use: &InUse, now: Timestamp) -> Option<Failure> {
+    let name = &manifest.display_name;
+    match in_use {
+        InUse::Yes | InUse::OnTrial => None,
+        InUse::Disabled(reason) => {
+            let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            let message = format!("{name} was taken out of use by an administrator{reason}");
+            Some(Failure::new(OutcomeCode::Disabled, message, false))
+        }
+        InUse::OpenUntil(until) => {
+            let left = until.duration_since(now);
+            let seconds = u64::try_from(left.as_secs()).unwrap_or_default() + u64::from(left.subsec_nanos() > 0);
+            let message = format!("{name} failed too often and is out of use; it is tried again at {until}");
+            let failure = Failure::new(OutcomeCode::Disabled, message, true);
+            Some(Failure { retry_after_s: Some(seconds), ..failure })
+        }
+    }
+}
+
+fn being_tried(manifest: &Manifest) -> Failure {
+    let message = format!("{} failed too often, and is just being tried again", manifest.display_name);
+    Failure { retry_after_s: Some(5), ..Failure::new(OutcomeCode::Disabled, message, true) }
+}
+
+fn too_late() -> Failure {
+    let message = "it was begun too late, so that it was not done".to_owned();
+    Failure::new(OutcomeCode::Unavailable, message, true)
+}

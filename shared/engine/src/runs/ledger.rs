@@ -1,0 +1,214 @@
+//! The ledger at work: what may happen is on record before it can happen, and what came of it is written down after.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::record::{Answer, Kept, KeyState, Run, RunState, is_kept};
+use crate::engine::Engine;
+use crate::error::{Error, causes};
+use crate::ids::{IdempotencyKey, OrgId, RunId, UserId};
+use crate::keys;
+use crate::outcome::{Failure, Metadata, Success};
+use crate::ports::table::{Condition, Item, Read, TableError, Version, Write};
+use crate::tasks::{self, Task};
+
+/// How often it is tried to write down how a run ended.
+const TRIES: usize = 5;
+
+/// A key that a run is claimed under.
+#[derive(Debug, Clone)]
+pub(crate) struct Claim {
+    pub key: IdempotencyKey,
+    /// The SHA-256 of what was asked.
+    pub payload: String,
+    /// What has to stand under the key.
+    pub condition: Condition,
+}
+
+/// A run that is on record.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    run: Run,
+    version: Version,
+    /// The key, with what stands under it and its version.
+    kept: Option<(IdempotencyKey, Kept, Version)>,
+}
+
+impl Begun {
+    pub(crate) fn id(&self) -> &RunId {
+        &self.run.id
+    }
+
+    pub(crate) fn until(&self) -> Timestamp {
+        self.run.until
+    }
+}
+
+/// What the ledger says of a task's attempt whose worker was not heard of again.
+pub(crate) enum RuledOut {
+    /// It had not begun, and now it cannot any more.
+    NeverBegun,
+    /// It had ended so.
+    Ended { result: Result<Success, Failure>, duration_ms: u64 },
+    /// It had begun.
+    Unknown,
+}
+
+impl Engine {
+    /// Looks what became of a task's attempt whose claim has run out, and sees to it that one that had not begun never
+    /// will: the worker finds its place in the ledger taken, should it come back.
+    pub(crate) async fn rule_out(&self, task: &Task, claim: &tasks::Claim) -> Result<RuledOut, Error> {
+        let run = Run::never_begun(task, claim, self.ports.clock.now())?;
+        let standing = match self.ports.table.put(run.item()?, Condition::Absent).await {
+            Ok(_) => return Ok(RuledOut::NeverBegun),
+            Err(TableError::Condition { standing, .. }) => standing,
+            Err(error) => return Err(error.into()),
+        };
+        let Some(standing) = standing else { return Ok(RuledOut::Unknown) };
+        let standing: Run = standing.record()?;
+        Ok(match standing.state {
+            RunState::Failed if standing.attempts == 0 => RuledOut::NeverBegun,
+            RunState::Succeeded | RunState::Failed => {
+                let took = standing.ended_at.map_or(0, |end| end.duration_since(standing.started_at).as_millis());
+                let message = standing.message.unwrap_or_default();
+                let result = match standing.code {
+                    None => Ok(Success { message, data: Value::Null, external_id: standing.external_id }),
+                    // It surely did nothing.
+                    Some(code) => Err(Failure::new(code, message, true)),
+                };
+                RuledOut::Ended { result, duration_ms: u64::try_from(took).unwrap_or_default() }
+            }
+            RunState::Started | RunState::Unknown => RuledOut::Unknown,
+        })
+    }
+
+    /// Puts a run on record as started, under its key if it has one: `None` if somebody else was faster, or if the run was
+    /// declared as never begun.
+    pub(crate) async fn begin_run(&self, run: Run, claim: Option<Claim>) -> Result<Option<Begun>, Error> {
+        let (org, user) = (run.org.clone(), run.user.clone());
+        let kept = claim.map(|Claim { key, payload, condition }| {
+            let state = KeyState::Started { run: run.id.clone(), until: run.until };
+            (key, Kept { payload, made_at: run.started_at, state }, condition)
+        });
+        let written = match &kept {
+            None => self.ports.table.put(run.item()?, Condition::Absent).await.map(|version| vec![version]),
+            Some((key, kept, condition)) => {
+                let writes = vec![
+                    Write::Put(kept.item(&org, &user, key)?, condition.clone()),
+                    Write::Put(run.item()?, Condition::Absent),
+                ];
+                self.ports.table.transact(writes).await
+            }
+        };
+        let mut versions = match written {
+            Ok(versions) => versions,
+            Err(TableError::Condition { .. }) => return Ok(None),
+            // Perhaps it was written. Nothing has left yet, so that this worker may go on if it was.
+            Err(error) => match self.standing(&org, &user, &run, kept.as_ref().map(|(key, ..)| key)).await {
+                Ok(Some(versions)) => versions,
+                Ok(None) => return Err(error.into()),
+                Err(again) => {
+                    tracing::error!(%org, run = %run.id, error = %causes(&again), "whether a run is on record is not known");
+                    return Err(error.into());
+                }
+            },
+        };
+        let version = versions.pop().ok_or(TableError::Request("a write gave no version"))?;
+        let kept = kept.zip(versions.pop()).map(|((key, kept, _), version)| (key, kept, version));
+        Ok(Some(Begun { run, version, kept }))
+    }
+
+    /// The versions of what stands there, if it is this run: of the key first, if there is one.
+    async fn standing(
+        &self,
+        org: &OrgId,
+        user: &UserId,
+        run: &Run,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Option<Vec<Version>>, Error> {
+        let wanted: Vec<_> = key
+            .map(|key| keys::idempotency(org, user, key))
+            .into_iter()
+            .chain([keys::run(org, user, &run.id)])
+            .collect();
+        let found = self.ports.table.batch_get(&wanted, Read::Consistent).await?;
+        let Some(Some(item)) = found.last() else { return Ok(None) };
+        let standing: Run = item.record()?;
+        let mine =
+            standing.request == run.request && standing.started_at == run.started_at && standing.state == run.state;
+        let versions: Vec<Version> = found.iter().flatten().map(|item| item.version.clone()).collect();
+        Ok((mine && versions.len() == wanted.len()).then_some(versions))
+    }
+
+    /// Writes down how a run ended, and its answer under its key: tried more than once, since what happened would
+    /// otherwise not be known. What cannot be written is logged, and shows as unknown later.
+    pub(crate) async fn end_run(&self, mut begun: Begun, result: &Result<Success, Failure>, metadata: &Metadata) {
+        let now = self.ports.clock.now();
+        for _ in 0..TRIES {
+            match self.try_to_end(&begun, result, metadata, now).await {
+                Ok(()) => return,
+                Err(Error::Table(TableError::Condition { .. })) => match self.look_again(&mut begun).await {
+                    Ok(()) => {}
+                    Err(error) => {
+                        tracing::error!(run = %begun.run.id, error = %causes(&error), "a run cannot be looked at");
+                    }
+                },
+                Err(error) => {
+                    tracing::error!(run = %begun.run.id, error = %causes(&error), "the end of a run was not written; trying again");
+                }
+            }
+        }
+        tracing::error!(org = %begun.run.org, run = %begun.run.id, "the end of a run was not written down");
+    }
+
+    async fn try_to_end(
+        &self,
+        begun: &Begun,
+        result: &Result<Success, Failure>,
+        metadata: &Metadata,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let mut run = begun.run.clone();
+        run.ends(result, metadata.attempts, now);
+        let put = (run.item()?, Condition::Version(begun.version.clone()));
+        let Some((key, kept, version)) = &begun.kept else {
+            self.ports.table.put(put.0, put.1).await?;
+            return Ok(());
+        };
+        let under_key = if is_kept(result) {
+            let answer = Box::new(Answer::of(result, metadata));
+            let state = KeyState::Ended { run: run.id.clone(), answer };
+            let kept = Kept { state, ..kept.clone() };
+            Write::Put(kept.item(&run.org, &run.user, key)?, Condition::Version(version.clone()))
+        } else {
+            Write::Delete(keys::idempotency(&run.org, &run.user, key), Condition::Version(version.clone()))
+        };
+        self.ports.table.transact(vec![under_key, Write::Put(put.0, put.1)]).await?;
+        Ok(())
+    }
+
+    /// Somebody changed what stands there, or it was written already: what is still this run's is taken as it is now.
+    async fn look_again(&self, begun: &mut Begun) -> Result<(), Error> {
+        let Run { org, user, id, .. } = &begun.run;
+        let key = begun.kept.as_ref().map(|(key, ..)| key);
+        let wanted: Vec<_> =
+            key.map(|key| keys::idempotency(org, user, key)).into_iter().chain([keys::run(org, user, id)]).collect();
+        let mut found = self.ports.table.batch_get(&wanted, Read::Consistent).await?;
+        if let Some(item) = found.pop().flatten() {
+            begun.run = Run { resolved: item.record::<Run>()?.resolved, ..begun.run.clone() };
+            begun.version = item.version;
+        }
+        // The key may be another run's by now, and is then not touched.
+        let own = |item: Item| -> Result<Option<Version>, TableError> {
+            let kept: Kept = item.record()?;
+            let own = match &kept.state {
+                KeyState::Started { run, .. } | KeyState::Ended { run, .. } => *run == begun.run.id,
+                KeyState::Task { .. } => false,
+            };
+            Ok(own.then_some(item.version))
+        };
+        let standing = found.pop().flatten().map(own).transpose()?.flatten();
+        begun.kept = begun.kept.take().zip(standing).map(|((key, kept, _), version)| (key, kept, version));
+        Ok(())
+    }
+}
