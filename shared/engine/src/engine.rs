@@ -14,6 +14,7 @@ use crate::api_keys;
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::error::{Error, FieldProblem};
+use crate::failures::Failed;
 use crate::host::Host;
 use crate::ids::{AgentId, Alias, KeyId, OrgId, UserId};
 use crate::integrations::{Credential, Held, PENDING};
@@ -179,7 +180,7 @@ impl Engine {
                 self.call_with(org, &call, held, alias, deadline).await?
             }
         };
-        let result = match returned {
+        let mut result = match returned {
             Ok(success) => Ok(success),
             Err(Stopped::Failed(failure)) => Err(failure),
             Err(Stopped::Parameter(problem)) => return Err(Error::Invalid(vec![problem])),
@@ -197,6 +198,22 @@ impl Engine {
             plugin = %metadata.plugin, action = %metadata.action, code, duration_ms = metadata.duration_ms,
             "intent {}.{} {}", metadata.plugin, metadata.action, if result.is_ok() { "succeeded" } else { "failed" },
         );
+        if let Err(failure) = &mut result {
+            let failed = Failed {
+                org,
+                user,
+                agent,
+                manifest,
+                action,
+                parameters: &parameters,
+                failure,
+                attempts,
+                request: None,
+                task: None,
+                run: None,
+            };
+            failure.fallback = Some(self.note_failure(&failed).await);
+        }
         Ok(Outcome { result, metadata })
     }
 
