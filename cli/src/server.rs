@@ -10,7 +10,7 @@ use axum::response::Response;
 use overseer_engine::config::{Config, OauthClient, StandIn};
 use overseer_engine::engine::Engine;
 use overseer_engine::outbound::address::AllowedAddress;
-use overseer_http::{Routes, Untouched, cron, health, integrations, intent, keys, local_service, oauth, tasks};
+use overseer_http::{Routes, Untouched, cron, errors, health, integrations, intent, keys, local_service, oauth, tasks};
 use overseer_playground::{CLIENT_ID, CLIENT_SECRET, Playground, Service};
 use url::Url;
 
@@ -23,6 +23,7 @@ pub fn routes(engine: Arc<Engine>, playground: &Playground, address: SocketAddr)
         .merge(keys::routes())
         .merge(oauth::routes())
         .merge(tasks::routes())
+        .merge(errors::routes())
         .merge(cron::routes())
         .merge(playground.router().layer(from_fn(in_a_vendors_name)).with_state(()));
     local_service(engine, routes, address.port())
