@@ -264,6 +264,11 @@ impl Unsteady {
     }
 }
 
+/// Failures are recorded by the way, several things at once; what is watched here is the tasks.
+fn is_of_the_error_log(key: &Key) -> bool {
+    key.sort.starts_with("failure#") || key.partition.ends_with("#fallbacks")
+}
+
 #[async_trait]
 impl Table for Unsteady {
     async fn get(&self, key: &Key, read: Read) -> Result<Option<Item>, TableError> {
@@ -271,10 +276,16 @@ impl Table for Unsteady {
     }
 
     async fn batch_get(&self, keys: &[Key], read: Read) -> Result<Vec<Option<Item>>, TableError> {
+        if keys.iter().all(is_of_the_error_log) {
+            return self.0.batch_get(keys, read).await;
+        }
         self.read().await?.batch_get(keys, read).await
     }
 
     async fn put(&self, item: NewItem, condition: Condition) -> Result<Version, TableError> {
+        if is_of_the_error_log(&item.key) {
+            return self.0.put(item, condition).await;
+        }
         let world = &self.1;
         world.step("before the write").await;
         world.broken("before the write")?;
