@@ -238,3 +238,39 @@ async fn each_step_of_a_task_costs_what_is_written() {
     app.delete(&path).await.json();
     costs("cancelling one that has ended", (1, 0));
 }
+
+/// What ARCHITECTURE.md says that failures cost.
+#[tokio::test]
+async fn each_step_of_the_error_log_costs_what_is_written() {
+    let app = App::with(Options { unconnected: true, ..Options::default() }).await;
+    let intend = "/api/plugin-engine";
+    let send = json!({ "tool": "slack", "intent": "send", "context": { "channel": "#general", "text": "hello" } });
+    let errors = "/api/plugin-engine/errors";
+    app.get(intend).await.json();
+    app.table.take();
+    let costs = |what: &str, expected: (usize, usize)| assert_eq!(app.table.take(), expected, "{what}");
+    app.post(intend, &send).await.failure();
+    costs("an intent that fails: its account, and the fallbacks; the record, and the counter", (2, 2));
+    let listed = app.get(errors).await.json();
+    costs("the organization's list", (2, 0));
+    app.get(&format!("{errors}?userId=admin")).await.json();
+    costs("a user's list", (1, 0));
+    let one = format!("{errors}/{}", listed["errors"][0]["id"].as_str().unwrap());
+    app.get(&one).await.json();
+    costs("looking at one's own", (1, 0));
+    app.post(&format!("{one}/resolve"), &json!({})).await.json();
+    costs("resolving it", (1, 1));
+    app.post(&format!("{one}/resolve"), &json!({})).await.json();
+    costs("resolving it again", (1, 0));
+    app.get(&format!("{errors}/stats")).await.json();
+    costs("statistics", (1, 0));
+    app.get(&format!("{errors}/trends?by=day")).await.json();
+    costs("trends", (1, 0));
+    let fallbacks = format!("{errors}/fallbacks");
+    app.send(&app.admin, Method::PUT, &fallbacks, Some(&json!({ "message": "Sorry." }))).await.json();
+    costs("a fallback", (0, 1));
+    app.get(&fallbacks).await.json();
+    costs("the fallbacks", (1, 0));
+    app.delete(&fallbacks).await.json();
+    costs("a fallback less", (1, 1));
+}

@@ -204,6 +204,23 @@ async fn the_tasks_function_refuses_strangers_and_lists_for_others() {
 }
 
 #[tokio::test]
+async fn the_errors_function_refuses_strangers_and_lists_what_failed() {
+    let (folder, key) = folder();
+    let refused = invoke("errors", folder.path(), &[], vec![event("errors")]).await.remove(0);
+    assert_eq!(refused["statusCode"], json!(401), "{refused}");
+    let [mut intent, mut list] = [event("intent"), event("errors")];
+    for event in [&mut intent, &mut list] {
+        event["headers"]["authorization"] = format!("Bearer {key}").into();
+    }
+    let failed = invoke("intent", folder.path(), &[], vec![intent]).await.remove(0);
+    let failed: Value = serde_json::from_str(failed["body"].as_str().unwrap()).unwrap();
+    let listed = invoke("errors", folder.path(), &[], vec![list]).await.remove(0);
+    assert_eq!(listed["statusCode"], json!(200), "{listed}");
+    let errors = serde_json::from_str::<Value>(listed["body"].as_str().unwrap()).unwrap()["errors"].take();
+    assert_eq!((errors.as_array().unwrap().len(), &errors[0]["message"]), (1, &failed["message"]), "{errors}");
+}
+
+#[tokio::test]
 async fn the_cron_route_of_the_function_wants_its_token() {
     let (folder, _) = folder();
     let called = event("cron");

@@ -16,6 +16,7 @@ mod connect;
 mod connecting;
 mod counting;
 mod cron;
+mod errors;
 mod failures;
 mod keys;
 mod lambda;

@@ -9,7 +9,7 @@
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::ids::{IdempotencyKey, KeyId, OrgId, Owner, PluginName, RunId, TaskId, UserId};
+use crate::ids::{ActionName, AgentId, IdempotencyKey, KeyId, OrgId, Owner, PluginName, RunId, TaskId, UserId};
 use crate::listing::Listed;
 use crate::ports::ids::sha256;
 use crate::ports::table::Key;
@@ -140,6 +140,39 @@ pub(crate) fn idempotency(org: &OrgId, user: &UserId, key: &IdempotencyKey) -> K
 /// A plugin as an organization has it.
 pub(crate) fn instance(org: &OrgId, plugin: &PluginName) -> Key {
     Key { partition: of_org(org, ""), sort: format!("instance#{plugin}") }
+}
+
+/// The counter of an organization's failures of one plugin, action and code in the hour of `time`.
+pub(crate) fn failures_counted(
+    org: &OrgId,
+    time: Timestamp,
+    plugin: &PluginName,
+    action: &ActionName,
+    code: &str,
+) -> Key {
+    Key { partition: counts_of(org), sort: format!("{}#{plugin}#{action}#{}", hour(time), part(code)) }
+}
+
+/// Where an organization's counters of failures stand, ordered by their hours.
+pub(crate) fn counts_of(org: &OrgId) -> String {
+    of_org(org, "#counts")
+}
+
+/// The hour of a time (UTC), as the keys of counters begin.
+pub(crate) fn hour(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H").to_string()
+}
+
+/// What an organization has agents say about failures: of a plugin, or of all; to an agent, or to all.
+pub(crate) fn fallback(org: &OrgId, plugin: Option<&PluginName>, agent: Option<&AgentId>) -> Key {
+    let plugin = plugin.map_or("", PluginName::as_str);
+    let agent = agent.map(|agent| part(agent.as_str())).unwrap_or_default();
+    Key { partition: fallbacks_of(org), sort: format!("{plugin}#{agent}") }
+}
+
+/// Where an organization's fallbacks stand.
+pub(crate) fn fallbacks_of(org: &OrgId) -> String {
+    of_org(org, "#fallbacks")
 }
 
 /// An organization's own OAuth client for a plugin.

@@ -11,6 +11,7 @@ pub mod catalog;
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod failures;
 pub mod host;
 pub mod ids;
 pub mod instances;

@@ -104,6 +104,14 @@ impl Principal {
         self.roles.contains(&Role::Administrator) || self.roles.contains(&Role::Service)
     }
 
+    /// Refuses whoever acts for one user only.
+    pub(crate) fn must_act_for_all(&self) -> Result<(), Error> {
+        if self.acts_for_all() {
+            return Ok(());
+        }
+        Err(Error::Forbidden("this needs the API key of an administrator or of a service".to_owned()))
+    }
+
     /// Whose records are meant: one user's, or everybody's, where nobody is named by a caller who acts for all.
     pub(crate) fn whose(&self, asked: Option<&UserId>) -> Result<Option<UserId>, Error> {
         match asked {

@@ -69,6 +69,8 @@ pub struct Failure {
     pub retry_after_s: Option<u64>,
     /// Whether the service refused the credential itself, so that a newer one may help. Not shown.
     pub credential_refused: bool,
+    /// What the agent is to say and to do now, once that has been looked up.
+    pub fallback: Option<String>,
 }
 
 /// What was run and how.
@@ -130,6 +132,7 @@ impl Failure {
             may_have_happened: false,
             retry_after_s: None,
             credential_refused: false,
+            fallback: None,
         }
     }
 }
@@ -154,7 +157,8 @@ impl Serialize for Outcome {
                 if let Some(error) = error.as_object_mut() {
                     let after = failure.retry_after_s.map(|seconds| ("retryAfter".to_owned(), seconds.into()));
                     let maybe = failure.may_have_happened.then(|| ("mayHaveHappened".to_owned(), true.into()));
-                    error.extend(after.into_iter().chain(maybe));
+                    let fallback = failure.fallback.as_deref().map(|text| ("fallback".to_owned(), text.into()));
+                    error.extend(after.into_iter().chain(maybe).chain(fallback));
                 }
                 map.serialize_entry("error", &error)?;
             }

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::breaker::{ActionClass, Shown};
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::failures::{Failed, redacted};
 use crate::host::Host;
 use crate::ids::{AgentId, Alias, OrgId, RequestId, RunId, TaskId, UserId};
 use crate::instances::{InUse, SeenInstance};
@@ -141,13 +142,13 @@ impl Engine {
                         Decided::Again => continue,
                         Decided::Do(condition, run) => what.keyed().map(|keyed| (keyed, condition, Some(run))),
                     },
-                    Some(_) | None => return Ok(Answered { answer: answer.outcome(), replayed: true }),
+                    Some(_) | None => return Ok(self.replayed(&what, answer.outcome()).await),
                 },
                 Judged::Lost(run, began, version) => match what.keyed().and_then(|keyed| keyed.resolve) {
                     None => {
                         let metadata = what.metadata(0, Some(run.clone()));
                         let outcome = Outcome { result: Err(lost(&run, began)), metadata };
-                        return Ok(Answered { answer: outcome, replayed: true });
+                        return Ok(self.replayed(&what, outcome).await);
                     }
                     Some(resolve) => match self.decide(&what, resolve, run, version).await? {
                         Decided::Given(outcome) => return Ok(Answered::anew(outcome)),
@@ -161,6 +162,14 @@ impl Engine {
                 Came::Late => {}
             }
         }
+    }
+
+    /// What an earlier request with the same key came to.
+    async fn replayed(&self, what: &What<'_>, mut outcome: Outcome) -> Answered<Outcome> {
+        if let Err(failure) = &mut outcome.result {
+            failure.fallback = Some(self.fallback(what.doing.org, what.doing.agent, what.manifest, failure).await);
+        }
+        Answered { answer: outcome, replayed: true }
     }
 
     /// Everything that is needed, in one read.
@@ -210,6 +219,11 @@ impl Engine {
                 }
             }
         };
+        // What is kept of the parameters never has the account's token in it, should the caller have put it there.
+        let secrets = held.as_ref().map(|held| held.credential.secrets()).unwrap_or_default();
+        let striker = Striker::new(&secrets);
+        let to_keep: Map<_, _> =
+            parameters.iter().map(|(name, value)| (striker.text(name.clone()), striker.value(value.clone()))).collect();
         let until = match &what.doing.source {
             Source::Intent { .. } => now + self.longest() + LEASE_MARGIN,
             Source::Task { claim, .. } => claim.until,
@@ -219,7 +233,7 @@ impl Engine {
                 Some(trial) => Some(trial),
                 None => {
                     let failure = being_tried(manifest);
-                    return Ok(Came::To(self.conclude(what, parameters, Err(failure), 0, None).await));
+                    return Ok(Came::To(self.conclude(what, &to_keep, Err(failure), 0, None).await));
                 }
             },
             InUse::Yes | InUse::OpenUntil(_) | InUse::Disabled(_) => None,
@@ -233,7 +247,7 @@ impl Engine {
                 }
                 None => (None, None),
             };
-            let run = self.run_of(what, parameters, claim.as_ref(), now, until)?;
+            let run = self.run_of(what, &to_keep, claim.as_ref(), now, until)?;
             let Some(begun) = self.begin_run(run, claim).await? else {
                 self.note_shown(org, manifest, instance, (what.class(), trial), Shown::Nothing).await;
                 return match what.doing.source {
@@ -292,7 +306,7 @@ impl Engine {
             join(ended, noted).await;
             return Err(error);
         }
-        let (outcome, ()) = join(self.conclude(what, parameters, result, attempts, begun), noted).await;
+        let (outcome, ()) = join(self.conclude(what, &to_keep, result, attempts, begun), noted).await;
         Ok(Came::To(outcome))
     }
 
@@ -300,14 +314,32 @@ impl Engine {
     async fn conclude(
         &self,
         what: &What<'_>,
-        _parameters: &Map<String, Value>,
-        result: Result<Success, Failure>,
+        parameters: &Map<String, Value>,
+        mut result: Result<Success, Failure>,
         attempts: u32,
         begun: Option<Begun>,
     ) -> Outcome {
         let metadata = what.metadata(attempts, begun.as_ref().map(|begun| begun.id().clone()));
-        if let Some(begun) = begun {
-            self.end_run(begun, &result, &metadata).await;
+        let ended = async {
+            if let Some(begun) = begun {
+                self.end_run(begun, &result, &metadata).await;
+            }
+        };
+        let noted = async {
+            let failure = result.as_ref().err()?;
+            let (request, task) = match &what.doing.source {
+                Source::Intent { request, .. } => (*request, None),
+                Source::Task { id, .. } => (None, Some(*id)),
+            };
+            let Doing { org, user, agent, .. } = *what.doing;
+            let (manifest, action, run) = (what.manifest, what.action, metadata.run.as_ref());
+            let failed =
+                Failed { org, user, agent, manifest, action, parameters, failure, attempts, request, task, run };
+            Some(self.note_failure(&failed).await)
+        };
+        let ((), fallback) = join(ended, noted).await;
+        if let Err(failure) = &mut result {
+            failure.fallback = fallback;
         }
         let code = result.as_ref().err().map(|failure: &Failure| tracing::field::debug(failure.code));
         tracing::info!(
@@ -357,7 +389,7 @@ impl Engine {
             action: what.action.name.clone(),
             effect: what.action.effect,
             integration: integration.cloned(),
-            parameters: parameters.clone(),
+            parameters: redacted(&what.action.parameters, parameters),
             key: claim.map(|claim| claim.key.clone()),
             task: task.cloned(),
             request: request.cloned(),

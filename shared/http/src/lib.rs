@@ -6,6 +6,7 @@
 mod caller;
 pub mod cron;
 mod envelope;
+pub mod errors;
 mod guard;
 pub mod health;
 pub mod input;

@@ -1,0 +1,10 @@
+//! The Lambda of `/api/plugin-engine/errors`: what failed, how often, and what agents are to say about it.
+
+use lambda_http::Error;
+use overseer_functions::serve;
+use overseer_http::errors;
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    serve(errors::routes(), false).await
+}
