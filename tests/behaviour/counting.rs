@@ -118,6 +118,7 @@ type Case<'a> = (&'a str, Method, &'a str, Option<&'a Value>, (usize, usize));
 async fn each_route_costs_what_is_written() {
     let app = App::start().await;
     let send = json!({ "tool": "slack", "intent": "send", "context": { "channel": "#general", "text": "hello" } });
+    let read = json!({ "tool": "slack", "intent": "channels" });
     let connect = json!({ "token": "xoxb-playground" });
     let key = json!({ "name": "one more", "roles": ["service"] });
     let id = app.post("/api/v1/keys", &key).await.json()["id"].as_str().unwrap().to_owned();
@@ -126,12 +127,12 @@ async fn each_route_costs_what_is_written() {
     let tools = "/api/plugin-engine";
     let slack = "/api/plugin-engine/integrations/slack/connect";
     let cases: [Case<'_>; 9] = [
-        ("a warm intent", Method::POST, tools, Some(&send), (1, 0)),
-        ("another", Method::POST, tools, Some(&send), (1, 0)),
+        ("a warm intent with an effect", Method::POST, tools, Some(&send), (1, 2)),
+        ("a warm intent that reads", Method::POST, tools, Some(&read), (1, 0)),
         ("what can be done", Method::GET, tools, None, (1, 0)),
         ("the same for a model", Method::GET, "/api/plugin-engine?format=openai", None, (0, 0)),
         ("a token in place of another", Method::POST, slack, Some(&connect), (2, 3)),
-        ("the first intent with it", Method::POST, tools, Some(&send), (2, 1)),
+        ("the first intent with it", Method::POST, tools, Some(&read), (2, 1)),
         ("a new key", Method::POST, "/api/v1/keys", Some(&key), (0, 1)),
         ("the keys", Method::GET, "/api/v1/keys", None, (2, 0)),
         ("a key less", Method::DELETE, &revoke, None, (1, 1)),
@@ -165,7 +166,7 @@ async fn each_route_costs_what_is_written() {
     }
     // The key is looked at again once it was seen a minute ago.
     app.clock.advance(60);
-    app.post(tools, &send).await.data();
+    app.post(tools, &read).await.data();
     assert_eq!(app.table.take(), (2, 0));
 }
 
@@ -230,7 +231,7 @@ async fn each_step_of_a_task_costs_what_is_written() {
         Work { org: OrgId::parse("acme").unwrap(), kind: "task".to_owned(), id: format!("{id} admin"), revision: 1 };
     let report = app.engine.wake(work.clone(), None).await.unwrap();
     assert_eq!((report.claimed, report.succeeded), (1, 1));
-    costs("running it", (3, 2));
+    costs("running it", (3, 4));
     app.engine.wake(work, None).await.unwrap();
     costs("a second firing", (1, 0));
     app.engine.sweep().await.unwrap();

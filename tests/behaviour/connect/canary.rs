@@ -1,5 +1,7 @@
 //! A token is followed through everything that can happen, and looked for in everything that comes out.
 
+use std::io::Write;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -8,12 +10,16 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::any;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use overseer_engine::ids::OrgId;
 use overseer_engine::outbound::address::AllowedAddress;
-use overseer_engine::ports::table::Query;
+use overseer_engine::ports::Work;
+use overseer_engine::ports::table::Read;
 use overseer_playground::{Mode, NOTION_HOME_PAGE, NOTION_TASKS_DATABASE, Service};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tracing_subscriber::fmt::MakeWriter;
 
 use crate::app::{Answer, App, Options};
 
@@ -57,24 +63,22 @@ fn clean_answer(answer: &Answer, token: &str) {
     clean(&format!("{:?}", answer.headers), token, "a header");
 }
 
-/// Everything that the organization has stored for its user `admin`.
+/// Everything that is stored, of every kind.
 async fn stored(app: &App) -> Vec<String> {
-    let table = &app.engine.ports.table;
-    let items = table.query(Query::partition("org#acme#user#admin", 1_000)).await.unwrap().entries;
-    let (accounts, failures): (Vec<_>, Vec<_>) =
-        items.into_iter().partition(|item| item.stored.key.sort.starts_with("integrations#"));
-    assert!(failures.len() > 10, "what failed is recorded");
-    let mut bodies: Vec<String> = Vec::new();
-    for account in &accounts {
-        let record: Value = account.record().unwrap();
-        let secret = &record["accounts"]["default"]["secret"];
-        let secrets = format!("org#acme#secret#{}", secret.as_str().unwrap());
-        let secrets = table.query(Query::partition(secrets, 100)).await.unwrap().entries;
-        assert_eq!(secrets.len(), 1, "an account has one secret");
-        bodies.extend(secrets.into_iter().map(|item| item.stored.body));
+    let mut kinds = std::collections::BTreeSet::new();
+    let mut bodies = Vec::new();
+    for key in app.table.items().await {
+        let item = app.engine.ports.table.get(&key, Read::Consistent).await.unwrap().unwrap();
+        kinds.insert(key.sort.split('#').next().unwrap().to_owned());
+        if let Some(part) = key.partition.split("#secret#").nth(1) {
+            assert!(!part.is_empty());
+            kinds.insert("a secret".to_owned());
+        }
+        bodies.push(format!("{key:?} {}", item.stored.body));
     }
-    assert_eq!(bodies.len(), accounts.len());
-    bodies.extend(accounts.into_iter().chain(failures).map(|item| item.stored.body));
+    for kind in ["integrations", "failure", "run", "key", "instance", "task", "a secret"] {
+        assert!(kinds.contains(kind), "nothing of {kind} is stored: {kinds:?}");
+    }
     bodies
 }
 
@@ -102,6 +106,10 @@ fn calls(service: Service) -> [(&'static str, Value); 3] {
 
 #[tokio::test]
 async fn a_token_never_comes_out_whatever_the_services_do() {
+    let log = Log::default();
+    let heard =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false).with_writer(log.clone());
+    tracing::subscriber::set_global_default(heard.finish()).unwrap();
     let long = format!("canary\"/+{}", "a1/\\".repeat(100));
     let budget = Some(Duration::from_millis(200));
     for token in ["canary-3f9a7c21d", "canary/3f9a+7c21/d==", "canary\"3f9a\\7c21\"d<&>", long.as_str()] {
@@ -110,6 +118,10 @@ async fn a_token_never_comes_out_whatever_the_services_do() {
             app.playground.accept_token(service, token);
             let path = format!("/api/plugin-engine/integrations/{service}/connect");
             clean_answer(&app.post(&path, &json!({ "token": token })).await, token);
+            // Otherwise most of the calls would not be made.
+            let limits = json!({ "breaker": { "failures": 100 }, "record_reads": true });
+            let set = app.send(&app.admin, Method::PATCH, &format!("/api/v1/plugins/{service}"), Some(&limits)).await;
+            assert_eq!(set.status, StatusCode::OK, "{}", set.text);
             for (intent, context) in calls(service) {
                 clean_answer(&app.intend(service.name(), intent, context.clone()).await, token);
                 for mode in Mode::ALL {
@@ -117,8 +129,23 @@ async fn a_token_never_comes_out_whatever_the_services_do() {
                     app.misbehave(service, mode, 10);
                     let answer = app.intend(service.name(), intent, context.clone()).await;
                     clean_answer(&answer, token);
+                    // Under a key the answer is kept, and given again.
+                    for again in [false, true] {
+                        let key = format!("{service} {intent} {} {}", mode.name(), context.to_string().len());
+                        let body =
+                            json!({ "tool": service, "intent": intent, "context": context, "idempotencyKey": key });
+                        let answer = app.post("/api/plugin-engine", &body).await;
+                        assert!(answer.status.is_success(), "{again}: {}", answer.text);
+                        clean_answer(&answer, token);
+                    }
                     app.misbehave(service, mode, 0);
                 }
+                let task = json!({ "tool": service, "intent": intent, "context": context,
+                                   "scheduledTime": "2026-11-21T09:00:00Z" });
+                let made = app.post("/api/plugin-engine", &task).await.json();
+                let id = format!("{} admin", made["task"]["id"].as_str().unwrap());
+                let org = OrgId::parse("acme").unwrap();
+                app.engine.wake(Work { org, kind: "task".to_owned(), id, revision: 1 }, None).await.unwrap();
             }
             // Text of the caller that holds the token is the caller's own, but the account's token is struck all the same.
             let text = format!("my token is {token}");
@@ -126,11 +153,50 @@ async fn a_token_never_comes_out_whatever_the_services_do() {
                 clean_answer(&app.intend("slack", "send", json!({ "channel": "#general", "text": text })).await, token);
             }
         }
-        clean_answer(&app.get("/api/plugin-engine").await, token);
+        for list in ["", "/tasks", "/runs", "/errors", "/errors/stats", "/integrations"] {
+            clean_answer(&app.get(&format!("/api/plugin-engine{list}")).await, token);
+        }
         clean(&format!("{:?}", app.events.lock().unwrap()), token, "an event");
         for body in stored(&app).await {
             clean(&body, token, "a stored item");
         }
+        let logged = log.take();
+        assert!(
+            logged.contains("event breaker.opened") || logged.contains("intent slack.send_message failed"),
+            "no log"
+        );
+        for line in logged.lines() {
+            clean(line, token, "the log");
+        }
+    }
+}
+
+/// All that is logged, at every level.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn take(&self) -> String {
+        String::from_utf8_lossy(&std::mem::take(&mut *self.0.lock().unwrap())).into_owned()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
     }
 }
 

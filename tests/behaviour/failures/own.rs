@@ -76,6 +76,8 @@ pub fn manifest(base_url: &str, auth: &Value) -> String {
     json!({
         "name": "own", "version": "1.0.0", "display_name": "Own", "description": "A service of a test.",
         "runtime": { "type": "http", "base_url": base_url }, "permissions": [format!("network:{host}")], "auth": auth,
+        // A service that fails all the time is what most of these tests want.
+        "breaker": { "failures": 100 },
         "actions": [
             { "name": "read", "description": "Reads.", "effect": "read", "parameters": parameters,
               "request": { "path": "/{{ path }}" }, "response": { "error": error } },

@@ -130,17 +130,24 @@ async fn what_only_a_byte_count_or_a_control_character_tells_is_named_with_the_r
 }
 
 #[tokio::test]
-async fn what_this_version_does_not_keep_is_refused_and_not_ignored() {
+async fn what_is_of_no_use_is_refused_and_not_ignored() {
     let app = App::start().await;
-    for (field, value) in [("scheduledTime", json!("")), ("idempotencyKey", json!("abc")), ("maxAttempts", json!(3))] {
+    let long = "k".repeat(256);
+    for (field, value) in [
+        ("scheduledTime", json!("")),
+        ("idempotencyKey", json!("")),
+        ("idempotencyKey", json!(long)),
+        ("idempotencyKey", json!("a\nb")),
+        ("maxAttempts", json!(3)),
+    ] {
         let mut body = hello();
         body[field] = value;
         refused(&app, &app.post(INTENTS, &body).await, &[format!("/{field}").as_str()]);
     }
     let mut both = hello();
-    (both["scheduledTime"], both["idempotencyKey"]) = (json!("2026-11-20T09:00:00Z"), json!("abc"));
-    refused(&app, &app.post(INTENTS, &both).await, &["/idempotencyKey", "/scheduledTime"]);
-    for value in ["abc", ""] {
+    (both["scheduledTime"], both["idempotencyKey"]) = (json!("2026-11-20T09:00:00Z"), json!(""));
+    refused(&app, &app.post(INTENTS, &both).await, &["/idempotencyKey"]);
+    for value in ["", "\"\"", &long] {
         let request = app
             .request(Method::POST, INTENTS)
             .bearer_auth(&app.admin)

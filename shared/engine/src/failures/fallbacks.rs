@@ -173,6 +173,11 @@ fn by_default(manifest: &Manifest, failure: &Failure) -> String {
             "Tell the person that {name} refused, and why: the message says it. Change what it objects to, or ask them \
              for what is missing. Do not send the same intent again."
         ),
+        OutcomeCode::Disabled if failure.retryable => format!(
+            "Tell the person that {name} has failed too often and is left alone for a while. Send this again after {}, and not \
+             before.",
+            failure.retry_after_s.map_or_else(|| "some minutes".to_owned(), |seconds| format!("{seconds} s"))
+        ),
         OutcomeCode::Disabled => format!(
             "Tell the person that {name} is switched off here, and that an administrator can switch it on. Do not send \
              this again until then."

@@ -229,20 +229,23 @@ impl Engine {
         let (engine, principal) = (Arc::clone(self), principal.clone());
         self.to_its_end(async move {
             let warnings = engine.warnings(&task, &plugin.manifest).await?;
-            let mut writes = vec![Write::Put(task.item()?, Condition::Absent)];
             if let Some(keyed) = &keyed {
                 let state = KeyState::Task { id: task.id.clone(), warnings: warnings.clone() };
                 let kept = Kept { payload: keyed.payload.clone(), made_at: at, state };
-                writes.push(Write::Put(kept.item(&task.org, &task.user, &keyed.key)?, Condition::Absent));
-            }
-            match engine.ports.table.transact(writes).await {
-                Ok(_) => {}
-                Err(TableError::Condition { standing, .. }) => {
-                    let payload = keyed.as_ref().map_or("", |keyed| keyed.payload.as_str());
-                    let judged = Judged::of(standing.map(|item| *item), payload, at)?;
-                    return engine.made_before(&principal, judged).await?.ok_or_else(in_progress);
+                let writes = vec![
+                    Write::Put(task.item()?, Condition::Absent),
+                    Write::Put(kept.item(&task.org, &task.user, &keyed.key)?, Condition::Absent),
+                ];
+                match engine.ports.table.transact(writes).await {
+                    Ok(_) => {}
+                    Err(TableError::Condition { standing, .. }) => {
+                        let judged = Judged::of(standing.map(|item| *item), &keyed.payload, at)?;
+                        return engine.made_before(&principal, judged).await?.ok_or_else(in_progress);
+                    }
+                    Err(error) => return Err(error.into()),
                 }
-                Err(error) => return Err(error.into()),
+            } else {
+                engine.ports.table.put(task.item()?, Condition::Absent).await?;
             }
             engine.set_alarm(&task, task.next_at).await;
             Ok(Answered::anew(Made { task: task.whole(), warnings }))
