@@ -5,6 +5,7 @@
 
 mod auth;
 mod check;
+mod naming;
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use url::{Host, Url};
 
-use crate::ids::{ActionName, PluginName};
+use crate::ids::{ActionName, MappingKind, PluginName};
 use crate::outcome::OutcomeCode;
 use crate::template::{Expression, Template, Text};
 
@@ -23,6 +24,7 @@ pub use auth::{
 };
 pub use check::ManifestError;
 pub(crate) use check::is_scope;
+pub use naming::{IdPattern, Lookup, NameKind};
 
 /// The largest manifest, in bytes.
 pub const MANIFEST_MAX_BYTES: usize = 256 * 1024;
@@ -61,6 +63,9 @@ pub struct Manifest {
     /// What the service says about trying again.
     #[serde(default)]
     pub retry: Retry,
+    /// The kinds of names that its parameters take in the place of the service's ids: those marked `x-mapping`.
+    #[serde(default)]
+    pub mappings: BTreeMap<MappingKind, NameKind>,
     /// What it can do.
     pub actions: Vec<Action>,
 }
