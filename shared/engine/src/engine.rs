@@ -19,6 +19,7 @@ use crate::ids::{AgentId, Alias, KeyId, OrgId, UserId};
 use crate::integrations::{Credential, Held, PENDING};
 use crate::intent::Intent;
 use crate::manifest::{Auth, Runtime};
+use crate::mappings::{SeenLists, no_lists};
 use crate::outbound::{ClientError, Outbound};
 use crate::outcome::{Failure, Metadata, Outcome, Success};
 use crate::ports::vault::SecretId;
@@ -74,6 +75,8 @@ pub struct Engine {
     pub(crate) revocations: Mutex<u64>,
     /// Versions of secrets never change, so that these are never stale.
     pub(crate) seen_credentials: Cache<(SecretId, String), Arc<Credential>>,
+    /// What services listed when they were asked about names.
+    pub(crate) seen_lists: SeenLists,
     /// What has to run to its end whether or not anybody waits for it.
     effects: TaskTracker,
 }
@@ -90,6 +93,7 @@ impl Engine {
             seen_keys: Cache::new(SEEN_MAX),
             revocations: Mutex::new(0),
             seen_credentials: Cache::new(SEEN_MAX),
+            seen_lists: no_lists(),
             effects: TaskTracker::new(),
         }))
     }
@@ -158,12 +162,12 @@ impl Engine {
     }
 
     /// Does one action, and says what came of it.
-    pub(crate) async fn perform(&self, doing: Doing<'_>, deadline: Instant) -> Result<Outcome, Error> {
+    pub(crate) async fn perform(&self, mut doing: Doing<'_>, deadline: Instant) -> Result<Outcome, Error> {
         let started = Instant::now();
         let Doing { org, user, agent, integration: alias, .. } = doing;
         let plugin = self.catalog.plugin(doing.plugin)?;
         let found = plugin.action(doing.action)?;
-        let parameters = found.check(doing.parameters)?;
+        let parameters = found.check(std::mem::take(&mut doing.parameters))?;
         let (manifest, action) = (&plugin.manifest, found.action);
 
         let account = match manifest.auth {
@@ -174,10 +178,13 @@ impl Engine {
         };
         let (returned, attempts) = match account {
             Err(failure) => (Err(failure.into()), 0),
-            Ok(held) => {
-                let call = Call { manifest, action, parameters: &parameters, user, now: self.ports.clock.now() };
-                self.call_with(org, &call, held, alias, deadline).await?
-            }
+            Ok(held) => match self.without_names(&doing, (plugin, found), parameters, held.as_ref(), deadline).await? {
+                Err(failure) => (Err(failure.into()), 0),
+                Ok(parameters) => {
+                    let call = Call { manifest, action, parameters: &parameters, user, now: self.ports.clock.now() };
+                    self.call_with(org, &call, held, alias, deadline).await?
+                }
+            },
         };
         let result = match returned {
             Ok(success) => Ok(success),
@@ -202,7 +209,7 @@ impl Engine {
 
     /// Runs one call with an account, and once more with a newer credential where the service refused the first. Says also
     /// how often the service was called.
-    async fn call_with(
+    pub(crate) async fn call_with(
         &self,
         org: &OrgId,
         call: &Call<'_>,

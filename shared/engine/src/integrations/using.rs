@@ -35,6 +35,13 @@ pub(crate) struct Found {
     pub(super) version: Version,
 }
 
+impl Found {
+    /// Tells this connection from every other: the next one has another secret, whatever its alias.
+    pub(crate) fn identity(&self) -> &str {
+        &self.account.secret
+    }
+}
+
 /// An account with its credential.
 #[derive(Debug, Clone)]
 pub(crate) struct Held {
@@ -43,6 +50,11 @@ pub(crate) struct Held {
 }
 
 impl Held {
+    /// Tells this connection from every other; renewing its credential changes nothing.
+    pub(crate) fn identity(&self) -> &str {
+        self.found.identity()
+    }
+
     /// Whether another credential may help where the service refused this one.
     pub(crate) fn can_be_renewed(&self, now: Timestamp) -> bool {
         may_be_too_old(&self.found.account, now)
