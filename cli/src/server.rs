@@ -10,7 +10,9 @@ use axum::response::Response;
 use overseer_engine::config::{Config, OauthClient, StandIn};
 use overseer_engine::engine::Engine;
 use overseer_engine::outbound::address::AllowedAddress;
-use overseer_http::{Routes, Untouched, cron, health, integrations, intent, keys, local_service, oauth, tasks};
+use overseer_http::{
+    Routes, Untouched, cron, health, integrations, intent, keys, local_service, mappings, oauth, tasks,
+};
 use overseer_playground::{CLIENT_ID, CLIENT_SECRET, Playground, Service};
 use url::Url;
 
@@ -21,6 +23,7 @@ pub fn routes(engine: Arc<Engine>, playground: &Playground, address: SocketAddr)
         .merge(intent::routes())
         .merge(integrations::routes())
         .merge(keys::routes())
+        .merge(mappings::routes())
         .merge(oauth::routes())
         .merge(tasks::routes())
         .merge(cron::routes())

@@ -12,6 +12,7 @@ pub mod input;
 pub mod integrations;
 pub mod intent;
 pub mod keys;
+pub mod mappings;
 pub mod oauth;
 mod problem;
 pub mod tasks;
