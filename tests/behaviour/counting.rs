@@ -117,7 +117,8 @@ type Case<'a> = (&'a str, Method, &'a str, Option<&'a Value>, (usize, usize));
 #[tokio::test]
 async fn each_route_costs_what_is_written() {
     let app = App::start().await;
-    let send = json!({ "tool": "slack", "intent": "send", "context": { "channel": "#general", "text": "hello" } });
+    let send = json!({ "tool": "slack", "intent": "send", "context": { "channel": "C0PLAYGEN1", "text": "hello" } });
+    let named = json!({ "tool": "slack", "intent": "send", "context": { "channel": "#general", "text": "hello" } });
     let connect = json!({ "token": "xoxb-playground" });
     let key = json!({ "name": "one more", "roles": ["service"] });
     let id = app.post("/api/v1/keys", &key).await.json()["id"].as_str().unwrap().to_owned();
@@ -125,13 +126,15 @@ async fn each_route_costs_what_is_written() {
     let revoke = format!("/api/v1/keys/{id}");
     let tools = "/api/plugin-engine";
     let slack = "/api/plugin-engine/integrations/slack/connect";
-    let cases: [Case<'_>; 9] = [
-        ("a warm intent", Method::POST, tools, Some(&send), (1, 0)),
-        ("another", Method::POST, tools, Some(&send), (1, 0)),
+    let cases: [Case<'_>; 11] = [
+        ("a warm intent", Method::POST, tools, Some(&send), (2, 0)),
+        ("another", Method::POST, tools, Some(&send), (2, 0)),
+        ("the first with a name that is looked up", Method::POST, tools, Some(&named), (2, 1)),
+        ("the next with that name", Method::POST, tools, Some(&named), (2, 0)),
         ("what can be done", Method::GET, tools, None, (1, 0)),
         ("the same for a model", Method::GET, "/api/plugin-engine?format=openai", None, (0, 0)),
         ("a token in place of another", Method::POST, slack, Some(&connect), (2, 3)),
-        ("the first intent with it", Method::POST, tools, Some(&send), (2, 1)),
+        ("the first intent with it", Method::POST, tools, Some(&send), (3, 1)),
         ("a new key", Method::POST, "/api/v1/keys", Some(&key), (0, 1)),
         ("the keys", Method::GET, "/api/v1/keys", None, (2, 0)),
         ("a key less", Method::DELETE, &revoke, None, (1, 1)),
@@ -166,7 +169,7 @@ async fn each_route_costs_what_is_written() {
     // The key is looked at again once it was seen a minute ago.
     app.clock.advance(60);
     app.post(tools, &send).await.data();
-    assert_eq!(app.table.take(), (2, 0));
+    assert_eq!(app.table.take(), (3, 0));
 }
 
 /// What ARCHITECTURE.md says that connecting by a browser, renewing and disconnecting cost.
@@ -191,7 +194,7 @@ async fn each_step_of_an_account_costs_what_is_written() {
     assert!(browser.open(&back).await.status.is_success());
     costs("the return", (2, 3));
     app.post("/api/plugin-engine", &read).await.data();
-    costs("the first intent", (2, 1));
+    costs("the first intent", (3, 1));
     app.get(slack).await.json();
     costs("the status", (3, 0));
     app.get("/api/plugin-engine/integrations").await.json();
@@ -200,7 +203,7 @@ async fn each_step_of_an_account_costs_what_is_written() {
     app.engine.authenticate(&app.admin.as_str().into()).await.unwrap();
     app.table.take();
     app.post("/api/plugin-engine", &read).await.data();
-    costs("an intent that renews", (4, 5));
+    costs("an intent that renews", (5, 5));
     app.delete(slack).await.json();
     costs("disconnecting", (4, 2));
 }
@@ -209,7 +212,7 @@ async fn each_step_of_an_account_costs_what_is_written() {
 #[tokio::test]
 async fn each_step_of_a_task_costs_what_is_written() {
     let app = App::start().await;
-    let send = json!({ "tool": "slack", "intent": "send", "context": { "channel": "#general", "text": "hello" } });
+    let send = json!({ "tool": "slack", "intent": "send", "context": { "channel": "C0PLAYGEN1", "text": "hello" } });
     app.post("/api/plugin-engine", &send).await.data();
     let mut later = send.clone();
     later["scheduledTime"] = json!("2026-11-21T09:00:30Z");
@@ -230,7 +233,7 @@ async fn each_step_of_a_task_costs_what_is_written() {
         Work { org: OrgId::parse("acme").unwrap(), kind: "task".to_owned(), id: format!("{id} admin"), revision: 1 };
     let report = app.engine.wake(work.clone(), None).await.unwrap();
     assert_eq!((report.claimed, report.succeeded), (1, 1));
-    costs("running it", (3, 2));
+    costs("running it", (4, 2));
     app.engine.wake(work, None).await.unwrap();
     costs("a second firing", (1, 0));
     app.engine.sweep().await.unwrap();
