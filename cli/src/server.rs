@@ -11,7 +11,8 @@ use overseer_engine::config::{Config, OauthClient, StandIn};
 use overseer_engine::engine::Engine;
 use overseer_engine::outbound::address::AllowedAddress;
 use overseer_http::{
-    Routes, Untouched, cron, errors, health, integrations, intent, keys, local_service, oauth, plugins, runs, tasks,
+    Routes, Untouched, cron, errors, health, integrations, intent, keys, local_service, mappings, oauth, plugins, runs,
+    tasks,
 };
 use overseer_playground::{CLIENT_ID, CLIENT_SECRET, Playground, Service};
 use url::Url;
@@ -23,6 +24,7 @@ pub fn routes(engine: Arc<Engine>, playground: &Playground, address: SocketAddr)
         .merge(intent::routes())
         .merge(integrations::routes())
         .merge(keys::routes())
+        .merge(mappings::routes())
         .merge(oauth::routes())
         .merge(tasks::routes())
         .merge(runs::routes())

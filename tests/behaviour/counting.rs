@@ -117,8 +117,9 @@ type Case<'a> = (&'a str, Method, &'a str, Option<&'a Value>, (usize, usize));
 #[tokio::test]
 async fn each_route_costs_what_is_written() {
     let app = App::start().await;
-    let send = json!({ "tool": "slack", "intent": "send", "context": { "channel": "#general", "text": "hello" } });
+    let send = json!({ "tool": "slack", "intent": "send", "context": { "channel": "C0PLAYGEN1", "text": "hello" } });
     let read = json!({ "tool": "slack", "intent": "channels" });
+    let named = json!({ "tool": "slack", "intent": "send", "context": { "channel": "#general", "text": "hello" } });
     let connect = json!({ "token": "xoxb-playground" });
     let key = json!({ "name": "one more", "roles": ["service"] });
     let id = app.post("/api/v1/keys", &key).await.json()["id"].as_str().unwrap().to_owned();
@@ -126,9 +127,11 @@ async fn each_route_costs_what_is_written() {
     let revoke = format!("/api/v1/keys/{id}");
     let tools = "/api/plugin-engine";
     let slack = "/api/plugin-engine/integrations/slack/connect";
-    let cases: [Case<'_>; 9] = [
+    let cases: [Case<'_>; 11] = [
         ("a warm intent with an effect", Method::POST, tools, Some(&send), (1, 2)),
         ("a warm intent that reads", Method::POST, tools, Some(&read), (1, 0)),
+        ("the first with a name that is looked up", Method::POST, tools, Some(&named), (1, 3)),
+        ("the next with that name", Method::POST, tools, Some(&named), (1, 2)),
         ("what can be done", Method::GET, tools, None, (1, 0)),
         ("the same for a model", Method::GET, "/api/plugin-engine?format=openai", None, (0, 0)),
         ("a token in place of another", Method::POST, slack, Some(&connect), (2, 3)),
@@ -192,7 +195,7 @@ async fn each_step_of_an_account_costs_what_is_written() {
     assert!(browser.open(&back).await.status.is_success());
     costs("the return", (2, 3));
     app.post("/api/plugin-engine", &read).await.data();
-    costs("the first intent", (2, 1));
+    costs("the first intent", (3, 1));
     app.get(slack).await.json();
     costs("the status", (3, 0));
     app.get("/api/plugin-engine/integrations").await.json();
@@ -201,7 +204,7 @@ async fn each_step_of_an_account_costs_what_is_written() {
     app.engine.authenticate(&app.admin.as_str().into()).await.unwrap();
     app.table.take();
     app.post("/api/plugin-engine", &read).await.data();
-    costs("an intent that renews", (4, 5));
+    costs("an intent that renews", (5, 5));
     app.delete(slack).await.json();
     costs("disconnecting", (4, 2));
 }
@@ -210,7 +213,7 @@ async fn each_step_of_an_account_costs_what_is_written() {
 #[tokio::test]
 async fn each_step_of_a_task_costs_what_is_written() {
     let app = App::start().await;
-    let send = json!({ "tool": "slack", "intent": "send", "context": { "channel": "#general", "text": "hello" } });
+    let send = json!({ "tool": "slack", "intent": "send", "context": { "channel": "C0PLAYGEN1", "text": "hello" } });
     app.post("/api/plugin-engine", &send).await.data();
     let mut later = send.clone();
     later["scheduledTime"] = json!("2026-11-21T09:00:30Z");

@@ -76,7 +76,7 @@ async fn the_route_takes_its_token_and_nothing_else() {
 async fn the_sweep_hands_what_is_due_to_the_runner() {
     let app = with_token().await;
     let intent = json!({ "tool": "slack", "intent": "send", "scheduledTime": "2026-11-21T10:00:00Z",
-                         "context": { "channel": "#general", "text": "hello" } });
+                         "context": { "channel": "C0PLAYGEN1", "text": "hello" } });
     let made = app.post("/api/plugin-engine", &intent).await;
     assert_eq!(made.status, StatusCode::ACCEPTED, "{}", made.text);
     let made = made.json();

@@ -16,7 +16,7 @@ use crate::app::{Answer, App, Options};
 fn actions() -> Vec<(Service, &'static str, Value, bool)> {
     vec![
         (Service::Slack, "channels", json!({}), true),
-        (Service::Slack, "send", json!({ "channel": "#general", "text": "hello" }), false),
+        (Service::Slack, "send", json!({ "channel": "C0PLAYGEN1", "text": "hello" }), false),
         (Service::Gmail, "fetch", json!({ "limit": 1 }), true),
         (Service::Gmail, "send", json!({ "to": "a@example.com", "subject": "s", "body": "b" }), false),
         (Service::Notion, "query", json!({ "database_id": NOTION_TASKS_DATABASE }), true),
@@ -117,7 +117,7 @@ async fn a_service_that_does_not_answer_is_given_up_when_the_budget_is_spent() {
         assert_eq!(answer.json()["metadata"]["attempts"], json!(1));
         assert_eq!(app.playground.received_total() - before, 1);
     }
-    app.intend("slack", "send", json!({ "channel": "#general", "text": "works again" })).await.data();
+    app.intend("slack", "send", json!({ "channel": "C0PLAYGEN1", "text": "works again" })).await.data();
 }
 
 #[tokio::test]

@@ -221,6 +221,27 @@ async fn the_errors_function_refuses_strangers_and_lists_what_failed() {
 }
 
 #[tokio::test]
+async fn the_mappings_function_refuses_strangers_and_keeps_names_for_others() {
+    let (folder, key) = folder();
+    let list = event("mappings");
+    let mut authorised = list.clone();
+    authorised["headers"]["authorization"] = format!("Bearer {key}").into();
+    let mut write = authorised.clone();
+    write["requestContext"]["http"]["method"] = json!("PUT");
+    (write["rawQueryString"], write["queryStringParameters"]) = (json!(""), json!({}));
+    let name =
+        json!({ "tool": "slack", "kind": "channel", "name": "#home", "externalId": "C012345", "userId": "user_456" });
+    write["headers"]["content-type"] = json!("application/json");
+    write["body"] = name.to_string().into();
+    let answers = invoke("mappings", folder.path(), &[], vec![list, write, authorised]).await;
+    let [refused, written, listed] = answers.as_slice() else { panic!("{answers:?}") };
+    assert_eq!(refused["statusCode"], json!(401), "{refused}");
+    assert_eq!(written["statusCode"], json!(200), "{written}");
+    let body: Value = serde_json::from_str(listed["body"].as_str().unwrap()).unwrap();
+    assert_eq!(body["mappings"][0]["externalId"], "C012345", "{body}");
+}
+
+#[tokio::test]
 async fn the_cron_route_of_the_function_wants_its_token() {
     let (folder, _) = folder();
     let called = event("cron");

@@ -21,6 +21,7 @@ mod failures;
 mod keys;
 mod lambda;
 mod local;
+mod mappings;
 mod oidc;
 mod parts;
 mod plugins;

@@ -18,7 +18,7 @@ use crate::app::{Answer, App, refused};
 const INTENTS: &str = "/api/plugin-engine";
 
 fn hello() -> Value {
-    json!({ "tool": "slack", "intent": "send", "context": { "channel": "#general", "text": "hello" } })
+    json!({ "tool": "slack", "intent": "send", "context": { "channel": "C0PLAYGEN1", "text": "hello" } })
 }
 
 /// Sends a body as it is, with the administrator's key.

@@ -22,7 +22,7 @@ const TASKS: &str = "/api/plugin-engine/tasks";
 /// A message to be sent at a time.
 fn at(time: &str) -> Value {
     json!({ "agentId": "agent_1", "tool": "slack", "intent": "send", "scheduledTime": time,
-            "context": { "channel": "#general", "text": "hello" } })
+            "context": { "channel": "C0PLAYGEN1", "text": "hello" } })
 }
 
 async fn made(app: &App, intent: &Value) -> Value {
@@ -234,7 +234,7 @@ async fn a_task_is_cancelled_changed_paused_and_resumed() {
     let task_id = id(&made(&app, &at("2026-11-21T10:00:00Z")).await);
     let path = format!("{TASKS}/{task_id}");
     let change =
-        json!({ "scheduledTime": "2026-11-21T11:00:00Z", "context": { "channel": "#general", "text": "later" } });
+        json!({ "scheduledTime": "2026-11-21T11:00:00Z", "context": { "channel": "C0PLAYGEN1", "text": "later" } });
     let changed = app.send(&app.admin, Method::PATCH, &path, Some(&change)).await.json();
     assert_eq!(
         (&changed["scheduledTime"], &changed["context"]["text"]),
@@ -302,7 +302,7 @@ async fn what_was_missed_is_caught_up_with_by_the_rule() {
 async fn ten_failures_in_a_row_pause_a_recurring_task() {
     let app = App::start().await;
     let intent = json!({ "tool": "slack", "intent": "send", "schedule": { "rate": "1 hour" },
-                         "context": { "channel": "#nowhere", "text": "hello" } });
+                         "context": { "channel": "C0NOWHERE", "text": "hello" } });
     let task_id = id(&made(&app, &intent).await);
     for failures in 1..=10 {
         app.clock.advance(3600);
@@ -352,7 +352,7 @@ async fn nothing_runs_more_often_than_it_may() {
 #[tokio::test]
 async fn what_is_asked_for_by_hand_is_not_left_out_for_being_late() {
     let app = App::start().await;
-    let once = json!({ "tool": "slack", "intent": "send", "context": { "channel": "#general", "text": "hello" },
+    let once = json!({ "tool": "slack", "intent": "send", "context": { "channel": "C0PLAYGEN1", "text": "hello" },
                        "schedule": { "rate": "1 hour", "end": "2026-11-21T10:30:00Z", "catchUp": "skip" } });
     let task_id = id(&made(&app, &once).await);
     assert_eq!(app.delete(&format!("{TASKS}/{task_id}")).await.json()["status"], "cancelled");

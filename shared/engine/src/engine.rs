@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::ids::{KeyId, OrgId};
 use crate::integrations::{Credential, PENDING};
 use crate::intent::Intent;
+use crate::mappings::{SeenLists, no_lists};
 use crate::outbound::{ClientError, Outbound};
 use crate::outcome::Outcome;
 use crate::performing::{Doing, Source};
@@ -60,6 +61,8 @@ pub struct Engine {
     pub(crate) revocations: Mutex<u64>,
     /// Versions of secrets never change, so that these are never stale.
     pub(crate) seen_credentials: Cache<(SecretId, String), Arc<Credential>>,
+    /// What services listed when they were asked about names.
+    pub(crate) seen_lists: SeenLists,
     /// What has to run to its end whether or not anybody waits for it.
     effects: TaskTracker,
 }
@@ -76,6 +79,7 @@ impl Engine {
             seen_keys: Cache::new(SEEN_MAX),
             revocations: Mutex::new(0),
             seen_credentials: Cache::new(SEEN_MAX),
+            seen_lists: no_lists(),
             effects: TaskTracker::new(),
         }))
     }

@@ -129,6 +129,12 @@ names! {
     ActionName: slug, slug_schema;
     /// Tells several accounts of one user at one plugin apart; `integration` in an intent.
     Alias: slug, slug_schema;
+    /// What a friendly name is a name of, such as a channel.
+    MappingKind: slug, slug_schema;
+    /// What people and agents call something at a service.
+    MappingName: free, free_schema;
+    /// What a service calls something of its own.
+    ExternalId: free, free_schema;
     /// The public half of an API key.
     KeyId: made, made_schema;
     /// A task.
@@ -148,6 +154,17 @@ pub enum Owner {
     /// One user's, and nobody else's.
     User(UserId),
     /// The organization's: all of its users may use it.
+    Organization,
+}
+
+/// For whom a friendly name is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// For what one agent intends, whoever it acts for.
+    Agent(AgentId),
+    /// For what is intended for one user.
+    User(UserId),
+    /// For all of the organization.
     Organization,
 }
 

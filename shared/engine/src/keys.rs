@@ -9,7 +9,10 @@
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::ids::{ActionName, AgentId, IdempotencyKey, KeyId, OrgId, Owner, PluginName, RunId, TaskId, UserId};
+use crate::ids::{
+    ActionName, AgentId, Alias, IdempotencyKey, KeyId, MappingKind, OrgId, Owner, PluginName, RunId, Scope, TaskId,
+    UserId,
+};
 use crate::listing::Listed;
 use crate::ports::ids::sha256;
 use crate::ports::table::Key;
@@ -180,6 +183,47 @@ pub(crate) fn client(org: &OrgId, plugin: &PluginName) -> Key {
     Key { partition: of_org(org, ""), sort: format!("client#{plugin}") }
 }
 
+/// What a name is mapped to, in one scope. `name` is as names are compared.
+pub(crate) fn mapping(org: &OrgId, scope: &Scope, plugin: &PluginName, kind: &MappingKind, name: &str) -> Key {
+    let (partition, prefix) = mappings(org, scope, Some((plugin, Some(kind))));
+    Key { partition, sort: format!("{prefix}{}", part(name)) }
+}
+
+/// The partition of a scope's names, and how the sort keys begin of all of them, a plugin's or a kind's.
+pub(crate) fn mappings(
+    org: &OrgId,
+    scope: &Scope,
+    of: Option<(&PluginName, Option<&MappingKind>)>,
+) -> (String, String) {
+    let partition = match scope {
+        Scope::Agent(agent) => of_org(org, &format!("#agent#{}", part(agent.as_str()))),
+        Scope::User(user) => of_owner(org, &Owner::User(user.clone())),
+        Scope::Organization => of_owner(org, &Owner::Organization),
+    };
+    let plugin = of.map(|(plugin, _)| format!("{plugin}#"));
+    let kind = of.and_then(|(_, kind)| kind).map(|kind| format!("{kind}#"));
+    (partition, format!("mapping#{}{}", plugin.unwrap_or_default(), kind.unwrap_or_default()))
+}
+
+/// What a name was found to be through a user's account of that alias, or through the one that is meant where none is named.
+pub(crate) fn found_name(
+    org: &OrgId,
+    user: &UserId,
+    plugin: &PluginName,
+    alias: Option<&Alias>,
+    (kind, name): (&MappingKind, &str),
+) -> Key {
+    let (partition, prefix) = found_names(org, user, Some(plugin));
+    let alias = alias.map(Alias::as_str).unwrap_or_default();
+    Key { partition, sort: format!("{prefix}{alias}#{kind}#{}", part(name)) }
+}
+
+/// The partition of what a user's names were found to be, and how the sort keys begin of all of them or of a plugin's.
+pub(crate) fn found_names(org: &OrgId, user: &UserId, plugin: Option<&PluginName>) -> (String, String) {
+    let plugin = plugin.map(|plugin| format!("{plugin}#")).unwrap_or_default();
+    (of_owner(org, &Owner::User(user.clone())), format!("found#{plugin}"))
+}
+
 /// A version of a secret.
 pub(crate) fn secret(org: &OrgId, id: &str, version: &str) -> Key {
     Key { partition: secret_versions(org, id), sort: part(version) }
@@ -219,6 +263,27 @@ mod tests {
                 assert!(key.partition.starts_with(&of_org(&org, "#")));
                 assert!(key.partition.len() < 2048 && key.sort.len() < 1024);
                 assert!(seen.insert(key));
+            }
+        }
+    }
+
+    #[test]
+    fn each_name_has_a_key_of_its_own() {
+        let names = ["a", "k#a", "#a", "ä", "%23a", &"x".repeat(255), &"é".repeat(127)];
+        let (org, user) = (OrgId::parse("o").unwrap(), UserId::parse("o").unwrap());
+        let agent = AgentId::parse("o").unwrap();
+        let (plugin, aliases) = (PluginName::parse("p").unwrap(), [None, Some(Alias::parse("k").unwrap())]);
+        let mut seen = std::collections::HashSet::new();
+        for kind in ["k", "a"].map(|kind| MappingKind::parse(kind).unwrap()) {
+            for name in names {
+                let scopes = [Scope::Agent(agent.clone()), Scope::User(user.clone()), Scope::Organization];
+                let written = scopes.map(|scope| mapping(&org, &scope, &plugin, &kind, name));
+                let found =
+                    aliases.clone().map(|alias| found_name(&org, &user, &plugin, alias.as_ref(), (&kind, name)));
+                for key in written.into_iter().chain(found) {
+                    assert!(key.partition.starts_with("org#o") && key.sort.len() < 1024, "{key:?}");
+                    assert!(seen.insert(key.clone()), "{key:?}");
+                }
             }
         }
     }

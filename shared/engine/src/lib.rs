@@ -20,6 +20,7 @@ pub mod intent;
 mod keys;
 mod listing;
 pub mod manifest;
+pub mod mappings;
 mod oauth;
 pub mod organizations;
 pub mod outbound;

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::breaker::{ActionClass, Shown};
+use crate::catalog::{ActionOf, Plugin};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::failures::{Failed, redacted};
@@ -18,8 +19,9 @@ use crate::instances::{InUse, SeenInstance};
 use crate::integrations::{Credential, Found, Held};
 use crate::keys;
 use crate::manifest::{Action, Auth, Effect, Manifest, Runtime};
+use crate::mappings::{Asking, Naming};
 use crate::outcome::{Failure, Metadata, Outcome, OutcomeCode, Success};
-use crate::ports::table::{Condition, Read, Version};
+use crate::ports::table::{Condition, Item, Read, Version};
 use crate::principal::Principal;
 use crate::runs::{Answered, Begun, Claim, Judged, Keyed, Resolve, Run, RunState, Verdict, in_progress, lost};
 use crate::runtime::{self, Call, Returned, ServiceKey, Stopped};
@@ -27,7 +29,7 @@ use crate::secrets::Striker;
 use crate::tasks as task;
 
 /// How often a call is tried once more while somebody waits.
-const RETRIES_MAX: u32 = 2;
+pub(crate) const RETRIES_MAX: u32 = 2;
 /// The longest pause before the first of these, in milliseconds; twice as long before the second.
 const PAUSE_MS: f64 = 400.0;
 /// How much longer than a call may take its place in the ledger is held.
@@ -62,6 +64,8 @@ struct Seen {
     account: Option<Found>,
     instance: SeenInstance,
     judged: Judged,
+    /// What stands for the names among the parameters.
+    names: Vec<Option<Item>>,
 }
 
 /// What an attempt came to.
@@ -75,7 +79,9 @@ enum Came {
 /// What is to be done, once it is known what that is.
 struct What<'a> {
     doing: &'a Doing<'a>,
+    plugin: &'a Plugin,
     manifest: &'a Manifest,
+    found: ActionOf<'a>,
     action: &'a Action,
     started: Instant,
 }
@@ -114,11 +120,17 @@ impl Engine {
         let started = Instant::now();
         let plugin = self.catalog.plugin(doing.plugin)?;
         let found = plugin.action(doing.action)?;
-        let parameters = found.check(doing.parameters.clone())?;
-        let what = What { doing: &doing, manifest: &plugin.manifest, action: found.action, started };
+        let (manifest, action) = (&plugin.manifest, found.action);
+        let what = What { doing: &doing, plugin, manifest, found, action, started };
+        let checked = found.check(doing.parameters.clone());
+        let checked = checked.and_then(|checked| Ok((Naming::of(manifest, action, &checked)?, checked)));
+        let (naming, parameters) = match checked {
+            Ok(checked) => checked,
+            Err(error) => return self.refused(&what, &doing.parameters, error).await.map(Answered::anew),
+        };
         let mut pause = LOOK_AGAIN.0;
         loop {
-            let Ok(seen) = timeout_at(doing.deadline, self.see(&what)).await else {
+            let Ok(seen) = timeout_at(doing.deadline, self.see(&what, &naming)).await else {
                 let message = "there was no time left to look for the account; try again".to_owned();
                 return Ok(Answered::anew(what.failed(Failure::new(OutcomeCode::Timeout, message, true))));
             };
@@ -157,7 +169,7 @@ impl Engine {
                     },
                 },
             };
-            match self.try_once(&what, &parameters, seen, claim).await? {
+            match self.try_once(&what, (&parameters, naming.clone()), seen, claim).await? {
                 Came::To(outcome) => return Ok(Answered::anew(outcome)),
                 Came::Late => {}
             }
@@ -172,23 +184,36 @@ impl Engine {
         Answered { answer: outcome, replayed: true }
     }
 
+    /// What is wrong with an intent is told to whoever sent it; where that was a task, some time ago, it is a failure.
+    async fn refused(&self, what: &What<'_>, parameters: &Map<String, Value>, error: Error) -> Result<Outcome, Error> {
+        match (&what.doing.source, &error) {
+            (Source::Task { .. }, Error::Invalid(_)) => {
+                let failure = Failure::new(OutcomeCode::Rejected, error.to_string(), false);
+                Ok(self.conclude(what, parameters, Err(failure), 0, None).await)
+            }
+            (Source::Intent { .. } | Source::Task { .. }, _) => Err(error),
+        }
+    }
+
     /// Everything that is needed, in one read.
-    async fn see(&self, what: &What<'_>) -> Result<Seen, Error> {
-        let Doing { org, user, integration, .. } = what.doing;
+    async fn see(&self, what: &What<'_>, naming: &Naming) -> Result<Seen, Error> {
+        let Doing { org, user, agent, integration, .. } = what.doing;
         let mut wanted = vec![keys::instance(org, &what.manifest.name)];
         wanted.extend(what.keyed().map(|keyed| keys::idempotency(org, user, &keyed.key)));
         let with_account = !matches!(what.manifest.auth, Auth::None);
         if with_account {
             wanted.extend(Found::keys(org, user, &what.manifest.name));
         }
+        wanted.extend(naming.keys(org, user, *agent, *integration));
         let mut items = self.ports.table.batch_get(&wanted, Read::Consistent).await?.into_iter();
         let instance = SeenInstance::of(items.next().flatten())?;
         let judged = match what.keyed() {
             Some(keyed) => Judged::of(items.next().flatten(), &keyed.payload, self.ports.clock.now())?,
             None => Judged::Free,
         };
-        let account = if with_account { Found::among(items, *integration)? } else { None };
-        Ok(Seen { account, instance, judged })
+        let accounts: Vec<_> = items.by_ref().take(if with_account { 2 } else { 0 }).collect();
+        let account = Found::among(accounts, *integration)?;
+        Ok(Seen { account, instance, judged, names: items.collect() })
     }
 
     /// Does it once, unless something stands in the way. `claim` is the key to do it under, what has to stand there, and the
@@ -196,13 +221,13 @@ impl Engine {
     async fn try_once(
         &self,
         what: &What<'_>,
-        parameters: &Map<String, Value>,
+        (parameters, mut naming): (&Map<String, Value>, Naming),
         seen: Seen,
         claim: Option<(&Keyed, Condition, Option<RunId>)>,
     ) -> Result<Came, Error> {
         let Doing { org, user, integration: alias, deadline, .. } = *what.doing;
         let (manifest, action) = (what.manifest, what.action);
-        let Seen { account, instance, .. } = seen;
+        let Seen { account, instance, names, .. } = seen;
         let now = self.ports.clock.now();
         let in_use = instance.instance.in_use(what.class(), now);
         if let Some(failure) = out_of_use(manifest, &in_use, now) {
@@ -219,6 +244,13 @@ impl Engine {
                 }
             }
         };
+        naming.read(names, held.as_ref().map(Held::identity))?;
+        let named = match self.without_names(what, parameters, naming, held.as_ref()).await {
+            Ok(Ok(named)) => named,
+            Ok(Err(failure)) => return Ok(Came::To(self.conclude(what, parameters, Err(failure), 0, None).await)),
+            Err(error) => return self.refused(what, parameters, error).await.map(Came::To),
+        };
+        let parameters = &named;
         // What is kept of the parameters never has the account's token in it, should the caller have put it there.
         let secrets = held.as_ref().map(|held| held.credential.secrets()).unwrap_or_default();
         let striker = Striker::new(&secrets);
@@ -308,6 +340,26 @@ impl Engine {
         }
         let (outcome, ()) = join(self.conclude(what, &to_keep, result, attempts, begun), noted).await;
         Ok(Came::To(outcome))
+    }
+
+    /// The parameters with ids in the place of names.
+    async fn without_names(
+        &self,
+        what: &What<'_>,
+        parameters: &Map<String, Value>,
+        mut naming: Naming,
+        held: Option<&Held>,
+    ) -> Result<Result<Map<String, Value>, Failure>, Error> {
+        if naming.is_open() {
+            let Doing { org, user, agent, integration: alias, deadline, .. } = *what.doing;
+            let asking = Asking { org, user, agent, plugin: what.plugin, action: what.action, held, alias };
+            if let Err(failure) = self.look_up(&asking, &mut naming, deadline).await? {
+                return Ok(Err(failure));
+            }
+        }
+        let replaced = naming.replaces();
+        let parameters = naming.apply(parameters.clone());
+        if replaced { what.found.check(parameters).map(Ok) } else { Ok(Ok(parameters)) }
     }
 
     /// Writes down what came of it.
@@ -420,6 +472,26 @@ impl Engine {
         alias: Option<&Alias>,
         (deadline, retries): (Instant, u32),
     ) -> Result<(Returned, u32), Error> {
+        let (returned, attempts) = self.call_and_renew(org, call, &mut held, alias, (deadline, retries)).await?;
+        if let Some(held) = &held {
+            match &returned {
+                Ok(_) => self.note_use(org, held, None).await,
+                Err(Stopped::Failed(failure)) => self.note_use(org, held, Some(failure)).await,
+                Err(Stopped::Parameter(_)) => {}
+            }
+        }
+        Ok((returned, attempts))
+    }
+
+    /// As [`Self::call_with`], but that the use of the account is not noted. `held` is renewed where the call renews it.
+    pub(crate) async fn call_and_renew(
+        &self,
+        org: &OrgId,
+        call: &Call<'_>,
+        held: &mut Option<Held>,
+        alias: Option<&Alias>,
+        (deadline, retries): (Instant, u32),
+    ) -> Result<(Returned, u32), Error> {
         let (mut attempts, mut retried, mut renewed) = (0, 0, false);
         let returned = loop {
             let credential = held.as_ref().map(|held| held.credential.as_ref());
@@ -430,14 +502,14 @@ impl Engine {
             if failure.credential_refused
                 && !failure.may_have_happened
                 && !renewed
-                && let Some(before) = &held
+                && let Some(before) = held.as_ref()
             {
                 renewed = true;
                 let renewable = before.can_be_renewed(self.ports.clock.now());
                 let seen = (None, Some(before));
                 match self.account(org, call.user, call.manifest, alias, seen, deadline).await? {
                     Ok(newer) if newer.differs_from(before) => {
-                        held = Some(newer);
+                        *held = Some(newer);
                         continue;
                     }
                     Err(failure) if renewable => return Ok((Err(failure.into()), attempts)),
@@ -451,13 +523,6 @@ impl Engine {
             }
             retried += 1;
         };
-        if let Some(held) = &held {
-            match &returned {
-                Ok(_) => self.note_use(org, held, None).await,
-                Err(Stopped::Failed(failure)) => self.note_use(org, held, Some(failure)).await,
-                Err(Stopped::Parameter(_)) => {}
-            }
-        }
         Ok((returned, attempts))
     }
 

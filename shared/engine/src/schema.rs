@@ -122,8 +122,18 @@ fn constants(schema: &Value, error: &ValidationError<'_>) -> Option<Vec<String>>
 /// Keywords that no vocabulary of JSON Schema 2020-12 has, each with its place: slips that would be passed over in
 /// silence. Those that begin with `x-` are the author's own.
 pub(crate) fn unknown_keywords(schema: &Value) -> Vec<(String, String)> {
+    keywords(schema, &|keyword| !keyword.starts_with("x-") && !KEYWORDS.contains(&keyword))
+}
+
+/// Where a keyword stands in a schema.
+pub(crate) fn places_of(schema: &Value, keyword: &str) -> Vec<String> {
+    keywords(schema, &|word| word == keyword).into_iter().map(|(place, _)| place).collect()
+}
+
+/// The keywords that hold no schemas and that are `wanted`, each with its place.
+fn keywords(schema: &Value, wanted: &dyn Fn(&str) -> bool) -> Vec<(String, String)> {
     let Some(fields) = schema.as_object() else { return Vec::new() };
-    let mut unknown = Vec::new();
+    let mut found = Vec::new();
     for (keyword, value) in fields {
         let below: Vec<(String, &Value)> = match keyword.as_str() {
             "properties" | "patternProperties" | "$defs" | "definitions" | "dependentSchemas" => {
@@ -147,17 +157,16 @@ pub(crate) fn unknown_keywords(schema: &Value) -> Vec<(String, String)> {
             | "contentSchema" => {
                 vec![(format!("/{keyword}"), value)]
             }
-            other if other.starts_with("x-") || KEYWORDS.contains(&other) => Vec::new(),
             other => {
-                unknown.push((String::new(), other.to_owned()));
+                found.extend(wanted(other).then(|| (String::new(), other.to_owned())));
                 Vec::new()
             }
         };
         for (place, schema) in below {
-            unknown.extend(unknown_keywords(schema).into_iter().map(|(inner, word)| (format!("{place}{inner}"), word)));
+            found.extend(keywords(schema, wanted).into_iter().map(|(inner, word)| (format!("{place}{inner}"), word)));
         }
     }
-    unknown
+    found
 }
 
 /// Parses a request's body: against the type's own schema first, for every problem at once, then by serde.

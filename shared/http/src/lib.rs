@@ -13,6 +13,7 @@ pub mod input;
 pub mod integrations;
 pub mod intent;
 pub mod keys;
+pub mod mappings;
 pub mod oauth;
 pub mod plugins;
 mod problem;

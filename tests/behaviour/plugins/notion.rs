@@ -278,9 +278,16 @@ async fn an_id_never_leads_to_another_path() {
         ] {
             let mut context = more;
             context[field] = json!(id);
-            refused(&app, &app.intend("notion", intent, context).await, &[format!("/context/{field}").as_str()]);
+            let answer = app.intend("notion", intent, context).await;
+            assert_eq!(answer.problem(400), "invalid_parameters");
+            assert_eq!(answer.pointers(), [format!("/context/{field}")], "{}", answer.text);
         }
     }
+    // What is no id could be a title: that was searched for, and nothing else left.
+    let calls = app.playground.received();
+    let search = "/playground/notion/v1/search";
+    assert!(calls.iter().all(|call| call.path == search), "{calls:?}");
+    assert!(calls.iter().any(|call| call.body["query"] == "../../../../../../../../../../users"), "{calls:?}");
 }
 
 #[tokio::test]

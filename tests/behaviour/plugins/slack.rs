@@ -192,8 +192,8 @@ async fn a_history_of_more_than_one_page_is_read_up_to_the_limit_and_goes_on_fro
 async fn what_the_service_refuses_is_rejected_with_its_code() {
     let app = App::start().await;
     for (intent, context, code) in [
-        ("send", json!({ "channel": "#nowhere", "text": "hello" }), "channel_not_found"),
-        ("fetch", json!({ "channel": "C000" }), "channel_not_found"),
+        ("send", json!({ "channel": "C0NOWHERE", "text": "hello" }), "channel_not_found"),
+        ("fetch", json!({ "channel": "C0NOWHERE" }), "channel_not_found"),
         ("channels", json!({ "cursor": "bm9uc2Vuc2U=" }), "invalid_cursor"),
         ("send", json!({ "channel": GENERAL, "text": "hello", "thread_ts": "x" }), "invalid_thread_ts"),
     ] {

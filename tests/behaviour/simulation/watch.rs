@@ -66,6 +66,8 @@ pub struct Seen {
     calls: BTreeMap<(u64, u64), u64>,
     /// By run.
     effects: BTreeMap<u64, u64>,
+    /// Runs and attempts that somebody else has judged, and that had not begun.
+    ruled_out: HashSet<(u64, u64)>,
     log: Vec<String>,
 }
 
@@ -268,7 +270,18 @@ impl Watch {
                 if !mine {
                     wrong(from == "running", "an end by somebody else was changed");
                     wrong(time(&old["claim"]["until"]) <= now, "a claim was taken away before it ran out");
-                    wrong(!(seen.is_unsafe() && to == "retrying"), "an unsafe action is to be repeated");
+                    let of_run = (number(&old["runs"]), number(&old["attempt"]));
+                    let effects = seen.effects.get(&of_run.0).copied().unwrap_or_default();
+                    wrong(!(seen.is_unsafe() && to == "retrying" && effects > 0), "an unsafe action is to be repeated");
+                    // What had not begun when that was decided must never begin.
+                    let said =
+                        new["attempts"].as_array().and_then(|attempts| attempts.last()).map(|last| &last["outcome"]);
+                    if seen.is_unsafe()
+                        && !seen.calls.contains_key(&of_run)
+                        && said.is_some_and(|said| said == "failed")
+                    {
+                        seen.ruled_out.insert(of_run);
+                    }
                 }
                 wrong(!(to == "retrying" && old["cancel_requested"] == true), "a cancelled task goes on");
                 let last = new["attempts"].as_array().and_then(|attempts| attempts.last());
@@ -315,9 +328,15 @@ impl Watch {
         if claimed_edition != edition {
             self.violated(task, "a call with other parameters than were claimed");
         }
-        let calls = self.tasks.entry(task).or_default().calls.entry((run, attempt)).or_default();
+        let seen = self.tasks.entry(task).or_default();
+        let ruled_out = seen.ruled_out.contains(&(run, attempt));
+        let calls = seen.calls.entry((run, attempt)).or_default();
         *calls += 1;
-        if *calls > 1 {
+        let calls = *calls;
+        if ruled_out {
+            self.violated(task, "a call after somebody else had judged that there was none");
+        }
+        if calls > 1 {
             self.violated(task, "two calls for one attempt");
         }
     }

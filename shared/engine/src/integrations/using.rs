@@ -56,6 +56,11 @@ impl Found {
         }
         Ok(None)
     }
+
+    /// Tells this connection from every other: the next one has another secret, whatever its alias.
+    pub(crate) fn identity(&self) -> &str {
+        &self.account.secret
+    }
 }
 
 /// An account with its credential.
@@ -66,6 +71,11 @@ pub(crate) struct Held {
 }
 
 impl Held {
+    /// Tells this connection from every other; renewing its credential changes nothing.
+    pub(crate) fn identity(&self) -> &str {
+        self.found.identity()
+    }
+
     /// Whether another credential may help where the service refused this one.
     pub(crate) fn can_be_renewed(&self, now: Timestamp) -> bool {
         may_be_too_old(&self.found.account, now)

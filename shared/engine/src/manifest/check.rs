@@ -77,6 +77,7 @@ impl Manifest {
             }
             problems.extend(action.problems());
         }
+        problems.extend(self.naming_problems());
         problems
     }
 }

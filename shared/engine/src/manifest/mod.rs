@@ -5,6 +5,7 @@
 
 mod auth;
 mod check;
+mod naming;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +15,7 @@ use serde_json::Value;
 use url::{Host, Url};
 
 use crate::breaker::BreakerLimits;
-use crate::ids::{ActionName, PluginName};
+use crate::ids::{ActionName, MappingKind, PluginName};
 use crate::outcome::OutcomeCode;
 use crate::template::{Expression, Template, Text};
 
@@ -24,6 +25,7 @@ pub use auth::{
 };
 pub use check::ManifestError;
 pub(crate) use check::is_scope;
+pub use naming::{IdPattern, Lookup, NameKind};
 
 /// The largest manifest, in bytes.
 pub const MANIFEST_MAX_BYTES: usize = 256 * 1024;
@@ -65,6 +67,9 @@ pub struct Manifest {
     /// When the plugin is taken out of use for a while because it fails.
     #[serde(default)]
     pub breaker: BreakerLimits,
+    /// The kinds of names that its parameters take in the place of the service's ids: those marked `x-mapping`.
+    #[serde(default)]
+    pub mappings: BTreeMap<MappingKind, NameKind>,
     /// What it can do.
     pub actions: Vec<Action>,
 }

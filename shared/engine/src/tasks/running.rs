@@ -351,7 +351,11 @@ impl Engine {
                 let known = self.rule_out(task, claim).await?;
                 Ok(match known {
                     // Nothing had been sent, and now nothing will be.
-                    RuledOut::NeverBegun => Lapse::Again,
+                    RuledOut::NeverBegun => {
+                        let message = "whoever was to do it was not heard of again; it had not begun".to_owned();
+                        let failure = Failure::new(OutcomeCode::Unavailable, message, true);
+                        Lapse::Settled(Ended { result: Err(failure), duration_ms: 0 })
+                    }
                     RuledOut::Ended { result, duration_ms } => Lapse::Settled(Ended { result, duration_ms }),
                     RuledOut::Unknown => Lapse::Unknown,
                 })

@@ -1,0 +1,10 @@
+//! The Lambda of `/api/plugin-engine/context-mappings`: names for what services call by ids.
+
+use lambda_http::Error;
+use overseer_functions::serve;
+use overseer_http::mappings;
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    serve(mappings::routes(), false).await
+}
