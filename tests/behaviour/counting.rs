@@ -195,7 +195,7 @@ async fn each_step_of_an_account_costs_what_is_written() {
     assert!(browser.open(&back).await.status.is_success());
     costs("the return", (2, 3));
     app.post("/api/plugin-engine", &read).await.data();
-    costs("the first intent", (3, 1));
+    costs("the first intent", (2, 1));
     app.get(slack).await.json();
     costs("the status", (3, 0));
     app.get("/api/plugin-engine/integrations").await.json();
@@ -204,7 +204,7 @@ async fn each_step_of_an_account_costs_what_is_written() {
     app.engine.authenticate(&app.admin.as_str().into()).await.unwrap();
     app.table.take();
     app.post("/api/plugin-engine", &read).await.data();
-    costs("an intent that renews", (5, 5));
+    costs("an intent that renews", (4, 5));
     app.delete(slack).await.json();
     costs("disconnecting", (4, 2));
 }

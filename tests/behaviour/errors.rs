@@ -65,7 +65,7 @@ fn fetching(user: &str, agent: &str) -> Value {
 
 fn sending(user: &str, agent: &str) -> Value {
     json!({ "userId": user, "agentId": agent, "tool": "slack", "intent": "send",
-            "context": { "channel": "#general", "text": "hello" } })
+            "context": { "channel": "C0PLAYGEN1", "text": "hello" } })
 }
 
 /// What a list has, by that key.
@@ -101,7 +101,7 @@ async fn fallback_of(app: &App, intent: &Value) -> String {
 async fn a_failure_is_recorded_with_what_was_asked_and_said() {
     let app = App::start().await;
     app.misbehave(Service::Slack, Mode::RateLimited, 1);
-    let answer = app.intend("slack", "send", json!({ "channel": "#general", "text": "hello" })).await;
+    let answer = app.intend("slack", "send", json!({ "channel": "C0PLAYGEN1", "text": "hello" })).await;
     assert_eq!(answer.failure(), "rate_limited");
     let said = answer.json();
     let errors = listed(&app, "").await;
@@ -114,11 +114,11 @@ async fn a_failure_is_recorded_with_what_was_asked_and_said() {
     });
     assert_eq!(error, &expected);
     let mut whole = app.get(&format!("{ERRORS}/{}", error["id"].as_str().unwrap())).await.json();
-    assert_eq!(whole["context"].take(), json!({ "channel": "#general", "text": "hello" }));
+    assert_eq!(whole["context"].take(), json!({ "channel": "C0PLAYGEN1", "text": "hello" }));
     whole.as_object_mut().unwrap().remove("context");
     assert_eq!(whole, expected);
     // What succeeds, and what is refused before it is tried, is no failure.
-    app.intend("slack", "send", json!({ "channel": "#general", "text": "hello" })).await.data();
+    app.intend("slack", "send", json!({ "channel": "C0PLAYGEN1", "text": "hello" })).await.data();
     app.intend("slack", "send", json!({})).await.problem(400);
     app.intend("slack", "nothing", json!({})).await.problem(404);
     assert_eq!(listed(&app, "").await.len(), 1);
@@ -572,7 +572,7 @@ async fn by_default_the_agent_is_told_what_to_do_next() {
     app.misbehave(Service::Gmail, Mode::Error, 3);
     let said = fallback_of(&app, &fetching("admin", "a")).await;
     assert!(said.contains("once more after 30 s"), "{said}");
-    let refused = json!({ "tool": "slack", "intent": "send", "context": { "channel": "#nowhere", "text": "hello" } });
+    let refused = json!({ "tool": "slack", "intent": "send", "context": { "channel": "C0NOWHERE1", "text": "hello" } });
     let said = fallback_of(&app, &refused).await;
     assert!(said.contains("refused") && said.contains("Do not send the same intent again"), "{said}");
 }

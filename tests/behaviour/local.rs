@@ -63,7 +63,7 @@ async fn the_printed_line_works_when_pasted_and_after_a_restart() {
 async fn a_rate_limited_call_says_when_to_come_back() {
     let folder = tempdir().unwrap();
     let server = Server::start(folder.path(), &[], &[]);
-    let switch = json!({"service": "slack", "mode": "rate_limited", "calls": 1, "retry_after": 17}).to_string();
+    let switch = json!({"service": "slack", "mode": "rate_limited", "calls": 1, "retry_after": 60}).to_string();
     let set = format!(
         "curl -sSf http://{}/playground/switches -H 'Content-Type: application/json' -d '{switch}'",
         server.address
@@ -71,7 +71,7 @@ async fn a_rate_limited_call_says_when_to_come_back() {
     Server::paste(&set);
     let answer: Value = serde_json::from_str(&Server::paste(&server.curl)).unwrap();
     assert_eq!(answer["error"]["code"], json!("rate_limited"), "{answer}");
-    assert_eq!(answer["error"]["retryAfter"], json!(17), "{answer}");
+    assert_eq!(answer["error"]["retryAfter"], json!(60), "{answer}");
     let answer: Value = serde_json::from_str(&Server::paste(&server.curl)).unwrap();
     assert_eq!(answer["success"], json!(true), "{answer}");
 }

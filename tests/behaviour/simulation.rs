@@ -109,8 +109,9 @@ impl Simulation {
         let start = Timestamp::from_second(START_S).unwrap();
         let (world, steps) = World::new(seed, start);
         world.watch().keeps_logs = keeps_logs;
+        // The store draws its versions in a thread of its own, in whatever order it is asked.
         let ids = Arc::new(TestIds::new(seed));
-        let store = Arc::new(RedbTable::in_memory(world.clone(), ids.clone()).unwrap());
+        let store = Arc::new(RedbTable::in_memory(world.clone(), Arc::new(TestIds::new(!seed))).unwrap());
         let embedded = Embedded::new(store.clone(), &SecretBox::new(Box::new([7; 32])), world.clone(), ids).unwrap();
         let table = Arc::new(Unsteady(store, world.clone()));
         let ports = Ports { table, timer: world.clone(), events: world.clone(), ..embedded.ports };
