@@ -111,7 +111,7 @@ impl Engine {
         self.to_its_end(async move {
             match work.kind.as_str() {
                 PENDING => engine.drop_if_due(&work.org, &work.id).await.map(|()| Report::default()),
-                TASKS => engine.run_due(&work, deadline).await,
+                TASKS => Box::pin(engine.run_due(&work, deadline)).await,
                 other => {
                     tracing::warn!(kind = other, "an alarm for work of a kind that is not known");
                     Ok(Report::default())
@@ -129,10 +129,7 @@ impl Engine {
 
     async fn take(&self, principal: &Principal, intent: Intent, asked: &Asked) -> Result<Answered<Outcome>, Error> {
         let deadline = Instant::now() + self.config.limits.budget;
-        if intent.max_attempts.is_some() {
-            let remedy = "is for what runs as a task; leave it out, or say scheduledTime or schedule";
-            return Err(Error::field("/maxAttempts", remedy));
-        }
+        intent.is_for_now()?;
         let user = principal.acting_for(intent.user_id.clone())?;
         let plugin = self.catalog.plugin(&intent.tool)?;
         let action = plugin.action(&intent.intent)?.action;
@@ -149,7 +146,7 @@ impl Engine {
             source,
             deadline,
         };
-        self.perform(doing).await
+        Box::pin(self.perform(doing)).await
     }
 
     /// Tells whoever listens. What has happened has happened: a bus that does not take it is logged, and no more.

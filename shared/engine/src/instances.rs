@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::breaker::{ActionClass, BreakerLimits, Circuit, Gate, Shown, Turned};
@@ -196,17 +196,10 @@ pub struct Disable {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetInstance {
-    /// When the breaker opens; `null` for what the plugin says.
-    #[serde(default, deserialize_with = "given")]
-    #[schemars(with = "Option<BreakerLimits>")]
-    pub breaker: Option<Option<BreakerLimits>>,
+    /// When the breaker opens, in the place of all that was set before; where it says nothing, the plugin does.
+    pub breaker: Option<BreakerLimits>,
     /// Whether reads are in the ledger as well.
     pub record_reads: Option<bool>,
-}
-
-/// Tells `null` from what is left out.
-fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<BreakerLimits>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
 }
 
 impl Instance {
@@ -284,7 +277,7 @@ impl Engine {
             reason: asked.reason,
         };
         self.administer(principal, plugin, "plugin.disabled", move |instance| {
-            instance.disabled = Some(disabled.clone())
+            instance.disabled = Some(disabled.clone());
         })
         .await
     }
@@ -314,16 +307,14 @@ impl Engine {
         asked: SetInstance,
     ) -> Result<InstanceView, Error> {
         let manifest = &self.catalog.plugin(plugin)?.manifest;
-        let together = asked.breaker.flatten().unwrap_or_default().or(manifest.breaker);
+        let together = asked.breaker.unwrap_or_default().or(manifest.breaker);
         let problem = |(field, message)| FieldProblem::new(format!("/breaker/{field}"), message);
         let problems: Vec<_> = together.problems().into_iter().map(problem).collect();
         if !problems.is_empty() {
             return Err(Error::Invalid(problems));
         }
         self.administer(principal, plugin, "plugin.configured", move |instance| {
-            if let Some(breaker) = asked.breaker {
-                instance.breaker = breaker.unwrap_or_default();
-            }
+            instance.breaker = asked.breaker.unwrap_or(instance.breaker);
             instance.record_reads = asked.record_reads.unwrap_or(instance.record_reads);
         })
         .await

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
+use crate::error::Error;
 use crate::ids::{AgentId, Alias, IdempotencyKey, UserId};
 use crate::schedule::Schedule;
 
@@ -40,6 +41,14 @@ pub struct Intent {
     pub max_attempts: Option<u32>,
     /// Makes a repetition safe: the same intent with the same key is answered as the first was, for 24 hours.
     pub idempotency_key: Option<IdempotencyKey>,
+}
+
+impl Intent {
+    /// Refuses what is of use for a task only.
+    pub(crate) fn is_for_now(&self) -> Result<(), Error> {
+        let remedy = "is for what runs as a task; leave it out, or say scheduledTime or schedule";
+        if self.max_attempts.is_some() { Err(Error::field("/maxAttempts", remedy)) } else { Ok(()) }
+    }
 }
 
 /// A time as RFC 3339 has it.

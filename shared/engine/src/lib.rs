@@ -7,10 +7,12 @@
 
 pub mod api_keys;
 pub mod breaker;
+mod calling;
 pub mod catalog;
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod explaining;
 pub mod failures;
 pub mod host;
 pub mod ids;

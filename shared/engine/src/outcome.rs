@@ -53,6 +53,7 @@ pub struct Success {
 
 /// The action did not do what it is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each answers a question of its own")]
 pub struct Failure {
     /// Why.
     pub code: OutcomeCode,
@@ -137,6 +138,20 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// As it is shown.
+    pub(crate) fn shown(&self) -> Value {
+        let mut error = json!({ "code": self.code, "message": self.message, "retryable": self.retryable });
+        if let Some(error) = error.as_object_mut() {
+            let after = self.retry_after_s.map(|seconds| ("retryAfter".to_owned(), seconds.into()));
+            let maybe = self.may_have_happened.then(|| ("mayHaveHappened".to_owned(), true.into()));
+            let fallback = self.fallback.as_ref().map(|text| ("fallback".to_owned(), text.as_str().into()));
+            error.extend(after.into_iter().chain(maybe).chain(fallback));
+        }
+        error
+    }
+}
+
 impl Serialize for Outcome {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
@@ -151,16 +166,7 @@ impl Serialize for Outcome {
             }
             Err(failure) => {
                 map.serialize_entry("message", &failure.message)?;
-                let mut error = json!({
-                    "code": failure.code, "message": failure.message, "retryable": failure.retryable
-                });
-                if let Some(error) = error.as_object_mut() {
-                    let after = failure.retry_after_s.map(|seconds| ("retryAfter".to_owned(), seconds.into()));
-                    let maybe = failure.may_have_happened.then(|| ("mayHaveHappened".to_owned(), true.into()));
-                    let fallback = failure.fallback.as_deref().map(|text| ("fallback".to_owned(), text.into()));
-                    error.extend(after.into_iter().chain(maybe).chain(fallback));
-                }
-                map.serialize_entry("error", &error)?;
+                map.serialize_entry("error", &failure.shown())?;
             }
         }
         map.serialize_entry("metadata", &self.metadata)?;

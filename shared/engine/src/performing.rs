@@ -9,29 +9,25 @@ use serde_json::{Map, Value};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::breaker::{ActionClass, Shown};
+use crate::calling::RETRIES_MAX;
 use crate::catalog::{ActionOf, Plugin};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::failures::{Failed, redacted};
-use crate::host::Host;
 use crate::ids::{AgentId, Alias, OrgId, RequestId, RunId, TaskId, UserId};
-use crate::instances::{InUse, SeenInstance};
-use crate::integrations::{Credential, Found, Held};
+use crate::instances::{InUse, SeenInstance, Trial};
+use crate::integrations::{Found, Held, not_connected};
 use crate::keys;
-use crate::manifest::{Action, Auth, Effect, Manifest, Runtime};
+use crate::manifest::{Action, Auth, Effect, Manifest};
 use crate::mappings::{Asking, Naming};
 use crate::outcome::{Failure, Metadata, Outcome, OutcomeCode, Success};
 use crate::ports::table::{Condition, Item, Read, Version};
 use crate::principal::Principal;
 use crate::runs::{Answered, Begun, Claim, Judged, Keyed, Resolve, Run, RunState, Verdict, in_progress, lost};
-use crate::runtime::{self, Call, Returned, ServiceKey, Stopped};
+use crate::runtime::{Call, Returned, ServiceKey, Stopped};
 use crate::secrets::Striker;
 use crate::tasks as task;
 
-/// How often a call is tried once more while somebody waits.
-pub(crate) const RETRIES_MAX: u32 = 2;
-/// The longest pause before the first of these, in milliseconds; twice as long before the second.
-const PAUSE_MS: f64 = 400.0;
 /// How much longer than a call may take its place in the ledger is held.
 const LEASE_MARGIN: SignedDuration = SignedDuration::from_secs(30);
 /// The first pause between two looks at an earlier request that is still running, and the longest.
@@ -60,12 +56,22 @@ pub(crate) enum Source<'a> {
 }
 
 /// Everything that an intent needs of the table.
-struct Seen {
-    account: Option<Found>,
-    instance: SeenInstance,
-    judged: Judged,
+pub(crate) struct Seen {
+    pub account: Option<Found>,
+    pub instance: SeenInstance,
+    pub judged: Judged,
     /// What stands for the names among the parameters.
-    names: Vec<Option<Item>>,
+    pub names: Vec<Option<Item>>,
+}
+
+/// Everything that a call needs.
+struct Ready {
+    parameters: Map<String, Value>,
+    held: Option<Held>,
+    instance: SeenInstance,
+    trial: Option<Trial>,
+    now: Timestamp,
+    until: Timestamp,
 }
 
 /// What an attempt came to.
@@ -77,13 +83,13 @@ enum Came {
 }
 
 /// What is to be done, once it is known what that is.
-struct What<'a> {
-    doing: &'a Doing<'a>,
-    plugin: &'a Plugin,
-    manifest: &'a Manifest,
-    found: ActionOf<'a>,
-    action: &'a Action,
-    started: Instant,
+pub(crate) struct What<'a> {
+    pub doing: &'a Doing<'a>,
+    pub plugin: &'a Plugin,
+    pub manifest: &'a Manifest,
+    pub found: ActionOf<'a>,
+    pub action: &'a Action,
+    pub started: Instant,
 }
 
 impl What<'_> {
@@ -98,7 +104,7 @@ impl What<'_> {
         }
     }
 
-    fn class(&self) -> ActionClass {
+    pub(crate) fn class(&self) -> ActionClass {
         self.action.effect.into()
     }
 
@@ -169,7 +175,7 @@ impl Engine {
                     },
                 },
             };
-            match self.try_once(&what, (&parameters, naming.clone()), seen, claim).await? {
+            match Box::pin(self.try_once(&what, (&parameters, naming.clone()), seen, claim)).await? {
                 Came::To(outcome) => return Ok(Answered::anew(outcome)),
                 Came::Late => {}
             }
@@ -196,7 +202,7 @@ impl Engine {
     }
 
     /// Everything that is needed, in one read.
-    async fn see(&self, what: &What<'_>, naming: &Naming) -> Result<Seen, Error> {
+    pub(crate) async fn see(&self, what: &What<'_>, naming: &Naming) -> Result<Seen, Error> {
         let Doing { org, user, agent, integration, .. } = what.doing;
         let mut wanted = vec![keys::instance(org, &what.manifest.name)];
         wanted.extend(what.keyed().map(|keyed| keys::idempotency(org, user, &keyed.key)));
@@ -226,23 +232,18 @@ impl Engine {
         claim: Option<(&Keyed, Condition, Option<RunId>)>,
     ) -> Result<Came, Error> {
         let Doing { org, user, integration: alias, deadline, .. } = *what.doing;
-        let (manifest, action) = (what.manifest, what.action);
         let Seen { account, instance, names, .. } = seen;
         let now = self.ports.clock.now();
         let in_use = instance.instance.in_use(what.class(), now);
-        if let Some(failure) = out_of_use(manifest, &in_use, now) {
-            return Ok(Came::To(self.conclude(what, parameters, Err(failure), 0, None).await));
-        }
-        let held = match manifest.auth {
-            Auth::None => None,
-            Auth::Oauth2(_) | Auth::ClientCredentials(_) | Auth::ApiKey(_) | Auth::Basic(_) => {
-                match self.account(org, user, manifest, alias, (Some(account), None), deadline).await? {
-                    Ok(held) => Some(held),
-                    Err(failure) => {
-                        return Ok(Came::To(self.conclude(what, parameters, Err(failure), 0, None).await));
-                    }
-                }
-            }
+        let held = match (out_of_use(what.manifest, &in_use, now), &what.manifest.auth, account) {
+            (Some(failure), _, _) => Err(failure),
+            (None, Auth::None, _) => Ok(None),
+            (None, _, None) => Err(not_connected(what.manifest, user, alias)),
+            (None, _, found) => self.account(org, user, what.manifest, alias, (found, None), deadline).await?.map(Some),
+        };
+        let held = match held {
+            Ok(held) => held,
+            Err(failure) => return Ok(Came::To(self.conclude(what, parameters, Err(failure), 0, None).await)),
         };
         naming.read(names, held.as_ref().map(Held::identity))?;
         let named = match self.without_names(what, parameters, naming, held.as_ref()).await {
@@ -250,96 +251,124 @@ impl Engine {
             Ok(Err(failure)) => return Ok(Came::To(self.conclude(what, parameters, Err(failure), 0, None).await)),
             Err(error) => return self.refused(what, parameters, error).await.map(Came::To),
         };
-        let parameters = &named;
+        let until = match &what.doing.source {
+            Source::Intent { .. } => now + self.longest() + LEASE_MARGIN,
+            Source::Task { claim, .. } => claim.until,
+        };
+        let mut trial = None;
+        if in_use == InUse::OnTrial {
+            trial = self.begin_trial(org, what.manifest, instance.clone(), what.class(), until).await?;
+            if trial.is_none() {
+                let failure = being_tried(what.manifest);
+                return Ok(Came::To(self.conclude(what, &named, Err(failure), 0, None).await));
+            }
+        }
+        let ready = Ready { parameters: named, held, instance, trial, now, until };
+        self.do_it(what, ready, claim).await
+    }
+
+    /// Puts it on record, does it, and writes down what came of it.
+    async fn do_it(
+        &self,
+        what: &What<'_>,
+        ready: Ready,
+        claim: Option<(&Keyed, Condition, Option<RunId>)>,
+    ) -> Result<Came, Error> {
+        let Ready { parameters, held, instance, trial, now, until } = ready;
+        let (org, manifest) = (what.doing.org, what.manifest);
         // What is kept of the parameters never has the account's token in it, should the caller have put it there.
         let secrets = held.as_ref().map(|held| held.credential.secrets()).unwrap_or_default();
         let striker = Striker::new(&secrets);
         let to_keep: Map<_, _> =
             parameters.iter().map(|(name, value)| (striker.text(name.clone()), striker.value(value.clone()))).collect();
-        let until = match &what.doing.source {
-            Source::Intent { .. } => now + self.longest() + LEASE_MARGIN,
-            Source::Task { claim, .. } => claim.until,
-        };
-        let trial = match in_use {
-            InUse::OnTrial => match self.begin_trial(org, manifest, instance.clone(), what.class(), until).await? {
-                Some(trial) => Some(trial),
-                None => {
-                    let failure = being_tried(manifest);
-                    return Ok(Came::To(self.conclude(what, &to_keep, Err(failure), 0, None).await));
-                }
-            },
-            InUse::Yes | InUse::OpenUntil(_) | InUse::Disabled(_) => None,
-        };
-        let recorded = action.effect != Effect::Read || claim.is_some() || instance.instance.records_reads();
-        let begun = if recorded {
-            let (claim, before) = match claim {
-                Some((keyed, condition, before)) => {
-                    let claim = Claim { key: keyed.key.clone(), payload: keyed.payload.clone(), condition };
-                    (Some(claim), before)
-                }
-                None => (None, None),
-            };
-            let run = self.run_of(what, &to_keep, claim.as_ref(), now, until)?;
-            let Some(begun) = self.begin_run(run, claim).await? else {
+        let recorded = what.action.effect != Effect::Read || claim.is_some() || instance.instance.records_reads();
+        let mut begun = None;
+        if recorded {
+            begun = self.put_on_record(what, &to_keep, claim, (now, until)).await?;
+            if begun.is_none() {
                 self.note_shown(org, manifest, instance, (what.class(), trial), Shown::Nothing).await;
                 return match what.doing.source {
                     Source::Intent { .. } => Ok(Came::Late),
                     // Whoever looked for this worker has declared the run as never begun.
                     Source::Task { .. } => Ok(Came::To(what.failed(too_late()))),
                 };
-            };
-            if let (Some(before), Source::Intent { principal, .. }) = (before, &what.doing.source) {
-                self.note_decision(principal, user, &before, Verdict::Retried, now).await;
             }
-            Some(begun)
-        } else {
-            None
-        };
+        }
         // A worker that was frozen must not begin what another may have judged already.
         let late = begun.as_ref().is_some_and(|begun| begun.until() <= self.ports.clock.now());
         let came = if late {
             Ok((Err(too_late().into()), 0))
         } else {
-            let key = service_key(what, begun.as_ref());
-            let call = Call { manifest, action, parameters, user, now, key };
-            let retries = match what.doing.source {
-                Source::Intent { .. } => RETRIES_MAX,
-                // A task is tried again by its own rules.
-                Source::Task { .. } => 0,
-            };
-            self.call_with(org, &call, held, alias, (deadline, retries)).await
+            self.call_for(what, &parameters, held, begun.as_ref(), now).await
         };
-        let (returned, attempts, error) = match came {
-            Ok((returned, attempts)) => (returned, attempts, None),
-            // Nothing more was sent, and what was sent was refused.
-            Err(error) => {
-                let failure = Failure::new(OutcomeCode::Unavailable, error.to_string(), true);
-                (Err(failure.into()), 0, Some(error))
-            }
-        };
-        let (result, error) = match returned {
-            Ok(success) => (Ok(success), error),
-            Err(Stopped::Failed(failure)) => (Err(failure), error),
-            Err(Stopped::Parameter(problem)) => {
-                // Nothing was sent, and the key is free for what is right.
+        let (result, attempts, error) = match came {
+            Ok((Ok(success), attempts)) => (Ok(success), attempts, None),
+            Ok((Err(Stopped::Failed(failure)), attempts)) => (Err(failure), attempts, None),
+            // Nothing was sent, and the key is free for what is right.
+            Ok((Err(Stopped::Parameter(problem)), attempts)) => {
                 let failure = Failure::new(OutcomeCode::Unavailable, problem.message.clone(), false);
-                (Err(failure), error.or(Some(Error::Invalid(vec![problem]))))
+                (Err(failure), attempts, Some(Error::Invalid(vec![problem])))
             }
+            // Nothing more was sent, and what was sent was refused.
+            Err(error) => (Err(Failure::new(OutcomeCode::Unavailable, error.to_string(), true)), 0, Some(error)),
         };
         let shown = Shown::of(result.as_ref().err(), attempts > 0);
         let noted = self.note_shown(org, manifest, instance, (what.class(), trial), shown);
-        if let Some(error) = error {
-            let metadata = what.metadata(attempts, begun.as_ref().map(|begun| begun.id().clone()));
-            let ended = async {
-                if let Some(begun) = begun {
-                    self.end_run(begun, &result, &metadata).await;
-                }
-            };
-            join(ended, noted).await;
-            return Err(error);
+        let Some(error) = error else {
+            let (outcome, ()) = join(self.conclude(what, &to_keep, result, attempts, begun), noted).await;
+            return Ok(Came::To(outcome));
+        };
+        let metadata = what.metadata(attempts, begun.as_ref().map(|begun| begun.id().clone()));
+        let ended = async {
+            if let Some(begun) = begun {
+                self.end_run(begun, &result, &metadata).await;
+            }
+        };
+        join(ended, noted).await;
+        self.refused(what, &to_keep, error).await.map(Came::To)
+    }
+
+    /// The entry in the ledger, if nobody was faster.
+    async fn put_on_record(
+        &self,
+        what: &What<'_>,
+        to_keep: &Map<String, Value>,
+        claim: Option<(&Keyed, Condition, Option<RunId>)>,
+        (now, until): (Timestamp, Timestamp),
+    ) -> Result<Option<Begun>, Error> {
+        let (claim, before) = match claim {
+            Some((keyed, condition, before)) => {
+                let claim = Claim { key: keyed.key.clone(), payload: keyed.payload.clone(), condition };
+                (Some(claim), before)
+            }
+            None => (None, None),
+        };
+        let run = self.run_of(what, to_keep, claim.as_ref(), now, until)?;
+        let begun = self.begin_run(run, claim).await?;
+        if let (Some(_), Some(before), Source::Intent { principal, .. }) = (&begun, before, &what.doing.source) {
+            self.note_decision(principal, what.doing.user, &before, Verdict::Retried, now).await;
         }
-        let (outcome, ()) = join(self.conclude(what, &to_keep, result, attempts, begun), noted).await;
-        Ok(Came::To(outcome))
+        Ok(begun)
+    }
+
+    /// The call itself.
+    async fn call_for(
+        &self,
+        what: &What<'_>,
+        parameters: &Map<String, Value>,
+        held: Option<Held>,
+        begun: Option<&Begun>,
+        now: Timestamp,
+    ) -> Result<(Returned, u32), Error> {
+        let Doing { org, user, integration: alias, deadline, .. } = *what.doing;
+        let key = service_key(what, begun);
+        let call = Call { manifest: what.manifest, action: what.action, parameters, user, now, key };
+        let retries = match what.doing.source {
+            Source::Intent { .. } => RETRIES_MAX,
+            // A task is tried again by its own rules.
+            Source::Task { .. } => 0,
+        };
+        self.call_with(org, &call, held, alias, (deadline, retries)).await
     }
 
     /// The parameters with ids in the place of names.
@@ -461,110 +490,6 @@ impl Engine {
     fn longest(&self) -> SignedDuration {
         SignedDuration::try_from(self.config.limits.budget).unwrap_or(SignedDuration::from_mins(15))
     }
-
-    /// Runs one call with an account: once more with a newer credential where the service refused the first, and again, at
-    /// most `retries` times, where that cannot do anything twice. Says also how often the service was called.
-    pub(crate) async fn call_with(
-        &self,
-        org: &OrgId,
-        call: &Call<'_>,
-        mut held: Option<Held>,
-        alias: Option<&Alias>,
-        (deadline, retries): (Instant, u32),
-    ) -> Result<(Returned, u32), Error> {
-        let (returned, attempts) = self.call_and_renew(org, call, &mut held, alias, (deadline, retries)).await?;
-        if let Some(held) = &held {
-            match &returned {
-                Ok(_) => self.note_use(org, held, None).await,
-                Err(Stopped::Failed(failure)) => self.note_use(org, held, Some(failure)).await,
-                Err(Stopped::Parameter(_)) => {}
-            }
-        }
-        Ok((returned, attempts))
-    }
-
-    /// As [`Self::call_with`], but that the use of the account is not noted. `held` is renewed where the call renews it.
-    pub(crate) async fn call_and_renew(
-        &self,
-        org: &OrgId,
-        call: &Call<'_>,
-        held: &mut Option<Held>,
-        alias: Option<&Alias>,
-        (deadline, retries): (Instant, u32),
-    ) -> Result<(Returned, u32), Error> {
-        let (mut attempts, mut retried, mut renewed) = (0, 0, false);
-        let returned = loop {
-            let credential = held.as_ref().map(|held| held.credential.as_ref());
-            let (returned, called) = self.call(call, credential, deadline).await;
-            attempts += u32::from(called);
-            let Err(Stopped::Failed(failure)) = &returned else { break returned };
-            // Whoever refuses the credential has done nothing.
-            if failure.credential_refused
-                && !failure.may_have_happened
-                && !renewed
-                && let Some(before) = held.as_ref()
-            {
-                renewed = true;
-                let renewable = before.can_be_renewed(self.ports.clock.now());
-                let seen = (None, Some(before));
-                match self.account(org, call.user, call.manifest, alias, seen, deadline).await? {
-                    Ok(newer) if newer.differs_from(before) => {
-                        *held = Some(newer);
-                        continue;
-                    }
-                    Err(failure) if renewable => return Ok((Err(failure.into()), attempts)),
-                    // What the service said is all there is to say.
-                    Ok(_) | Err(_) => break returned,
-                }
-            }
-            match self.pause(failure, retried).filter(|pause| Instant::now() + *pause < deadline) {
-                Some(pause) if retried < retries => sleep(pause).await,
-                Some(_) | None => break returned,
-            }
-            retried += 1;
-        };
-        Ok((returned, attempts))
-    }
-
-    /// How long to wait before trying once more, if that may be done: what the service asks for, or a random time.
-    fn pause(&self, failure: &Failure, retried: u32) -> Option<Duration> {
-        if !failure.try_again {
-            return None;
-        }
-        Some(match failure.retry_after_s {
-            Some(seconds) => Duration::from_secs(seconds),
-            None => Duration::from_secs_f64(PAUSE_MS / 1_000.0 * f64::from(1 << retried.min(8)) * self.jitter()),
-        })
-    }
-
-    /// Runs one call through its runtime, and takes the credential out of whatever comes back. Says also whether the service
-    /// was called.
-    pub(crate) async fn call(
-        &self,
-        call: &Call<'_>,
-        credential: Option<&Credential>,
-        deadline: Instant,
-    ) -> (Returned, bool) {
-        let secrets = credential.map(Credential::secrets).unwrap_or_default();
-        let striker = Striker::new(&secrets);
-        let base = self.config.stand_ins.get(&call.manifest.name).map(|stand_in| &stand_in.base_url);
-        let limit = self.config.limits.answer_max_bytes;
-        let host = Host::new(&self.outbound, call.manifest, base, credential, &striker, deadline, limit);
-        let Runtime::Http { .. } = call.manifest.runtime;
-        // The host keeps to the deadline itself; this is for whatever else a runtime may be busy with.
-        let returned = timeout_at(deadline, runtime::http::run(call, &host)).await;
-        let returned = returned.unwrap_or_else(|_| Err(runtime::out_of_time(call)));
-        let clean = match returned {
-            Ok(Success { message, data, external_id }) => Ok(Success {
-                message: striker.text(message),
-                data: striker.value(data),
-                external_id: external_id.map(|id| striker.text(id)),
-            }),
-            Err(Stopped::Failed(failure)) => Err(Failure { message: striker.text(failure.message), ..failure }.into()),
-            Err(parameter @ Stopped::Parameter(_)) => Err(parameter),
-        };
-        (clean, host.called())
-    }
 }
 
 /// What came of a decision.
@@ -584,7 +509,7 @@ fn service_key(what: &What<'_>, begun: Option<&Begun>) -> Option<ServiceKey> {
     }
     let (org, user) = (what.doing.org.as_str(), what.doing.user.as_str());
     match (&what.doing.source, what.keyed()) {
-        (_, Some(keyed)) => Some(ServiceKey::of(&["key", org, user, keyed.key.as_str()], true)),
+        (_, Some(keyed)) => Some(ServiceKey::of_caller(what.doing.org, what.doing.user, &keyed.key)),
         (Source::Task { id, number, .. }, None) => {
             Some(ServiceKey::of(&["task", org, user, id.as_str(), &number.to_string()], true))
         }
@@ -593,7 +518,7 @@ fn service_key(what: &What<'_>, begun: Option<&Begun>) -> Option<ServiceKey> {
 }
 
 /// Why a plugin cannot be used now, if it cannot.
-fn out_of_use(manifest: &Manifest, in_use: &InUse, now: Timestamp) -> Option<Failure> {
+pub(crate) fn out_of_use(manifest: &Manifest, in_use: &InUse, now: Timestamp) -> Option<Failure> {
     let name = &manifest.display_name;
     match in_use {
         InUse::Yes | InUse::OnTrial => None,

@@ -11,6 +11,7 @@ use axum::routing::get;
 use axum::{Extension, Json};
 use overseer_engine::engine::Engine;
 use overseer_engine::error::Error;
+use overseer_engine::explaining::Explanation;
 use overseer_engine::ids::{IdempotencyKey, RequestId, UserId};
 use overseer_engine::intent::Intent;
 use overseer_engine::outcome::Outcome;
@@ -55,12 +56,23 @@ struct Accepted {
 struct IntentParameters {
     /// What to do where it is not known what came of an earlier request with the same key.
     resolve: Option<Resolve>,
+    /// Do nothing, and say what would be done.
+    #[serde(default)]
+    explain: bool,
+}
+
+/// What would come of an intent.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Explained {
+    explanation: Explanation,
+    request_id: RequestId,
 }
 
 async fn intend(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
-    Parameters(IntentParameters { resolve }): Parameters<IntentParameters>,
+    Parameters(IntentParameters { resolve, explain }): Parameters<IntentParameters>,
     Extension(request_id): Extension<RequestId>,
     headers: HeaderMap,
     JsonBody(intent): JsonBody<Intent>,
@@ -71,6 +83,10 @@ async fn intend(
     let later = intent.scheduled_time.is_some() || intent.schedule.is_some();
     // A time says already that nobody waits.
     let unwatched = !later && preferences.respond_async;
+    if explain {
+        let explanation = engine.explain(&principal, intent, &asked, later || unwatched).await?;
+        return Ok(Json(Explained { explanation, request_id }).into_response());
+    }
     if !later && !unwatched {
         let Answered { answer: outcome, replayed } = engine.intend(principal, intent, asked).await?;
         return Ok(marked(Json(Answer { outcome, request_id }).into_response(), replayed));

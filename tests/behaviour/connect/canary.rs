@@ -106,9 +106,11 @@ fn calls(service: Service) -> [(&'static str, Value); 3] {
 
 #[tokio::test]
 async fn a_token_never_comes_out_whatever_the_services_do() {
-    let log = Log::default();
-    let heard =
-        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false).with_writer(log.clone());
+    let everything = Log::default();
+    let heard = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .with_writer(everything.clone());
     tracing::subscriber::set_global_default(heard.finish()).unwrap();
     let long = format!("canary\"/+{}", "a1/\\".repeat(100));
     let budget = Some(Duration::from_millis(200));
@@ -160,7 +162,7 @@ async fn a_token_never_comes_out_whatever_the_services_do() {
         for body in stored(&app).await {
             clean(&body, token, "a stored item");
         }
-        let logged = log.take();
+        let logged = everything.take();
         assert!(
             logged.contains("event breaker.opened") || logged.contains("intent slack.send_message failed"),
             "no log"

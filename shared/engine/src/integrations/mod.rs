@@ -41,7 +41,7 @@ pub use giving_back::Disconnected;
 pub use record::{ACCOUNTS_MAX, LastError};
 pub use showing::{Integration, MakeDefault, PluginStatus, Scopes, Which};
 pub use state::{Reason, State};
-pub(crate) use using::{Found, Held};
+pub(crate) use using::{Found, Held, not_connected};
 
 use credential::check_password;
 use record::{Account, Accounts, Change};

@@ -12,6 +12,7 @@ use super::renewing::Renewal;
 use super::state::{Reason, State};
 use crate::engine::Engine;
 use crate::error::{Error, causes};
+use crate::explaining::AccountUsed;
 use crate::ids::{Alias, OrgId, Owner, PluginName, UserId};
 use crate::keys;
 use crate::manifest::Manifest;
@@ -36,6 +37,19 @@ pub(crate) struct Found {
 }
 
 impl Found {
+    /// As it is shown to whoever would use it.
+    pub(crate) fn used(&self) -> AccountUsed {
+        let Account { state, name, expires_at, .. } = &self.account;
+        let (state, name, expires_at) = (*state, name.clone(), *expires_at);
+        AccountUsed { alias: self.alias.clone(), owner: self.accounts.owner.clone(), state, name, expires_at }
+    }
+
+    /// The scopes that the plugin needs and that this account was not granted; none where that is not known.
+    pub(crate) fn missing_scopes(&self, manifest: &Manifest) -> Vec<String> {
+        let Some(granted) = &self.account.granted else { return Vec::new() };
+        manifest.auth.scopes().iter().filter(|scope| !granted.contains(scope)).cloned().collect()
+    }
+
     /// Where the accounts stand that a user can use.
     pub(crate) fn keys(org: &OrgId, user: &UserId, plugin: &PluginName) -> [Key; 2] {
         [Owner::User(user.clone()), Owner::Organization].map(|owner| keys::integrations(org, &owner, plugin))
@@ -114,7 +128,7 @@ impl Engine {
         Ok(Found::among(items, alias)?)
     }
 
-    /// The account that an intent is to use, or why there is none. `seen` is what was found just now, if anybody looked, and
+    /// The account that an intent is to use, or why there is none. `seen` is what was found just now, and
     /// `refused` what the service has just refused. With the first it costs no read while the process is warm and the token
     /// good.
     pub(crate) async fn account(
@@ -123,21 +137,19 @@ impl Engine {
         user: &UserId,
         manifest: &Manifest,
         alias: Option<&Alias>,
-        (mut seen, refused): (Option<Option<Found>>, Option<&Held>),
+        (mut seen, refused): (Option<Found>, Option<&Held>),
         deadline: Instant,
     ) -> Result<Result<Held, Failure>, Error> {
         let mut pause = LOOK_AGAIN.0;
         let (mut gone, mut renewed) = (None, false);
         loop {
-            let found = match seen.take() {
-                Some(found) => found,
-                None => match timeout_at(deadline, self.find(org, user, manifest, alias)).await {
-                    Ok(found) => found?,
-                    Err(_) => {
-                        let message = "there was no time left to look for the account; try again".to_owned();
-                        return Ok(Err(Failure::new(OutcomeCode::Timeout, message, true)));
-                    }
-                },
+            let found = if seen.is_some() {
+                seen.take()
+            } else if let Ok(found) = timeout_at(deadline, self.find(org, user, manifest, alias)).await {
+                found?
+            } else {
+                let message = "there was no time left to look for the account; try again".to_owned();
+                return Ok(Err(Failure::new(OutcomeCode::Timeout, message, true)));
             };
             let Some(found) = found else { return Ok(Err(not_connected(manifest, user, alias))) };
             match self.ready(org, manifest, &found, refused, (deadline, renewed)).await? {
@@ -230,6 +242,11 @@ impl Engine {
         ran_out.then_some(Reason::TokenExpired)
     }
 
+    /// What is said of an account that surely cannot be used now.
+    pub(crate) fn cannot_serve(&self, manifest: &Manifest, found: &Found, now: Timestamp) -> Option<Failure> {
+        self.unfit(manifest, &found.account, now).map(|reason| connect_again(manifest, &found.alias, reason))
+    }
+
     /// Why an account can surely not be used at `at`, as far as that can be told now.
     pub(crate) fn will_be_unfit(&self, manifest: &Manifest, found: &Found, at: Timestamp) -> Option<Reason> {
         let account = &found.account;
@@ -308,7 +325,7 @@ fn is_due(manifest: &Manifest, account: &Account, now: Timestamp) -> bool {
     expires_at.duration_since(now) <= SignedDuration::from_secs(margin).min(life / 2)
 }
 
-fn not_connected(manifest: &Manifest, user: &UserId, alias: Option<&Alias>) -> Failure {
+pub(crate) fn not_connected(manifest: &Manifest, user: &UserId, alias: Option<&Alias>) -> Failure {
     let scopes = manifest.auth.scopes();
     let scopes = if scopes.is_empty() { String::new() } else { format!(" (scopes: {})", scopes.join(", ")) };
     let Manifest { name, display_name, .. } = manifest;

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::naming::{How, Named, Naming, Resolved};
 use super::record::Found;
+use crate::calling::RETRIES_MAX;
 use crate::catalog::{Plugin, nearest};
 use crate::engine::Engine;
 use crate::error::{Error, FieldProblem, causes};
@@ -19,7 +20,6 @@ use crate::integrations::Held;
 use crate::keys;
 use crate::manifest::{Action, Lookup, Manifest, NameKind};
 use crate::outcome::{Failure, OutcomeCode};
-use crate::performing::RETRIES_MAX;
 use crate::ports::table::{Condition, NewItem, TableError, Write};
 use crate::runtime::{Call, Stopped};
 use crate::template::{Context, TemplateError, text_of};

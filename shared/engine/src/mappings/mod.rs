@@ -27,6 +27,7 @@ pub use listing::{LookedUp, NameToLookUp, WhichMappings};
 pub(crate) use looking_up::{Asking, SeenLists, no_lists};
 pub use naming::NAMES_MAX;
 pub(crate) use naming::Naming;
+pub use naming::{How, ResolvedName};
 pub use record::{MappingView, Provenance, ScopeName};
 
 use record::Mapping;

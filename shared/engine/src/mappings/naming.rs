@@ -17,26 +17,35 @@ pub const NAMES_MAX: usize = 20;
 /// How it became known what a name stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum How {
+pub enum How {
+    /// The agent's own name.
     Agent,
+    /// The user's.
     User,
+    /// The organization's.
     Organization,
+    /// The service was asked, or is to be.
     Lookup,
+    /// It is an id, or nothing is known that would take its place.
     AsGiven,
 }
 
 /// A name and what it stands for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct ResolvedName {
+pub struct ResolvedName {
     /// Where it stands in the parameters, as a JSON pointer.
     pub pointer: String,
+    /// What sort of name it is.
     pub kind: MappingKind,
+    /// As it was given.
     pub given: String,
     /// What the service calls it; absent while the service itself has to be asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external_id: Option<String>,
+    /// How that is known.
     pub how: How,
+    /// Until when, if not for ever.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
 }

@@ -136,7 +136,8 @@ impl Run {
     pub(crate) fn state_at(&self, now: Timestamp) -> RunState {
         match self.state {
             RunState::Started if self.until <= now => RunState::Unknown,
-            state => state,
+            RunState::Started => RunState::Started,
+            ended @ (RunState::Succeeded | RunState::Failed | RunState::Unknown) => ended,
         }
     }
 

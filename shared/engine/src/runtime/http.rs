@@ -36,6 +36,19 @@ pub(crate) async fn run(call: &Call<'_>, host: &Host<'_>) -> Returned {
     }
 }
 
+/// The request that an action begins with.
+pub(crate) fn first_request(call: &Call<'_>, base: &Url) -> Result<(Url, HeaderMap, Bytes), Stopped> {
+    let context = request_context(call);
+    let context = if call.action.paginate.is_some() { context.with("remaining", &limit(call)) } else { context };
+    build(&call.action.request, base, &context, None)
+}
+
+/// How many items are wanted.
+fn limit(call: &Call<'_>) -> usize {
+    let wanted = call.parameters.get("limit").and_then(Value::as_u64).and_then(|limit| usize::try_from(limit).ok());
+    wanted.unwrap_or(ITEMS_DEFAULT).min(if call.action.each.is_some() { EACH_MAX } else { usize::MAX })
+}
+
 /// What request templates see: the parameters by their names, and what is always there.
 fn request_context(call: &Call<'_>) -> Context {
     let context = Context::default();
@@ -77,8 +90,7 @@ async fn exchange(
 
 async fn pages(call: &Call<'_>, host: &Host<'_>, paginate: &Paginate) -> Returned {
     let action = call.action;
-    let wanted = call.parameters.get("limit").and_then(Value::as_u64).and_then(|limit| usize::try_from(limit).ok());
-    let limit = wanted.unwrap_or(ITEMS_DEFAULT).min(if action.each.is_some() { EACH_MAX } else { usize::MAX });
+    let limit = limit(call);
     let context = request_context(call);
     let mut items: Vec<Value> = Vec::new();
     let mut cursor: Option<String> = None;

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::error::FieldProblem;
-use crate::ids::UserId;
+use crate::ids::{IdempotencyKey, OrgId, UserId};
 use crate::manifest::{Action, Manifest};
 use crate::outcome::{Failure, OutcomeCode, Success};
 use crate::ports::ids::sha256;
@@ -38,6 +38,11 @@ pub(crate) struct ServiceKey {
 }
 
 impl ServiceKey {
+    /// What stands for a caller's own key.
+    pub(crate) fn of_caller(org: &OrgId, user: &UserId, key: &IdempotencyKey) -> Self {
+        Self::of(&["key", org.as_str(), user.as_str(), key.as_str()], true)
+    }
+
     /// In the form of a UUID (version 8, RFC 9562), which every service takes: the hash of what it stands for.
     pub(crate) fn of(what: &[&str], of_caller: bool) -> Self {
         // No part of an id or hash has a line break in it.

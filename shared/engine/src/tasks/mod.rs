@@ -154,7 +154,6 @@ impl Engine {
     ) -> Result<Answered<Made>, Error> {
         let plugin = Arc::clone(self.catalog.plugin(&intent.tool)?);
         let found = plugin.action(&intent.intent)?;
-        let mut problems: Vec<FieldProblem> = Vec::new();
         let at = self.ports.clock.now();
         let user = principal.acting_for(intent.user_id.clone())?;
         let keyed = Keyed::of(&intent, asked, (&user, &plugin.manifest.name, &found.action.name), true)?;
@@ -165,7 +164,41 @@ impl Engine {
                 return Ok(made);
             }
         }
-        let parameters = match found.check(intent.context) {
+        let task = self.plan(principal, &intent, at)?;
+        let (engine, principal) = (Arc::clone(self), principal.clone());
+        self.to_its_end(async move {
+            let warnings = engine.warnings(&task, &plugin.manifest).await?;
+            if let Some(keyed) = &keyed {
+                let state = KeyState::Task { id: task.id.clone(), warnings: warnings.clone() };
+                let kept = Kept { payload: keyed.payload.clone(), made_at: at, state };
+                let writes = vec![
+                    Write::Put(task.item()?, Condition::Absent),
+                    Write::Put(kept.item(&task.org, &task.user, &keyed.key)?, Condition::Absent),
+                ];
+                match engine.ports.table.transact(writes).await {
+                    Ok(_) => {}
+                    Err(TableError::Condition { standing, .. }) => {
+                        let judged = Judged::of(standing.map(|item| *item), &keyed.payload, at)?;
+                        return engine.made_before(&principal, judged).await?.ok_or_else(in_progress);
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            } else {
+                engine.ports.table.put(task.item()?, Condition::Absent).await?;
+            }
+            engine.set_alarm(&task, task.next_at).await;
+            Ok(Answered::anew(Made { task: task.whole(), warnings }))
+        })
+        .await
+    }
+
+    /// The task that an intent stands for, checked, and not yet made.
+    pub(crate) fn plan(&self, principal: &Principal, intent: &Intent, at: Timestamp) -> Result<Task, Error> {
+        let plugin = self.catalog.plugin(&intent.tool)?;
+        let found = plugin.action(&intent.intent)?;
+        let user = principal.acting_for(intent.user_id.clone())?;
+        let mut problems: Vec<FieldProblem> = Vec::new();
+        let parameters = match found.check(intent.context.clone()) {
             Ok(parameters) => parameters,
             Err(Error::Invalid(wrong)) => {
                 problems.extend(wrong);
@@ -199,16 +232,16 @@ impl Engine {
         };
         let Some(first) = first.filter(|_| problems.is_empty()) else { return Err(Error::Invalid(problems)) };
         let id = self.id_at(at);
-        let task = Task {
+        Ok(Task {
             id: TaskId::parse(id).map_err(|error| Error::field("", error.to_string()))?,
             org: principal.org.clone(),
             user,
-            agent: intent.agent_id,
+            agent: intent.agent_id.clone(),
             plugin: plugin.manifest.name.clone(),
             action: found.action.name.clone(),
-            integration: intent.integration,
+            integration: intent.integration.clone(),
             parameters,
-            schedule: intent.schedule,
+            schedule: intent.schedule.clone(),
             anchor: at,
             occurrence: first,
             next_at: first,
@@ -225,32 +258,7 @@ impl Engine {
             result: None,
             created_at: at,
             updated_at: at,
-        };
-        let (engine, principal) = (Arc::clone(self), principal.clone());
-        self.to_its_end(async move {
-            let warnings = engine.warnings(&task, &plugin.manifest).await?;
-            if let Some(keyed) = &keyed {
-                let state = KeyState::Task { id: task.id.clone(), warnings: warnings.clone() };
-                let kept = Kept { payload: keyed.payload.clone(), made_at: at, state };
-                let writes = vec![
-                    Write::Put(task.item()?, Condition::Absent),
-                    Write::Put(kept.item(&task.org, &task.user, &keyed.key)?, Condition::Absent),
-                ];
-                match engine.ports.table.transact(writes).await {
-                    Ok(_) => {}
-                    Err(TableError::Condition { standing, .. }) => {
-                        let judged = Judged::of(standing.map(|item| *item), &keyed.payload, at)?;
-                        return engine.made_before(&principal, judged).await?.ok_or_else(in_progress);
-                    }
-                    Err(error) => return Err(error.into()),
-                }
-            } else {
-                engine.ports.table.put(task.item()?, Condition::Absent).await?;
-            }
-            engine.set_alarm(&task, task.next_at).await;
-            Ok(Answered::anew(Made { task: task.whole(), warnings }))
         })
-        .await
     }
 
     /// The task that was made under a key before, as it is now.
