@@ -173,6 +173,34 @@ async fn each_route_costs_what_is_written() {
     assert_eq!(app.table.take(), (2, 0));
 }
 
+/// What an intent costs once the process is warm: requests to the table, and calls of the service.
+#[tokio::test]
+async fn a_warm_intent_costs_one_read_and_one_call_and_with_an_effect_two_writes() {
+    let app = App::start().await;
+    let send = json!({ "tool": "slack", "intent": "send", "context": { "channel": "#general", "text": "hello" } });
+    let read = json!({ "tool": "slack", "intent": "fetch", "context": { "channel": "#general" } });
+    let mut keyed = send.clone();
+    keyed["idempotencyKey"] = json!("k1");
+    for warming in [&send, &read] {
+        app.post("/api/plugin-engine", warming).await.data();
+    }
+    println!("{:<36} {:>5} {:>6} {:>5}", "a warm intent", "reads", "writes", "calls");
+    for (what, intent, expected) in [
+        ("that reads", &read, (1, 0, 1)),
+        ("with an effect", &send, (1, 2, 1)),
+        ("with an effect and a key", &keyed, (1, 2, 1)),
+        ("with a key, sent again", &keyed, (1, 0, 0)),
+    ] {
+        let calls = app.playground.received_total();
+        app.table.take();
+        app.post("/api/plugin-engine", intent).await.data();
+        let (reads, writes) = app.table.take();
+        let cost = (reads, writes, app.playground.received_total() - calls);
+        println!("{what:<36} {:>5} {:>6} {:>5}", cost.0, cost.1, cost.2);
+        assert_eq!(cost, expected, "{what}");
+    }
+}
+
 /// What ARCHITECTURE.md says that connecting by a browser, renewing and disconnecting cost.
 #[tokio::test]
 async fn each_step_of_an_account_costs_what_is_written() {
