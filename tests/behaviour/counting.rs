@@ -175,6 +175,7 @@ async fn each_route_costs_what_is_written() {
 
 /// What an intent costs once the process is warm: requests to the table, and calls of the service.
 #[tokio::test]
+#[expect(clippy::print_stdout, reason = "the counts are what is to be seen")]
 async fn a_warm_intent_costs_one_read_and_one_call_and_with_an_effect_two_writes() {
     let app = App::start().await;
     let send = json!({ "tool": "slack", "intent": "send", "context": { "channel": "#general", "text": "hello" } });

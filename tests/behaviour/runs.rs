@@ -179,8 +179,8 @@ async fn the_attempts_of_a_task_are_on_record() {
         tokio::task::yield_now().await;
     }
     let listed = runs(&app, "").await;
-    let states: Vec<_> = listed.iter().map(|run| (run["state"].as_str().unwrap(), &run["taskId"])).collect();
-    assert_eq!(states, [("succeeded", &json!(task)), ("failed", &json!(task))]);
+    let attempts: Vec<_> = listed.iter().map(|run| (run["state"].as_str().unwrap(), &run["taskId"])).collect();
+    assert_eq!(attempts, [("succeeded", &json!(task)), ("failed", &json!(task))]);
 }
 
 #[tokio::test]

@@ -8,7 +8,8 @@
 //! without influence: how long an attempt took by the machine's clock, and the port of the service.
 //!
 //! `OVERSEER_SIMULATION_SEED`, with the same number of tasks, replays one seed and tells what happened to the task that went
-//! wrong; `OVERSEER_SIMULATION_SEEDS` and `OVERSEER_SIMULATION_TASKS` say how many seeds of how many tasks.
+//! wrong; `OVERSEER_SIMULATION_SEEDS` and `OVERSEER_SIMULATION_TASKS` say how many seeds of how many tasks, and
+//! `OVERSEER_SIMULATION_FIRST` with which to go on.
 
 mod many;
 mod watch;
@@ -404,7 +405,8 @@ fn whatever_goes_wrong_every_task_ends_once_and_none_is_forgotten() {
     let tasks = set("OVERSEER_SIMULATION_TASKS").unwrap_or(TASKS);
     let only = set("OVERSEER_SIMULATION_SEED");
     let seeds = set("OVERSEER_SIMULATION_SEEDS").unwrap_or(SEEDS);
-    let (first, end) = only.map_or((1, seeds + 1), |seed| (seed, seed + 1));
+    let first = set("OVERSEER_SIMULATION_FIRST").unwrap_or(1);
+    let (first, end) = only.map_or((first, seeds + 1), |seed| (seed, seed + 1));
     let (began, next) = (Instant::now(), AtomicU64::new(first));
     let worker = || {
         let mut sum = Counts::default();

@@ -141,7 +141,7 @@ async fn what_a_killed_server_had_begun_is_on_record_after_its_restart() {
         let request = request(address, Method::POST, INTENTS).header("content-type", "application/json");
         request.header("idempotency-key", "k1").body(mail.to_string()).send()
     };
-    let sent = tokio::spawn(post(&server.address));
+    let waiting = tokio::spawn(post(&server.address));
     let listed = async |address: &str| {
         Answer::of(request(address, Method::GET, RUNS).send().await.unwrap()).await.json()["runs"].clone()
     };
@@ -149,7 +149,7 @@ async fn what_a_killed_server_had_begun_is_on_record_after_its_restart() {
         tokio::task::yield_now().await;
     }
     server.kill();
-    sent.await.unwrap().unwrap_err();
+    waiting.await.unwrap().unwrap_err();
     let server = Server::start(folder.path(), &[], &[]);
     let left = listed(&server.address).await;
     assert_eq!((left.as_array().unwrap().len(), &left[0]["state"]), (1, &json!("started")));

@@ -94,7 +94,7 @@ impl Engine {
                 TaskState::Failed | TaskState::OutcomeUnknown | TaskState::Cancelled => {
                     // One that was cancelled runs once, and does not recur again.
                     task.cancel_requested = task.state == TaskState::Cancelled && task.schedule.is_some();
-                    (task.occurrence, task.next_at, task.claim) = (now, now, None);
+                    (task.occurrence, task.next_at, task.by_hand, task.claim) = (now, now, true, None);
                     task.revision += 1;
                     task.becomes(TaskState::Scheduled, now);
                     Ok(())
@@ -135,7 +135,7 @@ impl Engine {
             }
             let next = task.next_run(now);
             let next = next.ok_or_else(|| Error::field("", "its schedule has no run left; change it first"))?;
-            (task.occurrence, task.next_at, task.failures_in_row) = (next, next, 0);
+            (task.occurrence, task.next_at, task.by_hand, task.failures_in_row) = (next, next, false, 0);
             task.revision += 1;
             task.becomes(TaskState::Scheduled, now);
             Ok(())
@@ -201,6 +201,7 @@ impl Engine {
                     None => problems.push(FieldProblem::new("/schedule", "has no time left")),
                     Some(next) => {
                         (task.occurrence, task.next_at, task.anchor) = (next, next, now);
+                        task.by_hand = false;
                         task.schedule = Some(schedule);
                     }
                 },

@@ -245,6 +245,7 @@ impl Engine {
             anchor: at,
             occurrence: first,
             next_at: first,
+            by_hand: false,
             attempts_max,
             state: TaskState::Scheduled,
             since: at,

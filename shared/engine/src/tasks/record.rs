@@ -148,6 +148,9 @@ pub(crate) struct Task {
     pub occurrence: Timestamp,
     /// When the next attempt is due.
     pub next_at: Timestamp,
+    /// Somebody asked for the next run, whatever the schedule says.
+    #[serde(default)]
+    pub by_hand: bool,
     pub attempts_max: u32,
     pub state: TaskState,
     pub since: Timestamp,
@@ -221,7 +224,7 @@ impl Task {
     pub(super) fn catch_up(&mut self, now: Timestamp) {
         let skips = self.schedule.as_ref().is_some_and(|schedule| schedule.catch_up == CatchUp::Skip);
         let late = now.duration_since(self.occurrence) > ON_TIME;
-        if self.state != TaskState::Scheduled || !late || !skips || !self.is_of_its_schedule() {
+        if self.state != TaskState::Scheduled || !late || !skips || self.by_hand {
             return;
         }
         match self.next_after(now) {
@@ -232,18 +235,13 @@ impl Task {
         }
     }
 
-    /// Whether the run is for a time of its schedule, and not one that was asked for by hand.
-    fn is_of_its_schedule(&self) -> bool {
-        let before = self.occurrence.checked_sub(SignedDuration::from_nanos(1));
-        before.is_ok_and(|before| self.next_after(before) == Some(self.occurrence))
-    }
-
     /// Takes it for `worker`.
     pub(super) fn claim(&mut self, worker: String, now: Timestamp, lease: SignedDuration) {
         if self.state == TaskState::Scheduled {
             self.runs = self.runs.saturating_add(1);
             self.attempt = 0;
         }
+        self.by_hand = false;
         self.attempt = self.attempt.saturating_add(1);
         self.claim = Some(Claim { worker, since: now, until: now + lease });
         self.becomes(TaskState::Running, now);
@@ -410,6 +408,7 @@ mod tests {
             anchor: now(),
             occurrence: now(),
             next_at: now(),
+            by_hand: false,
             attempts_max: 3,
             state: TaskState::Scheduled,
             since: now(),
@@ -481,6 +480,19 @@ mod tests {
             task.lapsed(repeatable, now(), 0.5);
             assert_eq!((task.state, task.claim.is_some()), (state, !repeatable), "{repeatable} {attempt}");
             assert_eq!(task.attempts.last().unwrap().outcome, AttemptOutcome::Unknown);
+        }
+    }
+
+    #[test]
+    fn what_was_asked_for_by_hand_is_not_skipped_also_at_a_time_of_its_schedule() {
+        for (by_hand, skipped) in [(false, true), (true, false)] {
+            let mut task = running();
+            task.schedule = serde_json::from_value(json!({ "cron": "0/15 * * * ? *", "catchUp": "skip" })).unwrap();
+            // It is a quarter of an hour.
+            (task.occurrence, task.next_at, task.by_hand) = (now(), now(), by_hand);
+            task.becomes(TaskState::Scheduled, now());
+            task.catch_up(now() + SignedDuration::from_mins(5));
+            assert_eq!(task.occurrence != now(), skipped);
         }
     }
 
