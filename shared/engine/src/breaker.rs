@@ -142,6 +142,9 @@ impl Shown {
     /// What an outcome showed. `called` says whether the service was called.
     pub(crate) fn of(failure: Option<&Failure>, called: bool) -> Self {
         let Some(failure) = failure else { return Self::Works };
+        if failure.of_caller {
+            return Self::Nothing;
+        }
         match failure.code {
             OutcomeCode::Timeout | OutcomeCode::Unavailable | OutcomeCode::OutcomeUnknown if called => Self::Fails,
             // The service understood, and said no.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::engine::Engine;
-use crate::error::Error;
+use crate::error::{Error, causes};
 use crate::host::Host;
 use crate::ids::{Alias, OrgId};
 use crate::integrations::{Credential, Held};
@@ -52,48 +52,69 @@ impl Engine {
         (deadline, retries): (Instant, u32),
     ) -> Result<(Returned, u32), Error> {
         let (mut attempts, mut tries, mut renewed) = (0, 0, false);
+        // What an earlier try may have done is not undone by a later one that surely did nothing.
+        let mut before: Option<Failure> = None;
         let returned = loop {
             let credential = held.as_ref().map(|held| held.credential.as_ref());
             let (returned, called) = self.call(call, credential, deadline).await;
             attempts += u32::from(called);
-            let Err(Stopped::Failed(failure)) = &returned else { break returned };
+            let failure = match returned {
+                Err(Stopped::Failed(failure)) => failure,
+                Ok(_) | Err(Stopped::Parameter(_)) => break returned,
+            };
+            let failure = not_forgotten(failure, before.as_ref(), call);
+            if failure.unclear {
+                before = Some(failure.clone());
+            }
+            let now = self.ports.clock.now();
+            let in_time = call.until.is_none_or(|until| now < until);
             // Whoever refuses the credential has done nothing.
             if failure.credential_refused
-                && !failure.may_have_happened
                 && !renewed
-                && let Some(before) = held.as_ref()
+                && in_time
+                && let Some(refused) = held.as_ref()
             {
                 renewed = true;
-                let renewable = before.can_be_renewed(self.ports.clock.now());
-                let seen = (None, Some(before));
-                match self.account(org, call.user, call.manifest, alias, seen, deadline).await? {
-                    Ok(newer) if newer.differs_from(before) => {
+                let renewable = refused.can_be_renewed(now);
+                let seen = (None, Some(refused));
+                match self.account(org, call.user, call.manifest, alias, seen, deadline).await {
+                    Ok(Ok(newer)) if newer.differs_from(refused) => {
                         *held = Some(newer);
                         continue;
                     }
-                    Err(failure) if renewable => return Ok((Err(failure.into()), attempts)),
+                    Ok(Err(failure)) if renewable => break Err(not_forgotten(failure, before.as_ref(), call).into()),
                     // What the service said is all there is to say.
-                    Ok(_) | Err(_) => break returned,
+                    Ok(_) => break Err(failure.into()),
+                    Err(error) if before.is_some() => {
+                        tracing::error!(%org, error = %causes(&error), "an account cannot be looked at again");
+                        break Err(failure.into());
+                    }
+                    Err(error) => return Err(error),
                 }
             }
-            match self.pause(failure, tries).filter(|pause| Instant::now() + *pause < deadline) {
-                Some(pause) if tries < retries => sleep(pause).await,
-                Some(_) | None => break returned,
+            match self.pause(&failure, tries, deadline) {
+                Some(pause) if tries < retries && in_time => sleep(pause).await,
+                Some(_) | None => break Err(failure.into()),
             }
             tries += 1;
+            if call.until.is_some_and(|until| until <= self.ports.clock.now()) {
+                break Err(failure.into());
+            }
         };
         Ok((returned, attempts))
     }
 
-    /// How long to wait before trying once more, if that may be done: what the service asks for, or a random time.
-    fn pause(&self, failure: &Failure, tries: u32) -> Option<Duration> {
+    /// How long to wait before trying once more, if that may be done and there is the time: what the service asks for, or a
+    /// random time.
+    fn pause(&self, failure: &Failure, tries: u32, deadline: Instant) -> Option<Duration> {
         if !failure.try_again {
             return None;
         }
-        Some(match failure.retry_after_s {
+        let pause = match failure.retry_after_s {
             Some(seconds) => Duration::from_secs(seconds),
             None => Duration::from_secs_f64(PAUSE_MS / 1_000.0 * f64::from(1 << tries.min(8)) * self.jitter()),
-        })
+        };
+        Instant::now().checked_add(pause).is_some_and(|at| at < deadline).then_some(pause)
     }
 
     /// Runs one call through its runtime, and takes the credential out of whatever comes back. Says also whether the service
@@ -124,4 +145,16 @@ impl Engine {
         };
         (clean, host.called())
     }
+}
+
+/// A failure of a try, after what an earlier one may have done.
+fn not_forgotten(failure: Failure, before: Option<&Failure>, call: &Call<'_>) -> Failure {
+    let Some(before) = before.filter(|_| !failure.unclear) else { return failure };
+    if !before.may_have_happened {
+        return Failure { unclear: true, ..failure };
+    }
+    let of_caller = call.key.as_ref().is_some_and(|key| key.of_caller);
+    let message = format!("{}; and before that: {}", failure.message, before.message);
+    let retryable = of_caller && (failure.retryable || failure.try_again);
+    Failure { message, may_have_happened: true, unclear: true, retryable, ..failure }
 }

@@ -192,10 +192,10 @@ impl Engine {
             }
         };
         let key = (action.effect == Effect::Keyed).then(|| match &keyed {
-            Some(keyed) => ServiceKey::of_caller(org, &user, &keyed.key),
+            Some(keyed) => ServiceKey::of_caller(org, &user, keyed),
             None => ServiceKey { text: "(another for each run)".to_owned(), of_caller: false },
         });
-        let call = Call { manifest, action, parameters: &resolved, user: &user, now, key };
+        let call = Call { manifest, action, parameters: &resolved, user: &user, now, key, until: None };
         let request = match self.first_request(&call) {
             Ok(request) => Some(request),
             Err(Stopped::Parameter(problem)) => return Err(Error::Invalid(vec![problem])),

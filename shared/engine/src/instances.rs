@@ -334,25 +334,25 @@ impl Engine {
         self.to_its_end(async move {
             let manifest = &plugin.manifest;
             let changed = engine.change_instance(&principal.org, manifest, None, &change).await?;
-            if let Some((instance, ())) = changed {
+            let (instance, (), written) = changed;
+            if written {
                 let event = json!({ "tool": manifest.name, "key": principal.key, "userId": principal.user });
                 engine.publish(&principal.org, kind, &event).await;
-                return Ok(instance.shown(manifest, engine.ports.clock.now()));
             }
-            engine.get_instance(&principal, manifest.name.as_str()).await
+            Ok(instance.shown(manifest, engine.ports.clock.now()))
         })
         .await
     }
 
     /// Changes an instance by compare and set, beginning with what was `seen`. `change` may be called several times; where
-    /// it changes nothing, nothing is written.
+    /// it changes nothing, nothing is written. Gives the instance as it is then, and whether it was written.
     async fn change_instance<T: Send>(
         &self,
         org: &OrgId,
         manifest: &Manifest,
         seen: Option<SeenInstance>,
         change: impl Fn(&mut Instance) -> T + Send,
-    ) -> Result<Option<(Instance, T)>, Error> {
+    ) -> Result<(Instance, T, bool), Error> {
         let key = keys::instance(org, &manifest.name);
         let mut seen = match seen {
             Some(seen) => seen,
@@ -362,11 +362,11 @@ impl Engine {
             let mut instance = seen.instance.clone();
             let said = change(&mut instance);
             if instance == seen.instance {
-                return Ok(None);
+                return Ok((instance, said, false));
             }
             let condition = seen.version.map_or(Condition::Absent, Condition::Version);
             match self.ports.table.put(instance.item(org, manifest)?, condition).await {
-                Ok(_) => return Ok(Some((instance, said))),
+                Ok(_) => return Ok((instance, said, true)),
                 Err(TableError::Condition { standing, .. }) => {
                     seen = SeenInstance::of(standing.map(|item| *item))?;
                 }
@@ -376,7 +376,7 @@ impl Engine {
         Err(Error::Conflict(format!("the plugin {} changes all the time; try again", manifest.name)))
     }
 
-    /// Takes the right to try a plugin that is out of use: `None` if somebody else has it.
+    /// Takes the right to try a plugin that is out of use; or says how it is, where that is not to be had.
     pub(crate) async fn begin_trial(
         &self,
         org: &OrgId,
@@ -384,16 +384,19 @@ impl Engine {
         seen: SeenInstance,
         class: ActionClass,
         until: Timestamp,
-    ) -> Result<Option<Trial>, Error> {
+    ) -> Result<Result<Trial, InUse>, Error> {
         let now = self.ports.clock.now();
         let begun = self.change_instance(org, manifest, Some(seen), |instance| {
-            let free = instance.in_use(class, now) == InUse::OnTrial;
-            if free {
+            let in_use = instance.in_use(class, now);
+            if in_use == InUse::OnTrial {
                 instance.circuit_mut(class).begin_trial(until);
             }
-            free
+            in_use
         });
-        Ok(begun.await?.filter(|(_, free)| *free).map(|_| Trial(until)))
+        Ok(match begun.await? {
+            (_, InUse::OnTrial, true) => Ok(Trial(until)),
+            (_, in_use, _) => Err(in_use),
+        })
     }
 
     /// Counts what a call showed. Nothing is written for a success, unless it is a trial's. What cannot be counted is logged.
@@ -421,7 +424,8 @@ impl Engine {
             circuit.note(shown, on_trial, limits, now)
         });
         match noted.await {
-            Ok(Some((instance, turned))) => {
+            Ok((_, _, false)) => {}
+            Ok((instance, turned, true)) => {
                 let kind = match turned {
                     Turned::Nothing => return,
                     Turned::Opened => "breaker.opened",
@@ -431,7 +435,6 @@ impl Engine {
                 let event = json!({ "tool": manifest.name, "class": class, "retryAt": breaker.retry_at });
                 self.publish(org, kind, &event).await;
             }
-            Ok(None) => {}
             Err(error) => {
                 tracing::error!(%org, plugin = %manifest.name, error = %causes(&error), "the breaker was not told");
             }

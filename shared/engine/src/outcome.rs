@@ -64,8 +64,12 @@ pub struct Failure {
     /// Whether the same run may try once more. Beside what is `retryable` that is what the service knows by this run's own
     /// key. Not shown.
     pub try_again: bool,
-    /// Whether the action may have had its effect all the same.
+    /// Whether the action may have had its effect all the same, and doing it again is not the same as doing it once.
     pub may_have_happened: bool,
+    /// Whether it may have had an effect at all. Not shown; the ledger has it.
+    pub unclear: bool,
+    /// Whether what was asked for is to blame, and not the service. Not shown; the breaker does not count it.
+    pub of_caller: bool,
     /// Seconds to wait before trying again, where the service says so.
     pub retry_after_s: Option<u64>,
     /// Whether the service refused the credential itself, so that a newer one may help. Not shown.
@@ -131,6 +135,8 @@ impl Failure {
             retryable,
             try_again: retryable,
             may_have_happened: false,
+            unclear: false,
+            of_caller: false,
             retry_after_s: None,
             credential_refused: false,
             fallback: None,

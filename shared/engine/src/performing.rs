@@ -13,7 +13,7 @@ use crate::calling::RETRIES_MAX;
 use crate::catalog::{ActionOf, Plugin};
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::failures::{Failed, redacted};
+use crate::failures::{Failed, redacted, removed};
 use crate::ids::{AgentId, Alias, OrgId, RequestId, RunId, TaskId, UserId};
 use crate::instances::{InUse, SeenInstance, Trial};
 use crate::integrations::{Found, Held, not_connected};
@@ -28,6 +28,8 @@ use crate::runtime::{Call, Returned, ServiceKey, Stopped};
 use crate::secrets::Striker;
 use crate::tasks as task;
 
+/// The time that a service must have had before it counts as failing that it did not answer.
+const ENOUGH: Duration = Duration::from_secs(5);
 /// How much longer than a call may take its place in the ledger is held.
 const LEASE_MARGIN: SignedDuration = SignedDuration::from_secs(30);
 /// The first pause between two looks at an earlier request that is still running, and the longest.
@@ -67,6 +69,8 @@ pub(crate) struct Seen {
 /// Everything that a call needs.
 struct Ready {
     parameters: Map<String, Value>,
+    /// The same, as far as it may be kept.
+    to_keep: Map<String, Value>,
     held: Option<Held>,
     instance: SeenInstance,
     trial: Option<Trial>,
@@ -115,6 +119,13 @@ impl What<'_> {
         }
     }
 
+    /// Whether what stands under the key may be done again or given up now: because the caller says so, or because the
+    /// service knows a repetition. Only what was decided about first is meant.
+    fn may_decide(&self, run: &RunId, decided: Option<&RunId>) -> bool {
+        let wanted = self.keyed().is_some_and(|keyed| keyed.resolve.is_some()) || self.action.effect == Effect::Keyed;
+        wanted && decided.is_none_or(|decided| decided == run)
+    }
+
     fn failed(&self, failure: Failure) -> Outcome {
         Outcome { result: Err(failure), metadata: self.metadata(0, None) }
     }
@@ -135,6 +146,8 @@ impl Engine {
             Err(error) => return self.refused(&what, &doing.parameters, error).await.map(Answered::anew),
         };
         let mut pause = LOOK_AGAIN.0;
+        // What a caller decides is about the run that they know of, and about no later one.
+        let mut decided: Option<RunId> = None;
         loop {
             let Ok(seen) = timeout_at(doing.deadline, self.see(&what, &naming)).await else {
                 let message = "there was no time left to look for the account; try again".to_owned();
@@ -154,26 +167,21 @@ impl Engine {
                 }
                 // A task is made of other words than an outcome.
                 Judged::Task(..) => return Err(Error::KeyReused),
-                Judged::Ended(run, answer, version) => match what.keyed().and_then(|keyed| keyed.resolve) {
-                    Some(resolve) if answer.is_open() => match self.decide(&what, resolve, run, version).await? {
+                Judged::Ended(run, answer, _) if !answer.is_open() || !what.may_decide(&run, decided.as_ref()) => {
+                    return Ok(self.replayed(&what, answer.outcome()).await);
+                }
+                Judged::Lost(run, began, _) if !what.may_decide(&run, decided.as_ref()) => {
+                    let metadata = what.metadata(0, Some(run.clone()));
+                    return Ok(self.replayed(&what, Outcome { result: Err(lost(&run, began)), metadata }).await);
+                }
+                Judged::Ended(run, _, version) | Judged::Lost(run, _, version) => {
+                    decided = Some(run.clone());
+                    match self.decide(&what, run, version).await? {
                         Decided::Given(outcome) => return Ok(Answered::anew(outcome)),
                         Decided::Again => continue,
                         Decided::Do(condition, run) => what.keyed().map(|keyed| (keyed, condition, Some(run))),
-                    },
-                    Some(_) | None => return Ok(self.replayed(&what, answer.outcome()).await),
-                },
-                Judged::Lost(run, began, version) => match what.keyed().and_then(|keyed| keyed.resolve) {
-                    None => {
-                        let metadata = what.metadata(0, Some(run.clone()));
-                        let outcome = Outcome { result: Err(lost(&run, began)), metadata };
-                        return Ok(self.replayed(&what, outcome).await);
                     }
-                    Some(resolve) => match self.decide(&what, resolve, run, version).await? {
-                        Decided::Given(outcome) => return Ok(Answered::anew(outcome)),
-                        Decided::Again => continue,
-                        Decided::Do(condition, run) => what.keyed().map(|keyed| (keyed, condition, Some(run))),
-                    },
-                },
+                }
             };
             match Box::pin(self.try_once(&what, (&parameters, naming.clone()), seen, claim)).await? {
                 Came::To(outcome) => return Ok(Answered::anew(outcome)),
@@ -245,26 +253,57 @@ impl Engine {
             Ok(held) => held,
             Err(failure) => return Ok(Came::To(self.conclude(what, parameters, Err(failure), 0, None).await)),
         };
-        naming.read(names, held.as_ref().map(Held::identity))?;
-        let named = match self.without_names(what, parameters, naming, held.as_ref()).await {
-            Ok(Ok(named)) => named,
-            Ok(Err(failure)) => return Ok(Came::To(self.conclude(what, parameters, Err(failure), 0, None).await)),
-            Err(error) => return self.refused(what, parameters, error).await.map(Came::To),
-        };
+        // What is kept of the parameters never has the account's token in it, should the caller have put it there.
+        let secrets = held.as_ref().map(|held| held.credential.secrets()).unwrap_or_default();
+        let striker = Striker::new(&secrets);
+        let given = struck(&striker, parameters);
         let until = match &what.doing.source {
             Source::Intent { .. } => now + self.longest() + LEASE_MARGIN,
             Source::Task { claim, .. } => claim.until,
         };
-        let mut trial = None;
-        if in_use == InUse::OnTrial {
-            trial = self.begin_trial(org, what.manifest, instance.clone(), what.class(), until).await?;
-            if trial.is_none() {
-                let failure = being_tried(what.manifest);
-                return Ok(Came::To(self.conclude(what, &named, Err(failure), 0, None).await));
+        let trial = match self.may_go(what, in_use, &instance, what.class(), until).await? {
+            Ok(trial) => trial,
+            Err(failure) => return Ok(Came::To(self.conclude(what, &given, Err(failure), 0, None).await)),
+        };
+        naming.read(names, held.as_ref().map(Held::identity))?;
+        let named = self.without_names(what, parameters, naming, held.as_ref(), (&instance, trial, until)).await;
+        let failed = match named {
+            Ok(Ok(parameters)) => {
+                let to_keep = struck(&striker, &parameters);
+                let ready = Ready { parameters, to_keep, held, instance, trial, now, until };
+                return self.do_it(what, ready, claim).await;
+            }
+            Ok(Err(failure)) => Ok(failure),
+            Err(error) => Err(error),
+        };
+        self.note_shown(org, what.manifest, instance, (what.class(), trial), Shown::Nothing).await;
+        match failed {
+            Ok(failure) => Ok(Came::To(self.conclude(what, &given, Err(failure), 0, None).await)),
+            Err(error) => self.refused(what, &given, error).await.map(Came::To),
+        }
+    }
+
+    /// The right to go: nothing, a trial, or why not.
+    async fn may_go(
+        &self,
+        what: &What<'_>,
+        in_use: InUse,
+        instance: &SeenInstance,
+        class: ActionClass,
+        until: Timestamp,
+    ) -> Result<Result<Option<Trial>, Failure>, Error> {
+        if in_use != InUse::OnTrial {
+            return Ok(out_of_use(what.manifest, &in_use, self.ports.clock.now()).map_or(Ok(None), Err));
+        }
+        match self.begin_trial(what.doing.org, what.manifest, instance.clone(), class, until).await? {
+            Ok(trial) => Ok(Ok(Some(trial))),
+            // It was brought back in the meantime.
+            Err(InUse::Yes) => Ok(Ok(None)),
+            Err(in_use) => {
+                let failure = out_of_use(what.manifest, &in_use, self.ports.clock.now());
+                Ok(Err(failure.unwrap_or_else(|| being_tried(what.manifest))))
             }
         }
-        let ready = Ready { parameters: named, held, instance, trial, now, until };
-        self.do_it(what, ready, claim).await
     }
 
     /// Puts it on record, does it, and writes down what came of it.
@@ -274,19 +313,17 @@ impl Engine {
         ready: Ready,
         claim: Option<(&Keyed, Condition, Option<RunId>)>,
     ) -> Result<Came, Error> {
-        let Ready { parameters, held, instance, trial, now, until } = ready;
+        let Ready { parameters, to_keep, held, instance, trial, now, until } = ready;
         let (org, manifest) = (what.doing.org, what.manifest);
-        // What is kept of the parameters never has the account's token in it, should the caller have put it there.
-        let secrets = held.as_ref().map(|held| held.credential.secrets()).unwrap_or_default();
-        let striker = Striker::new(&secrets);
-        let to_keep: Map<_, _> =
-            parameters.iter().map(|(name, value)| (striker.text(name.clone()), striker.value(value.clone()))).collect();
         let recorded = what.action.effect != Effect::Read || claim.is_some() || instance.instance.records_reads();
         let mut begun = None;
         if recorded {
-            begun = self.put_on_record(what, &to_keep, claim, (now, until)).await?;
+            let put = self.put_on_record(what, &to_keep, claim, (now, until)).await;
+            if !matches!(put, Ok(Some(_))) {
+                self.note_shown(org, manifest, instance.clone(), (what.class(), trial), Shown::Nothing).await;
+            }
+            begun = put?;
             if begun.is_none() {
-                self.note_shown(org, manifest, instance, (what.class(), trial), Shown::Nothing).await;
                 return match what.doing.source {
                     Source::Intent { .. } => Ok(Came::Late),
                     // Whoever looked for this worker has declared the run as never begun.
@@ -296,6 +333,7 @@ impl Engine {
         }
         // A worker that was frozen must not begin what another may have judged already.
         let late = begun.as_ref().is_some_and(|begun| begun.until() <= self.ports.clock.now());
+        let called_at = Instant::now();
         let came = if late {
             Ok((Err(too_late().into()), 0))
         } else {
@@ -312,7 +350,10 @@ impl Engine {
             // Nothing more was sent, and what was sent was refused.
             Err(error) => (Err(Failure::new(OutcomeCode::Unavailable, error.to_string(), true)), 0, Some(error)),
         };
-        let shown = Shown::of(result.as_ref().err(), attempts > 0);
+        // A service may say what it was sent, and what it says is kept.
+        let result = without_secrets(what, &parameters, result);
+        let had_time = what.doing.deadline.duration_since(called_at) >= ENOUGH.min(self.config.limits.budget / 2);
+        let shown = Shown::of(result.as_ref().err(), attempts > 0 && had_time);
         let noted = self.note_shown(org, manifest, instance, (what.class(), trial), shown);
         let Some(error) = error else {
             let (outcome, ()) = join(self.conclude(what, &to_keep, result, attempts, begun), noted).await;
@@ -361,8 +402,8 @@ impl Engine {
         now: Timestamp,
     ) -> Result<(Returned, u32), Error> {
         let Doing { org, user, integration: alias, deadline, .. } = *what.doing;
-        let key = service_key(what, begun);
-        let call = Call { manifest: what.manifest, action: what.action, parameters, user, now, key };
+        let (key, until) = (service_key(what, begun), begun.map(Begun::until));
+        let call = Call { manifest: what.manifest, action: what.action, parameters, user, now, key, until };
         let retries = match what.doing.source {
             Source::Intent { .. } => RETRIES_MAX,
             // A task is tried again by its own rules.
@@ -371,18 +412,38 @@ impl Engine {
         self.call_with(org, &call, held, alias, (deadline, retries)).await
     }
 
-    /// The parameters with ids in the place of names.
+    /// The parameters with ids in the place of names. A service that is left alone is not asked what they stand for; what
+    /// asking showed of it is counted.
     async fn without_names(
         &self,
         what: &What<'_>,
         parameters: &Map<String, Value>,
         mut naming: Naming,
         held: Option<&Held>,
+        (instance, trial, until): (&SeenInstance, Option<Trial>, Timestamp),
     ) -> Result<Result<Map<String, Value>, Failure>, Error> {
         if naming.is_open() {
             let Doing { org, user, agent, integration: alias, deadline, .. } = *what.doing;
+            let in_use = instance.instance.in_use(ActionClass::Read, self.ports.clock.now());
+            // What reads is on trial already.
+            let own = match (what.class(), trial) {
+                (ActionClass::Read, Some(_)) => None,
+                (ActionClass::Read | ActionClass::Write, _) => {
+                    match self.may_go(what, in_use, instance, ActionClass::Read, until).await? {
+                        Ok(trial) => trial,
+                        Err(failure) => return Ok(Err(failure)),
+                    }
+                }
+            };
             let asking = Asking { org, user, agent, plugin: what.plugin, action: what.action, held, alias };
-            if let Err(failure) = self.look_up(&asking, &mut naming, deadline).await? {
+            let asked = self.look_up(&asking, &mut naming, deadline).await;
+            let shown = match &asked {
+                Ok(Ok(())) | Err(Error::Invalid(_)) => Shown::Works,
+                Ok(Err(failure)) => Shown::of(Some(failure), true),
+                Err(_) => Shown::Nothing,
+            };
+            self.note_shown(org, what.manifest, instance.clone(), (ActionClass::Read, own), shown).await;
+            if let Err(failure) = asked? {
                 return Ok(Err(failure));
             }
         }
@@ -431,14 +492,15 @@ impl Engine {
         Outcome { result, metadata }
     }
 
-    /// What a caller's decision about a key means.
-    async fn decide(&self, what: &What<'_>, resolve: Resolve, run: RunId, version: Version) -> Result<Decided, Error> {
+    /// What follows for a key whose outcome is not known.
+    async fn decide(&self, what: &What<'_>, run: RunId, version: Version) -> Result<Decided, Error> {
         let (Some(keyed), Source::Intent { principal, .. }) = (what.keyed(), &what.doing.source) else {
             return Ok(Decided::Again);
         };
-        match resolve {
-            Resolve::Retry => Ok(Decided::Do(Condition::Version(version), run)),
-            Resolve::Abandon => {
+        match keyed.resolve {
+            // Without a decision only what the service knows as a repetition gets here.
+            Some(Resolve::Retry) | None => Ok(Decided::Do(Condition::Version(version), run)),
+            Some(Resolve::Abandon) => {
                 let metadata = what.metadata(0, Some(run.clone()));
                 let given = self.leave_unknown(principal, what.doing.user, keyed, (&run, version), metadata).await?;
                 Ok(given.map_or(Decided::Again, Decided::Given))
@@ -482,6 +544,8 @@ impl Engine {
             code: None,
             message: None,
             external_id: None,
+            try_again: false,
+            retry_after_s: None,
             resolved: None,
         })
     }
@@ -502,6 +566,35 @@ enum Decided {
     Do(Condition, RunId),
 }
 
+/// Parameters without the account's own token.
+fn struck(striker: &Striker, parameters: &Map<String, Value>) -> Map<String, Value> {
+    let each = parameters.iter().map(|(name, value)| (striker.text(name.clone()), striker.value(value.clone())));
+    each.collect()
+}
+
+/// What came of it, without the values that are not kept of the parameters. All that comes of a task is kept; of an
+/// intent, the data goes to whoever sent those values.
+fn without_secrets(
+    what: &What<'_>,
+    parameters: &Map<String, Value>,
+    result: Result<Success, Failure>,
+) -> Result<Success, Failure> {
+    let secrets = removed(&what.action.parameters, parameters);
+    if secrets.is_empty() {
+        return result;
+    }
+    let striker = Striker::new(&secrets);
+    let all = matches!(what.doing.source, Source::Task { .. }) || what.keyed().is_some();
+    match result {
+        Ok(Success { message, data, external_id }) => Ok(Success {
+            message: striker.text(message),
+            data: if all { striker.value(data) } else { data },
+            external_id: external_id.map(|id| striker.text(id)),
+        }),
+        Err(failure) => Err(Failure { message: striker.text(failure.message), ..failure }),
+    }
+}
+
 /// By what the service is to know a repetition: of the caller's key, else of what would be repeated.
 fn service_key(what: &What<'_>, begun: Option<&Begun>) -> Option<ServiceKey> {
     if what.action.effect != Effect::Keyed {
@@ -509,7 +602,7 @@ fn service_key(what: &What<'_>, begun: Option<&Begun>) -> Option<ServiceKey> {
     }
     let (org, user) = (what.doing.org.as_str(), what.doing.user.as_str());
     match (&what.doing.source, what.keyed()) {
-        (_, Some(keyed)) => Some(ServiceKey::of_caller(what.doing.org, what.doing.user, &keyed.key)),
+        (_, Some(keyed)) => Some(ServiceKey::of_caller(what.doing.org, what.doing.user, keyed)),
         (Source::Task { id, number, .. }, None) => {
             Some(ServiceKey::of(&["task", org, user, id.as_str(), &number.to_string()], true))
         }

@@ -25,15 +25,15 @@ use crate::secrets::Striker;
 pub use fallbacks::{FALLBACK_MAX, Fallback, NewFallback};
 pub use listing::FailureFilter;
 pub use record::{FailureView, KEPT, MESSAGE_MAX, Resolved, ResolvedBy};
-pub(crate) use redaction::redacted;
 pub use redaction::{KEPT_MAX_BYTES, STRING_MAX};
+pub(crate) use redaction::{redacted, removed};
 pub use resolving::{ManyResolved, NOTE_MAX, RESOLVE_MAX, ResolveMany};
 pub use statistics::{
     ActionCount, By, CodeCount, DAYS_MAX, HOURS_MAX, Point, Statistics, StatisticsOf, ToolCount, Trends, TrendsOf,
 };
 
 use record::Record;
-use redaction::{cut, removed};
+use redaction::cut;
 
 /// How long a counter is kept: longer than the longest time that can be asked for, in whole days.
 const COUNTS_KEPT: SignedDuration = SignedDuration::from_hours(32 * 24);
@@ -78,7 +78,7 @@ impl Engine {
         let Failed { failure, .. } = *failed;
         let parameters = redacted(&failed.action.parameters, failed.parameters);
         // A service may say what it was sent.
-        let striker = Striker::new(&removed(failed.parameters, &parameters));
+        let striker = Striker::new(&removed(&failed.action.parameters, failed.parameters));
         let record = Record {
             id: FailureId::parse(self.id_at(now)).map_err(|error| Error::field("", error.to_string()))?,
             user: failed.user.clone(),

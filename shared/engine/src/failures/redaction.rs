@@ -46,8 +46,9 @@ pub(crate) fn redacted(schema: &Value, parameters: &Map<String, Value>) -> Map<S
     }
 }
 
-/// The secrets that stood where `kept` says that something was removed.
-pub(super) fn removed(parameters: &Map<String, Value>, kept: &Map<String, Value>) -> Vec<SecretString> {
+/// The secrets among parameters: what does not stand any more in what may be kept of them.
+pub(crate) fn removed(schema: &Value, parameters: &Map<String, Value>) -> Vec<SecretString> {
+    let kept = &redacted(schema, parameters);
     let mut secrets = Vec::new();
     let mut pairs: Vec<(&Value, &Value)> =
         parameters.iter().filter_map(|(name, value)| Some((value, kept.get(name)?))).collect();
@@ -376,8 +377,8 @@ mod tests {
         use secrecy::ExposeSecret as _;
         let parameters = json!({ "a": [{ "password": "hunter2" }, 1], "token": { "b": [42, "x", null] }, "c": "open" });
         let Value::Object(parameters) = parameters else { panic!("not an object") };
-        let kept = redacted(&json!({}), &parameters);
-        let mut secrets: Vec<_> = removed(&parameters, &kept).iter().map(|s| s.expose_secret().to_owned()).collect();
+        let mut secrets: Vec<_> =
+            removed(&json!({}), &parameters).iter().map(|s| s.expose_secret().to_owned()).collect();
         secrets.sort();
         assert_eq!(secrets, ["42", "hunter2", "x"]);
     }

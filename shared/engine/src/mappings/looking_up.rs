@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use serde_json::{Map, Value};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::naming::{How, Named, Naming, Resolved};
 use super::record::Found;
@@ -107,6 +107,12 @@ impl Asking<'_> {
     }
 }
 
+/// Why there is no list.
+enum NotListed {
+    Failed(Failure),
+    Error(Error),
+}
+
 /// Why a name was not resolved.
 enum Open {
     /// Several things are called so.
@@ -175,24 +181,32 @@ impl Engine {
             parameters: Value::Object(parameters.clone()).to_string(),
         };
         let now = self.ports.clock.now();
-        let age = |listed: &Listed| now.duration_since(listed.at);
-        let seen = self.seen_lists.get(&list);
-        let seen = seen.filter(|listed| (SignedDuration::ZERO..SEEN_FOR).contains(&age(listed)));
-        let seen = seen.filter(|listed| !matching(listed, names, wanted).is_empty() || age(listed) <= NOT_SEEN_FOR);
-        let listed = if let Some(listed) = seen {
-            listed
-        } else {
-            let entries = match self.ask(asking, (names, lookup), parameters, deadline).await? {
-                Ok(entries) => entries,
-                Err(failure) => {
-                    let which = wanted.pointers().next().unwrap_or_default();
-                    let message = format!("the name at {which} could not be looked up: {}", failure.message);
-                    return Ok(Err(Failure { message, ..failure }));
-                }
-            };
-            let listed = Arc::new(Listed { at: now, entries });
-            self.seen_lists.insert(list, Arc::clone(&listed));
-            listed
+        let usable = |listed: &Listed| {
+            let age = now.duration_since(listed.at);
+            let fresh = (SignedDuration::ZERO..SEEN_FOR).contains(&age);
+            fresh && (!matching(listed, names, wanted).is_empty() || age <= NOT_SEEN_FOR)
+        };
+        if let Some(old) = self.seen_lists.get(&list).filter(|listed| !usable(listed)) {
+            self.seen_lists.remove_if(&list, |listed| Arc::ptr_eq(listed, &old));
+        }
+        // Who comes for the same list at the same time waits for it, and does not ask as well.
+        let ask = async {
+            let entries = Box::pin(self.ask(asking, (names, lookup), parameters, deadline)).await;
+            let entries = entries.map_err(NotListed::Error)?.map_err(NotListed::Failed)?;
+            Ok(Arc::new(Listed { at: now, entries }))
+        };
+        let Ok(listed) = timeout_at(deadline, self.seen_lists.get_or_insert_async(&list, ask)).await else {
+            let message = format!("there was no time left to look up the name at {}", wanted.first_pointer());
+            return Ok(Err(Failure::new(OutcomeCode::Timeout, message, true)));
+        };
+        let listed = match listed {
+            Ok(listed) => listed,
+            Err(NotListed::Error(error)) => return Err(error),
+            Err(NotListed::Failed(failure)) => {
+                let message =
+                    format!("the name at {} could not be looked up: {}", wanted.first_pointer(), failure.message);
+                return Ok(Err(Failure { message, ..failure }));
+            }
         };
         let candidates = matching(&listed, names, wanted);
         let mut each = candidates.iter();
@@ -239,7 +253,7 @@ impl Engine {
         };
         let now = self.ports.clock.now();
         let (manifest, user) = (asking.manifest(), asking.user);
-        let call = Call { manifest, action: found.action, parameters: &parameters, user, now, key: None };
+        let call = Call { manifest, action: found.action, parameters: &parameters, user, now, key: None, until: None };
         let mut held = asking.held.cloned();
         // Its use is noted with the intent's own.
         let tried = (deadline, RETRIES_MAX);

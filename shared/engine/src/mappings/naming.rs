@@ -105,6 +105,11 @@ impl Named {
         self.places.iter().map(|place| format!("/context{}", place.pointer()))
     }
 
+    /// Where it stands first.
+    pub(super) fn first_pointer(&self) -> String {
+        self.pointers().next().unwrap_or_default()
+    }
+
     /// The parameter that it stands in first.
     pub(super) fn parameter(&self) -> &str {
         self.places.first().map(|place| place.parameter.as_str()).unwrap_or_default()

@@ -8,7 +8,7 @@ use crate::engine::Engine;
 use crate::error::{Error, causes};
 use crate::ids::{IdempotencyKey, OrgId, RunId, UserId};
 use crate::keys;
-use crate::outcome::{Failure, Metadata, Success};
+use crate::outcome::{Failure, Metadata, OutcomeCode, Success};
 use crate::ports::table::{Condition, Item, Read, TableError, Version, Write};
 use crate::tasks::{self, Task};
 
@@ -30,8 +30,8 @@ pub(crate) struct Claim {
 pub(crate) struct Begun {
     run: Run,
     version: Version,
-    /// The key, with what stands under it and its version.
-    kept: Option<(IdempotencyKey, Kept, Version)>,
+    /// The key, with what was put under it, and what has to stand there.
+    kept: Option<(IdempotencyKey, Kept, Condition)>,
 }
 
 impl Begun {
@@ -71,10 +71,12 @@ impl Engine {
             RunState::Succeeded | RunState::Failed => {
                 let took = standing.ended_at.map_or(0, |end| end.duration_since(standing.started_at).as_millis());
                 let message = standing.message.unwrap_or_default();
-                let result = match standing.code {
-                    None => Ok(Success { message, data: Value::Null, external_id: standing.external_id }),
-                    // It surely did nothing.
-                    Some(code) => Err(Failure::new(code, message, true)),
+                let result = if standing.state == RunState::Succeeded {
+                    Ok(Success { message, data: Value::Null, external_id: standing.external_id })
+                } else {
+                    let code = standing.code.unwrap_or(OutcomeCode::Unavailable);
+                    let failure = Failure::new(code, message, standing.try_again);
+                    Err(Failure { retry_after_s: standing.retry_after_s, ..failure })
                 };
                 RuledOut::Ended { result, duration_ms: u64::try_from(took).unwrap_or_default() }
             }
@@ -114,7 +116,8 @@ impl Engine {
             },
         };
         let version = versions.pop().ok_or(TableError::Request("a write gave no version"))?;
-        let kept = kept.zip(versions.pop()).map(|((key, kept, _), version)| (key, kept, version));
+        let kept = kept.zip(versions.pop());
+        let kept = kept.map(|((key, kept, _), version)| (key, kept, Condition::Version(version)));
         Ok(Some(Begun { run, version, kept }))
     }
 
@@ -137,7 +140,12 @@ impl Engine {
         let mine =
             standing.request == run.request && standing.started_at == run.started_at && standing.state == run.state;
         let versions: Vec<Version> = found.iter().flatten().map(|item| item.version.clone()).collect();
-        Ok((mine && versions.len() == wanted.len()).then_some(versions))
+        let whole = versions.len() == wanted.len();
+        let kept: Option<Kept> =
+            found.first().filter(|_| key.is_some()).and_then(Option::as_ref).map(Item::record).transpose()?;
+        let key_is_mine =
+            kept.is_none_or(|kept| matches!(kept.state, KeyState::Started { run: id, .. } if id == run.id));
+        Ok((mine && key_is_mine && whole).then_some(versions))
     }
 
     /// Writes down how a run ended, and its answer under its key: tried more than once, since what happened would
@@ -147,8 +155,10 @@ impl Engine {
         for _ in 0..TRIES {
             match self.try_to_end(&begun, result, metadata, now).await {
                 Ok(()) => return,
-                Err(Error::Table(TableError::Condition { .. })) => match self.look_again(&mut begun).await {
-                    Ok(()) => {}
+                Err(Error::Table(TableError::Condition { .. })) => match self.look_again(&mut begun, result).await {
+                    // Whoever decided knew more than this.
+                    Ok(true) => return,
+                    Ok(false) => {}
                     Err(error) => {
                         tracing::error!(run = %begun.run.id, error = %causes(&error), "a run cannot be looked at");
                     }
@@ -171,7 +181,7 @@ impl Engine {
         let mut run = begun.run.clone();
         run.ends(result, metadata.attempts, now);
         let put = (run.item()?, Condition::Version(begun.version.clone()));
-        let Some((key, kept, version)) = &begun.kept else {
+        let Some((key, kept, condition)) = &begun.kept else {
             self.ports.table.put(put.0, put.1).await?;
             return Ok(());
         };
@@ -179,36 +189,47 @@ impl Engine {
             let answer = Box::new(Answer::of(result, metadata));
             let state = KeyState::Ended { run: run.id.clone(), answer };
             let kept = Kept { state, ..kept.clone() };
-            Write::Put(kept.item(&run.org, &run.user, key)?, Condition::Version(version.clone()))
+            Write::Put(kept.item(&run.org, &run.user, key)?, condition.clone())
         } else {
-            Write::Delete(keys::idempotency(&run.org, &run.user, key), Condition::Version(version.clone()))
+            Write::Delete(keys::idempotency(&run.org, &run.user, key), condition.clone())
         };
         self.ports.table.transact(vec![under_key, Write::Put(put.0, put.1)]).await?;
         Ok(())
     }
 
-    /// Somebody changed what stands there, or it was written already: what is still this run's is taken as it is now.
-    async fn look_again(&self, begun: &mut Begun) -> Result<(), Error> {
+    /// Somebody changed what stands there, or it was written already: what is still this run's is taken as it is now. Says
+    /// whether there is nothing to add to what was decided.
+    async fn look_again(&self, begun: &mut Begun, result: &Result<Success, Failure>) -> Result<bool, Error> {
         let Run { org, user, id, .. } = &begun.run;
         let key = begun.kept.as_ref().map(|(key, ..)| key);
-        let wanted: Vec<_> =
-            key.map(|key| keys::idempotency(org, user, key)).into_iter().chain([keys::run(org, user, id)]).collect();
+        let place = key.map(|key| keys::idempotency(org, user, key));
+        let wanted: Vec<_> = place.into_iter().chain([keys::run(org, user, id)]).collect();
         let mut found = self.ports.table.batch_get(&wanted, Read::Consistent).await?;
-        if let Some(item) = found.pop().flatten() {
-            begun.run = Run { resolved: item.record::<Run>()?.resolved, ..begun.run.clone() };
+        let run = found.pop().flatten();
+        let kept = found.pop().flatten().map(|item| Ok::<_, TableError>((item.record::<Kept>()?, item.version)));
+        let kept = kept.transpose()?;
+        if let Some(item) = run {
+            begun.run.resolved = item.record::<Run>()?.resolved;
             begun.version = item.version;
         }
-        // The key may be another run's by now, and is then not touched.
-        let own = |item: Item| -> Result<Option<Version>, TableError> {
-            let kept: Kept = item.record()?;
-            let own = match &kept.state {
-                KeyState::Started { run, .. } | KeyState::Ended { run, .. } => *run == begun.run.id,
-                KeyState::Task { .. } => false,
-            };
-            Ok(own.then_some(item.version))
+        let decided = |kept: &Kept| matches!(&kept.state, KeyState::Ended { answer, .. } if answer.decided);
+        let decided = begun.run.resolved.is_some() || kept.as_ref().is_some_and(|(kept, _)| decided(kept));
+        if decided && result.as_ref().is_err_and(|failure| failure.may_have_happened) {
+            return Ok(true);
+        }
+        let condition = match kept {
+            // It was freed, by somebody who found that it had not happened. It has, after all.
+            None if result.is_ok() => Some(Condition::Absent),
+            None => None,
+            Some((kept, version)) => match kept.state {
+                KeyState::Started { run, .. } | KeyState::Ended { run, .. } if run == begun.run.id => {
+                    Some(Condition::Version(version))
+                }
+                // The key is another run's by now, and is not touched.
+                KeyState::Started { .. } | KeyState::Ended { .. } | KeyState::Task { .. } => None,
+            },
         };
-        let standing = found.pop().flatten().map(own).transpose()?.flatten();
-        begun.kept = begun.kept.take().zip(standing).map(|((key, kept, _), version)| (key, kept, version));
-        Ok(())
+        begun.kept = begun.kept.take().zip(condition).map(|((key, kept, _), condition)| (key, kept, condition));
+        Ok(false)
     }
 }

@@ -207,7 +207,7 @@ impl Engine {
                     Found::Succeeded => (RunState::Succeeded, Verdict::Succeeded),
                     Found::Failed => (RunState::Failed, Verdict::Failed),
                 };
-                run.state = state;
+                (run.state, run.code) = (state, None);
                 run.resolved = Some(resolution(&principal, verdict, now));
                 let mut writes = vec![Write::Put(run.item()?, Condition::Version(item.version))];
                 writes.extend(engine.under_its_key(&run, found).await?);

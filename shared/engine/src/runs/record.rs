@@ -93,6 +93,11 @@ pub(crate) struct Run {
     pub code: Option<OutcomeCode>,
     pub message: Option<String>,
     pub external_id: Option<String>,
+    /// Of a failure: whether its task may try again, and when.
+    #[serde(default)]
+    pub try_again: bool,
+    #[serde(default)]
+    pub retry_after_s: Option<u64>,
     pub resolved: Option<Resolution>,
 }
 
@@ -128,6 +133,8 @@ impl Run {
             code: Some(OutcomeCode::Unavailable),
             message: Some("it was not begun: whoever was to do it was not heard of again".to_owned()),
             external_id: None,
+            try_again: true,
+            retry_after_s: None,
             resolved: None,
         })
     }
@@ -145,13 +152,16 @@ impl Run {
     pub(super) fn ends(&mut self, result: &Result<Success, Failure>, attempts: u32, now: Timestamp) {
         let (state, code, message, external_id) = match result {
             Ok(success) => (RunState::Succeeded, None, &success.message, success.external_id.clone()),
-            Err(failure) if failure.may_have_happened => {
+            Err(failure) if failure.may_have_happened || failure.unclear => {
                 (RunState::Unknown, Some(failure.code), &failure.message, None)
             }
             Err(failure) => (RunState::Failed, Some(failure.code), &failure.message, None),
         };
         (self.state, self.code, self.attempts, self.ended_at) = (state, code, attempts, Some(now));
         (self.message, self.external_id) = (Some(cut(message.clone())), external_id.map(cut));
+        let failure = result.as_ref().err();
+        self.try_again = failure.is_some_and(|failure| failure.try_again);
+        self.retry_after_s = failure.and_then(|failure| failure.retry_after_s);
     }
 }
 
@@ -189,11 +199,13 @@ impl Answer {
     /// What is kept of an outcome.
     pub(super) fn of(result: &Result<Success, Failure>, metadata: &Metadata) -> Self {
         let mut result = result.clone();
-        if let Ok(success) = &mut result
-            && !can_be_kept(&success.data)
-        {
-            success.data = Value::Null;
-            success.message.push_str(" (what it returned was too large to be kept; ask the service for it)");
+        if let Ok(success) = &mut result {
+            success.message = cut(std::mem::take(&mut success.message));
+            success.external_id = success.external_id.take().map(cut);
+            if !can_be_kept(&success.data) {
+                success.data = Value::Null;
+                success.message.push_str(" (what it returned was too large to be kept; ask the service for it)");
+            }
         }
         Self { result, metadata: metadata.clone(), decided: false }
     }
@@ -221,12 +233,13 @@ pub(super) fn is_kept(result: &Result<Success, Failure>) -> bool {
     let Err(failure) = result else { return true };
     failure.may_have_happened
         || match failure.code {
-            OutcomeCode::Rejected | OutcomeCode::Vetoed | OutcomeCode::OutcomeUnknown => true,
+            OutcomeCode::Rejected | OutcomeCode::Vetoed => true,
             OutcomeCode::NotConnected
             | OutcomeCode::ReconnectRequired
             | OutcomeCode::RateLimited
             | OutcomeCode::Timeout
             | OutcomeCode::Unavailable
+            | OutcomeCode::OutcomeUnknown
             | OutcomeCode::Disabled => false,
         }
 }

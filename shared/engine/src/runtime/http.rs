@@ -51,13 +51,12 @@ fn limit(call: &Call<'_>) -> usize {
 
 /// What request templates see: the parameters by their names, and what is always there.
 fn request_context(call: &Call<'_>) -> Context {
-    let context = Context::default();
-    let context = match &call.key {
-        Some(key) => context.with(IDEMPOTENCY_KEY, &key.text),
-        None => context,
-    };
-    let by_name = call.parameters.iter().fold(context, |context, (name, value)| context.with(name, value));
-    always(by_name, call)
+    let by_name = call.parameters.iter().fold(Context::default(), |context, (name, value)| context.with(name, value));
+    // No parameter takes the place of what is ours.
+    match &call.key {
+        Some(key) => always(by_name, call).with(IDEMPOTENCY_KEY, &key.text),
+        None => always(by_name, call),
+    }
 }
 
 /// What every template sees.

@@ -11,10 +11,11 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::error::FieldProblem;
-use crate::ids::{IdempotencyKey, OrgId, UserId};
+use crate::ids::{OrgId, UserId};
 use crate::manifest::{Action, Manifest};
 use crate::outcome::{Failure, OutcomeCode, Success};
 use crate::ports::ids::sha256;
+use crate::runs::Keyed;
 use crate::template::TemplateError;
 
 /// One call of one action, with its parameters checked.
@@ -27,6 +28,8 @@ pub(crate) struct Call<'a> {
     pub now: Timestamp,
     /// By what the service is to know a repetition, for actions that are `keyed`.
     pub key: Option<ServiceKey>,
+    /// Until when the ledger has it as this caller's: later nothing more may be sent.
+    pub until: Option<Timestamp>,
 }
 
 /// What a service is told, so that it knows a repetition.
@@ -38,9 +41,9 @@ pub(crate) struct ServiceKey {
 }
 
 impl ServiceKey {
-    /// What stands for a caller's own key.
-    pub(crate) fn of_caller(org: &OrgId, user: &UserId, key: &IdempotencyKey) -> Self {
-        Self::of(&["key", org.as_str(), user.as_str(), key.as_str()], true)
+    /// What stands for a caller's own key, and for what was asked under it.
+    pub(crate) fn of_caller(org: &OrgId, user: &UserId, keyed: &Keyed) -> Self {
+        Self::of(&["key", org.as_str(), user.as_str(), keyed.key.as_str(), &keyed.payload], true)
     }
 
     /// In the form of a UUID (version 8, RFC 9562), which every service takes: the hash of what it stands for.

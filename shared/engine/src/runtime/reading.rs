@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{Call, Returned, Stopped};
 use crate::error::causes;
 use crate::host::{Answer, FetchError};
-use crate::manifest::{Auth, Data, Response};
+use crate::manifest::{Auth, Data, Effect, Response};
 use crate::outbound::OutboundError;
 use crate::outcome::{Failure, OutcomeCode, Success};
 use crate::template::{Context, Expression, TemplateError, text_of};
@@ -161,7 +161,7 @@ pub(super) fn no_answer(call: &Call<'_>, error: &FetchError) -> Stopped {
         }
         FetchError::Outbound(OutboundError::TooLarge { .. }) => {
             let message = format!("{name} answered with more than is read; ask for less");
-            uncertain(call, OutcomeCode::Unavailable, message, false).into()
+            Failure { of_caller: true, ..uncertain(call, OutcomeCode::Unavailable, message, false) }.into()
         }
     }
 }
@@ -176,14 +176,15 @@ pub(crate) fn out_of_time(call: &Call<'_>) -> Stopped {
 /// says whether trying once more could help.
 fn uncertain(call: &Call<'_>, code: OutcomeCode, message: String, again: bool) -> Failure {
     if call.action.effect.is_repeatable() {
-        return Failure::new(code, message, again);
+        return Failure { unclear: call.action.effect != Effect::Read, ..Failure::new(code, message, again) };
     }
     // The service knows a repetition by the key; so does the caller, if the key was theirs.
     let known = call.key.as_ref().filter(|_| again);
     let retryable = known.is_some_and(|key| key.of_caller);
     let remedy = if retryable { "ask again with the same key" } else { "look before asking again" };
     let message = format!("{message}; it may have happened all the same, so {remedy}");
-    Failure { may_have_happened: true, try_again: known.is_some(), ..Failure::new(code, message, retryable) }
+    let failure = Failure::new(code, message, retryable);
+    Failure { may_have_happened: true, unclear: true, try_again: known.is_some(), ..failure }
 }
 
 /// Seconds to wait (RFC 9110, 10.2.3): a number, or a date.

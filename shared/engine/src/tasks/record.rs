@@ -247,8 +247,9 @@ impl Task {
         self.becomes(TaskState::Running, now);
     }
 
-    /// Writes down how an attempt ended, and decides what is next. `jitter` is a random number below 1.
-    pub(super) fn settle(&mut self, ended: Ended, now: Timestamp, jitter: f64) -> Told {
+    /// Writes down how an attempt ended, and decides what is next. `harmless` says whether doing it twice is the same as doing
+    /// it once; `jitter` is a random number below 1.
+    pub(super) fn settle(&mut self, ended: Ended, harmless: bool, now: Timestamp, jitter: f64) -> Told {
         let since = self.claim.take().map_or(now, |claim| claim.since);
         let (outcome, code, message) = match &ended.result {
             Ok(success) => (AttemptOutcome::Succeeded, None, success.message.clone()),
@@ -277,14 +278,22 @@ impl Task {
             Err(failure) if failure.try_again && self.attempt < self.attempts_max && !asks_too_much(&failure) => {
                 self.try_again(failure.retry_after_s, now, jitter)
             }
-            Err(failure) if failure.may_have_happened => self.run_failed(TaskState::OutcomeUnknown, now),
+            Err(failure) if failure.may_have_happened || self.may_have_happened(harmless) => {
+                self.run_failed(TaskState::OutcomeUnknown, now)
+            }
             Err(_) => self.run_failed(TaskState::Failed, now),
         }
     }
 
-    /// Nobody saw the end of an attempt: whoever claimed it is gone. `repeatable` says whether doing it twice is the same as
-    /// doing it once.
-    pub(super) fn lapsed(&mut self, repeatable: bool, now: Timestamp, jitter: f64) -> Told {
+    /// Whether an attempt of this run may have had its effect, and that matters.
+    fn may_have_happened(&self, harmless: bool) -> bool {
+        let unknown = |attempt: &Attempt| attempt.run == self.runs && attempt.outcome == AttemptOutcome::Unknown;
+        !harmless && self.attempts.iter().any(unknown)
+    }
+
+    /// Nobody saw the end of an attempt: whoever claimed it is gone. `repeatable` says whether it may be tried again, and
+    /// `harmless` whether doing it twice is the same as doing it once.
+    pub(super) fn lapsed(&mut self, repeatable: bool, harmless: bool, now: Timestamp, jitter: f64) -> Told {
         // Of an action that is not repeated the claim stays: should its worker come back after all, it can say how it went.
         let claim = if repeatable { self.claim.take() } else { self.claim.clone() };
         self.remember(Attempt {
@@ -296,11 +305,10 @@ impl Task {
             code: Some(OutcomeCode::OutcomeUnknown),
             message: "whoever was doing it was not heard of again".to_owned(),
         });
-        match repeatable {
-            false => self.run_failed(TaskState::OutcomeUnknown, now),
-            true if self.attempt < self.attempts_max => self.try_again(None, now, jitter),
-            true => self.run_failed(TaskState::Failed, now),
+        if repeatable && self.attempt < self.attempts_max {
+            return self.try_again(None, now, jitter);
         }
+        self.run_failed(if harmless { TaskState::Failed } else { TaskState::OutcomeUnknown }, now)
     }
 
     fn remember(&mut self, attempt: Attempt) {
@@ -450,7 +458,7 @@ mod tests {
         ] {
             let mut task = running();
             (task.attempt, task.attempts_max) = (attempt, 100);
-            task.settle(failed(None), now(), jitter);
+            task.settle(failed(None), true, now(), jitter);
             let pause = task.next_at.duration_since(now()).as_secs_f64();
             assert!((pause - seconds).abs() < 0.001, "{attempt} {jitter}: {pause}");
         }
@@ -462,22 +470,24 @@ mod tests {
             [(86_400, TaskState::Retrying), (86_401, TaskState::Failed), (u64::MAX, TaskState::Failed)]
         {
             let mut task = running();
-            task.settle(failed(Some(asked)), now(), 0.5);
+            task.settle(failed(Some(asked)), true, now(), 0.5);
             assert_eq!(task.state, state, "{asked}");
         }
     }
 
     #[test]
     fn a_worker_that_is_gone_means_again_or_unknown() {
-        for (repeatable, attempt, state) in [
-            (true, 1, TaskState::Retrying),
-            (true, 2, TaskState::Retrying),
-            (true, 3, TaskState::Failed),
-            (false, 1, TaskState::OutcomeUnknown),
+        for (repeatable, harmless, attempt, state) in [
+            (true, true, 1, TaskState::Retrying),
+            (true, true, 2, TaskState::Retrying),
+            (true, true, 3, TaskState::Failed),
+            (true, false, 2, TaskState::Retrying),
+            (true, false, 3, TaskState::OutcomeUnknown),
+            (false, false, 1, TaskState::OutcomeUnknown),
         ] {
             let mut task = running();
             task.attempt = attempt;
-            task.lapsed(repeatable, now(), 0.5);
+            task.lapsed(repeatable, harmless, now(), 0.5);
             assert_eq!((task.state, task.claim.is_some()), (state, !repeatable), "{repeatable} {attempt}");
             assert_eq!(task.attempts.last().unwrap().outcome, AttemptOutcome::Unknown);
         }
@@ -504,7 +514,7 @@ mod tests {
             [(text(KEPT_MAX_BYTES), true), (text(KEPT_MAX_BYTES + 1), false), (nested(64), true), (nested(65), false)]
         {
             let mut task = running();
-            task.settle(succeeded(data), now(), 0.5);
+            task.settle(succeeded(data), true, now(), 0.5);
             let item = task.item().unwrap();
             let read: Task = serde_json::from_str(&item.body).unwrap();
             let result = read.result.unwrap();
@@ -521,7 +531,7 @@ mod tests {
         task.parameters = Map::from_iter([("a".to_owned(), json!("\"".repeat((most - 8) / 2)))]);
         assert_eq!(serde_json::to_string(&task.parameters).unwrap().len(), most);
         for _ in 0..ATTEMPTS_KEPT {
-            task.settle(succeeded(json!("\"".repeat(KEPT_MAX_BYTES / 2 - 1))), now(), 0.5);
+            task.settle(succeeded(json!("\"".repeat(KEPT_MAX_BYTES / 2 - 1))), true, now(), 0.5);
             task.claim("w".to_owned(), now(), SignedDuration::from_secs(150));
         }
         assert!(task.result.as_ref().unwrap().data.is_some());

@@ -135,10 +135,11 @@ impl Engine {
                 }
             }
             TaskState::Running if task.claim.as_ref().is_some_and(|claim| claim.until <= now) => {
+                let harmless = self.is_harmless(&task);
                 let told = match self.never_seen_again(&task).await? {
-                    Lapse::Settled(ended) => task.settle(ended, now, self.jitter()),
-                    Lapse::Again => task.lapsed(true, now, self.jitter()),
-                    Lapse::Unknown => task.lapsed(false, now, self.jitter()),
+                    Lapse::Settled(ended) => task.settle(ended, harmless, now, self.jitter()),
+                    Lapse::Again => task.lapsed(true, harmless, now, self.jitter()),
+                    Lapse::Unknown => task.lapsed(false, harmless, now, self.jitter()),
                 };
                 if self.put_task(&task, item.version.clone()).await?.is_some() {
                     tracing::warn!(org = %task.org, task = %task.id, state = ?task.state, "the worker of a task is gone");
@@ -220,7 +221,7 @@ impl Engine {
                 task.attempts.pop();
                 task.failures_in_row = task.failures_in_row.saturating_sub(1);
             }
-            let told = task.settle(result, self.ports.clock.now(), jitter);
+            let told = task.settle(result, self.is_harmless(&task), self.ports.clock.now(), jitter);
             match self.ports.table.put(task.item()?, Condition::Version(item.version)).await {
                 Ok(_) => {
                     self.after(&task, told).await;
@@ -339,28 +340,37 @@ impl Engine {
         f64::from(u32::from_le_bytes(random)) / (f64::from(u32::MAX) + 1.0)
     }
 
+    /// What doing a task's action twice would mean; what is not known any more is taken for the worst.
+    fn effect_of(&self, task: &Task) -> Effect {
+        let plugin = self.catalog.plugin(task.plugin.as_str());
+        let action = plugin.and_then(|plugin| plugin.action(task.action.as_str()).map(|found| found.action.effect));
+        action.unwrap_or(Effect::Unsafe)
+    }
+
+    fn is_harmless(&self, task: &Task) -> bool {
+        self.effect_of(task).is_repeatable()
+    }
+
     /// What is known of an attempt whose worker is gone.
     async fn never_seen_again(&self, task: &Task) -> Result<Lapse, Error> {
-        let plugin = self.catalog.plugin(task.plugin.as_str());
-        let effect = plugin.and_then(|plugin| plugin.action(task.action.as_str()).map(|found| found.action.effect));
-        match (effect, &task.claim) {
-            // Of what is keyed the service knows a repetition.
-            (Ok(Effect::Read | Effect::Idempotent | Effect::Keyed), _) => Ok(Lapse::Again),
-            (Ok(Effect::Unsafe) | Err(_), None) => Ok(Lapse::Unknown),
-            (Ok(Effect::Unsafe) | Err(_), Some(claim)) => {
-                let known = self.rule_out(task, claim).await?;
-                Ok(match known {
-                    // Nothing had been sent, and now nothing will be.
-                    RuledOut::NeverBegun => {
-                        let message = "whoever was to do it was not heard of again; it had not begun".to_owned();
-                        let failure = Failure::new(OutcomeCode::Unavailable, message, true);
-                        Lapse::Settled(Ended { result: Err(failure), duration_ms: 0 })
-                    }
-                    RuledOut::Ended { result, duration_ms } => Lapse::Settled(Ended { result, duration_ms }),
-                    RuledOut::Unknown => Lapse::Unknown,
-                })
+        let known = match (self.effect_of(task), &task.claim) {
+            // What only reads is not in the ledger.
+            (Effect::Read, _) => return Ok(Lapse::Again),
+            (Effect::Idempotent | Effect::Keyed | Effect::Unsafe, None) => RuledOut::Unknown,
+            (Effect::Idempotent | Effect::Keyed | Effect::Unsafe, Some(claim)) => self.rule_out(task, claim).await?,
+        };
+        Ok(match (known, self.effect_of(task)) {
+            // Nothing had been sent, and now nothing will be.
+            (RuledOut::NeverBegun, _) => {
+                let message = "whoever was to do it was not heard of again; it had not begun".to_owned();
+                let failure = Failure::new(OutcomeCode::Unavailable, message, true);
+                Lapse::Settled(Ended { result: Err(failure), duration_ms: 0 })
             }
-        }
+            (RuledOut::Ended { result, duration_ms }, _) => Lapse::Settled(Ended { result, duration_ms }),
+            // Of what is keyed the service knows a repetition.
+            (RuledOut::Unknown, Effect::Read | Effect::Idempotent | Effect::Keyed) => Lapse::Again,
+            (RuledOut::Unknown, Effect::Unsafe) => Lapse::Unknown,
+        })
     }
 }
 
