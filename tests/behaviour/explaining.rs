@@ -30,6 +30,9 @@ fn send(channel: &str) -> Value {
 async fn everything_up_to_the_call_is_said() {
     let app = App::start().await;
     let mut said = explained(&app, &send("C0PLAYGEN1")).await;
+    let account = app.get("/api/plugin-engine/integrations/slack").await.json()["accounts"][0].clone();
+    assert_eq!(said["account"].take(), account);
+    let usual = json!({ "failures": 5, "window_s": 300, "open_s": 60, "open_max_s": 1800 });
     let url = format!("http://{}/playground/slack/api/chat.postMessage", app.address);
     assert_eq!(
         said["request"].take(),
@@ -44,9 +47,9 @@ async fn everything_up_to_the_call_is_said() {
         said,
         json!({
             "wouldCall": true, "tool": "slack", "version": "1.0.0", "intent": "send_message", "effect": "unsafe",
-            "userId": "admin", "agentId": "agent_1", "config": { "breaker": {}, "recordReads": false },
+            "userId": "admin", "agentId": "agent_1", "config": { "breaker": usual, "recordReads": false },
             "breaker": { "state": "closed", "failures": 0 },
-            "account": { "alias": "default", "owner": { "user": "admin" }, "state": "active" },
+            "account": null,
             "missingScopes": [], "request": null,
             "mappings": [{ "pointer": "/channel", "kind": "channel", "given": "C0PLAYGEN1", "externalId": "C0PLAYGEN1", "how": "as_given" }],
         })
@@ -147,6 +150,9 @@ async fn no_credential_is_shown() {
     let said = answer.json()["explanation"].clone();
     assert_eq!(said["request"]["url"], json!("http://127.0.0.1:9/a%2Fb"));
     assert_eq!(said["request"]["headers"]["x-key"], json!("Key [hidden]"));
-    assert_eq!(said["config"]["breaker"], json!({ "failures": 100 }));
+    assert_eq!(
+        said["config"]["breaker"],
+        json!({ "failures": 100, "window_s": 300, "open_s": 60, "open_max_s": 1800 })
+    );
     assert!(!answer.text.contains(own::TOKEN));
 }

@@ -32,6 +32,10 @@ pub struct BreakerLimits {
 }
 
 impl BreakerLimits {
+    /// Where neither the organization nor the plugin says anything.
+    pub(crate) const USUAL: Self =
+        Self { failures: Some(5), window_s: Some(300), open_s: Some(60), open_max_s: Some(1_800) };
+
     /// These limits, and `others` where these say nothing.
     pub(crate) fn or(self, others: Self) -> Self {
         Self {
@@ -53,26 +57,26 @@ impl BreakerLimits {
                 problems.push((name, "must be 1 to 86400 seconds".to_owned()));
             }
         }
-        if self.open_max() < self.open() {
+        if self.or(Self::USUAL).open_max() < self.or(Self::USUAL).open() {
             problems.push(("open_max_s", "must not be less than open_s".to_owned()));
         }
         problems
     }
 
     fn failures(self) -> usize {
-        self.failures.map_or(5, usize::from)
+        self.failures.map_or(usize::MAX, usize::from)
     }
 
     fn window(self) -> SignedDuration {
-        SignedDuration::from_secs(self.window_s.map_or(300, i64::from))
+        SignedDuration::from_secs(self.window_s.map_or(0, i64::from))
     }
 
     fn open(self) -> SignedDuration {
-        SignedDuration::from_secs(self.open_s.map_or(60, i64::from))
+        SignedDuration::from_secs(self.open_s.map_or(0, i64::from))
     }
 
     fn open_max(self) -> SignedDuration {
-        SignedDuration::from_secs(self.open_max_s.map_or(1_800, i64::from))
+        SignedDuration::from_secs(self.open_max_s.map_or(0, i64::from))
     }
 }
 
@@ -254,7 +258,7 @@ impl Circuit {
 mod tests {
     use super::*;
 
-    const LIMITS: BreakerLimits = BreakerLimits { failures: None, window_s: None, open_s: None, open_max_s: None };
+    const LIMITS: BreakerLimits = BreakerLimits::USUAL;
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(1_000_000 + seconds).unwrap()

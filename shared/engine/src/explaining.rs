@@ -9,9 +9,9 @@ use tokio::time::Instant;
 use crate::breaker::BreakerLimits;
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::ids::{ActionName, AgentId, Alias, Owner, PluginName, UserId};
+use crate::ids::{ActionName, AgentId, PluginName, UserId};
 use crate::instances::BreakerView;
-use crate::integrations::{Found, State, not_connected};
+use crate::integrations::{Found, Integration, not_connected};
 use crate::intent::Intent;
 use crate::manifest::{Auth, Effect, Manifest, Runtime};
 use crate::mappings::{Naming, ResolvedName};
@@ -53,7 +53,7 @@ pub struct Explanation {
     pub breaker: BreakerView,
     /// The account; absent where there is none, or where none is needed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub account: Option<AccountUsed>,
+    pub account: Option<Integration>,
     /// Scopes that the plugin asks for and the account was not granted, as far as that is known.
     pub missing_scopes: Vec<String>,
     /// What the names among the parameters stand for.
@@ -73,28 +73,10 @@ pub struct Explanation {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InstanceConfig {
-    /// When the breaker opens, where that is not as usual.
+    /// When the breaker opens.
     pub breaker: BreakerLimits,
     /// Whether reads are in the ledger as well.
     pub record_reads: bool,
-}
-
-/// The account that would be used.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct AccountUsed {
-    /// Which of the accounts at the service.
-    pub alias: Alias,
-    /// Whose it is.
-    pub owner: Owner,
-    /// What it is fit for.
-    pub state: State,
-    /// What people call it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// When its token ends; it is renewed before, where that can be done.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<Timestamp>,
 }
 
 /// A request as it would leave, without the credential.
@@ -218,7 +200,7 @@ impl Engine {
                 record_reads: instance.instance.records_reads(),
             },
             breaker: instance.instance.breaker(what.class(), manifest, now),
-            account: account.as_ref().map(Found::used),
+            account: account.as_ref().map(|found| self.account_shown(manifest, found)),
             missing_scopes,
             mappings: naming.shown(),
             request,

@@ -111,7 +111,7 @@ impl Instance {
 
     /// The limits that count here: the organization's before the plugin's.
     pub(crate) fn limits(&self, manifest: &Manifest) -> BreakerLimits {
-        self.breaker.or(manifest.breaker)
+        self.breaker.or(manifest.breaker).or(BreakerLimits::USUAL)
     }
 
     fn item(&self, org: &OrgId, manifest: &Manifest) -> Result<NewItem, TableError> {
@@ -152,7 +152,7 @@ pub struct Breakers {
     pub read: BreakerView,
     /// Of all other actions.
     pub write: BreakerView,
-    /// When they open, where that is not as usual.
+    /// When they open.
     pub limits: BreakerLimits,
 }
 

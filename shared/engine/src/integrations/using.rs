@@ -6,13 +6,13 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::Integration;
 use super::credential::Credential;
 use super::record::{Account, Accounts, LastError};
 use super::renewing::Renewal;
 use super::state::{Reason, State};
 use crate::engine::Engine;
 use crate::error::{Error, causes};
-use crate::explaining::AccountUsed;
 use crate::ids::{Alias, OrgId, Owner, PluginName, UserId};
 use crate::keys;
 use crate::manifest::Manifest;
@@ -37,13 +37,6 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// As it is shown to whoever would use it.
-    pub(crate) fn used(&self) -> AccountUsed {
-        let Account { state, name, expires_at, .. } = &self.account;
-        let (state, name, expires_at) = (*state, name.clone(), *expires_at);
-        AccountUsed { alias: self.alias.clone(), owner: self.accounts.owner.clone(), state, name, expires_at }
-    }
-
     /// The scopes that the plugin needs and that this account was not granted; none where that is not known.
     pub(crate) fn missing_scopes(&self, manifest: &Manifest) -> Vec<String> {
         let Some(granted) = &self.account.granted else { return Vec::new() };
@@ -240,6 +233,11 @@ impl Engine {
         }
         let ran_out = !account.refreshable && account.expires_at.is_some_and(|at| at <= now);
         ran_out.then_some(Reason::TokenExpired)
+    }
+
+    /// The account as it is shown.
+    pub(crate) fn account_shown(&self, manifest: &Manifest, found: &Found) -> Integration {
+        self.shown(Some(manifest), &found.accounts, &found.alias, &found.account)
     }
 
     /// What is said of an account that surely cannot be used now.
