@@ -17,8 +17,9 @@ use crate::manifest::Manifest;
 use crate::ports::table::{Condition, Item, NewItem, Read, TableError, Version};
 use crate::principal::Principal;
 
-/// How often a change is tried while others change the same record.
-const TRIES: usize = 20;
+/// How often a change is tried while others change the same record. Each time that it fails, another was written: of
+/// failures at most a hundred for each breaker, which is then open and counts no more.
+const TRIES: usize = 250;
 /// The longest reason for taking a plugin out of use, in characters.
 pub const REASON_MAX: usize = 500;
 
@@ -267,6 +268,7 @@ impl Engine {
         plugin: &str,
         asked: Disable,
     ) -> Result<InstanceView, Error> {
+        principal.must_administer()?;
         if asked.reason.as_ref().is_some_and(|reason| reason.chars().count() > REASON_MAX) {
             return Err(Error::field("/reason", format!("must have at most {REASON_MAX} characters")));
         }
@@ -306,6 +308,7 @@ impl Engine {
         plugin: &str,
         asked: SetInstance,
     ) -> Result<InstanceView, Error> {
+        principal.must_administer()?;
         let manifest = &self.catalog.plugin(plugin)?.manifest;
         let together = asked.breaker.unwrap_or_default().or(manifest.breaker);
         let problem = |(field, message)| FieldProblem::new(format!("/breaker/{field}"), message);
