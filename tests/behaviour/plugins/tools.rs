@@ -144,7 +144,7 @@ async fn an_unknown_format_or_query_parameter_is_refused() {
 async fn an_unknown_query_parameter_of_an_intent_is_refused_and_nothing_is_sent() {
     let app = App::start().await;
     let body = json!({ "tool": "slack", "intent": "send", "context": { "channel": "#general", "text": "hello" } });
-    for query in ["explain=true", "dryRun", "userId=admin"] {
+    for query in ["explain=perhaps", "dryRun", "userId=admin"] {
         let answer = app.post(&format!("{PATH}?{query}"), &body).await;
         assert_eq!(answer.problem(400), "invalid_parameters", "{query}");
     }
