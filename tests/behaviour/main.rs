@@ -11,6 +11,7 @@
 
 mod accounts;
 mod app;
+mod breaker;
 mod browser;
 mod connect;
 mod connecting;
