@@ -31,6 +31,7 @@ mod process;
 mod readme;
 mod renewing;
 mod requests;
+mod retries;
 mod runs;
 mod simulation;
 mod table;
