@@ -26,13 +26,21 @@ pub struct Counting {
     inner: Arc<dyn Table>,
     reads: AtomicUsize,
     writes: AtomicUsize,
+    /// How often everybody else gets a turn before something is put.
+    turns: AtomicUsize,
     /// Every key that was ever written.
     keys: Mutex<BTreeSet<Key>>,
 }
 
 impl Counting {
     pub fn new(inner: Arc<dyn Table>) -> Self {
-        Self { inner, reads: AtomicUsize::new(0), writes: AtomicUsize::new(0), keys: Mutex::default() }
+        let [reads, writes, turns] = [0; 3].map(AtomicUsize::new);
+        Self { inner, reads, writes, turns, keys: Mutex::default() }
+    }
+
+    /// From here on each put is slow, so that of many that change the same item all but one come too late each time.
+    pub fn slow_down(&self) {
+        self.turns.store(200, Ordering::SeqCst);
     }
 
     /// Reads and writes since this was last asked.
@@ -75,6 +83,9 @@ impl Table for Counting {
 
     async fn put(&self, item: NewItem, condition: Condition) -> Result<Version, TableError> {
         self.keys.lock().unwrap().insert(item.key.clone());
+        for _ in 0..self.turns.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
         self.write().put(item, condition).await
     }
 

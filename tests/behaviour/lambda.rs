@@ -221,6 +221,48 @@ async fn the_errors_function_refuses_strangers_and_lists_what_failed() {
 }
 
 #[tokio::test]
+async fn the_runs_function_refuses_strangers_and_lists_what_was_done() {
+    let folder = tempdir().unwrap();
+    let mut server = Server::start(folder.path(), &[], &[]);
+    let sent: Value = serde_json::from_str(&Server::paste(&server.curl)).unwrap();
+    server.kill();
+    let key = fs::read_to_string(folder.path().join("admin-key")).unwrap().trim().to_owned();
+    let list = event("runs");
+    let mut of_user = list.clone();
+    of_user["headers"]["authorization"] = format!("Bearer {key}").into();
+    let mut of_all = of_user.clone();
+    of_all["rawQueryString"] = json!("");
+    of_all.as_object_mut().unwrap().remove("queryStringParameters");
+    let answers = invoke("runs", folder.path(), &[], vec![list, of_user, of_all]).await;
+    let [refused, of_user, of_all] = answers.as_slice() else { panic!("{answers:?}") };
+    assert_eq!(refused["statusCode"], json!(401), "{refused}");
+    for (listed, ids) in [(of_user, vec![]), (of_all, vec![&sent["metadata"]["runId"]])] {
+        assert_eq!(listed["statusCode"], json!(200), "{listed}");
+        let runs = serde_json::from_str::<Value>(listed["body"].as_str().unwrap()).unwrap()["runs"].take();
+        assert_eq!(runs.as_array().unwrap().iter().map(|run| &run["id"]).collect::<Vec<_>>(), ids, "{runs}");
+    }
+}
+
+#[tokio::test]
+async fn the_plugins_function_refuses_strangers_and_takes_a_plugin_out_of_use() {
+    let (folder, key) = folder();
+    let disable = event("plugins");
+    let mut authorised = disable.clone();
+    let mut intent = event("intent");
+    for event in [&mut authorised, &mut intent] {
+        event["headers"]["authorization"] = format!("Bearer {key}").into();
+    }
+    let answers = invoke("plugins", folder.path(), &[], vec![disable, authorised]).await;
+    let [refused, disabled] = answers.as_slice() else { panic!("{answers:?}") };
+    assert_eq!(refused["statusCode"], json!(401), "{refused}");
+    assert_eq!(disabled["statusCode"], json!(200), "{disabled}");
+    let taken = invoke("intent", folder.path(), &[], vec![intent]).await.remove(0);
+    let outcome: Value = serde_json::from_str(taken["body"].as_str().unwrap()).unwrap();
+    assert_eq!(outcome["error"]["code"], "disabled", "{outcome}");
+    assert!(outcome["message"].as_str().unwrap().contains("we moved"), "{outcome}");
+}
+
+#[tokio::test]
 async fn the_mappings_function_refuses_strangers_and_keeps_names_for_others() {
     let (folder, key) = folder();
     let list = event("mappings");

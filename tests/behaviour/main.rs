@@ -11,6 +11,7 @@
 
 mod accounts;
 mod app;
+mod breaker;
 mod browser;
 mod connect;
 mod connecting;
@@ -30,6 +31,7 @@ mod process;
 mod readme;
 mod renewing;
 mod requests;
+mod retries;
 mod runs;
 mod simulation;
 mod table;

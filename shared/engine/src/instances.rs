@@ -17,8 +17,9 @@ use crate::manifest::Manifest;
 use crate::ports::table::{Condition, Item, NewItem, Read, TableError, Version};
 use crate::principal::Principal;
 
-/// How often a change is tried while others change the same record.
-const TRIES: usize = 20;
+/// How often a change is tried while others change the same record. Each time that it fails, another was written: of
+/// failures at most a hundred for each breaker, which is then open and counts no more.
+const TRIES: usize = 250;
 /// The longest reason for taking a plugin out of use, in characters.
 pub const REASON_MAX: usize = 500;
 
@@ -119,7 +120,9 @@ impl Instance {
         let set = self.disabled.is_some() || self.record_reads || self.breaker != BreakerLimits::default();
         if !set {
             let limits = self.limits(manifest);
-            item.expires_at = self.read.remembered_until(limits).max(self.write.remembered_until(limits));
+            // What there is nothing to remember of is gone at once.
+            let until = self.read.remembered_until(limits).max(self.write.remembered_until(limits));
+            item.expires_at = Some(until.unwrap_or(Timestamp::UNIX_EPOCH));
         }
         Ok(item)
     }
@@ -267,6 +270,7 @@ impl Engine {
         plugin: &str,
         asked: Disable,
     ) -> Result<InstanceView, Error> {
+        principal.must_administer()?;
         if asked.reason.as_ref().is_some_and(|reason| reason.chars().count() > REASON_MAX) {
             return Err(Error::field("/reason", format!("must have at most {REASON_MAX} characters")));
         }
@@ -306,6 +310,7 @@ impl Engine {
         plugin: &str,
         asked: SetInstance,
     ) -> Result<InstanceView, Error> {
+        principal.must_administer()?;
         let manifest = &self.catalog.plugin(plugin)?.manifest;
         let together = asked.breaker.unwrap_or_default().or(manifest.breaker);
         let problem = |(field, message)| FieldProblem::new(format!("/breaker/{field}"), message);

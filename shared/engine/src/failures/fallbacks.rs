@@ -132,6 +132,12 @@ impl Engine {
 /// What to tell the person, and what to do next. A language model reads it.
 fn by_default(manifest: &Manifest, failure: &Failure) -> String {
     let (plugin, name) = (&manifest.name, &manifest.display_name);
+    if failure.may_have_happened && failure.retryable {
+        return format!(
+            "Tell the person that it is not certain yet whether this was done at {name}. Send the same intent once more, \
+             with the same idempotency key: {name} then does it once at most. If it fails again, stop and say so."
+        );
+    }
     if failure.may_have_happened || failure.code == OutcomeCode::OutcomeUnknown {
         return format!(
             "Tell the person that it is not certain whether this was done at {name}. Look there first, with an action \

@@ -200,7 +200,8 @@ impl Action {
         let own = self.parameters.get("properties").and_then(Value::as_object).into_iter().flatten();
         let mut asking: Names<'_> = always.into_iter().chain(own.map(|(name, _)| name.as_str())).collect();
         let reading: Names<'_> = always.into_iter().chain(["status", "headers", "body"]).collect();
-        let mut problems = Vec::new();
+        let mut problems: Vec<String> = self.key_problem(&asking).into_iter().collect();
+        asking.insert(IDEMPOTENCY_KEY);
         if let Some(each) = &self.each {
             let (mut asking, mut reading) = (asking.clone(), reading.clone());
             asking.insert("item");
@@ -215,17 +216,32 @@ impl Action {
             problems.extend(paginate.cursor.problems(&reading));
             problems.extend(paginate.items.problems(&reading));
         }
-        if self.effect == Effect::Keyed {
-            let unkeyed = self.request.template_problems(&asking, true).len();
-            asking.insert(IDEMPOTENCY_KEY);
-            if self.request.template_problems(&asking, true).len() == unkeyed {
-                let remedy = "such as headers: { Idempotency-Key: \"{{ idempotency_key }}\" }";
-                problems.push(format!("effect: keyed needs idempotency_key somewhere in the request, {remedy}"));
-            }
-        }
         problems.extend(self.request.template_problems(&asking, closed));
         problems.extend(self.response.template_problems(&reading, &giving));
         problems
+    }
+
+    /// What is wrong with how its requests use the key by which the service knows a repetition, if anything. `asking` are
+    /// the names that are there without it.
+    fn key_problem(&self, asking: &Names<'_>) -> Option<String> {
+        let keyed = self.effect == Effect::Keyed;
+        if asking.contains(IDEMPOTENCY_KEY) {
+            return keyed.then(|| format!("parameters: {IDEMPOTENCY_KEY} is Overseer's own in a keyed action"));
+        }
+        let mut with_key = asking.clone();
+        with_key.insert(IDEMPOTENCY_KEY);
+        let has_key = |request: &Request| {
+            request.template_problems(asking, true).len() > request.template_problems(&with_key, true).len()
+        };
+        let used = has_key(&self.request) || self.each.as_ref().is_some_and(|each| has_key(&each.request));
+        match (keyed, used) {
+            (true, true) | (false, false) => None,
+            (true, false) => {
+                let remedy = "such as headers: { Idempotency-Key: \"{{ idempotency_key }}\" }";
+                Some(format!("effect: keyed needs {IDEMPOTENCY_KEY} somewhere in the request, {remedy}"))
+            }
+            (false, true) => Some(format!("effect: {IDEMPOTENCY_KEY} is there in keyed actions only")),
+        }
     }
 
     fn problems(&self) -> Vec<String> {

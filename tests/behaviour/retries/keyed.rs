@@ -1,0 +1,232 @@
+//! Actions whose service knows a repetition by a key of ours.
+
+use std::collections::BTreeSet;
+
+use overseer_engine::catalog::Catalog;
+use overseer_engine::ids::OrgId;
+use overseer_engine::ports::Work;
+
+use super::{Answer, App, FAILS, Method, Role, Setup, Value, failed, json, limited, plugin};
+
+/// An intent to pay, with the caller's own key.
+fn paying(key: &str) -> Value {
+    json!({ "tool": "shop", "intent": "keyed", "context": { "amount": 5 }, "userId": "ann", "idempotencyKey": key })
+}
+
+async fn pay(setup: &Setup, key: &str) -> Answer {
+    setup.app.post("/api/plugin-engine", &paying(key)).await
+}
+
+/// The one key that the service was told in the calls since it had been called `before` times.
+#[track_caller]
+fn one_key(setup: &Setup, before: usize, calls: usize) -> String {
+    let keys = setup.keys().split_off(before);
+    assert_eq!(keys.len(), calls, "{keys:?}");
+    let one: BTreeSet<_> = keys.iter().collect();
+    assert_eq!(one.len(), 1, "{keys:?}");
+    keys[0].clone()
+}
+
+#[tokio::test]
+async fn each_try_of_one_intent_has_the_same_key_and_the_next_intent_another() {
+    let setup = Setup::start().await;
+    setup.says([FAILS, FAILS]);
+    let answer = setup.intend("keyed").await;
+    answer.data();
+    assert_eq!(answer.json()["metadata"]["attempts"], json!(3));
+    let first = one_key(&setup, 0, 3);
+    // A UUID of our own making (RFC 9562, version 8).
+    let parts: Vec<_> = first.split('-').collect();
+    assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), [8, 4, 4, 4, 12], "{first}");
+    assert!(parts[2].starts_with('8') && parts[3].starts_with('a'), "{first}");
+    assert!(first.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-'), "{first}");
+    setup.intend("keyed").await.data();
+    assert_ne!(one_key(&setup, 3, 1), first);
+}
+
+#[tokio::test]
+async fn the_callers_key_is_the_same_at_the_service_each_time() {
+    let setup = Setup::start().await;
+    setup.says([limited("3600")]);
+    failed(&pay(&setup, "order-1").await, "rate_limited", 1);
+    // Nothing was done, so that the key is free for another try.
+    pay(&setup, "order-1").await.data();
+    let first = one_key(&setup, 0, 2);
+    assert!(!first.contains("order"), "{first}");
+    let replayed = pay(&setup, "order-1").await;
+    assert_eq!(replayed.headers["idempotent-replayed"], "true");
+    assert_eq!(setup.calls(), 2);
+    // Another key, another user and another organization are other payments.
+    pay(&setup, "order-2").await.data();
+    let mut of_ben = paying("order-1");
+    of_ben["userId"] = json!("ben");
+    setup.app.post("/api/plugin-engine", &of_ben).await.data();
+    let other = setup.app.key("other", &[Role::Administrator], None).await;
+    setup.app.send(&other, Method::POST, "/api/plugin-engine", Some(&paying("order-1"))).await.data();
+    let keys: BTreeSet<_> = setup.keys().into_iter().collect();
+    assert_eq!((setup.calls(), keys.len()), (5, 4), "{keys:?}");
+}
+
+#[tokio::test]
+async fn what_may_have_happened_may_be_asked_again_only_with_the_callers_key() {
+    let setup = Setup::start().await;
+    setup.says([FAILS; 3]);
+    let error = failed(&setup.intend("keyed").await, "unavailable", 3);
+    assert_eq!((&error["retryable"], &error["mayHaveHappened"]), (&json!(false), &json!(true)), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("look before asking again"), "{error}");
+
+    setup.says([FAILS; 3]);
+    let unclear = pay(&setup, "order-1").await;
+    let error = failed(&unclear, "unavailable", 3);
+    assert_eq!((&error["retryable"], &error["mayHaveHappened"]), (&json!(true), &json!(true)), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("ask again with the same key"), "{error}");
+    assert!(error["fallback"].as_str().unwrap().contains("with the same idempotency key"), "{error}");
+    let run = unclear.json()["metadata"]["runId"].as_str().unwrap().to_owned();
+    assert_eq!(setup.app.get(&format!("/api/plugin-engine/runs/{run}")).await.json()["state"], "unknown");
+    // It stands for this payment until then, and for no other.
+    let mut another = paying("order-1");
+    another["context"]["amount"] = json!(6);
+    assert_eq!(setup.app.post("/api/plugin-engine", &another).await.problem(422), "key_reused");
+    // Asked again, the service is, and knows it by the same key.
+    let again = pay(&setup, "order-1").await;
+    again.data();
+    assert_eq!(again.headers.get("idempotent-replayed"), None);
+    one_key(&setup, 3, 4);
+    let before = setup.app.get(&format!("/api/plugin-engine/runs/{run}")).await.json();
+    assert_eq!(before["resolution"]["as"], "retried", "{before}");
+    assert_eq!(pay(&setup, "order-1").await.headers["idempotent-replayed"], "true");
+    assert_eq!(setup.calls(), 7);
+}
+
+#[tokio::test]
+async fn many_who_ask_again_at_once_are_one_call() {
+    let setup = Setup::start().await;
+    setup.says([FAILS; 3]);
+    failed(&pay(&setup, "order-1").await, "unavailable", 3);
+    let all = futures_util::future::join_all((0..20).map(|_| pay(&setup, "order-1"))).await;
+    for answer in all {
+        if answer.status == 409 {
+            assert_eq!(answer.problem(409), "in_progress");
+        } else {
+            answer.data();
+        }
+    }
+    one_key(&setup, 0, 4);
+}
+
+#[tokio::test]
+async fn a_caller_who_gives_up_is_not_asked_for_again() {
+    let setup = Setup::start().await;
+    setup.says([FAILS; 3]);
+    failed(&pay(&setup, "order-1").await, "unavailable", 3);
+    for path in ["/api/plugin-engine?resolve=abandon", "/api/plugin-engine"] {
+        let answer = setup.app.post(path, &paying("order-1")).await;
+        assert_eq!(answer.failure(), "outcome_unknown", "{}", answer.text);
+        assert_eq!(answer.json()["error"]["retryable"], json!(false));
+    }
+    assert_eq!(setup.calls(), 3);
+}
+
+#[tokio::test]
+async fn a_parameter_cannot_stand_in_for_the_key() {
+    let setup = Setup::start().await;
+    let answer = setup.app.intend("shop", "keyed", json!({ "idempotency_key": "mine" })).await;
+    answer.data();
+    assert_ne!(one_key(&setup, 0, 1), "mine");
+}
+
+async fn made(app: &App, when: Value) -> String {
+    let mut intent = json!({ "tool": "shop", "intent": "keyed", "maxAttempts": 3 });
+    intent.as_object_mut().unwrap().extend(when.as_object().unwrap().clone());
+    app.post("/api/plugin-engine", &intent).await.json()["task"]["id"].as_str().unwrap().to_owned()
+}
+
+/// The alarm of a task goes off when it is due, and the task's state after that.
+async fn fire(setup: &Setup, id: &str, seconds: i64) -> String {
+    setup.app.clock.advance(seconds);
+    let work =
+        Work { org: OrgId::parse("acme").unwrap(), kind: "task".to_owned(), id: format!("{id} admin"), revision: 1 };
+    setup.app.engine.wake(work, None).await.unwrap();
+    loop {
+        let task = setup.app.get(&format!("/api/plugin-engine/tasks/{id}")).await.json();
+        let status = task["status"].as_str().unwrap().to_owned();
+        if status != "running" {
+            return status;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn each_attempt_of_a_task_has_the_same_key_and_each_run_another() {
+    let setup = Setup::start().await;
+    let once = made(&setup.app, json!({ "scheduledTime": "2026-11-21T09:01:00Z" })).await;
+    setup.says([FAILS, FAILS]);
+    // A task is tried again by its own rules alone: one call each time.
+    assert_eq!(fire(&setup, &once, 60).await, "retrying");
+    assert_eq!(setup.calls(), 1);
+    assert_eq!(fire(&setup, &once, 60).await, "retrying");
+    assert_eq!(fire(&setup, &once, 60).await, "succeeded");
+    let first = one_key(&setup, 0, 3);
+
+    let again = made(&setup.app, json!({ "schedule": { "rate": "1 hour" } })).await;
+    setup.says([FAILS]);
+    assert_eq!(fire(&setup, &again, 3600).await, "retrying");
+    assert_eq!(fire(&setup, &again, 60).await, "scheduled");
+    let second = one_key(&setup, 3, 2);
+    assert_eq!(fire(&setup, &again, 3600).await, "scheduled");
+    let third = one_key(&setup, 5, 1);
+    assert_eq!(BTreeSet::from([first, second, third]).len(), 3);
+}
+
+#[tokio::test]
+async fn an_unsafe_task_that_may_have_happened_is_not_tried_again() {
+    let setup = Setup::start().await;
+    let intent = json!({ "tool": "shop", "intent": "unsafe", "scheduledTime": "2026-11-21T09:01:00Z" });
+    let id = setup.app.post("/api/plugin-engine", &intent).await.json()["task"]["id"].as_str().unwrap().to_owned();
+    setup.says([FAILS]);
+    assert_eq!(fire(&setup, &id, 60).await, "outcome_unknown");
+    assert_eq!(setup.calls(), 1);
+}
+
+#[test]
+fn a_manifest_uses_the_key_where_it_is_and_only_there() {
+    let address = "127.0.0.1:1".parse().unwrap();
+    let place =
+        |name: &str| plugin(address)["actions"].as_array().unwrap().iter().position(|a| a["name"] == name).unwrap();
+    let key = json!({ "x-key": "{{ idempotency_key }}" });
+    let closed = json!({ "type": "object", "additionalProperties": false });
+    let own = json!({ "type": "object", "properties": { "idempotency_key": { "type": "string" } } });
+    let check = |name: &str, field: &str, value: &Value, parameters: Option<&Value>| {
+        let mut changed = plugin(address);
+        let action = &mut changed["actions"][place(name)];
+        action["request"][field] = value.clone();
+        if let Some(parameters) = parameters {
+            action["parameters"] = parameters.clone();
+        }
+        Catalog::built_in().0.add(&changed.to_string()).map_err(|error| error.to_string())
+    };
+    let needs = check("keyed", "headers", &json!({}), None).unwrap_err();
+    assert!(needs.contains("actions.keyed.effect: keyed needs idempotency_key"), "{needs}");
+    // Anywhere in the request will do.
+    for (field, value) in
+        [("json", json!({ "key": "{{ idempotency_key }}" })), ("path", json!("/{{ idempotency_key }}"))]
+    {
+        let mut changed = plugin(address);
+        let request = &mut changed["actions"][place("keyed")]["request"];
+        request.as_object_mut().unwrap().remove("headers");
+        request[field] = value;
+        Catalog::built_in().0.add(&changed.to_string()).unwrap();
+    }
+    for name in ["read", "idempotent", "unsafe"] {
+        for parameters in [None, Some(&closed)] {
+            let error = check(name, "headers", &key, parameters).unwrap_err();
+            assert!(error.contains(&format!("actions.{name}.")) && error.contains("idempotency_key"), "{error}");
+        }
+        // A parameter may be called so.
+        check(name, "headers", &key, Some(&own)).unwrap();
+    }
+    // But not where the key has to be.
+    let taken = check("keyed", "headers", &key, Some(&own)).unwrap_err();
+    assert!(taken.contains("actions.keyed.parameters: idempotency_key"), "{taken}");
+}
