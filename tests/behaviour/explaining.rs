@@ -1,6 +1,7 @@
 //! What would come of an intent, said without any effect.
 
 use overseer_engine::principal::Role;
+use overseer_playground::{Mode, Service};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -96,6 +97,10 @@ async fn what_stands_in_the_way_is_said() {
     let said = explained(&app, &send("C0PLAYGEN1")).await;
     assert_eq!((&said["wouldCall"], &said["error"]["code"]), (&json!(false), &json!("disabled")));
     assert!(said["error"]["message"].as_str().unwrap().contains("a pause"));
+    let mut later = send("C0PLAYGEN1");
+    later["scheduledTime"] = json!("2026-11-22T09:00:00Z");
+    let said = explained(&app, &later).await;
+    assert!(said["warnings"][0].as_str().unwrap().contains("a pause") && said.get("error").is_none(), "{said}");
     assert_eq!(app.get("/api/plugin-engine/errors").await.json()["errors"], json!([]), "no failure is recorded");
     // What is wrong with the request is wrong here, too.
     let wrong = json!({ "tool": "slack", "intent": "send", "context": { "channel": "C0PLAYGEN1" } });
@@ -117,6 +122,14 @@ async fn a_key_and_a_time_are_said() {
     app.post("/api/plugin-engine", &keyed).await.data();
     let said = explained(&app, &keyed).await;
     assert_eq!((&said["idempotency"], &said["wouldCall"]), (&json!("answered"), &json!(false)));
+    // What may have happened is not done again, unless the caller says so.
+    keyed["idempotencyKey"] = json!("k2");
+    app.misbehave(Service::Slack, Mode::Error, 1);
+    app.post("/api/plugin-engine", &keyed).await.failure();
+    let said = explained(&app, &keyed).await;
+    assert_eq!((&said["idempotency"], &said["wouldCall"]), (&json!("unknown"), &json!(false)));
+    let retry = app.post(&format!("{EXPLAIN}&resolve=retry"), &keyed).await.json()["explanation"].clone();
+    assert_eq!((&retry["idempotency"], &retry["wouldCall"]), (&json!("again"), &json!(true)));
     let mut later = send("C0PLAYGEN1");
     later["schedule"] = json!({ "cron": "0 9 ? * MON-FRI *", "timezone": "Europe/Berlin" });
     let said = explained(&app, &later).await;

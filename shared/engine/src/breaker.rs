@@ -129,6 +129,8 @@ pub(crate) enum Gate {
     HalfOpen,
     /// It may not, before then.
     Open(Timestamp),
+    /// It may not, while another is trying.
+    Tried,
 }
 
 /// What a call showed of the plugin.
@@ -138,7 +140,7 @@ pub(crate) enum Shown {
     Works,
     /// It fails, and that is its own fault.
     Fails,
-    /// Nothing: the service was not reached, or the account is not good.
+    /// Nothing: the service was not called, or something else is to blame.
     Nothing,
 }
 
@@ -181,7 +183,7 @@ impl Circuit {
             None => Gate::Closed,
             Some(open) if now < open.until => Gate::Open(open.until),
             Some(open) => match open.trial {
-                Some(until) if now < until => Gate::Open(until),
+                Some(until) if now < until => Gate::Tried,
                 Some(_) | None => Gate::HalfOpen,
             },
         }
@@ -298,7 +300,7 @@ mod tests {
             assert_eq!(circuit.gate(at(now - 1)), Gate::Open(at(now)), "{open_s}");
             assert_eq!(circuit.gate(at(now)), Gate::HalfOpen);
             circuit.begin_trial(at(now + 50));
-            assert_eq!(circuit.gate(at(now)), Gate::Open(at(now + 50)), "one at a time");
+            assert_eq!(circuit.gate(at(now)), Gate::Tried, "one at a time");
             assert_eq!(circuit.gate(at(now + 50)), Gate::HalfOpen, "who tried was not heard of again");
             assert_eq!(circuit.note(Shown::Fails, false, LIMITS, at(now)), Turned::Nothing, "an old call");
             assert_eq!(circuit.note(Shown::Fails, true, LIMITS, at(now)), Turned::Opened);

@@ -54,7 +54,13 @@ impl Engine {
         let (mut attempts, mut tries, mut renewed) = (0, 0, false);
         // What an earlier try may have done is not undone by a later one that surely did nothing.
         let mut before: Option<Failure> = None;
+        let mut last: Option<Failure> = None;
         let returned = loop {
+            // Whoever was frozen must not send what another may have judged already.
+            let too_late = call.until.is_some_and(|until| until <= self.ports.clock.now());
+            if let Some(last) = last.take_if(|_| too_late) {
+                break Err(last.into());
+            }
             let credential = held.as_ref().map(|held| held.credential.as_ref());
             let (returned, called) = self.call(call, credential, deadline).await;
             attempts += u32::from(called);
@@ -66,16 +72,14 @@ impl Engine {
             if failure.unclear {
                 before = Some(failure.clone());
             }
-            let now = self.ports.clock.now();
-            let in_time = call.until.is_none_or(|until| now < until);
+            last = Some(failure.clone());
             // Whoever refuses the credential has done nothing.
             if failure.credential_refused
                 && !renewed
-                && in_time
                 && let Some(refused) = held.as_ref()
             {
                 renewed = true;
-                let renewable = refused.can_be_renewed(now);
+                let renewable = refused.can_be_renewed(self.ports.clock.now());
                 let seen = (None, Some(refused));
                 match self.account(org, call.user, call.manifest, alias, seen, deadline).await {
                     Ok(Ok(newer)) if newer.differs_from(refused) => {
@@ -93,13 +97,10 @@ impl Engine {
                 }
             }
             match self.pause(&failure, tries, deadline) {
-                Some(pause) if tries < retries && in_time => sleep(pause).await,
+                Some(pause) if tries < retries => sleep(pause).await,
                 Some(_) | None => break Err(failure.into()),
             }
             tries += 1;
-            if call.until.is_some_and(|until| until <= self.ports.clock.now()) {
-                break Err(failure.into());
-            }
         };
         Ok((returned, attempts))
     }

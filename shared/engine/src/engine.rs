@@ -1,5 +1,6 @@
 //! The engine: takes an intent to its outcome.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
@@ -16,7 +17,7 @@ use crate::error::Error;
 use crate::ids::{KeyId, OrgId};
 use crate::integrations::{Credential, PENDING};
 use crate::intent::Intent;
-use crate::mappings::{SeenLists, no_lists};
+use crate::mappings::{Flight, ListOf, SeenLists, no_lists};
 use crate::outbound::{ClientError, Outbound};
 use crate::outcome::Outcome;
 use crate::performing::{Doing, Source};
@@ -63,6 +64,8 @@ pub struct Engine {
     pub(crate) seen_credentials: Cache<(SecretId, String), Arc<Credential>>,
     /// What services listed when they were asked about names.
     pub(crate) seen_lists: SeenLists,
+    /// Lists that somebody is asking for at the moment.
+    pub(crate) flights: Mutex<HashMap<ListOf, Flight>>,
     /// What has to run to its end whether or not anybody waits for it.
     effects: TaskTracker,
 }
@@ -80,6 +83,7 @@ impl Engine {
             revocations: Mutex::new(0),
             seen_credentials: Cache::new(SEEN_MAX),
             seen_lists: no_lists(),
+            flights: Mutex::default(),
             effects: TaskTracker::new(),
         }))
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use crate::breaker::BreakerLimits;
+use crate::breaker::{ActionClass, BreakerLimits};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::ids::{ActionName, AgentId, PluginName, UserId};
@@ -15,9 +15,10 @@ use crate::integrations::{Found, Integration, not_connected};
 use crate::intent::Intent;
 use crate::manifest::{Auth, Effect, Manifest, Runtime};
 use crate::mappings::{Naming, ResolvedName};
+use crate::outcome::Failure;
 use crate::performing::{Doing, Seen, Source, What, out_of_use};
 use crate::principal::Principal;
-use crate::runs::{Asked, Judged, Keyed, lost};
+use crate::runs::{Asked, Judged, Keyed, Resolve, lost};
 use crate::runtime::{self, Call, ServiceKey, Stopped};
 
 /// The largest body that is shown, in bytes.
@@ -29,7 +30,7 @@ const HIDDEN: &str = "[hidden]";
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
-    /// Whether the service would be called now; where not, `error` or `replay` says why.
+    /// Whether the service would be called now; where not, `error`, `idempotency` or `scheduledTime` says why.
     pub would_call: bool,
     /// The plugin.
     pub tool: PluginName,
@@ -67,6 +68,9 @@ pub struct Explanation {
     /// What would be answered in the place of a call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Value>,
+    /// What stands in the way of a task already.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// How an organization has a plugin.
@@ -103,12 +107,14 @@ pub enum KeyShown {
     InProgress,
     /// The answer of the first, which would be given again.
     Answered,
-    /// It is not known what came of the first.
+    /// It is not known what came of the first, which would be answered so.
     Unknown,
+    /// It is not known what came of the first, and it would be done again.
+    Again,
 }
 
 impl Engine {
-    /// Does everything up to the call of an intent, and says what would happen. One read. `later` says whether a task would
+    /// Does everything up to the call of an intent, and says what would happen. One read, and one more where it would fail. `later` says whether a task would
     /// be made of it.
     pub async fn explain(
         &self,
@@ -123,14 +129,19 @@ impl Engine {
         let user = principal.acting_for(intent.user_id.clone())?;
         let keyed = Keyed::of(&intent, asked, (&user, &manifest.name, &action.name), later)?;
         let now = self.ports.clock.now();
-        let (parameters, scheduled_time) = if later {
-            let planned = self.plan(principal, &intent, now)?;
-            (planned.parameters, Some(planned.next_at))
+        let planned = if later {
+            self.plan(principal, &intent, now).map(|task| (task.parameters, Some(task.next_at)))
         } else {
             intent.is_for_now()?;
-            (found.check(intent.context)?, None)
+            found.check(intent.context.clone()).map(|parameters| (parameters, None))
         };
-        let mut naming = Naming::of(manifest, action, &parameters)?;
+        let named = planned.and_then(|planned| Ok((Naming::of(manifest, action, &planned.0)?, planned)));
+        let (mut naming, planned) = match named {
+            Ok((naming, planned)) => (naming, Ok(planned)),
+            // Under its key a task was made of it before, whatever is wrong with it by now.
+            Err(error) if later && keyed.is_some() => (Naming::none(manifest), Err(error)),
+            Err(error) => return Err(error),
+        };
         let (agent, alias) = (intent.agent_id.as_ref(), intent.integration.as_ref());
         let source = Source::Intent { principal, request: None, keyed: keyed.as_ref() };
         let (org, plugin_name, action_name) = (&principal.org, manifest.name.as_str(), action.name.as_str());
@@ -147,45 +158,38 @@ impl Engine {
         };
         let what = What { doing: &doing, plugin, manifest, found, action, started: Instant::now() };
         let Seen { account, instance, judged, names } = self.see(&what, &naming).await?;
+        let (idempotency, in_its_place) = under_key(&what, judged);
+        let repeats = !matches!(idempotency, None | Some(KeyShown::New | KeyShown::Again));
         naming.read(names, account.as_ref().map(Found::identity))?;
-        let in_use = instance.instance.in_use(what.class(), now);
+        let in_use = |class| out_of_use(manifest, &instance.instance.in_use(class, now), now);
         let unfit = match (&manifest.auth, &account) {
             (Auth::None, _) => None,
             (_, None) => Some(not_connected(manifest, &user, alias)),
             (_, Some(found)) => self.cannot_serve(manifest, found, now),
         };
-        let resolved = naming.apply(parameters);
-        let resolved = if naming.replaces() { found.check(resolved)? } else { resolved };
-        let (idempotency, replay) = match (&keyed, judged) {
-            (None, _) => (None, None),
-            (Some(_), Judged::Free) => (Some(KeyShown::New), None),
-            (Some(_), Judged::Busy) => (Some(KeyShown::InProgress), None),
-            (Some(_), Judged::Task(..)) => (Some(KeyShown::Answered), None),
-            (Some(_), Judged::Ended(_, answer, _)) => (Some(KeyShown::Answered), answer.outcome().result.err()),
-            (Some(_), Judged::Lost(run, began, _)) => (Some(KeyShown::Unknown), Some(lost(&run, began))),
-        };
-        let repeats = idempotency.is_some_and(|key| key != KeyShown::New);
-        let failure = if repeats { replay } else { out_of_use(manifest, &in_use, now).or(unfit) };
-        let error = match failure {
-            None => None,
+        // A service that is left alone is not asked what names stand for.
+        let unasked = naming.is_open().then(|| in_use(ActionClass::Read)).flatten();
+        let failure = if repeats { in_its_place } else { in_use(what.class()).or(unfit).or(unasked) };
+        let (mut warnings, mut error) = (Vec::new(), None);
+        match failure {
+            None => {}
+            Some(failure) if later && !repeats => warnings.push(failure.message),
             Some(mut failure) => {
                 failure.fallback = Some(self.fallback(org, agent, manifest, &failure).await);
-                Some(failure.shown())
+                error = Some(failure.shown());
             }
-        };
-        let key = (action.effect == Effect::Keyed).then(|| match &keyed {
-            Some(keyed) => ServiceKey::of_caller(org, &user, keyed),
-            None => ServiceKey { text: "(another for each run)".to_owned(), of_caller: false },
-        });
-        let call = Call { manifest, action, parameters: &resolved, user: &user, now, key, until: None };
-        let request = match self.first_request(&call) {
-            Ok(request) => Some(request),
-            Err(Stopped::Parameter(problem)) => return Err(Error::Invalid(vec![problem])),
-            Err(Stopped::Failed(failure)) => {
-                tracing::warn!(plugin = %manifest.name, message = failure.message, "a request cannot be shown");
-                None
+        }
+        let (mut request, mut scheduled_time) = (None, None);
+        if !repeats {
+            let (parameters, first) = planned?;
+            scheduled_time = first;
+            let resolved = naming.apply(parameters);
+            // Where something stands in the way, nobody comes so far as to look at this.
+            if error.is_none() {
+                let resolved = if naming.replaces() { found.check(resolved)? } else { resolved };
+                request = self.first_request(&what, &resolved, later)?;
             }
-        };
+        }
         let missing_scopes = account.as_ref().map(|found| found.missing_scopes(manifest)).unwrap_or_default();
         Ok(Explanation {
             would_call: error.is_none() && !repeats && !later,
@@ -206,17 +210,56 @@ impl Engine {
             request,
             idempotency,
             error,
+            warnings,
             user_id: user.clone(),
         })
     }
 
     /// The request that a call would begin with.
-    fn first_request(&self, call: &Call<'_>) -> Result<RequestShown, Stopped> {
-        let Runtime::Http { base_url } = &call.manifest.runtime;
-        let base = self.config.stand_ins.get(&call.manifest.name).map_or(base_url, |stand_in| &stand_in.base_url);
-        let (url, headers, body) = runtime::http::first_request(call, base)?;
-        let method = http::Method::from(call.action.request.method).to_string();
-        Ok(RequestShown { method, url: url.into(), headers: shown(&headers, call.manifest), body: shown_body(&body) })
+    fn first_request(
+        &self,
+        what: &What<'_>,
+        parameters: &Map<String, Value>,
+        later: bool,
+    ) -> Result<Option<RequestShown>, Error> {
+        let (manifest, action, org, user) = (what.manifest, what.action, what.doing.org, what.doing.user);
+        let key = (action.effect == Effect::Keyed).then(|| match what.keyed() {
+            Some(keyed) if !later => ServiceKey::of_caller(org, user, keyed),
+            Some(_) | None => ServiceKey { text: "(another for each run)".to_owned(), of_caller: false },
+        });
+        let call = Call { manifest, action, parameters, user, now: self.ports.clock.now(), key, until: None };
+        let Runtime::Http { base_url } = &manifest.runtime;
+        let base = self.config.stand_ins.get(&manifest.name).map_or(base_url, |stand_in| &stand_in.base_url);
+        match runtime::http::first_request(&call, base) {
+            Ok((url, headers, body)) => Ok(Some(RequestShown {
+                method: http::Method::from(action.request.method).to_string(),
+                url: url.into(),
+                headers: shown(&headers, manifest),
+                body: shown_body(&body),
+            })),
+            Err(Stopped::Parameter(problem)) => Err(Error::Invalid(vec![problem])),
+            Err(Stopped::Failed(failure)) => {
+                tracing::warn!(plugin = %manifest.name, message = failure.message, "a request cannot be shown");
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// What stands under a key, and what would be answered for it.
+fn under_key(what: &What<'_>, judged: Judged) -> (Option<KeyShown>, Option<Failure>) {
+    let Some(keyed) = what.keyed() else { return (None, None) };
+    let again = keyed.resolve == Some(Resolve::Retry)
+        || (what.action.effect == Effect::Keyed && keyed.resolve != Some(Resolve::Abandon));
+    match judged {
+        Judged::Free => (Some(KeyShown::New), None),
+        Judged::Busy => (Some(KeyShown::InProgress), None),
+        Judged::Ended(_, answer, _) if answer.is_open() && again => (Some(KeyShown::Again), None),
+        Judged::Lost(..) if again => (Some(KeyShown::Again), None),
+        Judged::Ended(_, answer, _) if answer.is_open() => (Some(KeyShown::Unknown), answer.outcome().result.err()),
+        Judged::Ended(_, answer, _) => (Some(KeyShown::Answered), answer.outcome().result.err()),
+        Judged::Task(..) => (Some(KeyShown::Answered), None),
+        Judged::Lost(run, began, _) => (Some(KeyShown::Unknown), Some(lost(&run, began))),
     }
 }
 

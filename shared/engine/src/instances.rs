@@ -57,6 +57,8 @@ pub(crate) enum InUse {
     OnTrial,
     /// The breaker is open until then.
     OpenUntil(Timestamp),
+    /// Another is trying.
+    Tried,
     /// An administrator took it out of use, for this reason.
     Disabled(Option<String>),
 }
@@ -88,6 +90,7 @@ impl Instance {
             Gate::Closed => InUse::Yes,
             Gate::HalfOpen => InUse::OnTrial,
             Gate::Open(until) => InUse::OpenUntil(until),
+            Gate::Tried => InUse::Tried,
         }
     }
 
@@ -211,7 +214,7 @@ impl Instance {
         let breaker = |circuit: &Circuit| {
             let (state, retry_at) = match circuit.gate(now) {
                 Gate::Closed => (BreakerState::Closed, None),
-                Gate::HalfOpen => (BreakerState::HalfOpen, None),
+                Gate::HalfOpen | Gate::Tried => (BreakerState::HalfOpen, None),
                 Gate::Open(until) => (BreakerState::Open, Some(until)),
             };
             BreakerView { state, failures: circuit.counted(limits, now), since: circuit.open_since(), retry_at }

@@ -84,9 +84,9 @@ async fn a_trial_that_is_not_heard_of_again_makes_room_when_its_time_is_up() {
         arrived = setup.gate.arrived.acquire() => arrived.unwrap().forget(),
     }
     // The longest that an intent may take, and half a minute.
-    out_of_use(&setup.act("200").await, 54);
+    out_of_use(&setup.act("200").await, 5);
     setup.app.clock.advance(53);
-    out_of_use(&setup.act("200").await, 1);
+    out_of_use(&setup.act("200").await, 5);
     setup.app.clock.advance(1);
     setup.act("200").await.data();
     assert_eq!(setup.breaker("write").await["state"], "closed");

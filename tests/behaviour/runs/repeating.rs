@@ -12,7 +12,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-use super::{INTENTS, RUNS, is_replay, keyed, runs, send};
+use super::{INTENTS, RUNS, is_replay, keyed, keyed_at, runs, send};
 use crate::app::{Answer, App};
 use crate::failures::own::OwnService;
 
@@ -243,6 +243,37 @@ async fn a_key_makes_one_task() {
     later["scheduledTime"] = json!("2026-11-21T11:00:00Z");
     assert_eq!(keyed(&app, "k1", &later, &[]).await.problem(422), "key_reused");
     assert_eq!(keyed(&app, "k1", &send(), &[]).await.problem(422), "key_reused");
+}
+
+#[tokio::test]
+async fn to_abandon_never_does_anything() {
+    let app = App::start().await;
+    let abandon = format!("{INTENTS}?resolve=abandon");
+    assert_eq!(keyed_at(&app, &abandon, "k1", &send(), &[]).await.problem(409), "conflict");
+    // What surely did not happen has freed its key.
+    app.misbehave(Service::Slack, Mode::RateLimited, 1);
+    keyed(&app, "k1", &send(), &[]).await.failure();
+    assert_eq!(keyed_at(&app, &abandon, "k1", &send(), &[]).await.problem(409), "conflict");
+    assert_eq!(app.playground.received_total(), 1);
+    let mut later = send();
+    later["scheduledTime"] = json!("2026-11-21T10:00:00Z");
+    assert_eq!(keyed_at(&app, &abandon, "k2", &later, &[]).await.problem(400), "invalid_parameters");
+}
+
+#[tokio::test]
+async fn doing_it_again_does_not_forget_that_the_first_may_have_happened() {
+    let app = App::start().await;
+    app.misbehave(Service::Slack, Mode::Error, 1);
+    keyed(&app, "k1", &send(), &[]).await.failure();
+    app.misbehave(Service::Slack, Mode::RateLimited, 1);
+    let again = keyed_at(&app, &format!("{INTENTS}?resolve=retry"), "k1", &send(), &[]).await;
+    assert_eq!(again.failure(), "rate_limited");
+    let error = again.json()["error"].clone();
+    assert_eq!((&error["mayHaveHappened"], &error["retryable"]), (&json!(true), &json!(false)), "{error}");
+    let before = app.playground.received_total();
+    let replayed = keyed(&app, "k1", &send(), &[]).await;
+    assert!(is_replay(&replayed) && app.playground.received_total() == before, "{}", replayed.text);
+    keyed_at(&app, &format!("{INTENTS}?resolve=retry"), "k1", &send(), &[]).await.data();
 }
 
 #[tokio::test]

@@ -20,13 +20,12 @@ use crate::keys;
 use crate::manifest::{Action, Manifest};
 use crate::outcome::{Failure, OutcomeCode};
 use crate::ports::table::{Condition, TableError};
-use crate::secrets::Striker;
 
 pub use fallbacks::{FALLBACK_MAX, Fallback, NewFallback};
 pub use listing::FailureFilter;
 pub use record::{FailureView, KEPT, MESSAGE_MAX, Resolved, ResolvedBy};
 pub use redaction::{KEPT_MAX_BYTES, STRING_MAX};
-pub(crate) use redaction::{redacted, removed};
+pub(crate) use redaction::{Secrets, redacted};
 pub use resolving::{ManyResolved, NOTE_MAX, RESOLVE_MAX, ResolveMany};
 pub use statistics::{
     ActionCount, By, CodeCount, DAYS_MAX, HOURS_MAX, Point, Statistics, StatisticsOf, ToolCount, Trends, TrendsOf,
@@ -78,7 +77,7 @@ impl Engine {
         let Failed { failure, .. } = *failed;
         let parameters = redacted(&failed.action.parameters, failed.parameters);
         // A service may say what it was sent.
-        let striker = Striker::new(&removed(&failed.action.parameters, failed.parameters));
+        let secrets = Secrets::among(&failed.action.parameters, failed.parameters, false);
         let record = Record {
             id: FailureId::parse(self.id_at(now)).map_err(|error| Error::field("", error.to_string()))?,
             user: failed.user.clone(),
@@ -87,7 +86,7 @@ impl Engine {
             version: failed.manifest.version.to_string(),
             action: failed.action.name.clone(),
             code: failure.code,
-            message: cut(&striker.text(failure.message.clone()), MESSAGE_MAX),
+            message: cut(&secrets.text(failure.message.clone()), MESSAGE_MAX),
             retryable: failure.retryable,
             may_have_happened: failure.may_have_happened,
             retry_after_s: failure.retry_after_s,

@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::secret_names::looks_secret;
 use crate::schema;
+use crate::secrets::{STRUCK, Striker};
 
 /// The largest parameters that are kept, in bytes of JSON.
 pub const KEPT_MAX_BYTES: usize = 16 * 1024;
@@ -39,36 +40,57 @@ const NAMING: [&str; 3] = ["name", "key", "header"];
 pub(crate) fn redacted(schema: &Value, parameters: &Map<String, Value>) -> Map<String, Value> {
     // Most plugins have no secrets among their parameters.
     let schemas = if mentions_secrets(schema) { vec![schema] } else { Vec::new() };
-    let mut redactor = Redactor { root: schema, patterns: HashMap::new(), left: KEPT_MAX_BYTES };
+    let mut redactor = Redactor { root: schema, patterns: HashMap::new(), left: KEPT_MAX_BYTES, gathered: None };
     match redactor.object(parameters, &schemas, 1) {
         Some(Value::Object(kept)) => kept,
         Some(_) | None => Map::new(),
     }
 }
 
-/// The secrets among parameters: what does not stand any more in what may be kept of them.
-pub(crate) fn removed(schema: &Value, parameters: &Map<String, Value>) -> Vec<SecretString> {
-    let kept = &redacted(schema, parameters);
-    let mut secrets = Vec::new();
-    let mut pairs: Vec<(&Value, &Value)> =
-        parameters.iter().filter_map(|(name, value)| Some((value, kept.get(name)?))).collect();
-    while let Some(pair) = pairs.pop().filter(|_| secrets.len() < STRUCK_MAX) {
-        match pair {
-            (value, Value::String(text)) if text == REMOVED => texts(value, &mut secrets),
-            (Value::Object(fields), Value::Object(kept)) => {
-                pairs.extend(fields.iter().filter_map(|(name, value)| Some((value, kept.get(name)?))));
-            }
-            (Value::Array(items), Value::Array(kept)) => pairs.extend(items.iter().zip(kept)),
-            (_, _) => {}
-        }
-    }
-    secrets
+/// Takes secrets among parameters out of what a service says, which may be what it was sent.
+pub(crate) struct Secrets {
+    striker: Striker,
+    /// There are more than are looked for.
+    too_many: bool,
 }
 
-/// Every string and number in a value.
+impl Secrets {
+    /// Everything among `parameters` that is not kept of them; only what the schema marks, if `marked`.
+    pub(crate) fn among(schema: &Value, parameters: &Map<String, Value>, marked: bool) -> Self {
+        let schemas = if mentions_secrets(schema) { vec![schema] } else { Vec::new() };
+        let mut found = Vec::new();
+        if !(marked && schemas.is_empty()) {
+            let gathered = Gathered { secrets: Vec::new(), marked };
+            let (patterns, left) = (HashMap::new(), usize::MAX);
+            let mut redactor = Redactor { root: schema, patterns, left, gathered: Some(gathered) };
+            redactor.object(parameters, &schemas, 1);
+            found = redactor.gathered.map(|gathered| gathered.secrets).unwrap_or_default();
+        }
+        Self { striker: Striker::new(found.iter().take(STRUCK_MAX)), too_many: found.len() > STRUCK_MAX }
+    }
+
+    /// A text without them.
+    pub(crate) fn text(&self, text: String) -> String {
+        if self.too_many { STRUCK.to_owned() } else { self.striker.text(text) }
+    }
+
+    /// A value without them.
+    pub(crate) fn value(&self, value: Value) -> Value {
+        if self.too_many { STRUCK.into() } else { self.striker.value(value) }
+    }
+}
+
+/// What is found where nothing is to be kept.
+struct Gathered {
+    secrets: Vec<SecretString>,
+    /// Only what the schema marks is meant.
+    marked: bool,
+}
+
+/// Every string and number in a value, a little beyond what is looked for.
 fn texts(value: &Value, secrets: &mut Vec<SecretString>) {
     match value {
-        _ if secrets.len() >= STRUCK_MAX => {}
+        _ if secrets.len() > STRUCK_MAX => {}
         Value::String(text) => secrets.push(text.as_str().into()),
         Value::Number(number) => secrets.push(number.to_string().into()),
         Value::Array(items) => items.iter().for_each(|item| texts(item, secrets)),
@@ -103,6 +125,8 @@ struct Redactor<'a> {
     patterns: HashMap<&'a str, Option<Validator>>,
     /// How many bytes of JSON there is room for.
     left: usize,
+    /// What is removed, where that is what is wanted, and not the copy.
+    gathered: Option<Gathered>,
 }
 
 /// What a schema says of a place.
@@ -118,10 +142,12 @@ impl<'a> Redactor<'a> {
     fn value(&mut self, value: &Value, schemas: &[&'a Value], depth: usize) -> Option<Value> {
         let here = self.here(schemas);
         if here.is_secret {
-            return self.take(REMOVED.into());
+            return self.remove(value);
         }
         match value {
-            Value::Array(_) | Value::Object(_) if depth > DEPTH_MAX => self.take(TOO_DEEP.into()),
+            Value::Array(_) | Value::Object(_) if depth > DEPTH_MAX && self.gathered.is_none() => {
+                self.take(TOO_DEEP.into())
+            }
             Value::Array(items) => self.array(items, &here.schemas, depth),
             Value::Object(fields) => self.fields(fields, &here.schemas, depth),
             Value::String(text) => self.take(cut(text, STRING_MAX).into()),
@@ -133,6 +159,9 @@ impl<'a> Redactor<'a> {
     fn object(&mut self, fields: &Map<String, Value>, schemas: &[&'a Value], depth: usize) -> Option<Value> {
         let here = self.here(schemas);
         if here.is_secret {
+            for value in fields.values() {
+                self.gather(value);
+            }
             let removed = fields.keys().map(|name| (name.clone(), REMOVED.into())).collect();
             return self.fields(&removed, &[], depth);
         }
@@ -148,8 +177,9 @@ impl<'a> Redactor<'a> {
             // With a colon and a comma.
             let around = bytes(name).saturating_add(2);
             let Some(()) = self.spend(around) else { break };
-            let copy = if looks_secret(name) || (names_secret && name == "value") {
-                self.take(REMOVED.into())
+            let by_name = looks_secret(name) || (names_secret && name == "value");
+            let copy = if by_name && self.gathered.as_ref().is_none_or(|gathered| !gathered.marked) {
+                self.remove(value)
             } else {
                 let schemas = self.of_field(schemas, name);
                 self.value(value, &schemas, depth + 1)
@@ -182,6 +212,18 @@ impl<'a> Redactor<'a> {
             missing => kept.push(format!("{LEFT_OUT} {missing} more").into()),
         }
         Some(Value::Array(kept))
+    }
+
+    /// What stands in the place of a secret.
+    fn remove(&mut self, value: &Value) -> Option<Value> {
+        self.gather(value);
+        self.take(REMOVED.into())
+    }
+
+    fn gather(&mut self, value: &Value) {
+        if let Some(gathered) = &mut self.gathered {
+            texts(value, &mut gathered.secrets);
+        }
     }
 
     /// The value, if there is room for it.
@@ -373,13 +415,28 @@ mod tests {
     }
 
     #[test]
-    fn what_was_removed_is_known_so_that_it_can_be_struck_out_elsewhere() {
-        use secrecy::ExposeSecret as _;
-        let parameters = json!({ "a": [{ "password": "hunter2" }, 1], "token": { "b": [42, "x", null] }, "c": "open" });
-        let Value::Object(parameters) = parameters else { panic!("not an object") };
-        let mut secrets: Vec<_> =
-            removed(&json!({}), &parameters).iter().map(|s| s.expose_secret().to_owned()).collect();
-        secrets.sort();
-        assert_eq!(secrets, ["42", "hunter2", "x"]);
+    fn what_was_removed_is_struck_out_elsewhere_wherever_it_stood() {
+        let object = |value: Value| {
+            let Value::Object(fields) = value else { panic!("not an object") };
+            fields
+        };
+        let struck = |parameters: Value, schema: Value, marked: bool, text: &str| {
+            Secrets::among(&schema, &object(parameters), marked).text(text.to_owned())
+        };
+        let said = "it was hunter22 and 4242424242 of xyzxyzxyz, openly";
+        let parameters = json!({ "a": [{ "password": "hunter22" }, 1], "token": { "b": [4_242_424_242_u64, "xyzxyzxyz"] }, "c": "openly" });
+        let expected = format!("it was {STRUCK} and {STRUCK} of {STRUCK}, openly");
+        assert_eq!(struck(parameters.clone(), json!({}), false, said), expected);
+        assert_eq!(struck(parameters, json!({}), true, said), said, "only what is marked");
+        // Also beyond what is kept, and below what is kept.
+        let deep = (0..40).fold(json!({ "password": "hunter22" }), |inner, _| json!({ "a": inner }));
+        let long = json!({ "a": vec![0; 9_000], "password": "hunter22" });
+        for parameters in [deep, long] {
+            assert_eq!(struck(parameters, json!({}), false, "hunter22!"), format!("{STRUCK}!"));
+        }
+        let marked = json!({ "properties": { "code": { "x-secret": true } } });
+        assert_eq!(struck(json!({ "code": "hunter22" }), marked, true, "hunter22"), STRUCK);
+        let many: Vec<_> = (0..=STRUCK_MAX).map(|number| format!("secret-{number}")).collect();
+        assert_eq!(struck(json!({ "password": many }), json!({}), false, "anything"), STRUCK);
     }
 }

@@ -1,12 +1,14 @@
 //! Names that nobody wrote down: the service is asked what they stand for, and what it says is remembered.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use serde_json::{Map, Value};
+use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
 
 use super::naming::{How, Named, Naming, Resolved};
@@ -95,6 +97,8 @@ pub(crate) struct Asking<'a> {
     pub held: Option<&'a Held>,
     /// The account that the intent names.
     pub alias: Option<&'a Alias>,
+    /// Whether the service was called in this caller's name.
+    pub called: &'a AtomicBool,
 }
 
 impl Asking<'_> {
@@ -107,11 +111,8 @@ impl Asking<'_> {
     }
 }
 
-/// Why there is no list.
-enum NotListed {
-    Failed(Failure),
-    Error(Error),
-}
+/// A list that somebody is asking for.
+pub(crate) type Flight = Arc<OnceCell<Result<Arc<Listed>, Failure>>>;
 
 /// Why a name was not resolved.
 enum Open {
@@ -189,22 +190,24 @@ impl Engine {
         if let Some(old) = self.seen_lists.get(&list).filter(|listed| !usable(listed)) {
             self.seen_lists.remove_if(&list, |listed| Arc::ptr_eq(listed, &old));
         }
-        // Who comes for the same list at the same time waits for it, and does not ask as well.
-        let ask = async {
-            let entries = Box::pin(self.ask(asking, (names, lookup), parameters, deadline)).await;
-            let entries = entries.map_err(NotListed::Error)?.map_err(NotListed::Failed)?;
-            Ok(Arc::new(Listed { at: now, entries }))
-        };
-        let Ok(listed) = timeout_at(deadline, self.seen_lists.get_or_insert_async(&list, ask)).await else {
+        let too_slow = || {
             let message = format!("there was no time left to look up the name at {}", wanted.first_pointer());
-            return Ok(Err(Failure::new(OutcomeCode::Timeout, message, true)));
+            Failure::new(OutcomeCode::Timeout, message, true)
+        };
+        let listed = match self.seen_lists.get(&list) {
+            Some(listed) => Ok(listed),
+            None => {
+                match timeout_at(deadline, self.list_once(asking, (names, lookup), &list, parameters, deadline)).await {
+                    Ok(listed) => listed,
+                    Err(_) => Err(too_slow()),
+                }
+            }
         };
         let listed = match listed {
             Ok(listed) => listed,
-            Err(NotListed::Error(error)) => return Err(error),
-            Err(NotListed::Failed(failure)) => {
-                let message =
-                    format!("the name at {} could not be looked up: {}", wanted.first_pointer(), failure.message);
+            Err(failure) => {
+                let which = wanted.first_pointer();
+                let message = format!("the name at {which} could not be looked up: {}", failure.message);
                 return Ok(Err(Failure { message, ..failure }));
             }
         };
@@ -234,6 +237,41 @@ impl Engine {
         })))
     }
 
+    /// The list; who comes for the same one at the same time waits, and takes what the first came to.
+    async fn list_once(
+        &self,
+        asking: &Asking<'_>,
+        declared: (&NameKind, &Lookup),
+        list: &ListOf,
+        parameters: Map<String, Value>,
+        deadline: Instant,
+    ) -> Result<Arc<Listed>, Failure> {
+        let flight = Arc::clone(self.flights().entry(list.clone()).or_default());
+        let ask = async || {
+            let now = self.ports.clock.now();
+            let entries = match Box::pin(self.ask(asking, declared, parameters.clone(), deadline)).await {
+                Ok(entries) => entries?,
+                Err(error) => {
+                    tracing::error!(org = %asking.org, error = %causes(&error), "names cannot be looked up");
+                    return Err(Failure::new(OutcomeCode::Unavailable, error.to_string(), true));
+                }
+            };
+            let listed = Arc::new(Listed { at: now, entries });
+            self.seen_lists.insert(list.clone(), Arc::clone(&listed));
+            Ok(listed)
+        };
+        let came = flight.get_or_init(ask).await.clone();
+        let mut flights = self.flights();
+        if flights.get(list).is_some_and(|current| Arc::ptr_eq(current, &flight)) {
+            flights.remove(list);
+        }
+        came
+    }
+
+    fn flights(&self) -> MutexGuard<'_, HashMap<ListOf, Flight>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Has the plugin list what there is.
     async fn ask(
         &self,
@@ -257,7 +295,8 @@ impl Engine {
         let mut held = asking.held.cloned();
         // Its use is noted with the intent's own.
         let tried = (deadline, RETRIES_MAX);
-        let (returned, _) = self.call_and_renew(asking.org, &call, &mut held, asking.alias, tried).await?;
+        let (returned, attempts) = self.call_and_renew(asking.org, &call, &mut held, asking.alias, tried).await?;
+        asking.called.fetch_or(attempts > 0, Ordering::Relaxed);
         let data = match returned.map_err(Stopped::into_failure) {
             Ok(success) => success.data,
             Err(failure) => return Ok(Err(failure)),

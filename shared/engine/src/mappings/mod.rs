@@ -24,7 +24,7 @@ use crate::ports::table::{BATCH_MAX, Condition, NewItem, Read, Write};
 use crate::principal::Principal;
 
 pub use listing::{LookedUp, NameToLookUp, WhichMappings};
-pub(crate) use looking_up::{Asking, SeenLists, no_lists};
+pub(crate) use looking_up::{Asking, Flight, ListOf, SeenLists, no_lists};
 pub use naming::NAMES_MAX;
 pub(crate) use naming::Naming;
 pub use naming::{How, ResolvedName};

@@ -155,6 +155,11 @@ impl Naming {
         Ok(naming)
     }
 
+    /// No names.
+    pub(crate) fn none(manifest: &Manifest) -> Self {
+        Self { plugin: manifest.name.clone(), names: Vec::new() }
+    }
+
     /// One name by itself.
     pub(super) fn one(plugin: &PluginName, kind: &MappingKind, names: &NameKind, given: &str) -> Self {
         let place = Place { parameter: "name".to_owned(), index: None };

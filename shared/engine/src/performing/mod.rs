@@ -28,6 +28,9 @@ use crate::tasks as task;
 /// The first pause between two looks at an earlier request that is still running, and the longest.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
+/// What a caller is told to wait while another's call tries a plugin, in seconds.
+const TRIED_S: u64 = 5;
+
 /// One action that is to be done.
 pub(crate) struct Doing<'a> {
     pub org: &'a OrgId,
@@ -93,7 +96,7 @@ impl What<'_> {
         self.action.effect.into()
     }
 
-    fn keyed(&self) -> Option<&Keyed> {
+    pub(crate) fn keyed(&self) -> Option<&Keyed> {
         match &self.doing.source {
             Source::Intent { keyed, .. } => *keyed,
             Source::Task { .. } => None,
@@ -101,10 +104,15 @@ impl What<'_> {
     }
 
     /// Whether what stands under the key may be done again or given up now: because the caller says so, or because the
-    /// service knows a repetition. Only what was decided about first is meant.
-    fn may_decide(&self, run: &RunId, decided: Option<&RunId>) -> bool {
+    /// service knows a repetition.
+    fn may_decide(&self, run: &RunId, met: &Met) -> bool {
         let wanted = self.keyed().is_some_and(|keyed| keyed.resolve.is_some()) || self.action.effect == Effect::Keyed;
-        wanted && decided.is_none_or(|decided| decided == run)
+        wanted
+            && match met {
+                Met::Nobody => true,
+                Met::Another => false,
+                Met::Decided(decided) => decided == run,
+            }
     }
 
     fn failed(&self, failure: Failure) -> Outcome {
@@ -127,8 +135,8 @@ impl Engine {
             Err(error) => return self.refused(&what, &doing.parameters, error).await.map(Answered::anew),
         };
         let mut pause = LOOK_AGAIN.0;
-        // What a caller decides is about the run that they know of, and about no later one.
-        let mut decided: Option<RunId> = None;
+        // What a caller decides is about what they know of, and about nothing that began since.
+        let mut met = Met::Nobody;
         loop {
             let Ok(seen) = timeout_at(doing.deadline, self.see(&what, &naming)).await else {
                 let message = "there was no time left to look for the account; try again".to_owned();
@@ -136,8 +144,14 @@ impl Engine {
             };
             let mut seen = seen?;
             let claim = match std::mem::replace(&mut seen.judged, Judged::Free) {
+                Judged::Free if what.keyed().is_some_and(|keyed| keyed.resolve == Some(Resolve::Abandon)) => {
+                    let message =
+                        "nothing stands under this key, so that there is nothing to abandon; nothing was done";
+                    return Err(Error::Conflict(message.to_owned()));
+                }
                 Judged::Free => what.keyed().map(|keyed| (keyed, Condition::Absent, None)),
                 Judged::Busy => {
+                    met = Met::Another;
                     let until = what.keyed().map_or(started, |keyed| started + keyed.wait).min(doing.deadline);
                     if Instant::now() + pause > until {
                         return Err(in_progress());
@@ -148,17 +162,20 @@ impl Engine {
                 }
                 // A task is made of other words than an outcome.
                 Judged::Task(..) => return Err(Error::KeyReused),
-                Judged::Ended(run, answer, _) if !answer.is_open() || !what.may_decide(&run, decided.as_ref()) => {
+                Judged::Ended(run, answer, _) if !answer.is_open() || !what.may_decide(&run, &met) => {
                     return Ok(self.replayed(&what, answer.outcome()).await);
                 }
-                Judged::Lost(run, began, _) if !what.may_decide(&run, decided.as_ref()) => {
+                Judged::Lost(run, began, _) if !what.may_decide(&run, &met) => {
                     let metadata = what.metadata(0, Some(run.clone()));
                     return Ok(self.replayed(&what, Outcome { result: Err(lost(&run, began)), metadata }).await);
                 }
                 Judged::Ended(run, _, version) | Judged::Lost(run, _, version) => {
-                    decided = Some(run.clone());
+                    met = Met::Decided(run.clone());
                     match self.decide(&what, run, version).await? {
-                        Decided::Given(outcome) => return Ok(Answered::anew(outcome)),
+                        Decided::Given(outcome) => {
+                            let Answered { answer, .. } = self.replayed(&what, outcome).await;
+                            return Ok(Answered::anew(answer));
+                        }
                         Decided::Again => continue,
                         Decided::Do(condition, run) => what.keyed().map(|keyed| (keyed, condition, Some(run))),
                     }
@@ -228,6 +245,15 @@ impl Engine {
     }
 }
 
+/// What a request has met under its key so far.
+enum Met {
+    Nobody,
+    /// Another request that was under way.
+    Another,
+    /// This run, about which it has decided.
+    Decided(RunId),
+}
+
 /// What came of a decision.
 enum Decided {
     /// This is the answer.
@@ -245,8 +271,14 @@ pub(crate) fn out_of_use(manifest: &Manifest, in_use: &InUse, now: Timestamp) ->
         InUse::Yes | InUse::OnTrial => None,
         InUse::Disabled(reason) => {
             let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-            let message = format!("{name} was taken out of use by an administrator{reason}");
+            let message =
+                format!("{name} was taken out of use by an administrator{reason}; an administrator can bring it back");
             Some(Failure::new(OutcomeCode::Disabled, message, false))
+        }
+        InUse::Tried => {
+            let message = format!("{name} failed too often, and is just being tried again");
+            let failure = Failure::new(OutcomeCode::Disabled, message, true);
+            Some(Failure { retry_after_s: Some(TRIED_S), ..failure })
         }
         InUse::OpenUntil(until) => {
             let left = until.duration_since(now);

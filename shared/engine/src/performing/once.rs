@@ -1,5 +1,6 @@
 //! One attempt at an action: whether it may go, its names, its place in the ledger, the call, and what came of it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join;
@@ -12,11 +13,11 @@ use crate::breaker::{ActionClass, Shown};
 use crate::calling::RETRIES_MAX;
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::failures::{Failed, redacted, removed};
+use crate::failures::{Failed, Secrets, redacted};
 use crate::ids::RunId;
 use crate::instances::{InUse, SeenInstance, Trial};
 use crate::integrations::{Held, not_connected};
-use crate::manifest::{Auth, Effect, Manifest};
+use crate::manifest::{Auth, Effect};
 use crate::mappings::{Asking, Naming};
 use crate::outcome::{Failure, Outcome, OutcomeCode, Success};
 use crate::ports::table::Condition;
@@ -26,6 +27,8 @@ use crate::secrets::Striker;
 
 /// The time that a service must have had before it counts as failing that it did not answer.
 const ENOUGH: Duration = Duration::from_secs(5);
+/// With less time than this nothing is begun that has an effect.
+const TOO_SHORT: Duration = Duration::from_secs(1);
 /// How much longer than a call may take its place in the ledger is held.
 const LEASE_MARGIN: SignedDuration = SignedDuration::from_secs(30);
 
@@ -109,12 +112,8 @@ impl Engine {
         }
         match self.begin_trial(what.doing.org, what.manifest, instance.clone(), class, until).await? {
             Ok(trial) => Ok(Ok(Some(trial))),
-            // It was brought back in the meantime.
-            Err(InUse::Yes) => Ok(Ok(None)),
-            Err(in_use) => {
-                let failure = out_of_use(what.manifest, &in_use, self.ports.clock.now());
-                Ok(Err(failure.unwrap_or_else(|| being_tried(what.manifest))))
-            }
+            // Where nothing stands in the way any more, it was brought back in the meantime.
+            Err(in_use) => Ok(out_of_use(what.manifest, &in_use, self.ports.clock.now()).map_or(Ok(None), Err)),
         }
     }
 
@@ -127,8 +126,16 @@ impl Engine {
     ) -> Result<Came, Error> {
         let Ready { parameters, to_keep, held, instance, trial, now, until } = ready;
         let (org, manifest) = (what.doing.org, what.manifest);
+        let instead = claim.as_ref().is_some_and(|(_, _, before)| before.is_some());
         let recorded = what.action.effect != Effect::Read || claim.is_some() || instance.instance.records_reads();
         let mut begun = None;
+        let left = what.doing.deadline.saturating_duration_since(Instant::now());
+        if what.action.effect != Effect::Read && left < TOO_SHORT.min(self.config.limits.budget / 10) {
+            self.note_shown(org, manifest, instance, (what.class(), trial), Shown::Nothing).await;
+            let message = format!("there was no time left to call {}; nothing was sent", manifest.display_name);
+            let failure = Failure::new(OutcomeCode::Timeout, message, true);
+            return Ok(Came::To(self.conclude(what, &to_keep, Err(failure), 0, None).await));
+        }
         if recorded {
             let put = self.put_on_record(what, &to_keep, claim, (now, until)).await;
             if !matches!(put, Ok(Some(_))) {
@@ -162,23 +169,31 @@ impl Engine {
             // Nothing more was sent, and what was sent was refused.
             Err(error) => (Err(Failure::new(OutcomeCode::Unavailable, error.to_string(), true)), 0, Some(error)),
         };
-        // A service may say what it was sent, and what it says is kept.
-        let result = without_secrets(what, &parameters, result);
-        let had_time = what.doing.deadline.duration_since(called_at) >= ENOUGH.min(self.config.limits.budget / 2);
+        let result = if instead { result.map_err(|failure| after_another(failure, what)) } else { result };
+        let kept = to_be_kept(what, &parameters, &result);
+        // All that comes of a task is kept.
+        let result = if matches!(what.doing.source, Source::Task { .. }) { kept.clone() } else { result };
+        let had_time = self.had_time(what.doing.deadline, called_at);
         let shown = Shown::of(result.as_ref().err(), attempts > 0 && had_time);
         let noted = self.note_shown(org, manifest, instance, (what.class(), trial), shown);
         let Some(error) = error else {
-            let (outcome, ()) = join(self.conclude(what, &to_keep, result, attempts, begun), noted).await;
+            let (outcome, ()) =
+                join(self.conclude(what, &to_keep, result, attempts, begun.map(|begun| (begun, kept))), noted).await;
             return Ok(Came::To(outcome));
         };
         let metadata = what.metadata(attempts, begun.as_ref().map(|begun| begun.id().clone()));
         let ended = async {
             if let Some(begun) = begun {
-                self.end_run(begun, &result, &metadata).await;
+                self.end_run(begun, &kept, &metadata).await;
             }
         };
         join(ended, noted).await;
         self.refused(what, &to_keep, error).await.map(Came::To)
+    }
+
+    /// Whether a service that was called then had the time to answer.
+    fn had_time(&self, deadline: Instant, called_at: Instant) -> bool {
+        deadline.saturating_duration_since(called_at) >= ENOUGH.min(self.config.limits.budget / 2)
     }
 
     /// The entry in the ledger, if nobody was faster.
@@ -247,11 +262,15 @@ impl Engine {
                     }
                 }
             };
-            let asking = Asking { org, user, agent, plugin: what.plugin, action: what.action, held, alias };
+            let had_time = self.had_time(deadline, Instant::now());
+            let called = AtomicBool::new(false);
+            let (plugin, called) = (what.plugin, &called);
+            let asking = Asking { org, user, agent, plugin, action: what.action, held, alias, called };
             let asked = self.look_up(&asking, &mut naming, deadline).await;
             let shown = match &asked {
+                _ if !called.load(Ordering::Relaxed) => Shown::Nothing,
                 Ok(Ok(())) | Err(Error::Invalid(_)) => Shown::Works,
-                Ok(Err(failure)) => Shown::of(Some(failure), true),
+                Ok(Err(failure)) => Shown::of(Some(failure), had_time),
                 Err(_) => Shown::Nothing,
             };
             let goes_on = what.class() == ActionClass::Read && shown != Shown::Fails;
@@ -267,19 +286,19 @@ impl Engine {
         if replaced { what.found.check(parameters).map(Ok) } else { Ok(Ok(parameters)) }
     }
 
-    /// Writes down what came of it.
+    /// Writes down what came of it. With a run comes what is to be kept of that.
     pub(super) async fn conclude(
         &self,
         what: &What<'_>,
         parameters: &Map<String, Value>,
         mut result: Result<Success, Failure>,
         attempts: u32,
-        begun: Option<Begun>,
+        begun: Option<(Begun, Result<Success, Failure>)>,
     ) -> Outcome {
-        let metadata = what.metadata(attempts, begun.as_ref().map(|begun| begun.id().clone()));
+        let metadata = what.metadata(attempts, begun.as_ref().map(|(begun, _)| begun.id().clone()));
         let ended = async {
-            if let Some(begun) = begun {
-                self.end_run(begun, &result, &metadata).await;
+            if let Some((begun, kept)) = begun {
+                self.end_run(begun, &kept, &metadata).await;
             }
         };
         let noted = async {
@@ -361,26 +380,21 @@ fn struck(striker: &Striker, parameters: &Map<String, Value>) -> Map<String, Val
     each.collect()
 }
 
-/// What came of it, without the values that are not kept of the parameters. All that comes of a task is kept; of an
-/// intent, the data goes to whoever sent those values.
-fn without_secrets(
+/// What may be kept of what came of it: a service may say what it was sent. Data is what the service has, so that only what
+/// the schema marks is taken out of it.
+fn to_be_kept(
     what: &What<'_>,
-    parameters: &Map<String, Value>,
-    result: Result<Success, Failure>,
+    sent: &Map<String, Value>,
+    result: &Result<Success, Failure>,
 ) -> Result<Success, Failure> {
-    let secrets = removed(&what.action.parameters, parameters);
-    if secrets.is_empty() {
-        return result;
-    }
-    let striker = Striker::new(&secrets);
-    let all = matches!(what.doing.source, Source::Task { .. }) || what.keyed().is_some();
-    match result {
-        Ok(Success { message, data, external_id }) => Ok(Success {
-            message: striker.text(message),
-            data: if all { striker.value(data) } else { data },
-            external_id: external_id.map(|id| striker.text(id)),
-        }),
-        Err(failure) => Err(Failure { message: striker.text(failure.message), ..failure }),
+    let schema = &what.action.parameters;
+    let secrets = Secrets::among(schema, sent, false);
+    match result.clone() {
+        Ok(Success { message, data, external_id }) => {
+            let data = Secrets::among(schema, sent, true).value(data);
+            Ok(Success { message: secrets.text(message), data, external_id })
+        }
+        Err(failure) => Err(Failure { message: secrets.text(failure.message), ..failure }),
     }
 }
 
@@ -399,9 +413,14 @@ fn service_key(what: &What<'_>, begun: Option<&Begun>) -> Option<ServiceKey> {
     }
 }
 
-fn being_tried(manifest: &Manifest) -> Failure {
-    let message = format!("{} failed too often, and is just being tried again", manifest.display_name);
-    Failure { retry_after_s: Some(5), ..Failure::new(OutcomeCode::Disabled, message, true) }
+/// A failure of what was done in the place of another that may have happened: that is not undone.
+fn after_another(failure: Failure, what: &What<'_>) -> Failure {
+    if failure.may_have_happened {
+        return failure;
+    }
+    let message = format!("{}; what was begun before it with this key may have happened", failure.message);
+    let retryable = failure.retryable && what.action.effect == Effect::Keyed;
+    Failure { message, may_have_happened: true, unclear: true, retryable, ..failure }
 }
 
 fn too_late() -> Failure {

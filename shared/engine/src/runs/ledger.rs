@@ -8,6 +8,7 @@ use crate::engine::Engine;
 use crate::error::{Error, causes};
 use crate::ids::{IdempotencyKey, OrgId, RunId, UserId};
 use crate::keys;
+use crate::manifest::Effect;
 use crate::outcome::{Failure, Metadata, OutcomeCode, Success};
 use crate::ports::table::{Condition, Item, Read, TableError, Version, Write};
 use crate::tasks::{self, Task};
@@ -57,8 +58,8 @@ pub(crate) enum RuledOut {
 impl Engine {
     /// Looks what became of a task's attempt whose claim has run out, and sees to it that one that had not begun never
     /// will: the worker finds its place in the ledger taken, should it come back.
-    pub(crate) async fn rule_out(&self, task: &Task, claim: &tasks::Claim) -> Result<RuledOut, Error> {
-        let run = Run::never_begun(task, claim, self.ports.clock.now())?;
+    pub(crate) async fn rule_out(&self, task: &Task, claim: &tasks::Claim, effect: Effect) -> Result<RuledOut, Error> {
+        let run = Run::never_begun(task, claim, effect, self.ports.clock.now())?;
         let standing = match self.ports.table.put(run.item()?, Condition::Absent).await {
             Ok(_) => return Ok(RuledOut::NeverBegun),
             Err(TableError::Condition { standing, .. }) => standing,
@@ -214,7 +215,7 @@ impl Engine {
         }
         let decided = |kept: &Kept| matches!(&kept.state, KeyState::Ended { answer, .. } if answer.decided);
         let decided = begun.run.resolved.is_some() || kept.as_ref().is_some_and(|(kept, _)| decided(kept));
-        if decided && result.as_ref().is_err_and(|failure| failure.may_have_happened) {
+        if decided && result.as_ref().is_err_and(|failure| failure.may_have_happened || failure.unclear) {
             return Ok(true);
         }
         let condition = match kept {

@@ -208,6 +208,7 @@ impl Engine {
                     Found::Failed => (RunState::Failed, Verdict::Failed),
                 };
                 (run.state, run.code) = (state, None);
+                run.message = Some("somebody looked, and said so".to_owned());
                 run.resolved = Some(resolution(&principal, verdict, now));
                 let mut writes = vec![Write::Put(run.item()?, Condition::Version(item.version))];
                 writes.extend(engine.under_its_key(&run, found).await?);

@@ -12,7 +12,7 @@ use crate::ids::{
 use crate::keys;
 use crate::listing::Listed;
 use crate::manifest::Effect;
-use crate::outcome::{Failure, Metadata, Outcome, OutcomeCode, Success, can_be_kept, cut};
+use crate::outcome::{Failure, MESSAGE_MAX, Metadata, Outcome, OutcomeCode, Success, can_be_kept, cut};
 use crate::ports::table::{NewItem, TableError};
 use crate::tasks::{Claim, Task};
 
@@ -110,7 +110,7 @@ impl Run {
     }
 
     /// In the place of a task's attempt that has not begun, so that it never will.
-    pub(super) fn never_begun(task: &Task, claim: &Claim, now: Timestamp) -> Result<Self, Error> {
+    pub(super) fn never_begun(task: &Task, claim: &Claim, effect: Effect, now: Timestamp) -> Result<Self, Error> {
         Ok(Self {
             id: claim.run_id().map_err(|error| Error::field("", error.to_string()))?,
             org: task.org.clone(),
@@ -119,7 +119,7 @@ impl Run {
             plugin: task.plugin.clone(),
             version: String::new(),
             action: task.action.clone(),
-            effect: Effect::Unsafe,
+            effect,
             integration: task.integration.clone(),
             parameters: Map::new(),
             key: None,
@@ -158,7 +158,8 @@ impl Run {
             Err(failure) => (RunState::Failed, Some(failure.code), &failure.message, None),
         };
         (self.state, self.code, self.attempts, self.ended_at) = (state, code, attempts, Some(now));
-        (self.message, self.external_id) = (Some(cut(message.clone())), external_id.map(cut));
+        (self.message, self.external_id) =
+            (Some(cut(message.clone())), external_id.filter(|id| id.chars().count() <= MESSAGE_MAX));
         let failure = result.as_ref().err();
         self.try_again = failure.is_some_and(|failure| failure.try_again);
         self.retry_after_s = failure.and_then(|failure| failure.retry_after_s);
@@ -201,7 +202,8 @@ impl Answer {
         let mut result = result.clone();
         if let Ok(success) = &mut result {
             success.message = cut(std::mem::take(&mut success.message));
-            success.external_id = success.external_id.take().map(cut);
+            // Half an id is worse than none.
+            success.external_id = success.external_id.take().filter(|id| id.chars().count() <= MESSAGE_MAX);
             if !can_be_kept(&success.data) {
                 success.data = Value::Null;
                 success.message.push_str(" (what it returned was too large to be kept; ask the service for it)");

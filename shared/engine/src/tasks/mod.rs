@@ -157,6 +157,12 @@ impl Engine {
         let at = self.ports.clock.now();
         let user = principal.acting_for(intent.user_id.clone())?;
         let keyed = Keyed::of(&intent, asked, (&user, &plugin.manifest.name, &found.action.name), true)?;
+        if asked.resolve.is_some() {
+            return Err(Error::field(
+                "",
+                "?resolve is of no use for a task, which is made once under its key; leave it out",
+            ));
+        }
         if let Some(keyed) = &keyed {
             let item =
                 self.ports.table.get(&keys::idempotency(&principal.org, &user, &keyed.key), Read::Consistent).await?;

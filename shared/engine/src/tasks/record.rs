@@ -295,7 +295,8 @@ impl Task {
     /// `harmless` whether doing it twice is the same as doing it once.
     pub(super) fn lapsed(&mut self, repeatable: bool, harmless: bool, now: Timestamp, jitter: f64) -> Told {
         // Of an action that is not repeated the claim stays: should its worker come back after all, it can say how it went.
-        let claim = if repeatable { self.claim.take() } else { self.claim.clone() };
+        let again = repeatable && self.attempt < self.attempts_max;
+        let claim = if again || harmless { self.claim.take() } else { self.claim.clone() };
         self.remember(Attempt {
             run: self.runs,
             number: self.attempt,
@@ -305,7 +306,7 @@ impl Task {
             code: Some(OutcomeCode::OutcomeUnknown),
             message: "whoever was doing it was not heard of again".to_owned(),
         });
-        if repeatable && self.attempt < self.attempts_max {
+        if again {
             return self.try_again(None, now, jitter);
         }
         self.run_failed(if harmless { TaskState::Failed } else { TaskState::OutcomeUnknown }, now)
@@ -488,7 +489,8 @@ mod tests {
             let mut task = running();
             task.attempt = attempt;
             task.lapsed(repeatable, harmless, now(), 0.5);
-            assert_eq!((task.state, task.claim.is_some()), (state, !repeatable), "{repeatable} {attempt}");
+            let stays = state == TaskState::OutcomeUnknown;
+            assert_eq!((task.state, task.claim.is_some()), (state, stays), "{repeatable} {attempt}");
             assert_eq!(task.attempts.last().unwrap().outcome, AttemptOutcome::Unknown);
         }
     }

@@ -357,7 +357,9 @@ impl Engine {
             // What only reads is not in the ledger.
             (Effect::Read, _) => return Ok(Lapse::Again),
             (Effect::Idempotent | Effect::Keyed | Effect::Unsafe, None) => RuledOut::Unknown,
-            (Effect::Idempotent | Effect::Keyed | Effect::Unsafe, Some(claim)) => self.rule_out(task, claim).await?,
+            (Effect::Idempotent | Effect::Keyed | Effect::Unsafe, Some(claim)) => {
+                self.rule_out(task, claim, self.effect_of(task)).await?
+            }
         };
         Ok(match (known, self.effect_of(task)) {
             // Nothing had been sent, and now nothing will be.
