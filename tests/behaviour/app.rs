@@ -204,7 +204,8 @@ impl App {
         if let Some(budget) = options.budget {
             config.limits = Limits { budget, ..config.limits };
         }
-        let table = Arc::new(Counting::new(Arc::new(RedbTable::in_memory(clock.clone(), ids.clone()).unwrap())));
+        let store = Arc::new(RedbTable::in_memory(clock.clone(), ids.clone()).unwrap());
+        let table = Arc::new(Counting::new(store, Arc::default()));
         let mut embedded =
             Embedded::new(table.clone(), &SecretBox::new(Box::new([7; 32])), clock.clone(), ids).unwrap();
         let events = Arc::new(Mutex::new(Vec::new()));

@@ -19,6 +19,7 @@ mod cron;
 mod errors;
 mod explaining;
 mod failures;
+mod hooked;
 mod keys;
 mod lambda;
 mod local;
