@@ -32,6 +32,8 @@ mod readme;
 mod renewing;
 mod requests;
 mod runs;
+mod scripted;
 mod simulation;
+mod sparing;
 mod table;
 mod tasks;
