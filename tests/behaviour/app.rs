@@ -15,7 +15,7 @@ use overseer_engine::engine::{Engine, Ports};
 use overseer_engine::ids::{OrgId, UserId};
 use overseer_engine::outbound::address::AllowedAddress;
 use overseer_engine::ports::timer::TimerError;
-use overseer_engine::ports::{Clock, Event, Ids, Timer, Work};
+use overseer_engine::ports::{Clock, Event, Ids, Table, Timer, Work};
 use overseer_engine::principal::Role;
 use overseer_local::RedbTable;
 use overseer_local::embedded::Embedded;
@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::counting::Counting;
+use crate::hooked::{Hooked, Hooks};
 
 /// 2026-11-21T09:00:00Z.
 pub const START_S: i64 = 1_795_251_600;
@@ -204,7 +205,8 @@ impl App {
         if let Some(budget) = options.budget {
             config.limits = Limits { budget, ..config.limits };
         }
-        let table = Arc::new(Counting::new(Arc::new(RedbTable::in_memory(clock.clone(), ids.clone()).unwrap())));
+        let store = Arc::new(RedbTable::in_memory(clock.clone(), ids.clone()).unwrap());
+        let table = Arc::new(Counting::new(store, Arc::default()));
         let mut embedded =
             Embedded::new(table.clone(), &SecretBox::new(Box::new([7; 32])), clock.clone(), ids).unwrap();
         let events = Arc::new(Mutex::new(Vec::new()));
@@ -239,8 +241,17 @@ impl App {
 
     /// Another engine over the same records. No alarm that it sets goes off.
     pub fn deaf(&self) -> Arc<Engine> {
+        self.deaf_over(self.table.clone())
+    }
+
+    /// As [`Self::deaf`], and around each operation of its store something happens.
+    pub fn hooked(&self, hooks: Arc<impl Hooks + 'static>) -> Arc<Engine> {
+        self.deaf_over(Arc::new(Hooked::new(self.table.clone(), hooks)))
+    }
+
+    fn deaf_over(&self, table: Arc<dyn Table>) -> Arc<Engine> {
         let Engine { ports, catalog, config, .. } = self.engine.as_ref();
-        let ports = Ports { timer: Arc::new(Deaf), ..ports.clone() };
+        let ports = Ports { table, timer: Arc::new(Deaf), ..ports.clone() };
         Engine::new(ports, catalog.clone(), config.clone()).unwrap()
     }
 

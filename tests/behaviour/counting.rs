@@ -5,13 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 use overseer_engine::ids::{OrgId, PluginName};
-use overseer_engine::ports::table::{
-    Condition, Cursor, DueEntry, Item, Key, NewItem, Page, Query, Read, TableError, Version, Write,
-};
+use overseer_engine::ports::table::{Key, Read, TableError};
 use overseer_engine::ports::vault::{Purpose, SecretId};
-use overseer_engine::ports::{RandomIds, Table, Vault as _, Work};
+use overseer_engine::ports::{RandomIds, Vault as _, Work};
 use overseer_engine::principal::Role;
 use overseer_engine::vault::EnvelopeVault;
 use reqwest::Method;
@@ -20,37 +17,35 @@ use serde_json::{Value, json};
 
 use crate::app::{App, Options};
 use crate::connecting::{Browser, leads_to, link};
+use crate::hooked::{Hooked, Hooks, Operation};
 
-/// Counts round trips.
-pub struct Counting {
-    inner: Arc<dyn Table>,
+/// A store that counts round trips.
+pub type Counting = Hooked<Counts>;
+
+#[derive(Default)]
+pub struct Counts {
     reads: AtomicUsize,
     writes: AtomicUsize,
     /// How often everybody else gets a turn before something is put.
     turns: AtomicUsize,
-    /// Every key that was ever written.
+    /// Every key that was ever put.
     keys: Mutex<BTreeSet<Key>>,
 }
 
 impl Counting {
-    pub fn new(inner: Arc<dyn Table>) -> Self {
-        let [reads, writes, turns] = [0; 3].map(AtomicUsize::new);
-        Self { inner, reads, writes, turns, keys: Mutex::default() }
-    }
-
     /// From here on each put is slow, so that of many that change the same item all but one come too late each time.
     pub fn slow_down(&self) {
-        self.turns.store(200, Ordering::SeqCst);
+        self.hooks.turns.store(200, Ordering::SeqCst);
     }
 
     /// Reads and writes since this was last asked.
     pub fn take(&self) -> (usize, usize) {
-        (self.reads.swap(0, Ordering::SeqCst), self.writes.swap(0, Ordering::SeqCst))
+        (self.hooks.reads.swap(0, Ordering::SeqCst), self.hooks.writes.swap(0, Ordering::SeqCst))
     }
 
     /// The keys of everything that stands in the store now. (A store does not list itself; this one has watched.)
     pub async fn items(&self) -> Vec<Key> {
-        let keys: Vec<Key> = self.keys.lock().unwrap().iter().cloned().collect();
+        let keys: Vec<Key> = self.hooks.keys.lock().unwrap().iter().cloned().collect();
         let mut standing = Vec::new();
         for key in keys {
             if self.inner.get(&key, Read::Consistent).await.unwrap().is_some() {
@@ -59,65 +54,26 @@ impl Counting {
         }
         standing
     }
-
-    fn read(&self) -> &dyn Table {
-        self.reads.fetch_add(1, Ordering::SeqCst);
-        self.inner.as_ref()
-    }
-
-    fn write(&self) -> &dyn Table {
-        self.writes.fetch_add(1, Ordering::SeqCst);
-        self.inner.as_ref()
-    }
 }
 
 #[async_trait]
-impl Table for Counting {
-    async fn get(&self, key: &Key, read: Read) -> Result<Option<Item>, TableError> {
-        self.read().get(key, read).await
-    }
-
-    async fn batch_get(&self, keys: &[Key], read: Read) -> Result<Vec<Option<Item>>, TableError> {
-        self.read().batch_get(keys, read).await
-    }
-
-    async fn put(&self, item: NewItem, condition: Condition) -> Result<Version, TableError> {
-        self.keys.lock().unwrap().insert(item.key.clone());
-        for _ in 0..self.turns.load(Ordering::SeqCst) {
-            tokio::task::yield_now().await;
+impl Hooks for Counts {
+    async fn before(&self, asked: &Operation<'_>) -> Result<(), TableError> {
+        let count = match asked {
+            Operation::Get(_) | Operation::BatchGet(_) | Operation::List => &self.reads,
+            Operation::Put(_) | Operation::Transact(_) => {
+                self.keys.lock().unwrap().extend(asked.keys().into_iter().cloned());
+                &self.writes
+            }
+            Operation::Delete(_) | Operation::Add(_) => &self.writes,
+        };
+        if matches!(asked, Operation::Put(_)) {
+            for _ in 0..self.turns.load(Ordering::SeqCst) {
+                tokio::task::yield_now().await;
+            }
         }
-        self.write().put(item, condition).await
-    }
-
-    async fn delete(&self, key: &Key, condition: Condition) -> Result<(), TableError> {
-        self.write().delete(key, condition).await
-    }
-
-    async fn query(&self, query: Query) -> Result<Page<Item>, TableError> {
-        self.read().query(query).await
-    }
-
-    async fn query_list(&self, query: Query) -> Result<Page<Key>, TableError> {
-        self.read().query_list(query).await
-    }
-
-    async fn query_due(
-        &self,
-        queue: &str,
-        until: Timestamp,
-        limit: usize,
-        cursor: Option<Cursor>,
-    ) -> Result<Page<DueEntry>, TableError> {
-        self.read().query_due(queue, until, limit, cursor).await
-    }
-
-    async fn transact(&self, writes: Vec<Write>) -> Result<Vec<Version>, TableError> {
-        self.keys.lock().unwrap().extend(writes.iter().map(|write| write.key().clone()));
-        self.write().transact(writes).await
-    }
-
-    async fn add(&self, key: &Key, amount: i64, expires_at: Option<Timestamp>) -> Result<i64, TableError> {
-        self.write().add(key, amount, expires_at).await
+        count.fetch_add(1, Ordering::SeqCst);
+        Ok(())
     }
 }
 

@@ -1,7 +1,11 @@
 //! The ledger of runs, and intents that are safe to repeat.
 
+mod answers;
 mod crashing;
+mod late;
 mod repeating;
+mod secrets;
+mod tasks;
 
 use overseer_engine::principal::Role;
 use overseer_playground::{Mode, Service};

@@ -41,8 +41,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 
 use crate::app::{START_S, TestIds};
+use crate::hooked::Hooked;
 use watch::{Counts, is_final};
-use world::{Act, Change, Happening, Step, Unsteady, World};
+use world::{Act, Change, Happening, Step, World};
 
 const SEEDS: u64 = 20;
 const TASKS: u64 = 500;
@@ -114,7 +115,7 @@ impl Simulation {
         let ids = Arc::new(TestIds::new(seed));
         let store = Arc::new(RedbTable::in_memory(world.clone(), Arc::new(TestIds::new(!seed))).unwrap());
         let embedded = Embedded::new(store.clone(), &SecretBox::new(Box::new([7; 32])), world.clone(), ids).unwrap();
-        let table = Arc::new(Unsteady(store, world.clone()));
+        let table = Arc::new(Hooked::new(store, world.clone()));
         let ports = Ports { table, timer: world.clone(), events: world.clone(), ..embedded.ports };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let engine = engine(ports, listener.local_addr().unwrap());

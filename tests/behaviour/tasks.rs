@@ -36,7 +36,7 @@ fn id(made: &Value) -> String {
 }
 
 /// What an alarm for a task of `admin` carries.
-fn alarm(id: &str) -> Work {
+pub fn alarm(id: &str) -> Work {
     Work { org: OrgId::parse("acme").unwrap(), kind: "task".to_owned(), id: format!("{id} admin"), revision: 1 }
 }
 
@@ -55,7 +55,7 @@ async fn fire(app: &App, id: &str) -> Report {
     report
 }
 
-async fn task(app: &App, id: &str) -> Value {
+pub async fn task(app: &App, id: &str) -> Value {
     app.get(&format!("{TASKS}/{id}")).await.json()
 }
 

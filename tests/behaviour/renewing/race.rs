@@ -1,25 +1,21 @@
 //! 200 intents at once over 8 engines on one store, with one token that ran out: it is renewed once, whoever crashes when.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 use overseer_engine::engine::{Engine, Ports};
 use overseer_engine::outcome::OutcomeCode;
-use overseer_engine::ports::table::{
-    Condition, Cursor, DueEntry, Item, Key, NewItem, Page, Query, Read, Table, TableError, Version, Write,
-};
+use overseer_engine::ports::table::{NewItem, TableError};
 use overseer_engine::ports::vault::{SecretId, Vault, VaultError};
 use reqwest::StatusCode;
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::{Setup, intend};
 use crate::connecting::secrets;
+use crate::hooked::{Gate, Hooked, Hooks, Operation};
 use crate::oidc;
 
 const ENGINES: usize = 8;
@@ -35,37 +31,29 @@ enum Crash {
     AfterTheCommit,
 }
 
-/// Ports of which one caller, the first to come there, does not return before it is told to.
+/// A store and a vault at which one caller, the first to come there, does not return before it is let go.
 struct Crashing {
-    ports: Ports,
     at: Crash,
-    crashed: AtomicBool,
-    told: Notify,
-    /// Whoever is only slow, and not dead, goes on after this.
-    go_on: Notify,
+    vault: Arc<dyn Vault>,
+    gate: Gate,
 }
 
 impl Crashing {
     /// Ports that crash there.
     fn at(setup: &Setup, at: Crash) -> (Ports, Arc<Self>) {
         let ports = setup.app.engine.ports.clone();
-        let (told, go_on) = (Notify::new(), Notify::new());
-        let crashing = Arc::new(Self { ports: ports.clone(), at, crashed: AtomicBool::new(false), told, go_on });
-        let table = Arc::new(CrashingTable(crashing.clone()));
-        (Ports { table, vault: Arc::new(CrashingVault(crashing.clone())), ..ports }, crashing)
+        let crashing = Arc::new(Self { at, vault: ports.vault.clone(), gate: Gate::default() });
+        let table = Arc::new(Hooked::new(ports.table.clone(), crashing.clone()));
+        (Ports { table, vault: crashing.clone(), ..ports }, crashing)
     }
 
-    /// Never returns, the first time that somebody comes to `place`.
+    /// Whoever is only slow, and not dead, goes on when the gate is opened.
     async fn come_to(&self, place: Crash) {
-        if self.at == place && !self.crashed.swap(true, Ordering::SeqCst) {
-            self.told.notify_one();
-            self.go_on.notified().await;
+        if self.at == place {
+            self.gate.pass().await;
         }
     }
 }
-
-struct CrashingTable(Arc<Crashing>);
-struct CrashingVault(Arc<Crashing>);
 
 /// The account in an item of accounts, if it is one.
 fn account(item: &NewItem) -> Option<Value> {
@@ -74,78 +62,39 @@ fn account(item: &NewItem) -> Option<Value> {
 }
 
 #[async_trait]
-impl Table for CrashingTable {
-    async fn get(&self, key: &Key, read: Read) -> Result<Option<Item>, TableError> {
-        self.0.ports.table.get(key, read).await
-    }
-
-    async fn batch_get(&self, keys: &[Key], read: Read) -> Result<Vec<Option<Item>>, TableError> {
-        self.0.ports.table.batch_get(keys, read).await
-    }
-
-    async fn put(&self, item: NewItem, condition: Condition) -> Result<Version, TableError> {
-        let account = account(&item);
-        let version = self.0.ports.table.put(item, condition).await?;
-        if let Some(account) = account {
+impl Hooks for Crashing {
+    async fn after(&self, asked: &Operation<'_>) -> Result<(), TableError> {
+        let Operation::Put(item) = asked else { return Ok(()) };
+        if let Some(account) = account(item) {
             if !account["lease"].is_null() {
-                self.0.come_to(Crash::AfterTheLease).await;
+                self.come_to(Crash::AfterTheLease).await;
             } else if account["generation"] == 2 {
-                self.0.come_to(Crash::AfterTheCommit).await;
+                self.come_to(Crash::AfterTheCommit).await;
             }
         }
-        Ok(version)
-    }
-
-    async fn delete(&self, key: &Key, condition: Condition) -> Result<(), TableError> {
-        self.0.ports.table.delete(key, condition).await
-    }
-
-    async fn query(&self, query: Query) -> Result<Page<Item>, TableError> {
-        self.0.ports.table.query(query).await
-    }
-
-    async fn query_list(&self, query: Query) -> Result<Page<Key>, TableError> {
-        self.0.ports.table.query_list(query).await
-    }
-
-    async fn query_due(
-        &self,
-        queue: &str,
-        until: Timestamp,
-        limit: usize,
-        cursor: Option<Cursor>,
-    ) -> Result<Page<DueEntry>, TableError> {
-        self.0.ports.table.query_due(queue, until, limit, cursor).await
-    }
-
-    async fn transact(&self, writes: Vec<Write>) -> Result<Vec<Version>, TableError> {
-        self.0.ports.table.transact(writes).await
-    }
-
-    async fn add(&self, key: &Key, amount: i64, expires_at: Option<Timestamp>) -> Result<i64, TableError> {
-        self.0.ports.table.add(key, amount, expires_at).await
+        Ok(())
     }
 }
 
 #[async_trait]
-impl Vault for CrashingVault {
+impl Vault for Crashing {
     async fn put(&self, id: &SecretId, version: &str, secret: &SecretString) -> Result<(), VaultError> {
-        self.0.come_to(Crash::BeforeTheVault).await;
-        self.0.ports.vault.put(id, version, secret).await?;
-        self.0.come_to(Crash::AfterTheVault).await;
+        self.come_to(Crash::BeforeTheVault).await;
+        self.vault.put(id, version, secret).await?;
+        self.come_to(Crash::AfterTheVault).await;
         Ok(())
     }
 
     async fn get(&self, id: &SecretId, version: &str) -> Result<Option<SecretString>, VaultError> {
-        self.0.ports.vault.get(id, version).await
+        self.vault.get(id, version).await
     }
 
     async fn delete_version(&self, id: &SecretId, version: &str) -> Result<(), VaultError> {
-        self.0.ports.vault.delete_version(id, version).await
+        self.vault.delete_version(id, version).await
     }
 
     async fn delete(&self, id: &SecretId) -> Result<(), VaultError> {
-        self.0.ports.vault.delete(id).await
+        self.vault.delete(id).await
     }
 }
 
@@ -177,7 +126,7 @@ async fn race(setup: &Setup, crash: Crash) -> Ends {
     }
     let mut answered = INTENTS;
     if crash != Crash::Never {
-        crashing.told.notified().await;
+        crashing.gate.reached().await;
         setup.app.clock.advance(61);
         answered -= 1;
     }
@@ -263,11 +212,11 @@ async fn a_slow_owner_that_was_overtaken_changes_nothing() {
     let (ports, slow) = Crashing::at(&setup, Crash::BeforeTheVault);
     let (engine, principal) = (setup.engine(ports), setup.principal().await);
     let overtaken = tokio::spawn(async move { intend(&engine, &principal).await });
-    slow.told.notified().await;
+    slow.gate.reached().await;
     setup.app.clock.advance(61);
     setup.intend("me").await.data();
     let before = setup.record().await;
-    slow.go_on.notify_one();
+    slow.gate.open();
     // It has tokens, and uses those that count all the same.
     assert!(overtaken.await.unwrap().result.is_ok());
     let after = setup.record().await;
@@ -283,10 +232,10 @@ async fn a_slow_owner_whose_tokens_were_rolled_forward_does_not_take_them_away()
     let (ports, slow) = Crashing::at(&setup, Crash::AfterTheVault);
     let (engine, principal) = (setup.engine(ports), setup.principal().await);
     let overtaken = tokio::spawn(async move { intend(&engine, &principal).await });
-    slow.told.notified().await;
+    slow.gate.reached().await;
     setup.app.clock.advance(61);
     setup.intend("me").await.data();
-    slow.go_on.notify_one();
+    slow.gate.open();
     assert!(overtaken.await.unwrap().result.is_ok());
     setup.intend("me").await.data();
     assert_eq!(setup.refreshes().await, (1, 0));
@@ -324,9 +273,9 @@ async fn what_arrives_after_a_disconnection_is_neither_kept_nor_left_with_the_pr
     let (ports, slow) = Crashing::at(&setup, Crash::BeforeTheVault);
     let (engine, principal) = (setup.engine(ports), setup.principal().await);
     let late = tokio::spawn(async move { intend(&engine, &principal).await });
-    slow.told.notified().await;
+    slow.gate.reached().await;
     setup.app.delete("/api/plugin-engine/integrations/crm").await.json();
-    slow.go_on.notify_one();
+    slow.gate.open();
     assert!(late.await.unwrap().result.is_err());
     assert_eq!(secrets(&setup.app).await, 1, "the client's secret");
     assert_eq!(setup.oidc.counts().await["revocations"], 2, "of the old refresh token, and of the new one");
@@ -339,7 +288,7 @@ async fn a_disconnection_gives_back_also_what_a_crash_left_in_the_vault() {
     let (ports, dead) = Crashing::at(&setup, Crash::AfterTheVault);
     let (engine, principal) = (setup.engine(ports), setup.principal().await);
     let dying = tokio::spawn(async move { intend(&engine, &principal).await });
-    dead.told.notified().await;
+    dead.gate.reached().await;
     dying.abort();
     let version = format!("2-{}", setup.record().await["lease"]["owner"].as_str().unwrap());
     let left = setup.credential_of(&version).await;

@@ -228,6 +228,16 @@ async fn five_hundred_callers_with_one_key_make_one_call() {
 }
 
 #[tokio::test]
+async fn callers_with_one_key_look_a_name_up_once() {
+    let app = App::start().await;
+    let mut named = send();
+    named["context"]["channel"] = json!("#general");
+    let answers = join_all((0..50).map(|_| keyed(&app, "k1", &named, &[("prefer", "wait=20")]))).await;
+    assert!(answers.iter().all(|answer| answer.data() == answers[0].data()));
+    assert_eq!(app.playground.received_total(), 2, "the list of channels, and the message");
+}
+
+#[tokio::test]
 async fn a_key_makes_one_task() {
     let app = App::start().await;
     let mut later = send();

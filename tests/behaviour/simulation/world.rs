@@ -10,15 +10,14 @@ use axum::extract::{Path, State};
 use axum::http::Response;
 use jiff::Timestamp;
 use overseer_engine::ports::events::EventBusError;
-use overseer_engine::ports::table::{
-    Condition, Cursor, DueEntry, Item, Key, NewItem, Page, Query, Read, TableError, Version, Write,
-};
+use overseer_engine::ports::table::{Key, TableError};
 use overseer_engine::ports::timer::TimerError;
-use overseer_engine::ports::{Clock, Event, EventBus, Ids, Table, Timer, Work};
+use overseer_engine::ports::{Clock, Event, EventBus, Ids, Timer, Work};
 use tokio::sync::{mpsc, oneshot};
 
 use super::watch::Watch;
 use crate::app::TestIds;
+use crate::hooked::{Hooks, Operation};
 
 /// Draws lots, the same ones for the same seed.
 pub struct Lots(TestIds);
@@ -253,83 +252,41 @@ impl EventBus for World {
     }
 }
 
-/// A store at which whoever comes there may be stopped, may crash, or finds that it fails.
-pub struct Unsteady(pub Arc<dyn Table>, pub Arc<World>);
-
-impl Unsteady {
-    async fn read(&self) -> Result<&dyn Table, TableError> {
-        self.1.step("read").await;
-        self.1.broken("read")?;
-        Ok(self.0.as_ref())
-    }
-}
-
 /// Failures are recorded and breakers told by the way, several things at once; what is watched here is the tasks.
 fn is_by_the_way(key: &Key) -> bool {
     key.sort.starts_with("failure#") || key.sort.starts_with("instance#") || key.partition.ends_with("#fallbacks")
 }
 
+/// Where somebody is who asks this of the store.
+fn place(asked: &Operation<'_>) -> Option<&'static str> {
+    match asked {
+        Operation::Get(_) | Operation::BatchGet(_) | Operation::Put(_)
+            if asked.keys().into_iter().all(is_by_the_way) =>
+        {
+            None
+        }
+        Operation::Get(_) | Operation::BatchGet(_) | Operation::List => Some("read"),
+        Operation::Put(_) => Some("before the write"),
+        Operation::Delete(_) | Operation::Transact(_) | Operation::Add(_) => None,
+    }
+}
+
+/// At the store whoever comes there may be stopped, may crash, or finds that it fails.
 #[async_trait]
-impl Table for Unsteady {
-    async fn get(&self, key: &Key, read: Read) -> Result<Option<Item>, TableError> {
-        if is_by_the_way(key) {
-            return self.0.get(key, read).await;
+impl Hooks for World {
+    async fn before(&self, asked: &Operation<'_>) -> Result<(), TableError> {
+        let Some(place) = place(asked) else { return Ok(()) };
+        self.step(place).await;
+        self.broken(place)
+    }
+
+    async fn after(&self, asked: &Operation<'_>) -> Result<(), TableError> {
+        let (Operation::Put(item), Some(_)) = (asked, place(asked)) else { return Ok(()) };
+        if asked.puts("task#") {
+            self.watch().wrote(self.actor(), &item.body, self.now());
         }
-        self.read().await?.get(key, read).await
-    }
-
-    async fn batch_get(&self, keys: &[Key], read: Read) -> Result<Vec<Option<Item>>, TableError> {
-        if keys.iter().all(is_by_the_way) {
-            return self.0.batch_get(keys, read).await;
-        }
-        self.read().await?.batch_get(keys, read).await
-    }
-
-    async fn put(&self, item: NewItem, condition: Condition) -> Result<Version, TableError> {
-        if is_by_the_way(&item.key) {
-            return self.0.put(item, condition).await;
-        }
-        let world = &self.1;
-        world.step("before the write").await;
-        world.broken("before the write")?;
-        let (key, body) = (item.key.clone(), item.body.clone());
-        let version = self.0.put(item, condition).await?;
-        if key.sort.starts_with("task#") {
-            world.watch().wrote(world.actor(), &body, world.now());
-        }
-        world.step("after the write").await;
-        world.broken("after the write")?;
-        Ok(version)
-    }
-
-    async fn delete(&self, key: &Key, condition: Condition) -> Result<(), TableError> {
-        self.0.delete(key, condition).await
-    }
-
-    async fn query(&self, query: Query) -> Result<Page<Item>, TableError> {
-        self.read().await?.query(query).await
-    }
-
-    async fn query_list(&self, query: Query) -> Result<Page<Key>, TableError> {
-        self.read().await?.query_list(query).await
-    }
-
-    async fn query_due(
-        &self,
-        queue: &str,
-        until: Timestamp,
-        limit: usize,
-        cursor: Option<Cursor>,
-    ) -> Result<Page<DueEntry>, TableError> {
-        self.read().await?.query_due(queue, until, limit, cursor).await
-    }
-
-    async fn transact(&self, writes: Vec<Write>) -> Result<Vec<Version>, TableError> {
-        self.0.transact(writes).await
-    }
-
-    async fn add(&self, key: &Key, amount: i64, expires_at: Option<Timestamp>) -> Result<i64, TableError> {
-        self.0.add(key, amount, expires_at).await
+        self.step("after the write").await;
+        self.broken("after the write")
     }
 }
 
