@@ -1,6 +1,7 @@
 //! A plugin that fails too often is out of use for a while, and comes back by one trial.
 
 mod administering;
+mod sparing;
 mod trying;
 
 use std::sync::Arc;

@@ -36,6 +36,5 @@ mod retries;
 mod runs;
 mod scripted;
 mod simulation;
-mod sparing;
 mod table;
 mod tasks;
