@@ -17,6 +17,8 @@ use crate::secrets::Striker;
 
 /// How often a call is tried once more while somebody waits.
 pub(crate) const RETRIES_MAX: u32 = 2;
+/// With less time than this nothing is begun that has an effect, and nothing is tried again.
+const TOO_SHORT: Duration = Duration::from_secs(1);
 /// The longest pause before the first of these, in milliseconds; twice as long before the second.
 const PAUSE_MS: f64 = 400.0;
 
@@ -115,7 +117,13 @@ impl Engine {
             Some(seconds) => Duration::from_secs(seconds),
             None => Duration::from_secs_f64(PAUSE_MS / 1_000.0 * f64::from(1 << tries.min(8)) * self.jitter()),
         };
-        Instant::now().checked_add(pause).is_some_and(|at| at < deadline).then_some(pause)
+        let begins = Instant::now().checked_add(pause)?;
+        self.is_time_enough(begins, deadline).then_some(pause)
+    }
+
+    /// Whether there is time for a call that begins then.
+    pub(crate) fn is_time_enough(&self, begins: Instant, deadline: Instant) -> bool {
+        deadline.saturating_duration_since(begins) >= TOO_SHORT.min(self.config.limits.budget / 10)
     }
 
     /// Runs one call through its runtime, and takes the credential out of whatever comes back. Says also whether the service

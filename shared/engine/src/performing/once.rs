@@ -27,8 +27,6 @@ use crate::secrets::Striker;
 
 /// The time that a service must have had before it counts as failing that it did not answer.
 const ENOUGH: Duration = Duration::from_secs(5);
-/// With less time than this nothing is begun that has an effect.
-const TOO_SHORT: Duration = Duration::from_secs(1);
 /// How much longer than a call may take its place in the ledger is held.
 const LEASE_MARGIN: SignedDuration = SignedDuration::from_secs(30);
 
@@ -129,8 +127,8 @@ impl Engine {
         let instead = claim.as_ref().is_some_and(|(_, _, before)| before.is_some());
         let recorded = what.action.effect != Effect::Read || claim.is_some() || instance.instance.records_reads();
         let mut begun = None;
-        let left = what.doing.deadline.saturating_duration_since(Instant::now());
-        if what.action.effect != Effect::Read && left < TOO_SHORT.min(self.config.limits.budget / 10) {
+        let time_enough = self.is_time_enough(Instant::now(), what.doing.deadline);
+        if what.action.effect != Effect::Read && !time_enough {
             self.note_shown(org, manifest, instance, (what.class(), trial), Shown::Nothing).await;
             let message = format!("there was no time left to call {}; nothing was sent", manifest.display_name);
             let failure = Failure::new(OutcomeCode::Timeout, message, true);
