@@ -315,6 +315,17 @@ pub fn check_queue(queue: &str) -> Result<(), TableError> {
     Ok(())
 }
 
+/// Refuses a query that no implementation takes.
+pub fn check_query(query: &Query) -> Result<(), TableError> {
+    check_limit(query.limit)?;
+    check_key(&Key { partition: query.partition.clone(), sort: "any".to_owned() })
+}
+
+/// Refuses a page of nothing.
+pub fn check_limit(limit: usize) -> Result<(), TableError> {
+    if limit == 0 { Err(TableError::Request("a page has no room for any entry")) } else { Ok(()) }
+}
+
 /// Refuses a batch that is too long or names an item twice.
 pub fn check_batch<'a>(keys: impl ExactSizeIterator<Item = &'a Key>) -> Result<(), TableError> {
     if keys.len() > BATCH_MAX {
