@@ -6,6 +6,7 @@
 #![expect(clippy::panic, clippy::unwrap_used, reason = "these are helpers of tests")]
 
 mod durability;
+mod dynamo;
 mod embedded;
 mod expiry;
 mod indexes;
@@ -14,6 +15,7 @@ mod limits;
 mod queries;
 mod transactions;
 
+use std::future::{Ready, ready};
 use std::sync::{Arc, Mutex};
 
 use jiff::{SignedDuration, Timestamp};
@@ -29,19 +31,19 @@ macro_rules! conformance {
             $($(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $case() {
-                    super::$file::$case(super::Store::$implementation()).await;
+                    super::$file::$case(super::Store::$implementation().await).await;
                 }
             )*)*
         }
     };
 }
 
-conformance! { redb_file, redb_in_memory; {
+conformance! { redb_file, redb_in_memory, dynamodb; {
     items: an_item_is_stored_replaced_and_removed, times_lose_their_fractions, absent_is_asked, a_version_is_asked,
         a_removal_can_be_conditional, a_version_never_matches_an_item_made_anew, a_lost_update_is_refused,
         of_fifty_concurrent_updates_one_wins, of_fifty_concurrent_makers_one_wins, a_batch_keeps_its_order,
         a_batch_has_a_hundred_items_at_most, a_counter_counts, a_counter_keeps_the_rest_of_its_item,
-        two_hundred_concurrent_additions_all_count;
+        a_counter_does_not_wrap, two_hundred_concurrent_additions_all_count;
     queries: ranges_hold_at_their_edges, keys_are_ordered_by_their_bytes, pages_of_any_size_give_the_same_list,
         a_cursor_of_another_query_is_refused, a_garbled_cursor_is_refused, a_cursor_outlives_its_item,
         large_items_come_in_short_pages, keys_are_not_confused_by_separators, wrong_queries_are_refused;
@@ -90,16 +92,21 @@ struct Store {
 }
 
 impl Store {
-    fn redb_file() -> Self {
+    fn redb_file() -> Ready<Self> {
         let (folder, clock) = (tempfile::tempdir().unwrap(), TestClock::new());
         let path = folder.path().join("overseer.redb");
         let table = RedbTable::open(&path, clock.clone(), Arc::new(RandomIds)).unwrap();
-        Self { table: Arc::new(table), clock, _folder: Some(folder) }
+        ready(Self { table: Arc::new(table), clock, _folder: Some(folder) })
     }
 
-    fn redb_in_memory() -> Self {
+    fn redb_in_memory() -> Ready<Self> {
         let clock = TestClock::new();
         let table = RedbTable::in_memory(clock.clone(), Arc::new(RandomIds)).unwrap();
+        ready(Self { table: Arc::new(table), clock, _folder: None })
+    }
+
+    async fn dynamodb() -> Self {
+        let (table, _, clock) = dynamo::start().await;
         Self { table: Arc::new(table), clock, _folder: None }
     }
 

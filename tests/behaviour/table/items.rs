@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use overseer_engine::ports::table::{Condition, Due, Key, NewItem, Read, Version};
+use overseer_engine::ports::table::{Condition, Due, Key, NewItem, Read, Version, Write};
 use tokio::task::JoinSet;
 
 use super::{Store, body, item, key, refused, too_large, wrong};
@@ -168,6 +168,22 @@ pub(super) async fn a_counter_keeps_the_rest_of_its_item(store: Store) {
     let found = store.table.get(&full.key, Read::Consistent).await.unwrap().unwrap();
     assert_eq!((found.stored, found.version), (NewItem { count: Some(3), ..full }, version.clone()));
     store.table.put(item("p", "a"), Condition::Version(version)).await.unwrap();
+}
+
+pub(super) async fn a_counter_does_not_wrap(store: Store) {
+    let (table, place) = (&store.table, key("p", "a"));
+    for (edge, step) in [(i64::MAX, 1), (i64::MIN, -1)] {
+        table.put(NewItem { count: Some(edge), ..item("p", "a") }, Condition::Any).await.unwrap();
+        wrong(table.add(&place, step, None).await);
+        wrong(table.add(&place, edge, Some(store.clock.after_seconds(1))).await);
+        wrong(
+            table
+                .transact(vec![Write::Put(item("p", "b"), Condition::Any), Write::Add(place.clone(), step, None)])
+                .await,
+        );
+        assert_eq!(table.get(&key("p", "b"), Read::Consistent).await.unwrap(), None);
+        assert_eq!(table.add(&place, -step, None).await.unwrap(), edge - step);
+    }
 }
 
 pub(super) async fn two_hundred_concurrent_additions_all_count(store: Store) {

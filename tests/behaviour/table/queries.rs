@@ -181,6 +181,11 @@ pub(super) async fn wrong_queries_are_refused(store: Store) {
     wrong(store.table.query(Query::partition("", 1)).await);
     wrong(store.table.query_list(Query::partition("", 1)).await);
     too_large(store.table.query(Query::partition("p".repeat(2049), 1)).await);
+    let long = "a".repeat(SORT_MAX_BYTES + 1);
+    for range in [prefix(&long), between("a", &long), between(&long, "a")] {
+        too_large(store.table.query(query(range.clone())).await);
+        too_large(store.table.query_list(query(range)).await);
+    }
     let nothing = store.table.query(query(prefix(&"a".repeat(SORT_MAX_BYTES)))).await.unwrap();
     assert_eq!(nothing, Page { entries: Vec::new(), next: None });
 }

@@ -1,7 +1,8 @@
 //! What the engine needs from the world outside it. Each port is one small trait with an embedded implementation
-//! (`shared/local`) and, later, one on AWS.
+//! (`shared/local`) and one on AWS (`shared/aws`).
 
 pub mod clock;
+pub mod cursor;
 pub mod events;
 pub mod ids;
 pub mod table;

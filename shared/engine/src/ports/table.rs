@@ -125,7 +125,7 @@ impl Write {
     }
 }
 
-/// Which sort keys of a partition.
+/// Which sort keys of a partition. What a range begins or ends with is no longer than a sort key may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Range {
     /// All of them.
@@ -313,6 +313,28 @@ pub fn check_queue(queue: &str) -> Result<(), TableError> {
         return Err(TableError::TooLarge { what: "a queue's name", bytes: queue.len(), limit: 255 });
     }
     Ok(())
+}
+
+/// Refuses a query that no implementation takes.
+pub fn check_query(query: &Query) -> Result<(), TableError> {
+    check_limit(query.limit)?;
+    check_key(&Key { partition: query.partition.clone(), sort: "any".to_owned() })?;
+    let bounds = match &query.range {
+        Range::All => [None, None],
+        Range::Prefix(prefix) => [Some(prefix), None],
+        Range::Between(low, high) => [Some(low), Some(high)],
+    };
+    match bounds.into_iter().flatten().map(String::len).max() {
+        Some(bytes) if bytes > SORT_MAX_BYTES => {
+            Err(TableError::TooLarge { what: "an end of a range", bytes, limit: SORT_MAX_BYTES })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a page of nothing.
+pub fn check_limit(limit: usize) -> Result<(), TableError> {
+    if limit == 0 { Err(TableError::Request("a page has no room for any entry")) } else { Ok(()) }
 }
 
 /// Refuses a batch that is too long or names an item twice.

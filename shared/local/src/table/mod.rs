@@ -3,7 +3,6 @@
 //! Reads run on tokio's blocking threads, each from one snapshot. Writes go to one thread that commits all that wait
 //! at once, since a commit costs an fsync whatever it holds.
 
-mod cursor;
 mod open;
 mod query;
 mod schema;
@@ -19,7 +18,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use overseer_engine::ports::table::{
     Condition, Cursor, DueEntry, Item, Key, NewItem, Page, Query, Read, TableError, Version, Write, check_batch,
-    check_item, check_key, check_queue,
+    check_item, check_key, check_limit, check_query, check_queue,
 };
 use overseer_engine::ports::{Clock, Ids, Table};
 use redb::{ReadTransaction, ReadableTableMetadata};
@@ -127,12 +126,12 @@ impl Table for RedbTable {
     }
 
     async fn query(&self, query: Query) -> Result<Page<Item>, TableError> {
-        query::check(&query)?;
+        check_query(&query)?;
         self.read(move |transaction, now| query::items(transaction, &query, now)).await
     }
 
     async fn query_list(&self, query: Query) -> Result<Page<Key>, TableError> {
-        query::check(&query)?;
+        check_query(&query)?;
         self.read(move |transaction, now| query::list(transaction, &query, now)).await
     }
 
@@ -144,7 +143,7 @@ impl Table for RedbTable {
         cursor: Option<Cursor>,
     ) -> Result<Page<DueEntry>, TableError> {
         check_queue(queue)?;
-        query::check_limit(limit)?;
+        check_limit(limit)?;
         let query = DueQuery { queue: queue.to_owned(), until_ms: until.as_millisecond(), limit, cursor };
         self.read(move |transaction, now| query::due(transaction, &query, now)).await
     }

@@ -4,11 +4,11 @@
 use std::ops::Bound;
 
 use jiff::Timestamp;
-use overseer_engine::ports::table::{Cursor, DueEntry, Item, Key, Page, Query, Range, TableError, check_key};
+use overseer_engine::ports::cursor;
+use overseer_engine::ports::table::{Cursor, DueEntry, Item, Key, Page, Query, Range, TableError};
 use redb::ReadTransaction;
 use serde::Serialize;
 
-use super::cursor;
 use super::schema::{DUE, ITEMS, LIST, damaged, expired, parse_header, store_error};
 
 /// The bytes after which a page of items ends. DynamoDB's pages end there too, so callers meet short pages here first.
@@ -20,17 +20,6 @@ pub(super) struct DueQuery {
     pub(super) until_ms: i64,
     pub(super) limit: usize,
     pub(super) cursor: Option<Cursor>,
-}
-
-/// Refuses a query that no store takes.
-pub(super) fn check(query: &Query) -> Result<(), TableError> {
-    check_limit(query.limit)?;
-    check_key(&Key { partition: query.partition.clone(), sort: "any".to_owned() })
-}
-
-/// Refuses a page of nothing.
-pub(super) fn check_limit(limit: usize) -> Result<(), TableError> {
-    if limit == 0 { Err(TableError::Request("a page has no room for any entry")) } else { Ok(()) }
 }
 
 /// A page of a partition.

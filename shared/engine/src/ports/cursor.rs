@@ -1,24 +1,26 @@
-//! Where a page ended, as text that a caller can hand back. It carries a fingerprint of its query, so that it is not
-//! mistaken for a place in another one; it is no secret, and a forged one reaches nothing outside its query's range.
+//! Where a page ended, as text that a caller can hand back: for whoever implements [`Table`](super::Table). It carries a
+//! fingerprint of its query, so that it is not mistaken for a place in another one; it is no secret, and a forged one
+//! reaches nothing outside its query's range.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use overseer_engine::ports::table::{Cursor, TableError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::table::{Cursor, TableError};
+
 /// The answer to a cursor that does not belong to the query.
-pub(super) const FOREIGN: TableError = TableError::Request("a cursor does not belong to its query");
+pub const FOREIGN: TableError = TableError::Request("a cursor does not belong to its query");
 
 /// A cursor that goes on after `position` in `query`.
-pub(super) fn seal(query: &impl Serialize, position: &impl Serialize) -> Result<Cursor, TableError> {
+pub fn seal(query: &impl Serialize, position: &impl Serialize) -> Result<Cursor, TableError> {
     let text = serde_json::to_vec(&(fingerprint(query)?, position)).map_err(TableError::store)?;
     Ok(Cursor(URL_SAFE_NO_PAD.encode(text)))
 }
 
 /// The position in a cursor of `query`.
-pub(super) fn open<P: DeserializeOwned>(query: &impl Serialize, cursor: &Cursor) -> Result<P, TableError> {
+pub fn open<P: DeserializeOwned>(query: &impl Serialize, cursor: &Cursor) -> Result<P, TableError> {
     let text = URL_SAFE_NO_PAD.decode(&cursor.0).map_err(|_| FOREIGN)?;
     let (of, position): (String, P) = serde_json::from_slice(&text).map_err(|_| FOREIGN)?;
     if of == fingerprint(query)? { Ok(position) } else { Err(FOREIGN) }

@@ -1,0 +1,5 @@
+//! The engine's ports on AWS.
+
+pub mod table;
+
+pub use table::DynamoTable;
