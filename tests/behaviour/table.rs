@@ -18,6 +18,8 @@ mod transactions;
 use std::future::{Ready, ready};
 use std::sync::{Arc, Mutex};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
 use overseer_engine::ports::table::{Condition, Cursor, Item, Key, NewItem, Page, Query, Range, TableError};
 use overseer_engine::ports::{Clock, RandomIds, Table};
@@ -45,7 +47,8 @@ conformance! { redb_file, redb_in_memory, dynamodb; {
         a_batch_has_a_hundred_items_at_most, a_counter_counts, a_counter_keeps_the_rest_of_its_item,
         a_counter_does_not_wrap, two_hundred_concurrent_additions_all_count;
     queries: ranges_hold_at_their_edges, keys_are_ordered_by_their_bytes, pages_of_any_size_give_the_same_list,
-        a_cursor_of_another_query_is_refused, a_garbled_cursor_is_refused, a_cursor_outlives_its_item,
+        a_cursor_of_another_query_is_refused, a_garbled_cursor_is_refused, a_forged_cursor_stays_within_its_query,
+        a_cursor_outlives_its_item,
         large_items_come_in_short_pages, keys_are_not_confused_by_separators, wrong_queries_are_refused;
     indexes: a_list_is_ordered_and_paged, a_list_has_ranges, an_item_leaves_its_list, due_items_come_when_they_are_due,
         due_items_are_paged, an_item_leaves_its_queue, cursors_of_other_orders_are_refused,
@@ -163,6 +166,14 @@ async fn follow<T, F: Future<Output = Page<T>>>(
         }
     }
     panic!("the pages do not end");
+}
+
+/// The cursor with another text in it.
+fn forged(cursor: &Cursor, from: &str, to: &str) -> Cursor {
+    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(&cursor.0).unwrap()).unwrap();
+    let other = text.replace(&format!("{from:?}"), &format!("{to:?}"));
+    assert_ne!(text, other);
+    Cursor(URL_SAFE_NO_PAD.encode(other))
 }
 
 fn key(partition: &str, sort: &str) -> Key {

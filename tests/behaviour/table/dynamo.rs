@@ -18,7 +18,7 @@ use overseer_engine::ports::table::{Condition, Due, Key, NewItem, Query, Range, 
 use overseer_engine::ports::{RandomIds, Table};
 use tokio::net::TcpListener;
 
-use super::{TestClock, body, item, key, query, refused, too_large};
+use super::{TestClock, body, forged, item, key, query, refused, too_large, wrong};
 
 /// Between the table and DynamoDB: counts requests, and puts other answers in the place of the next ones.
 #[derive(Debug, Default)]
@@ -258,6 +258,31 @@ async fn a_transaction_has_four_megabytes_at_most() {
     assert_eq!(too_large(table.transact(writes(11)).await), (11 * 390_003, 4_000_000));
     assert_eq!(wire.requests(), 0);
     table.transact(writes(10)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_forged_cursor_with_what_is_no_key_is_refused() {
+    let (table, wire, clock) = start().await;
+    for sort in ["a", "b"] {
+        let due = Some(Due { queue: "q".to_owned(), at: clock.after_seconds(0) });
+        table.put(NewItem { due, list: Some(key("l", sort)), ..item("p", sort) }, Condition::Any).await.unwrap();
+    }
+    let (items, list) = (Query { limit: 1, ..query(Range::All) }, Query::partition("l", 1));
+    let of_items = table.query(items.clone()).await.unwrap().next.unwrap();
+    let of_list = table.query_list(list.clone()).await.unwrap().next.unwrap();
+    let now = clock.after_seconds(0);
+    let page = table.query_due("q", now, 1, None).await.unwrap();
+    let (of_queue, first) = (page.next.unwrap(), &page.entries[0].key.sort);
+    wire.requests();
+    for to in [String::new(), "a".repeat(2_000)] {
+        wrong(table.query(Query { cursor: Some(forged(&of_items, "a", &to)), ..items.clone() }).await);
+        for from in ["a", "p"] {
+            let to = to.repeat(2);
+            wrong(table.query_list(Query { cursor: Some(forged(&of_list, from, &to)), ..list.clone() }).await);
+        }
+        wrong(table.query_due("q", now, 1, Some(forged(&of_queue, first, &to))).await);
+    }
+    assert_eq!(wire.requests(), 0);
 }
 
 /// All that a log could say of an error.

@@ -2,9 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "these are tests, called by a macro")]
 
-use overseer_engine::ports::table::{Condition, Cursor, Page, Query, Range, Read, SORT_MAX_BYTES};
+use overseer_engine::ports::table::{Condition, Cursor, NewItem, Page, Query, Range, Read, SORT_MAX_BYTES};
 
-use super::{Store, body, item, key, query, too_large, wrong};
+use super::{Store, body, forged, item, key, query, too_large, wrong};
 
 const LAST: &str = "\u{10ffff}";
 
@@ -121,6 +121,27 @@ pub(super) async fn a_garbled_cursor_is_refused(store: Store) {
         wrong(store.table.query(Query { cursor: cursor(), ..query(Range::All) }).await);
         wrong(store.table.query_list(Query { cursor: cursor(), ..query(Range::All) }).await);
         wrong(store.table.query_due("q", store.clock.after_seconds(0), 10, cursor()).await);
+    }
+}
+
+pub(super) async fn a_forged_cursor_stays_within_its_query(store: Store) {
+    for sort in ["a", "b1", "b2", "b3", "c"] {
+        let list = Some(key("l", sort));
+        store.table.put(NewItem { list, ..item("p", sort) }, Condition::Any).await.unwrap();
+    }
+    for range in [prefix("b"), between("b1", "b3")] {
+        let items = Query { limit: 1, ..query(range) };
+        let list = Query { partition: "l".to_owned(), ..items.clone() };
+        let of_items = store.table.query(items.clone()).await.unwrap().next.unwrap();
+        let of_list = store.table.query_list(list.clone()).await.unwrap().next.unwrap();
+        for to in ["a", "c"] {
+            let cursor = Some(forged(&of_items, "b1", to));
+            wrong(store.table.query(Query { cursor, ..items.clone() }).await);
+            let cursor = Some(forged(&of_list, "b1", to));
+            wrong(store.table.query_list(Query { cursor, ..list.clone() }).await);
+        }
+        let cursor = Some(forged(&of_items, "b1", "b2"));
+        assert_eq!(store.sorts(Query { cursor, ..items }).await, ["b3"]);
     }
 }
 
