@@ -109,11 +109,11 @@ pub(crate) fn can_be_kept(data: &Value) -> bool {
     depth(data) <= KEPT_DEPTH_MAX && data.to_string().len() <= KEPT_MAX_BYTES
 }
 
-/// A text that is not too long to keep.
-pub(crate) fn cut(text: String) -> String {
-    match text.char_indices().nth(MESSAGE_MAX) {
+/// A text that is not too long to keep: `most` characters of it.
+pub(crate) fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
         Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
-        None => text,
+        None => text.to_owned(),
     }
 }
 

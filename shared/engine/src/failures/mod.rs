@@ -18,7 +18,7 @@ use crate::error::{Error, causes};
 use crate::ids::{AgentId, FailureId, OrgId, RequestId, RunId, TaskId, UserId};
 use crate::keys;
 use crate::manifest::{Action, Manifest};
-use crate::outcome::{Failure, OutcomeCode};
+use crate::outcome::{Failure, OutcomeCode, cut};
 use crate::ports::table::{Condition, TableError};
 
 pub use fallbacks::{FALLBACK_MAX, Fallback, NewFallback};
@@ -32,7 +32,6 @@ pub use statistics::{
 };
 
 use record::Record;
-use redaction::cut;
 
 /// How long a counter is kept: longer than the longest time that can be asked for, in whole days.
 const COUNTS_KEPT: SignedDuration = SignedDuration::from_hours(32 * 24);

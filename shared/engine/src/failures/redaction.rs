@@ -13,6 +13,7 @@ use secrecy::SecretString;
 use serde_json::{Map, Value, json};
 
 use super::secret_names::looks_secret;
+use crate::outcome::cut;
 use crate::schema;
 use crate::secrets::{STRUCK, Striker};
 
@@ -96,14 +97,6 @@ fn texts(value: &Value, secrets: &mut Vec<SecretString>) {
         Value::Array(items) => items.iter().for_each(|item| texts(item, secrets)),
         Value::Object(fields) => fields.values().for_each(|value| texts(value, secrets)),
         Value::Null | Value::Bool(_) => {}
-    }
-}
-
-/// A text that is not too long to keep.
-pub(super) fn cut(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
-        Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
-        None => text.to_owned(),
     }
 }
 

@@ -5,7 +5,7 @@ mod once;
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -28,6 +28,8 @@ use crate::tasks as task;
 /// The first pause between two looks at an earlier request that is still running, and the longest.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
+/// How much longer than anything may take its place is held: a task's claim, and a run's in the ledger.
+const LEASE_MARGIN: SignedDuration = SignedDuration::from_secs(30);
 /// What a caller is told to wait while another's call tries a plugin, in seconds.
 const TRIED_S: u64 = 5;
 
@@ -243,6 +245,11 @@ impl Engine {
             }
         }
     }
+}
+
+/// How long a place is held for what may take `budget`.
+pub(crate) fn lease(budget: Duration) -> SignedDuration {
+    SignedDuration::try_from(budget).unwrap_or(SignedDuration::from_mins(15)) + LEASE_MARGIN
 }
 
 /// What a request has met under its key so far.

@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::{Came, Doing, Seen, Source, What, out_of_use};
+use super::{Came, Doing, Seen, Source, What, lease, out_of_use};
 use crate::breaker::{ActionClass, Shown};
 use crate::calling::RETRIES_MAX;
 use crate::engine::Engine;
@@ -27,8 +27,6 @@ use crate::secrets::Striker;
 
 /// The time that a service must have had before it counts as failing that it did not answer.
 const ENOUGH: Duration = Duration::from_secs(5);
-/// How much longer than a call may take its place in the ledger is held.
-const LEASE_MARGIN: SignedDuration = SignedDuration::from_secs(30);
 
 /// Everything that a call needs.
 struct Ready {
@@ -70,14 +68,14 @@ impl Engine {
         // What is kept of the parameters never has the account's token in it, should the caller have put it there.
         let secrets = held.as_ref().map(|held| held.credential.secrets()).unwrap_or_default();
         let striker = Striker::new(&secrets);
-        let given = struck(&striker, parameters);
+        let given = || struck(&striker, parameters);
         let until = match &what.doing.source {
-            Source::Intent { .. } => now + self.longest() + LEASE_MARGIN,
+            Source::Intent { .. } => now + lease(self.config.limits.budget),
             Source::Task { claim, .. } => claim.until,
         };
         let trial = match self.may_go(what, in_use, &instance, what.class(), until).await? {
             Ok(trial) => trial,
-            Err(failure) => return Ok(Came::To(self.conclude(what, &given, Err(failure), 0, None).await)),
+            Err(failure) => return Ok(Came::To(self.conclude(what, &given(), Err(failure), 0, None).await)),
         };
         let named = self.without_names(what, parameters, naming, held.as_ref(), (&instance, trial, until)).await;
         let failed = match named {
@@ -91,8 +89,8 @@ impl Engine {
         };
         self.note_shown(org, what.manifest, instance, (what.class(), trial), Shown::Nothing).await;
         match failed {
-            Ok(failure) => Ok(Came::To(self.conclude(what, &given, Err(failure), 0, None).await)),
-            Err(error) => self.refused(what, &given, error).await.map(Came::To),
+            Ok(failure) => Ok(Came::To(self.conclude(what, &given(), Err(failure), 0, None).await)),
+            Err(error) => self.refused(what, &given(), error).await.map(Came::To),
         }
     }
 
@@ -168,20 +166,20 @@ impl Engine {
             Err(error) => (Err(Failure::new(OutcomeCode::Unavailable, error.to_string(), true)), 0, Some(error)),
         };
         let result = if instead { result.map_err(|failure| after_another(failure, what)) } else { result };
-        let kept = to_be_kept(what, &parameters, &result);
-        // All that comes of a task is kept.
-        let result = if matches!(what.doing.source, Source::Task { .. }) { kept.clone() } else { result };
+        // All that comes of a task is kept; of an intent, what is in the ledger.
+        let of_a_task = matches!(what.doing.source, Source::Task { .. });
+        let kept = (begun.is_some() || of_a_task).then(|| to_be_kept(what, &parameters, &result));
+        let result = if let Some(kept) = kept.as_ref().filter(|_| of_a_task) { kept.clone() } else { result };
         let had_time = self.had_time(what.doing.deadline, called_at);
         let shown = Shown::of(result.as_ref().err(), attempts > 0 && had_time);
         let noted = self.note_shown(org, manifest, instance, (what.class(), trial), shown);
         let Some(error) = error else {
-            let (outcome, ()) =
-                join(self.conclude(what, &to_keep, result, attempts, begun.map(|begun| (begun, kept))), noted).await;
+            let (outcome, ()) = join(self.conclude(what, &to_keep, result, attempts, begun.zip(kept)), noted).await;
             return Ok(Came::To(outcome));
         };
         let metadata = what.metadata(attempts, begun.as_ref().map(|begun| begun.id().clone()));
         let ended = async {
-            if let Some(begun) = begun {
+            if let Some((begun, kept)) = begun.zip(kept) {
                 self.end_run(begun, &kept, &metadata).await;
             }
         };
@@ -364,11 +362,6 @@ impl Engine {
             retry_after_s: None,
             resolved: None,
         })
-    }
-
-    /// The longest that an intent may take.
-    fn longest(&self) -> SignedDuration {
-        SignedDuration::try_from(self.config.limits.budget).unwrap_or(SignedDuration::from_mins(15))
     }
 }
 

@@ -6,11 +6,11 @@ use serde_json::Value;
 use super::record::{Answer, Kept, KeyState, Run, RunState, is_kept};
 use crate::engine::Engine;
 use crate::error::{Error, causes};
-use crate::ids::{IdempotencyKey, OrgId, RunId, UserId};
+use crate::ids::{IdempotencyKey, RunId};
 use crate::keys;
 use crate::manifest::Effect;
 use crate::outcome::{Failure, Metadata, OutcomeCode, Success};
-use crate::ports::table::{Condition, Item, Read, TableError, Version, Write};
+use crate::ports::table::{Condition, Read, TableError, Version, Write};
 use crate::tasks::{self, Task};
 
 /// How often it is tried to write down how a run ended.
@@ -45,6 +45,12 @@ impl Begun {
     }
 }
 
+/// What stands in the places of a run.
+struct Places {
+    run: Option<(Run, Version)>,
+    kept: Option<(Kept, Version)>,
+}
+
 /// What the ledger says of a task's attempt whose worker was not heard of again.
 pub(crate) enum RuledOut {
     /// It had not begun, and now it cannot any more.
@@ -70,7 +76,7 @@ impl Engine {
         Ok(match standing.state {
             RunState::Failed if standing.attempts == 0 => RuledOut::NeverBegun,
             RunState::Succeeded | RunState::Failed => {
-                let took = standing.ended_at.map_or(0, |end| end.duration_since(standing.started_at).as_millis());
+                let duration_ms = standing.took_ms();
                 let message = standing.message.unwrap_or_default();
                 let result = if standing.state == RunState::Succeeded {
                     Ok(Success { message, data: Value::Null, external_id: standing.external_id })
@@ -79,7 +85,7 @@ impl Engine {
                     let failure = Failure::new(code, message, standing.try_again);
                     Err(Failure { retry_after_s: standing.retry_after_s, ..failure })
                 };
-                RuledOut::Ended { result, duration_ms: u64::try_from(took).unwrap_or_default() }
+                RuledOut::Ended { result, duration_ms }
             }
             RunState::Started | RunState::Unknown => RuledOut::Unknown,
         })
@@ -107,7 +113,7 @@ impl Engine {
             Ok(versions) => versions,
             Err(TableError::Condition { .. }) => return Ok(None),
             // Perhaps it was written. Nothing has left yet, so that this worker may go on if it was.
-            Err(error) => match self.standing(&org, &user, &run, kept.as_ref().map(|(key, ..)| key)).await {
+            Err(error) => match self.standing(&run, kept.as_ref().map(|(key, ..)| key)).await {
                 Ok(Some(versions)) => versions,
                 Ok(None) => return Err(error.into()),
                 Err(again) => {
@@ -122,31 +128,30 @@ impl Engine {
         Ok(Some(Begun { run, version, kept }))
     }
 
+    /// What stands in a run's place, and under its key, each with its version. One read.
+    async fn places(&self, run: &Run, key: Option<&IdempotencyKey>) -> Result<Places, Error> {
+        let place = key.map(|key| keys::idempotency(&run.org, &run.user, key));
+        let wanted: Vec<_> = place.into_iter().chain([keys::run(&run.org, &run.user, &run.id)]).collect();
+        let mut found = self.ports.table.batch_get(&wanted, Read::Consistent).await?;
+        let run = found.pop().flatten().map(|item| Ok::<_, TableError>((item.record()?, item.version)));
+        let kept = found.pop().flatten().map(|item| Ok::<_, TableError>((item.record()?, item.version)));
+        Ok(Places { run: run.transpose()?, kept: kept.transpose()? })
+    }
+
     /// The versions of what stands there, if it is this run: of the key first, if there is one.
-    async fn standing(
-        &self,
-        org: &OrgId,
-        user: &UserId,
-        run: &Run,
-        key: Option<&IdempotencyKey>,
-    ) -> Result<Option<Vec<Version>>, Error> {
-        let wanted: Vec<_> = key
-            .map(|key| keys::idempotency(org, user, key))
-            .into_iter()
-            .chain([keys::run(org, user, &run.id)])
-            .collect();
-        let found = self.ports.table.batch_get(&wanted, Read::Consistent).await?;
-        let Some(Some(item)) = found.last() else { return Ok(None) };
-        let standing: Run = item.record()?;
+    async fn standing(&self, run: &Run, key: Option<&IdempotencyKey>) -> Result<Option<Vec<Version>>, Error> {
+        let Places { run: standing, kept } = self.places(run, key).await?;
+        let Some((standing, version)) = standing else { return Ok(None) };
         let mine =
             standing.request == run.request && standing.started_at == run.started_at && standing.state == run.state;
-        let versions: Vec<Version> = found.iter().flatten().map(|item| item.version.clone()).collect();
-        let whole = versions.len() == wanted.len();
-        let kept: Option<Kept> =
-            found.first().filter(|_| key.is_some()).and_then(Option::as_ref).map(Item::record).transpose()?;
-        let key_is_mine =
-            kept.is_none_or(|kept| matches!(kept.state, KeyState::Started { run: id, .. } if id == run.id));
-        Ok((mine && key_is_mine && whole).then_some(versions))
+        if !mine || kept.is_some() != key.is_some() {
+            return Ok(None);
+        }
+        let key_is_mine = |kept: &Kept| matches!(&kept.state, KeyState::Started { run: id, .. } if *id == run.id);
+        if kept.as_ref().is_some_and(|(kept, _)| !key_is_mine(kept)) {
+            return Ok(None);
+        }
+        Ok(Some(kept.map(|(_, version)| version).into_iter().chain([version]).collect()))
     }
 
     /// Writes down how a run ended, and its answer under its key: tried more than once, since what happened would
@@ -201,17 +206,9 @@ impl Engine {
     /// Somebody changed what stands there, or it was written already: what is still this run's is taken as it is now. Says
     /// whether there is nothing to add to what was decided.
     async fn look_again(&self, begun: &mut Begun, result: &Result<Success, Failure>) -> Result<bool, Error> {
-        let Run { org, user, id, .. } = &begun.run;
-        let key = begun.kept.as_ref().map(|(key, ..)| key);
-        let place = key.map(|key| keys::idempotency(org, user, key));
-        let wanted: Vec<_> = place.into_iter().chain([keys::run(org, user, id)]).collect();
-        let mut found = self.ports.table.batch_get(&wanted, Read::Consistent).await?;
-        let run = found.pop().flatten();
-        let kept = found.pop().flatten().map(|item| Ok::<_, TableError>((item.record::<Kept>()?, item.version)));
-        let kept = kept.transpose()?;
-        if let Some(item) = run {
-            begun.run.resolved = item.record::<Run>()?.resolved;
-            begun.version = item.version;
+        let Places { run, kept } = self.places(&begun.run, begun.kept.as_ref().map(|(key, ..)| key)).await?;
+        if let Some((run, version)) = run {
+            (begun.run.resolved, begun.version) = (run.resolved, version);
         }
         let decided = |kept: &Kept| matches!(&kept.state, KeyState::Ended { answer, .. } if answer.decided);
         let decided = begun.run.resolved.is_some() || kept.as_ref().is_some_and(|(kept, _)| decided(kept));
@@ -222,13 +219,8 @@ impl Engine {
             // It was freed, by somebody who found that it had not happened. It has, after all.
             None if result.is_ok() => Some(Condition::Absent),
             None => None,
-            Some((kept, version)) => match kept.state {
-                KeyState::Started { run, .. } | KeyState::Ended { run, .. } if run == begun.run.id => {
-                    Some(Condition::Version(version))
-                }
-                // The key is another run's by now, and is not touched.
-                KeyState::Started { .. } | KeyState::Ended { .. } | KeyState::Task { .. } => None,
-            },
+            // The key may be another run's by now, and is then not touched.
+            Some((kept, version)) => (kept.state.run() == Some(&begun.run.id)).then_some(Condition::Version(version)),
         };
         begun.kept = begun.kept.take().zip(condition).map(|((key, kept, _), condition)| (key, kept, condition));
         Ok(false)

@@ -228,11 +228,7 @@ impl Engine {
         let place = keys::idempotency(&run.org, &run.user, key);
         let Some(item) = self.ports.table.get(&place, Read::Consistent).await? else { return Ok(None) };
         let kept: Kept = item.record()?;
-        let own = match &kept.state {
-            KeyState::Started { run: id, .. } | KeyState::Ended { run: id, .. } => *id == run.id,
-            KeyState::Task { .. } => false,
-        };
-        if !own {
+        if kept.state.run() != Some(&run.id) {
             return Ok(None);
         }
         let condition = Condition::Version(item.version);

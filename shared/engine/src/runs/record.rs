@@ -148,6 +148,12 @@ impl Run {
         }
     }
 
+    /// How long it took, in milliseconds; 0 where nobody saw its end.
+    pub(super) fn took_ms(&self) -> u64 {
+        let took = self.ended_at.map_or(0, |end| end.duration_since(self.started_at).as_millis());
+        u64::try_from(took).unwrap_or_default()
+    }
+
     /// Writes down how it ended.
     pub(super) fn ends(&mut self, result: &Result<Success, Failure>, attempts: u32, now: Timestamp) {
         let (state, code, message, external_id) = match result {
@@ -159,7 +165,7 @@ impl Run {
         };
         (self.state, self.code, self.attempts, self.ended_at) = (state, code, attempts, Some(now));
         (self.message, self.external_id) =
-            (Some(cut(message.clone())), external_id.filter(|id| id.chars().count() <= MESSAGE_MAX));
+            (Some(cut(message, MESSAGE_MAX)), external_id.filter(|id| id.chars().count() <= MESSAGE_MAX));
         let failure = result.as_ref().err();
         self.try_again = failure.is_some_and(|failure| failure.try_again);
         self.retry_after_s = failure.and_then(|failure| failure.retry_after_s);
@@ -187,6 +193,16 @@ pub(crate) enum KeyState {
     Task { id: TaskId, warnings: Vec<String> },
 }
 
+impl KeyState {
+    /// The run that it is about, if it is about one.
+    pub(super) fn run(&self) -> Option<&RunId> {
+        match self {
+            Self::Started { run, .. } | Self::Ended { run, .. } => Some(run),
+            Self::Task { .. } => None,
+        }
+    }
+}
+
 /// An outcome that is kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Answer {
@@ -201,7 +217,7 @@ impl Answer {
     pub(super) fn of(result: &Result<Success, Failure>, metadata: &Metadata) -> Self {
         let mut result = result.clone();
         if let Ok(success) = &mut result {
-            success.message = cut(std::mem::take(&mut success.message));
+            success.message = cut(&success.message, MESSAGE_MAX);
             // Half an id is worse than none.
             success.external_id = success.external_id.take().filter(|id| id.chars().count() <= MESSAGE_MAX);
             if !can_be_kept(&success.data) {

@@ -163,12 +163,11 @@ fn abandoned(run: &RunId) -> Failure {
 impl Run {
     /// What its outcome is shown with.
     pub(super) fn metadata(&self) -> Metadata {
-        let took = self.ended_at.map_or(0, |end| end.duration_since(self.started_at).as_millis());
         Metadata {
             plugin: self.plugin.clone(),
             version: self.version.clone(),
             action: self.action.clone(),
-            duration_ms: u64::try_from(took).unwrap_or_default(),
+            duration_ms: self.took_ms(),
             attempts: self.attempts,
             run: Some(self.id.clone()),
         }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::ids::{ActionName, AgentId, Alias, NameError, OrgId, PluginName, RunId, TaskId, UserId};
 use crate::keys;
 use crate::listing::Listed;
-use crate::outcome::{Failure, OutcomeCode, Success, can_be_kept, cut};
+use crate::outcome::{Failure, MESSAGE_MAX, OutcomeCode, Success, can_be_kept, cut};
 use crate::ports::table::{Due, NewItem, TableError};
 use crate::ports::timer::Work;
 use crate::schedule::{CatchUp, Schedule};
@@ -265,12 +265,12 @@ impl Task {
             duration_ms: Some(ended.duration_ms),
             outcome,
             code,
-            message: cut(message),
+            message: cut(&message, MESSAGE_MAX),
         });
         match ended.result {
             Ok(Success { message, data, external_id }) => {
                 let fits = can_be_kept(&data);
-                let (message, external_id) = (cut(message), external_id.map(cut));
+                let (message, external_id) = (cut(&message, MESSAGE_MAX), external_id.map(|id| cut(&id, MESSAGE_MAX)));
                 self.result = Some(TaskResult { message, data: fits.then_some(data), external_id });
                 self.failures_in_row = 0;
                 self.run_ended(TaskState::Succeeded, now)
@@ -397,7 +397,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::outcome::{KEPT_MAX_BYTES, MESSAGE_MAX};
+    use crate::outcome::KEPT_MAX_BYTES;
 
     fn now() -> Timestamp {
         "2026-11-21T09:00:00Z".parse().unwrap()

@@ -1,6 +1,6 @@
 //! Running what is due: claimed before it happens, once, whoever fires how often.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 use tokio::time::Instant;
@@ -13,13 +13,11 @@ use crate::integrations::{PENDING, pending_work};
 use crate::keys;
 use crate::manifest::Effect;
 use crate::outcome::{Failure, OutcomeCode};
-use crate::performing::{Doing, Source};
+use crate::performing::{Doing, Source, lease};
 use crate::ports::table::{BATCH_MAX, Condition, Item, Read, TableError, Version};
 use crate::ports::timer::Work;
 use crate::runs::RuledOut;
 
-/// How much longer than a task may take its claim lasts.
-const LEASE_MARGIN: SignedDuration = SignedDuration::from_secs(30);
 /// How often it is tried to write down how an attempt ended.
 const SETTLE_TRIES: usize = 3;
 /// The most that one sweep looks at.
@@ -118,7 +116,7 @@ impl Engine {
                     self.put_task(&task, item.version.clone()).await?;
                     return Ok(Taken::Again);
                 }
-                task.claim(worker.to_owned(), now, self.lease());
+                task.claim(worker.to_owned(), now, lease(self.config.limits.task_budget));
                 match self.put_task(&task, item.version.clone()).await {
                     Ok(Some(_)) => Ok(Taken::Claimed(Box::new(task))),
                     Ok(None) => Ok(Taken::Again),
@@ -326,11 +324,6 @@ impl Engine {
         }
         report.left = report.due - report.enqueued;
         Ok(report)
-    }
-
-    /// How long a claim lasts.
-    fn lease(&self) -> SignedDuration {
-        SignedDuration::try_from(self.config.limits.task_budget).unwrap_or(SignedDuration::from_mins(15)) + LEASE_MARGIN
     }
 
     /// A random number from 0 up to, and without, 1.
