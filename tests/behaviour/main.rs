@@ -38,3 +38,4 @@ mod scripted;
 mod simulation;
 mod table;
 mod tasks;
+mod template;
