@@ -10,9 +10,12 @@
 #![expect(unreachable_pub, reason = "a binary has nothing to reach; pub says what is for other files")]
 
 mod accounts;
+mod alarms;
 mod app;
+mod aws;
 mod breaker;
 mod browser;
+mod bus;
 mod connect;
 mod connecting;
 mod counting;
@@ -25,6 +28,7 @@ mod keys;
 mod lambda;
 mod local;
 mod mappings;
+mod ministack;
 mod oidc;
 mod parts;
 mod plugins;

@@ -13,7 +13,7 @@ use tracing::Instrument as _;
 use crate::api_keys;
 use crate::catalog::Catalog;
 use crate::config::Config;
-use crate::error::Error;
+use crate::error::{Error, causes};
 use crate::ids::{KeyId, OrgId};
 use crate::integrations::{Credential, PENDING};
 use crate::intent::Intent;
@@ -159,7 +159,7 @@ impl Engine {
         tracing::info!(%org, %detail, "event {kind}");
         let event = Event { org: org.clone(), kind, time: self.ports.clock.now(), detail };
         if let Err(error) = self.ports.events.publish(vec![event]).await {
-            tracing::error!(%org, cause = %error.0, "the event {kind} was not published");
+            tracing::error!(%org, error = %causes(&error), "the event {kind} was not published");
         }
     }
 }

@@ -8,7 +8,8 @@ use overseer_engine::ports::table::{Key, TableError};
 
 use super::expression::{ABSENT, NOT_EXPIRED, Values, names, values};
 use super::row::{self, Row, number, text};
-use super::{DynamoTable, Patience, failure, in_conflict};
+use super::{DynamoTable, failure, in_conflict};
+use crate::patience::Patience;
 
 /// The answer where the sum would not fit.
 const OUT_OF_RANGE: TableError = TableError::Request("a counter would leave its range");

@@ -8,7 +8,6 @@ mod addition;
 mod create;
 mod expression;
 mod failure;
-mod patience;
 mod query;
 mod row;
 mod write;
@@ -29,8 +28,9 @@ use overseer_engine::ports::{Clock, Ids, Table};
 
 pub use create::{CreateError, create_table};
 use failure::{failure, in_conflict};
-use patience::Patience;
 use row::Row;
+
+use crate::patience::Patience;
 
 /// The table on DynamoDB.
 pub struct DynamoTable {

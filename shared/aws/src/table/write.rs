@@ -12,7 +12,8 @@ use overseer_engine::ports::table::{Condition, Key, NewItem, TableError, Version
 use super::addition::Addition;
 use super::expression::Asked;
 use super::row::{self, Row};
-use super::{DynamoTable, Patience, failure, in_conflict};
+use super::{DynamoTable, failure, in_conflict};
+use crate::patience::Patience;
 
 /// The most bytes of keys and bodies in one transaction: the 4 MB of DynamoDB, read as the smaller of what that may mean,
 /// leave room for the rest.

@@ -423,10 +423,15 @@ impl Engine {
             }
             return Err(error.into());
         }
-        if let Err(error) = self.ports.timer.set(pending.work(hash), until).await {
-            tracing::error!(%org, error = %causes(&error), "no alarm was set; the sweep will find it");
-        }
+        self.set_pending_alarm(&pending, hash).await;
         Ok(code)
+    }
+
+    /// Sets the alarm of a pending account. One that is not set is found by the sweep.
+    async fn set_pending_alarm(&self, pending: &Pending, hash: String) {
+        if let Err(error) = self.ports.timer.set(pending.work(hash), pending.until).await {
+            tracing::error!(org = %pending.org, error = %causes(&error), "no alarm was set; the sweep will find it");
+        }
     }
 
     /// Confirms an account that was connected on behalf of the caller.
@@ -514,6 +519,8 @@ impl Engine {
         let Some(item) = self.ports.table.get(&keys::pending(org, id), Read::Consistent).await? else { return Ok(()) };
         let pending: Pending = item.record()?;
         if pending.until > self.ports.clock.now() {
+            // The alarm was early.
+            self.set_pending_alarm(&pending, id.to_owned()).await;
             return Ok(());
         }
         self.drop_pending(org, &item, &pending, true).await

@@ -269,8 +269,11 @@ impl Engine {
         .await
     }
 
-    /// Forgets the alarm of a task as it was.
+    /// Forgets the alarm of a task as it was. One that was not waiting had none.
     async fn forget_alarm(&self, before: &Task) {
+        if !matches!(before.state, TaskState::Scheduled | TaskState::Retrying) {
+            return;
+        }
         if let Err(error) = self.ports.timer.cancel(&before.work()).await {
             tracing::warn!(org = %before.org, task = %before.id, error = %causes(&error), "an alarm that is not needed stays");
         }

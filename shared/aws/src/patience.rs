@@ -1,5 +1,5 @@
-//! Waiting for what DynamoDB refuses for the moment and the SDK does not try again: another transaction on the same item,
-//! and what a batch did not get to.
+//! Waiting for what AWS refuses for the moment and the SDK does not try again: another transaction on the same item, and
+//! what a batch did not get to.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ const FIRST: Duration = Duration::from_millis(25);
 
 /// Counts the tries of one call.
 #[derive(Default)]
-pub(super) struct Patience {
+pub(crate) struct Patience {
     tries: u32,
 }
 
 impl Patience {
     /// Waits not at all, then twice as long each time and for a random part of that, so that those who collided do not
     /// meet again. False, at once, when it has been long enough.
-    pub(super) async fn wait(&mut self, ids: &dyn Ids) -> bool {
+    pub(crate) async fn wait(&mut self, ids: &dyn Ids) -> bool {
         if self.tries == TRIES {
             return false;
         }
