@@ -1,6 +1,7 @@
 //! 200 intents at once over 8 engines on one store, with one token that ran out: it is renewed once, whoever crashes when.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -36,13 +37,16 @@ struct Crashing {
     at: Crash,
     vault: Arc<dyn Vault>,
     gate: Gate,
+    /// Whether a whole secret was deleted through it.
+    deleted: AtomicBool,
 }
 
 impl Crashing {
     /// Ports that crash there.
     fn at(setup: &Setup, at: Crash) -> (Ports, Arc<Self>) {
         let ports = setup.app.engine.ports.clone();
-        let crashing = Arc::new(Self { at, vault: ports.vault.clone(), gate: Gate::default() });
+        let crashing =
+            Arc::new(Self { at, vault: ports.vault.clone(), gate: Gate::default(), deleted: AtomicBool::new(false) });
         let table = Arc::new(Hooked::new(ports.table.clone(), crashing.clone()));
         (Ports { table, vault: crashing.clone(), ..ports }, crashing)
     }
@@ -94,6 +98,7 @@ impl Vault for Crashing {
     }
 
     async fn delete(&self, id: &SecretId) -> Result<(), VaultError> {
+        self.deleted.store(true, Ordering::SeqCst);
         self.vault.delete(id).await
     }
 }
@@ -278,6 +283,8 @@ async fn what_arrives_after_a_disconnection_is_neither_kept_nor_left_with_the_pr
     slow.gate.open();
     assert!(late.await.unwrap().result.is_err());
     assert_eq!(secrets(&setup.app).await, 1, "the client's secret");
+    // Where a secret is more than its versions, that made it anew.
+    assert!(slow.deleted.load(Ordering::SeqCst));
     assert_eq!(setup.oidc.counts().await["revocations"], 2, "of the old refresh token, and of the new one");
 }
 

@@ -192,11 +192,7 @@ impl Engine {
                 Err(error) => tracing::error!(error = %causes(&error), "new tokens were not kept; trying again"),
             }
         }
-        match self.ports.vault.put(id, version, &form).await {
-            // One of the tries that seemed to fail did not.
-            Err(VaultError::VersionExists) => Ok(()),
-            other => other,
-        }
+        self.ports.vault.put(id, version, &form).await
     }
 
     /// Makes a new version of the credential the one that counts, unless somebody else was faster.
@@ -244,7 +240,12 @@ impl Engine {
         if same.is_some_and(|account| account.generation == before.generation || account.version == *version) {
             return Ok(());
         }
-        self.ports.vault.delete_version(&before.secret_id(org, owner, &manifest.name, alias), version).await?;
+        let id = before.secret_id(org, owner, &manifest.name, alias);
+        match same {
+            Some(_) => self.ports.vault.delete_version(&id, version).await?,
+            // No record names the secret any more, and storing the version may have made it anew.
+            None => self.ports.vault.delete(&id).await?,
+        }
         if standing.is_none() {
             let given_back = self.hand_back(org, manifest, before, new).await;
             tracing::info!(%org, plugin = %manifest.name, %alias, ?given_back, "an account was disconnected while it was renewed");
