@@ -8,7 +8,8 @@ use overseer_engine::ids::OrgId;
 use overseer_engine::ports::table::{Condition, Key, NewItem, Read};
 use overseer_engine::ports::vault::{SecretId, VaultError};
 use overseer_engine::ports::{RandomIds, Table, Vault as _};
-use overseer_engine::vault::{EnvelopeVault, Rewrapped};
+use overseer_engine::vault::{EnvelopeVault, Rewrapped, Wrap as _};
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 use super::wire::{Aws, Instead};
@@ -114,7 +115,7 @@ async fn kms_is_asked_when_a_data_key_is_made_and_once_an_hour_for_each_that_is_
 }
 
 #[tokio::test]
-async fn a_wrapped_key_that_was_moved_or_renamed_does_not_open() {
+async fn a_wrapped_key_that_was_moved_neither_opens_nor_seals() {
     let setup = Setup::start().await;
     for org in ["acme", "other"] {
         setup.vault().put(&of(org), "1", &format!("of {org}").as_str().into()).await.unwrap();
@@ -127,13 +128,28 @@ async fn a_wrapped_key_that_was_moved_or_renamed_does_not_open() {
     // As if the whole of it was acme's.
     let mut whole = acmes.clone();
     whole["org"] = json!("other");
-    for wrong in [moved, whole] {
+    for (version, wrong) in [("2", moved), ("3", whole)] {
         setup.store(&item, &wrong).await;
         stays_closed(setup.vault().get(&of("other"), "1").await);
+        // It seals nothing, either: a new one is made.
+        setup.vault().put(&of("other"), version, &"the secret".into()).await.unwrap();
+        assert_ne!(setup.sealed_with(&of("other"), version).await, wrong["current"]);
     }
     setup.store(&item, &others).await;
     assert_eq!(read(&setup.vault(), &of("other"), "1").await.unwrap(), "of other");
     assert_eq!(read(&setup.vault(), &of("acme"), "1").await.unwrap(), "of acme");
+}
+
+#[tokio::test]
+async fn a_data_key_opens_for_one_organization_and_one_name() {
+    let setup = Setup::start().await;
+    let keys = KmsKeys::new(setup.aws.kms(), setup.key.as_str(), Vec::new());
+    let [acme, other] = ["acme", "other"].map(|org| OrgId::parse(org).unwrap());
+    let sealed = keys.wrap(&acme, "k1", &vec![7; 32].into()).await.unwrap();
+    assert_eq!(keys.open(&acme, "k1", &sealed).await.unwrap().expose_secret(), [7; 32]);
+    for (org, name) in [(&other, "k1"), (&acme, "k2"), (&other, "k2")] {
+        stays_closed(keys.open(org, name, &sealed).await);
+    }
 }
 
 #[tokio::test]
