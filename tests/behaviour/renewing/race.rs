@@ -231,6 +231,32 @@ async fn a_slow_owner_that_was_overtaken_changes_nothing() {
 }
 
 #[tokio::test]
+async fn what_an_overtaken_owner_left_before_it_died_goes_when_another_commits() {
+    // A provider that does not rotate gives tokens to both.
+    let setup = Setup::with(oidc::Options { rotate: false, ..oidc::Options::default() }).await;
+    setup.connect().await;
+    setup.app.clock.advance(3600);
+    let (late_ports, late) = Crashing::at(&setup, Crash::AfterTheVault);
+    let (other_ports, other) = Crashing::at(&setup, Crash::BeforeTheVault);
+    let [dying, overtaking] = [setup.engine(late_ports), setup.engine(other_ports)];
+    let [first, second] = [setup.principal().await, setup.principal().await];
+    setup.oidc.token_endpoint("hold", 1).await;
+    let dying = tokio::spawn(async move { intend(&dying, &first).await });
+    setup.oidc.held(1).await;
+    setup.app.clock.advance(61);
+    // It finds nothing to roll forward yet.
+    let overtaking = tokio::spawn(async move { intend(&overtaking, &second).await });
+    other.gate.reached().await;
+    setup.oidc.release().await;
+    late.gate.reached().await;
+    dying.abort();
+    assert_eq!(secrets(&setup.app).await, 3, "the client's secret, the old token, and the dead one's");
+    other.gate.open();
+    assert!(overtaking.await.unwrap().result.is_ok());
+    assert_eq!(secrets(&setup.app).await, 2, "the client's secret, and what was committed");
+}
+
+#[tokio::test]
 async fn a_slow_owner_whose_tokens_were_rolled_forward_does_not_take_them_away() {
     let setup = Setup::connected().await;
     setup.app.clock.advance(3600);

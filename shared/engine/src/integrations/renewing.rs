@@ -1,6 +1,7 @@
 //! Renewing a credential, by one caller at a time, so that nothing is lost whoever crashes when (ARCHITECTURE.md,
 //! "Renewing a token").
 
+use std::iter::once;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -217,9 +218,13 @@ impl Engine {
         };
         let Renewing { org, manifest, owner, alias, account: before, .. } = renewing;
         let id = before.secret_id(org, owner, &manifest.name, alias);
-        if let Err(error) = self.ports.vault.delete_version(&id, &before.version).await {
-            // Nothing refers to it any more, and it is sealed; disconnecting removes it.
-            tracing::error!(%org, error = %causes(&error), "a token that was renewed stays in the vault");
+        // With what those brought who vanished and were overtaken.
+        let overtaken = before.lapsed.iter().map(|lapsed| version_of(before.generation + 1, lapsed));
+        for old in once(before.version.clone()).chain(overtaken.filter(|overtaken| overtaken != version)) {
+            if let Err(error) = self.ports.vault.delete_version(&id, &old).await {
+                // Nothing refers to it any more, and it is sealed; disconnecting removes it.
+                tracing::error!(%org, error = %causes(&error), "a token that was renewed stays in the vault");
+            }
         }
         let (owner, user) = OwnerKind::of(owner, &account.connected_by);
         let event = json!({
