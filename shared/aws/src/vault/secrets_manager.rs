@@ -6,8 +6,8 @@
 //!
 //! Secrets Manager keeps the versions that have a label, and may drop others (it does so when there are more than a hundred,
 //! and they are older than a day). So each version gets a label of its own, which is its id again, until it is given up; and
-//! `AWSCURRENT`, which moves on to the next one. A version that was put and never committed takes neither from the
-//! committed one but `AWSCURRENT`, which nothing here reads.
+//! `AWSCURRENT`, which moves on to the next one. A version that was put and never committed takes only `AWSCURRENT` from the
+//! committed one, and nothing here reads by that.
 //!
 //! A secret has twenty labels at most. They run out only where many versions were never given up, each because a process
 //! ended, or was not heard, at the one moment between storing and giving up. The vault cannot tell which of them is the
