@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use overseer_engine::ports::{Clock, Ids, RandomIds, SystemClock};
-use overseer_engine::vault::EnvelopeVault;
+use overseer_engine::vault::{EnvelopeVault, MasterKeys};
 use overseer_local::folder::DataFolder;
 
 use crate::arguments::{Arguments, Rotate};
@@ -22,10 +22,11 @@ pub async fn rotate(arguments: &Arguments, wanted: &Rotate) -> Result<(), Failur
         return Err(Failure::NoFolder(arguments.data.clone()));
     }
     let (clock, ids): (Arc<dyn Clock>, Arc<dyn Ids>) = (Arc::new(SystemClock), Arc::new(RandomIds));
-    let mut folder = DataFolder::open(&arguments.data, clock, &ids).await?;
+    let mut folder = DataFolder::open(&arguments.data, Arc::clone(&clock), &ids).await?;
     // Data keys first: an organization that is not there is refused before anything has changed.
     if data_keys {
-        let vault = EnvelopeVault::new(folder.table(), Arc::clone(&ids), folder.master_key(), &[])?;
+        let keys = MasterKeys::new(folder.master_key(), &[])?;
+        let vault = EnvelopeVault::new(folder.table(), Arc::clone(&ids), clock, keys);
         let rotated = vault.rotate_data_keys(wanted.organization.as_ref()).await?;
         if let Some(org) = wanted.organization.as_ref().filter(|_| rotated == 0) {
             return Err(Failure::NoDataKey(org.clone()));

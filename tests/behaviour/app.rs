@@ -35,6 +35,10 @@ pub const START_S: i64 = 1_795_251_600;
 pub struct TestClock(AtomicI64);
 
 impl TestClock {
+    pub fn start() -> Arc<Self> {
+        Arc::new(Self(AtomicI64::new(START_S)))
+    }
+
     pub fn advance(&self, seconds: i64) {
         self.0.fetch_add(seconds, Ordering::SeqCst);
     }
@@ -186,7 +190,7 @@ impl App {
     }
 
     pub async fn with(options: Options) -> Self {
-        let clock = Arc::new(TestClock(AtomicI64::new(START_S)));
+        let clock = TestClock::start();
         let ids: Arc<dyn Ids> = Arc::new(TestIds::new(1));
         let (mut catalog, left_out) = Catalog::built_in();
         assert!(left_out.is_empty(), "{left_out:?}");

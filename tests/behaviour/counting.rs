@@ -10,7 +10,7 @@ use overseer_engine::ports::table::{Key, Read, TableError};
 use overseer_engine::ports::vault::{Purpose, SecretId};
 use overseer_engine::ports::{RandomIds, Vault as _, Work};
 use overseer_engine::principal::Role;
-use overseer_engine::vault::EnvelopeVault;
+use overseer_engine::vault::{EnvelopeVault, MasterKeys};
 use reqwest::Method;
 use secrecy::SecretBox;
 use serde_json::{Value, json};
@@ -125,7 +125,8 @@ async fn each_route_costs_what_is_written() {
         assert_eq!(app.table.take(), expected, "the organization's first at {plugin}");
     }
     let master_key = SecretBox::new(Box::new([7; 32]));
-    let vault = EnvelopeVault::new(app.table.clone(), Arc::new(RandomIds), &master_key, &[]).unwrap();
+    let keys = MasterKeys::new(&master_key, &[]).unwrap();
+    let vault = EnvelopeVault::new(app.table.clone(), Arc::new(RandomIds), app.clock.clone(), keys);
     let purpose = Purpose::Client { plugin: PluginName::parse("slack").unwrap() };
     let id = SecretId { org: OrgId::parse("other").unwrap(), purpose, id: "s1".to_owned() };
     for (version, reads) in [("1", 1), ("2", 0)] {
@@ -173,7 +174,7 @@ async fn a_warm_intent_costs_one_read_and_one_call_and_with_an_effect_two_writes
 #[tokio::test]
 async fn each_step_of_an_account_costs_what_is_written() {
     let app = App::with(Options { unconnected: true, ..Options::default() }).await;
-    // The data key is known from here on.
+    // The data key is known from here on, for an hour.
     app.connect("gmail", "ya29.playground").await;
     app.table.take();
     let costs = |what: &str, expected: (usize, usize)| assert_eq!(app.table.take(), expected, "{what}");
@@ -197,7 +198,8 @@ async fn each_step_of_an_account_costs_what_is_written() {
     app.get("/api/plugin-engine/integrations").await.json();
     costs("the list", (4, 0));
     app.clock.advance(3600);
-    app.engine.authenticate(&app.admin.as_str().into()).await.unwrap();
+    // That reads the API key again, and the data key.
+    app.connect("gmail", "ya29.playground").await;
     app.table.take();
     app.post("/api/plugin-engine", &read).await.data();
     costs("an intent that renews", (4, 5));

@@ -17,11 +17,13 @@ pub(crate) struct NamedKey {
 
 /// A ciphertext.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct Sealed {
+pub struct Sealed {
     /// Which key sealed it.
-    pub(crate) key: String,
-    nonce: String,
-    ciphertext: String,
+    pub key: String,
+    /// What is needed besides the key to open it, in base64; empty where the ciphertext holds that itself.
+    pub nonce: String,
+    /// The sealed text, in base64.
+    pub ciphertext: String,
 }
 
 impl NamedKey {

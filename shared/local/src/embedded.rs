@@ -5,7 +5,7 @@ use std::sync::Arc;
 use overseer_engine::engine::Ports;
 use overseer_engine::ports::vault::VaultError;
 use overseer_engine::ports::{Clock, Ids, Table, Work};
-use overseer_engine::vault::{EnvelopeVault, MasterKey};
+use overseer_engine::vault::{EnvelopeVault, MasterKey, MasterKeys};
 use tokio::sync::mpsc::Receiver;
 
 use crate::events::LocalEvents;
@@ -31,8 +31,10 @@ impl Embedded {
     ) -> Result<Self, VaultError> {
         let events = Arc::new(LocalEvents::default());
         let (timer, due) = LocalTimer::new(Arc::clone(&clock));
+        let keys = MasterKeys::new(master_key, &[])?;
+        let vault = EnvelopeVault::new(Arc::clone(&table), Arc::clone(&ids), Arc::clone(&clock), keys);
         let ports = Ports {
-            vault: Arc::new(EnvelopeVault::new(Arc::clone(&table), Arc::clone(&ids), master_key, &[])?),
+            vault: Arc::new(vault),
             table,
             timer: Arc::new(timer),
             events: Arc::<LocalEvents>::clone(&events),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use overseer_engine::error::causes;
 use overseer_engine::ports::vault::VaultError;
 use overseer_engine::ports::{Clock, Ids, Table};
-use overseer_engine::vault::{EnvelopeVault, MASTER_KEY_BYTES, MasterKey, Rewrapped};
+use overseer_engine::vault::{EnvelopeVault, MASTER_KEY_BYTES, MasterKey, MasterKeys, Rewrapped};
 use secrecy::{ExposeSecret, SecretBox, SecretString};
 
 use crate::files::{OWNER_ONLY, protect, sync_folder};
@@ -50,6 +50,7 @@ pub enum FolderError {
 pub struct DataFolder {
     path: PathBuf,
     table: Arc<RedbTable>,
+    clock: Arc<dyn Clock>,
     master_key: MasterKey,
 }
 
@@ -64,7 +65,7 @@ impl DataFolder {
         let path = path.canonicalize().map_err(unusable("find the data folder"))?;
         let (table_path, key_path) = (path.join(TABLE), path.join(MASTER_KEY));
         let lost_key = table_path.exists() && !key_path.exists();
-        let table = Arc::new(RedbTable::open(&table_path, clock, Arc::clone(ids))?);
+        let table = Arc::new(RedbTable::open(&table_path, Arc::clone(&clock), Arc::clone(ids))?);
         if lost_key {
             tracing::warn!(
                 "{} is missing and made anew; what the lost key sealed cannot be opened: stop and put it back, or connect \
@@ -77,7 +78,7 @@ impl DataFolder {
             None => new_master_key(&key_path, ids.as_ref())?,
         };
         let next = read_master_key(&path.join(NEXT_MASTER_KEY))?;
-        let mut folder = Self { path, table, master_key };
+        let mut folder = Self { path, table, clock, master_key };
         if let Some(next) = next {
             let Rewrapped { data_keys, left } = folder.use_master_key(next, ids).await?;
             tracing::info!(data_keys, left, "finished replacing the master key, which was broken off before");
@@ -98,8 +99,9 @@ impl DataFolder {
     }
 
     async fn use_master_key(&mut self, next: MasterKey, ids: &Arc<dyn Ids>) -> Result<Rewrapped, FolderError> {
-        let vault = EnvelopeVault::new(self.table(), Arc::clone(ids), &next, &[&self.master_key]);
-        let rewrapped = vault.map_err(FolderError::Rotation)?.rewrap().await.map_err(FolderError::Rotation)?;
+        let keys = MasterKeys::new(&next, &[&self.master_key]).map_err(FolderError::Rotation)?;
+        let vault = EnvelopeVault::new(self.table(), Arc::clone(ids), Arc::clone(&self.clock), keys);
+        let rewrapped = vault.rewrap().await.map_err(FolderError::Rotation)?;
         let path = self.path.join(MASTER_KEY);
         fs::rename(self.path.join(NEXT_MASTER_KEY), &path)
             .and_then(|()| sync_folder(&path))

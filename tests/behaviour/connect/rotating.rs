@@ -11,7 +11,7 @@ use overseer_engine::ids::OrgId;
 use overseer_engine::ports::table::{Condition, NewItem, Table};
 use overseer_engine::ports::vault::{SecretId, VaultError};
 use overseer_engine::ports::{Ids, RandomIds, SystemClock, Vault};
-use overseer_engine::vault::{EnvelopeVault, Rewrapped};
+use overseer_engine::vault::{EnvelopeVault, MasterKeys, Rewrapped};
 use overseer_local::folder::{DataFolder, FolderError};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
@@ -30,7 +30,8 @@ fn org(name: &str) -> OrgId {
 
 /// A vault that wraps with the second key and opens what the first wrapped.
 fn both(table: &Arc<dyn Table>, older: u8, current: u8) -> EnvelopeVault {
-    EnvelopeVault::new(table.clone(), Arc::new(RandomIds), &master(current), &[&master(older)]).unwrap()
+    let keys = MasterKeys::new(&master(current), &[&master(older)]).unwrap();
+    EnvelopeVault::new(table.clone(), Arc::new(RandomIds), Arc::new(SystemClock), keys)
 }
 
 async fn put(vault: &EnvelopeVault, org: &str, version: &str) {
@@ -209,7 +210,8 @@ async fn open(path: &Path) -> Result<DataFolder, FolderError> {
 }
 
 fn vault_in(folder: &DataFolder) -> EnvelopeVault {
-    EnvelopeVault::new(folder.table(), Arc::new(RandomIds), folder.master_key(), &[]).unwrap()
+    let keys = MasterKeys::new(folder.master_key(), &[]).unwrap();
+    EnvelopeVault::new(folder.table(), Arc::new(RandomIds), Arc::new(SystemClock), keys)
 }
 
 /// Where a new master key was broken off, of what is done one after the other.

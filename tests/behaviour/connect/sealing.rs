@@ -6,7 +6,7 @@ use overseer_engine::ids::{Alias, OrgId, Owner, PluginName, UserId};
 use overseer_engine::ports::table::{Condition, Item, Key, NewItem, Query, Read, Table};
 use overseer_engine::ports::vault::{Purpose, SecretId, VaultError};
 use overseer_engine::ports::{RandomIds, SystemClock, Vault};
-use overseer_engine::vault::{EnvelopeVault, MasterKey};
+use overseer_engine::vault::{EnvelopeVault, MasterKey, MasterKeys};
 use overseer_local::RedbTable;
 use secrecy::{ExposeSecret as _, SecretBox, SecretString};
 use serde_json::{Value, json};
@@ -18,7 +18,8 @@ pub fn master(key: u8) -> MasterKey {
 }
 
 pub fn vault(table: &Arc<dyn Table>, key: u8) -> EnvelopeVault {
-    EnvelopeVault::new(table.clone(), Arc::new(RandomIds), &master(key), &[]).unwrap()
+    let keys = MasterKeys::new(&master(key), &[]).unwrap();
+    EnvelopeVault::new(table.clone(), Arc::new(RandomIds), Arc::new(SystemClock), keys)
 }
 
 fn owned(org: &str, owner: Owner, plugin: &str, alias: &str, id: &str) -> SecretId {

@@ -1,6 +1,7 @@
 //! 200 intents at once over 8 engines on one store, with one token that ran out: it is renewed once, whoever crashes when.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -36,13 +37,16 @@ struct Crashing {
     at: Crash,
     vault: Arc<dyn Vault>,
     gate: Gate,
+    /// Whether a whole secret was deleted through it.
+    deleted: AtomicBool,
 }
 
 impl Crashing {
     /// Ports that crash there.
     fn at(setup: &Setup, at: Crash) -> (Ports, Arc<Self>) {
         let ports = setup.app.engine.ports.clone();
-        let crashing = Arc::new(Self { at, vault: ports.vault.clone(), gate: Gate::default() });
+        let crashing =
+            Arc::new(Self { at, vault: ports.vault.clone(), gate: Gate::default(), deleted: AtomicBool::new(false) });
         let table = Arc::new(Hooked::new(ports.table.clone(), crashing.clone()));
         (Ports { table, vault: crashing.clone(), ..ports }, crashing)
     }
@@ -94,6 +98,7 @@ impl Vault for Crashing {
     }
 
     async fn delete(&self, id: &SecretId) -> Result<(), VaultError> {
+        self.deleted.store(true, Ordering::SeqCst);
         self.vault.delete(id).await
     }
 }
@@ -226,6 +231,32 @@ async fn a_slow_owner_that_was_overtaken_changes_nothing() {
 }
 
 #[tokio::test]
+async fn what_an_overtaken_owner_left_before_it_died_goes_when_another_commits() {
+    // A provider that does not rotate gives tokens to both.
+    let setup = Setup::with(oidc::Options { rotate: false, ..oidc::Options::default() }).await;
+    setup.connect().await;
+    setup.app.clock.advance(3600);
+    let (late_ports, late) = Crashing::at(&setup, Crash::AfterTheVault);
+    let (other_ports, other) = Crashing::at(&setup, Crash::BeforeTheVault);
+    let [dying, overtaking] = [setup.engine(late_ports), setup.engine(other_ports)];
+    let [first, second] = [setup.principal().await, setup.principal().await];
+    setup.oidc.token_endpoint("hold", 1).await;
+    let dying = tokio::spawn(async move { intend(&dying, &first).await });
+    setup.oidc.held(1).await;
+    setup.app.clock.advance(61);
+    // It finds nothing to roll forward yet.
+    let overtaking = tokio::spawn(async move { intend(&overtaking, &second).await });
+    other.gate.reached().await;
+    setup.oidc.release().await;
+    late.gate.reached().await;
+    dying.abort();
+    assert_eq!(secrets(&setup.app).await, 3, "the client's secret, the old token, and the dead one's");
+    other.gate.open();
+    assert!(overtaking.await.unwrap().result.is_ok());
+    assert_eq!(secrets(&setup.app).await, 2, "the client's secret, and what was committed");
+}
+
+#[tokio::test]
 async fn a_slow_owner_whose_tokens_were_rolled_forward_does_not_take_them_away() {
     let setup = Setup::connected().await;
     setup.app.clock.advance(3600);
@@ -278,6 +309,8 @@ async fn what_arrives_after_a_disconnection_is_neither_kept_nor_left_with_the_pr
     slow.gate.open();
     assert!(late.await.unwrap().result.is_err());
     assert_eq!(secrets(&setup.app).await, 1, "the client's secret");
+    // Where a secret is more than its versions, that made it anew.
+    assert!(slow.deleted.load(Ordering::SeqCst));
     assert_eq!(setup.oidc.counts().await["revocations"], 2, "of the old refresh token, and of the new one");
 }
 

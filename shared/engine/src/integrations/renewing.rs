@@ -1,6 +1,7 @@
 //! Renewing a credential, by one caller at a time, so that nothing is lost whoever crashes when (ARCHITECTURE.md,
 //! "Renewing a token").
 
+use std::iter::once;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -192,11 +193,7 @@ impl Engine {
                 Err(error) => tracing::error!(error = %causes(&error), "new tokens were not kept; trying again"),
             }
         }
-        match self.ports.vault.put(id, version, &form).await {
-            // One of the tries that seemed to fail did not.
-            Err(VaultError::VersionExists) => Ok(()),
-            other => other,
-        }
+        self.ports.vault.put(id, version, &form).await
     }
 
     /// Makes a new version of the credential the one that counts, unless somebody else was faster.
@@ -221,9 +218,13 @@ impl Engine {
         };
         let Renewing { org, manifest, owner, alias, account: before, .. } = renewing;
         let id = before.secret_id(org, owner, &manifest.name, alias);
-        if let Err(error) = self.ports.vault.delete_version(&id, &before.version).await {
-            // Nothing refers to it any more, and it is sealed; disconnecting removes it.
-            tracing::error!(%org, error = %causes(&error), "a token that was renewed stays in the vault");
+        // With what those brought who vanished and were overtaken.
+        let overtaken = before.lapsed.iter().map(|lapsed| version_of(before.generation + 1, lapsed));
+        for old in once(before.version.clone()).chain(overtaken.filter(|overtaken| overtaken != version)) {
+            if let Err(error) = self.ports.vault.delete_version(&id, &old).await {
+                // Nothing refers to it any more, and it is sealed; disconnecting removes it.
+                tracing::error!(%org, error = %causes(&error), "a token that was renewed stays in the vault");
+            }
         }
         let (owner, user) = OwnerKind::of(owner, &account.connected_by);
         let event = json!({
@@ -244,7 +245,12 @@ impl Engine {
         if same.is_some_and(|account| account.generation == before.generation || account.version == *version) {
             return Ok(());
         }
-        self.ports.vault.delete_version(&before.secret_id(org, owner, &manifest.name, alias), version).await?;
+        let id = before.secret_id(org, owner, &manifest.name, alias);
+        match same {
+            Some(_) => self.ports.vault.delete_version(&id, version).await?,
+            // No record names the secret any more, and storing the version may have made it anew.
+            None => self.ports.vault.delete(&id).await?,
+        }
         if standing.is_none() {
             let given_back = self.hand_back(org, manifest, before, new).await;
             tracing::info!(%org, plugin = %manifest.name, %alias, ?given_back, "an account was disconnected while it was renewed");

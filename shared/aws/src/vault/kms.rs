@@ -1,0 +1,80 @@
+//! Data keys wrapped by a key of KMS, which never leaves it.
+//!
+//! The organization and the data key's name are the encryption context, so that a wrapped key that was moved elsewhere does
+//! not open. `CloudTrail` shows both with every use. Only keys that are named here are ever asked to decrypt: what stands in
+//! the table could name a key of somebody else's.
+//!
+//! Requests: one to wrap, one to open. See <https://docs.aws.amazon.com/kms/latest/developerguide/encrypt_context.html>.
+
+use std::fmt;
+use std::iter::once;
+
+use async_trait::async_trait;
+use aws_sdk_kms::Client;
+use aws_sdk_kms::error::ProvideErrorMetadata as _;
+use aws_sdk_kms::primitives::Blob;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use overseer_engine::ids::OrgId;
+use overseer_engine::ports::vault::VaultError;
+use overseer_engine::vault::{Sealed, Wrap};
+use secrecy::{ExposeSecret as _, SecretSlice};
+
+use super::failure;
+
+/// In an encryption context: whose data key it is.
+const ORGANIZATION: &str = "organization";
+/// In an encryption context: which of the organization's data keys it is.
+const DATA_KEY: &str = "data-key";
+
+/// Keys of KMS that wrap the data keys of a vault.
+pub struct KmsKeys {
+    client: Client,
+    current: String,
+    older: Vec<String>,
+}
+
+impl fmt::Debug for KmsKeys {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut formatter = formatter.debug_struct("KmsKeys");
+        formatter.field("current", &self.current).field("older", &self.older).finish_non_exhaustive()
+    }
+}
+
+impl KmsKeys {
+    /// `current` wraps; what an `older` key wrapped opens, too. They are ARNs of symmetric keys: an alias may come to mean
+    /// another key. The yearly rotation by KMS needs nothing here, since it keeps the ARN.
+    pub fn new(client: Client, current: impl Into<String>, older: Vec<String>) -> Self {
+        Self { client, current: current.into(), older }
+    }
+}
+
+#[async_trait]
+impl Wrap for KmsKeys {
+    fn current(&self) -> &str {
+        &self.current
+    }
+
+    async fn wrap(&self, org: &OrgId, name: &str, data_key: &SecretSlice<u8>) -> Result<Sealed, VaultError> {
+        let request = self.client.encrypt().key_id(&self.current).plaintext(Blob::new(data_key.expose_secret()));
+        let request = request.encryption_context(ORGANIZATION, org.as_str()).encryption_context(DATA_KEY, name);
+        let answer = request.send().await.map_err(|error| failure("Encrypt", error))?;
+        let wrapped = answer.ciphertext_blob.ok_or_else(|| VaultError::service("KMS gave no ciphertext"))?;
+        Ok(Sealed { key: self.current.clone(), nonce: String::new(), ciphertext: STANDARD.encode(wrapped) })
+    }
+
+    async fn open(&self, org: &OrgId, name: &str, wrapped: &Sealed) -> Result<SecretSlice<u8>, VaultError> {
+        let mut all = once(&self.current).chain(&self.older);
+        let key = all.find(|key| **key == wrapped.key).ok_or(VaultError::DoesNotOpen)?;
+        let blob = STANDARD.decode(&wrapped.ciphertext).map_err(|_| VaultError::DoesNotOpen)?;
+        let request = self.client.decrypt().key_id(key).ciphertext_blob(Blob::new(blob));
+        let request = request.encryption_context(ORGANIZATION, org.as_str()).encryption_context(DATA_KEY, name);
+        match request.send().await {
+            Ok(answer) => Ok(answer.plaintext.ok_or(VaultError::DoesNotOpen)?.into_inner().into()),
+            Err(error) => match error.code().unwrap_or_default() {
+                "InvalidCiphertextException" | "IncorrectKeyException" => Err(VaultError::DoesNotOpen),
+                _ => Err(failure("Decrypt", error)),
+            },
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! The vault on AWS: on Secrets Manager ([`SecretsManagerVault`]), or in the table under a key of KMS
+//! ([`EnvelopeVault`](overseer_engine::vault::EnvelopeVault) with [`KmsKeys`]).
+
+mod kms;
+mod secrets_manager;
+
+use std::error::Error;
+
+use aws_sdk_secretsmanager::config::http::HttpResponse;
+use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
+use overseer_engine::ports::vault::VaultError;
+
+use crate::failure::Failure;
+
+pub use kms::KmsKeys;
+pub use secrets_manager::{SECRET_MAX_BYTES, SecretsManagerVault};
+
+/// Errors whose messages speak of permissions, states and limits. Those of others, such as `InvalidParameterException`, may
+/// quote what was sent.
+const TOLD: [&str; 9] = [
+    "AccessDeniedException",
+    "DecryptionFailure",
+    "DisabledException",
+    "EncryptionFailure",
+    "InvalidRequestException",
+    "KMSInvalidStateException",
+    "LimitExceededException",
+    "NotFoundException",
+    "ThrottlingException",
+];
+
+/// A failure of the service: whatever the port has no other name for.
+fn failure<E>(operation: &'static str, error: SdkError<E, HttpResponse>) -> VaultError
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+{
+    VaultError::service(Failure::new(operation, error, |code| TOLD.contains(&code)))
+}
