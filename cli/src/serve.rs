@@ -9,6 +9,7 @@ use overseer_engine::catalog::Catalog;
 use overseer_engine::config::Config;
 use overseer_engine::engine::Engine;
 use overseer_engine::error::causes;
+use overseer_engine::ids::PluginName;
 use overseer_engine::ports::{Clock, Ids, RandomIds, SystemClock, Work};
 use overseer_local::embedded::Embedded;
 use overseer_local::folder::DataFolder;
@@ -26,17 +27,16 @@ use crate::{server, setup};
 
 /// Serves until Ctrl-C or a termination signal, then finishes what is in flight.
 pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let (mut catalog, mut left_out) = Catalog::built_in();
+    let mut catalog = Catalog::built_in();
     let mut config = Config::read(&catalog, |name| std::env::var(name).ok())?;
     if let Some(folder) = &arguments.plugins {
-        let more = catalog.add_folder(folder);
-        left_out.extend(more.map_err(|reason| Failure::Plugins { folder: folder.clone(), reason })?);
-    }
-    for plugin in left_out {
-        tracing::warn!("left out {}: {}", plugin.origin, plugin.reason);
+        let left_out = catalog.add_folder(folder);
+        for plugin in left_out.map_err(|reason| Failure::Plugins { folder: folder.clone(), reason })? {
+            tracing::warn!("left out {}: {}", plugin.origin, plugin.reason);
+        }
     }
 
-    let names: Vec<&str> = catalog.plugins().map(|plugin| plugin.manifest.name.as_str()).collect();
+    let names: Vec<&str> = catalog.names().map(PluginName::as_str).collect();
     tracing::info!("plugins: {}", names.join(", "));
 
     let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, arguments.port));

@@ -50,7 +50,8 @@ pub fn point_at_playground(config: &mut Config, address: SocketAddr) -> Vec<Serv
     let mut pointed = Vec::new();
     for (plugin, configured) in &config.services {
         let Ok(service) = plugin.as_str().parse::<Service>() else { continue };
-        if configured.client.is_some() || configured.token.is_some() {
+        let real = configured.client.is_some() || configured.token.is_some();
+        if real || config.stand_ins.contains_key(plugin) {
             continue;
         }
         if let Ok(stand_in) = stand_in(service, address) {

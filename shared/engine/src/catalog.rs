@@ -1,4 +1,5 @@
-//! The plugins that this process knows: the built-in catalog, embedded at build, and the folders that an operator adds.
+//! The plugins that this process knows: the built-in catalog, embedded at build and read when first used, and the folders
+//! that an operator adds.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,6 +9,7 @@ use jsonschema::Validator;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, FieldProblem};
+use crate::ids::PluginName;
 use crate::manifest::{Action, Manifest, ManifestError};
 use crate::schema;
 
@@ -87,31 +89,61 @@ pub struct LeftOut {
 /// The plugins by name.
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
-    plugins: BTreeMap<String, Arc<Plugin>>,
+    plugins: BTreeMap<PluginName, Entry>,
+}
+
+/// A plugin, read or not yet.
+#[derive(Debug, Clone)]
+enum Entry {
+    Read(Arc<Plugin>),
+    /// Reading a manifest is most of the work of a cold start, and an intent needs one.
+    BuiltIn(Arc<BuiltIn>),
+}
+
+#[derive(Debug)]
+struct BuiltIn {
+    text: &'static str,
+    plugin: OnceLock<Option<Arc<Plugin>>>,
+}
+
+impl BuiltIn {
+    fn read(&self) -> Option<Arc<Plugin>> {
+        match Manifest::parse(self.text) {
+            Ok(manifest) => Some(Arc::new(Plugin::new(manifest))),
+            // A test reads all of them.
+            Err(error) => {
+                tracing::error!(%error, "a built-in plugin does not read");
+                None
+            }
+        }
+    }
+}
+
+impl Entry {
+    fn plugin(&self) -> Option<&Arc<Plugin>> {
+        match self {
+            Self::Read(plugin) => Some(plugin),
+            Self::BuiltIn(built_in) => built_in.plugin.get_or_init(|| built_in.read()).as_ref(),
+        }
+    }
 }
 
 impl Catalog {
-    /// The plugins that were embedded at build, and what had to be left out of them.
-    pub fn built_in() -> (Self, Vec<LeftOut>) {
-        let mut catalog = Self::default();
-        let left_out = BUILT_IN
-            .iter()
-            .filter_map(|(folder, text)| {
-                let reason = catalog.add(text).err()?.to_string();
-                Some(LeftOut { origin: format!("built-in plugin {folder}"), reason })
-            })
-            .collect();
-        (catalog, left_out)
+    /// The plugins that were embedded at build.
+    pub fn built_in() -> Self {
+        let entry = |text| Entry::BuiltIn(Arc::new(BuiltIn { text, plugin: OnceLock::new() }));
+        let named = |(folder, text): &(&str, &'static str)| Some((PluginName::parse(*folder).ok()?, entry(*text)));
+        Self { plugins: BUILT_IN.iter().filter_map(named).collect() }
     }
 
     /// Adds the plugin of a manifest. A name can be taken once.
     pub fn add(&mut self, text: &str) -> Result<(), ManifestError> {
         let manifest = Manifest::parse(text)?;
-        if self.plugins.contains_key(manifest.name.as_str()) {
+        if self.plugins.contains_key(&manifest.name) {
             let taken = format!("name: {} is taken by a plugin that is here already; choose another", manifest.name);
             return Err(ManifestError(vec![taken]));
         }
-        self.plugins.insert(manifest.name.to_string(), Arc::new(Plugin::new(manifest)));
+        self.plugins.insert(manifest.name.clone(), Entry::Read(Arc::new(Plugin::new(manifest))));
         Ok(())
     }
 
@@ -143,15 +175,21 @@ impl Catalog {
 
     /// The plugin of that name.
     pub fn plugin(&self, name: &str) -> Result<&Arc<Plugin>, Error> {
-        self.plugins.get(name).ok_or_else(|| Error::UnknownPlugin {
+        let entry = PluginName::parse(name).ok().and_then(|name| self.plugins.get(&name));
+        entry.and_then(Entry::plugin).ok_or_else(|| Error::UnknownPlugin {
             name: name.to_owned(),
-            nearest: nearest(name, self.plugins.keys().map(String::as_str)),
+            nearest: nearest(name, self.names().map(PluginName::as_str)),
         })
+    }
+
+    /// The names of all plugins, in their order.
+    pub fn names(&self) -> impl Iterator<Item = &PluginName> {
+        self.plugins.keys()
     }
 
     /// All plugins, by name.
     pub fn plugins(&self) -> impl Iterator<Item = &Arc<Plugin>> {
-        self.plugins.values()
+        self.plugins.values().filter_map(Entry::plugin)
     }
 }
 
@@ -180,8 +218,11 @@ mod tests {
 
     #[test]
     fn every_built_in_plugin_reads() {
-        let (catalog, left_out) = Catalog::built_in();
-        assert!(left_out.is_empty(), "{left_out:?}");
+        let catalog = Catalog::built_in();
+        assert_eq!(catalog.names().count(), BUILT_IN.len());
+        for ((folder, text), name) in BUILT_IN.iter().zip(catalog.names()) {
+            assert_eq!(Manifest::parse(text).unwrap().name, *name, "the folder {folder} has another name");
+        }
         assert_eq!(catalog.plugins().count(), BUILT_IN.len());
     }
 
