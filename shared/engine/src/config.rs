@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aws_lc_rs::{constant_time, digest};
 use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
 use url::{Host, Url};
 
 use crate::catalog::Catalog;
@@ -18,7 +19,8 @@ pub struct Config {
     /// Addresses that calls may go to although they are not public. `OVERSEER_ALLOW_ADDRESSES`, separated by commas:
     /// networks (`10.0.0.0/8`), addresses, or an address with a port, which counts only where a URL has it literally.
     pub allowed_addresses: Vec<AllowedAddress>,
-    /// Where a stand-in of a plugin's service is, which is then called in its place: the playground of the local server.
+    /// Where a stand-in of a plugin's service is, which is then called in its place: the playground of the local server, or
+    /// what `OVERSEER_STAND_INS` names, as a JSON object with a stand-in for each name of a built-in plugin.
     pub stand_ins: BTreeMap<PluginName, StandIn>,
     /// Where browsers reach this Overseer, without a slash at the end: redirect URIs begin with it. `PUBLIC_URL`; never
     /// taken from a request's `Host`. Without it nothing can be connected by OAuth.
@@ -46,7 +48,8 @@ pub struct Service {
 }
 
 /// An OAuth client: how Overseer is known to a provider.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct OauthClient {
     /// Its id, which is no secret.
     pub id: String,
@@ -55,7 +58,8 @@ pub struct OauthClient {
 }
 
 /// What is called in the place of a service.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct StandIn {
     /// In the place of the runtime's base URL.
     pub base_url: Url,
@@ -133,7 +137,7 @@ impl Config {
         }
         let cron_token = cron_token.map(SecretString::from);
         let mut services = BTreeMap::new();
-        for plugin in built_in.plugins().map(|plugin| &plugin.manifest.name) {
+        for plugin in built_in.names() {
             let prefix = plugin.as_str().to_ascii_uppercase().replace('-', "_");
             let name = format!("{prefix}_TOKEN");
             let token = present(&name).map(SecretString::from);
@@ -153,7 +157,8 @@ impl Config {
             };
             services.insert(plugin.clone(), Service { client, token });
         }
-        let stand_ins = BTreeMap::new();
+        let stand_ins =
+            present("OVERSEER_STAND_INS").map(|text| stand_ins(&text, built_in)).transpose()?.unwrap_or_default();
         let limits = Limits::default();
         Ok(Self { allowed_addresses, stand_ins, public_url, return_to, services, cron_token, limits })
     }
@@ -163,6 +168,25 @@ impl Config {
         let (Some(own), Some(token)) = (&self.cron_token, token) else { return false };
         let hash = |secret: &SecretString| digest::digest(&digest::SHA256, secret.expose_secret().as_bytes());
         constant_time::verify_slices_are_equal(hash(own).as_ref(), hash(token).as_ref()).is_ok()
+    }
+}
+
+/// The stand-ins that the operator names.
+fn stand_ins(text: &str, built_in: &Catalog) -> Result<BTreeMap<PluginName, StandIn>, ConfigError> {
+    let name = "OVERSEER_STAND_INS".to_owned();
+    let read: Result<BTreeMap<PluginName, StandIn>, _> = serde_json::from_str(text);
+    // Where it goes wrong is said, and not what stands there: a client's secret may.
+    let stand_ins = read.map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        let expected = format!(
+            "must be a JSON object of plugins with base_url, authorization_url, token_url, revocation_url and client \
+             (id, secret); it goes wrong at line {line}, column {column}"
+        );
+        ConfigError { name: name.clone(), expected }
+    })?;
+    match stand_ins.keys().find(|plugin| !built_in.names().any(|known| known == *plugin)) {
+        Some(other) => Err(ConfigError { name, expected: format!("{other} is no plugin of the built-in catalog") }),
+        None => Ok(stand_ins),
     }
 }
 

@@ -133,6 +133,7 @@ impl Engine {
 
     async fn take(&self, principal: &Principal, intent: Intent, asked: &Asked) -> Result<Answered<Outcome>, Error> {
         let deadline = Instant::now() + self.config.limits.budget;
+        let deadline = asked.until.map_or(deadline, |until| until.min(deadline));
         intent.is_for_now()?;
         let user = principal.acting_for(intent.user_id.clone())?;
         let plugin = self.catalog.plugin(&intent.tool)?;

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::record::{Answer, Kept, KeyState, Run};
 use super::{NOT_HEARD_OF, RunState, Verdict, resolution};
@@ -35,6 +36,8 @@ pub struct Asked {
     pub wait: Duration,
     /// What to do where it is not known what came of the first.
     pub resolve: Option<Resolve>,
+    /// When whoever runs this has to be done, if that is sooner than the budget of an intent.
+    pub until: Option<Instant>,
 }
 
 /// What a caller decides about a key whose outcome is not known.

@@ -38,6 +38,9 @@ pub struct Report {
     pub failed: usize,
     /// Due and left for the next time.
     pub left: usize,
+    /// The earliest time of what was found to be due. Not shown.
+    #[serde(skip)]
+    pub oldest_due: Option<Timestamp>,
 }
 
 impl std::ops::AddAssign for Report {
@@ -48,6 +51,7 @@ impl std::ops::AddAssign for Report {
         self.succeeded += other.succeeded;
         self.failed += other.failed;
         self.left += other.left;
+        self.oldest_due = self.oldest_due.into_iter().chain(other.oldest_due).min();
     }
 }
 
@@ -309,6 +313,7 @@ impl Engine {
                             continue;
                         }
                     };
+                    report.oldest_due = report.oldest_due.into_iter().chain([entry.at]).min();
                     match self.ports.timer.set(work, at.unwrap_or(entry.at)).await {
                         Ok(()) => report.enqueued += 1,
                         Err(error) => {
