@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use overseer_engine::engine::Engine;
 use overseer_engine::error::ProblemCode;
 use overseer_engine::ids::RequestId;
+use serde::Serialize;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument as _;
 
@@ -98,6 +99,23 @@ fn by_a_library(response: &Response) -> Option<Problem> {
     let own = response.extensions().get::<Untouched>().is_some();
     (!own && (status.is_client_error() || status.is_server_error())).then(|| Problem::of_status(status))
 }
+
+/// The machine code of a problem, or of an outcome that failed: in the extensions of such an answer, for whoever counts
+/// answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Code(pub String);
+
+impl Code {
+    pub(crate) fn of(code: &impl Serialize) -> Self {
+        let name = serde_json::to_value(code).unwrap_or_default();
+        Self(name.as_str().unwrap_or_default().to_owned())
+    }
+}
+
+/// When whoever runs the handlers has to be done: in the extensions of a request, where that may be sooner than the
+/// budget of an intent.
+#[derive(Debug, Clone, Copy)]
+pub struct Until(pub tokio::time::Instant);
 
 /// Marks an answer that is to leave as it is whatever its status: a page for a person, or what the playground says in a
 /// vendor's name.

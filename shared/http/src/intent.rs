@@ -23,7 +23,7 @@ use serde_json::Value;
 
 use crate::caller::Caller;
 use crate::input::{JsonBody, Parameters};
-use crate::{Problem, Routes};
+use crate::{Code, Problem, Routes, Until};
 
 /// The routes.
 pub fn routes() -> Routes {
@@ -74,12 +74,14 @@ async fn intend(
     Caller(principal): Caller,
     Parameters(IntentParameters { resolve, explain }): Parameters<IntentParameters>,
     Extension(request_id): Extension<RequestId>,
+    until: Option<Extension<Until>>,
     headers: HeaderMap,
     JsonBody(intent): JsonBody<Intent>,
 ) -> Result<Response, Problem> {
     let preferences = Preferences::of(&headers);
     let wait = preferences.wait_s.map_or(Duration::ZERO, Duration::from_secs);
-    let asked = Asked { request: Some(request_id.clone()), key: idempotency_key(&headers)?, wait, resolve };
+    let until = until.map(|Extension(Until(until))| until);
+    let asked = Asked { request: Some(request_id.clone()), key: idempotency_key(&headers)?, wait, resolve, until };
     let later = intent.scheduled_time.is_some() || intent.schedule.is_some();
     // A time says already that nobody waits.
     let unwatched = !later && preferences.respond_async;
@@ -89,7 +91,8 @@ async fn intend(
     }
     if !later && !unwatched {
         let Answered { answer: outcome, replayed } = engine.intend(principal, intent, asked).await?;
-        return Ok(marked(Json(Answer { outcome, request_id }).into_response(), replayed));
+        let code = outcome.result.as_ref().err().map(|failure| Extension(Code::of(&failure.code)));
+        return Ok(marked((code, Json(Answer { outcome, request_id })).into_response(), replayed));
     }
     let Answered { answer: made, replayed } = engine.schedule(&principal, intent, &asked).await?;
     let location = format!("/api/plugin-engine/tasks/{}", made.task.id);

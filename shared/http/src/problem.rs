@@ -1,11 +1,14 @@
 //! The one form of every error answer: RFC 9457, `application/problem+json`. This module alone knows status codes.
 
+use axum::Extension;
 use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use overseer_engine::error::{Error, FieldProblem, ProblemCode, causes};
 use overseer_engine::ids::RequestId;
 use serde::Serialize;
+
+use crate::Code;
 
 /// An error answer on its way out. The envelope writes it, because only the envelope knows the request id.
 #[derive(Debug, Clone)]
@@ -52,9 +55,9 @@ impl Problem {
     /// The answer as it goes out. `headers` are those that a library set with it.
     pub(crate) fn write(&self, id: &RequestId, headers: &HeaderMap) -> Response {
         let status = status(self.code);
-        let code = serde_json::to_value(self.code).unwrap_or_default();
+        let code = Code::of(&self.code);
         let document = Document {
-            r#type: format!("urn:overseer:problem:{}", code.as_str().unwrap_or_default()),
+            r#type: format!("urn:overseer:problem:{}", code.0),
             title: title(self.code),
             status: status.as_u16(),
             detail: &self.detail,
@@ -64,7 +67,7 @@ impl Problem {
         };
         let body = serde_json::to_vec(&document).unwrap_or_default();
         let media_type = HeaderValue::from_static("application/problem+json");
-        let mut response = (status, [(CONTENT_TYPE, media_type)], body).into_response();
+        let mut response = (status, [(CONTENT_TYPE, media_type)], Extension(code), body).into_response();
         if let Some(allow) = headers.get(ALLOW) {
             response.headers_mut().insert(ALLOW, allow.clone());
         }
