@@ -1,37 +1,34 @@
 //! The Lambda of what is due: `POST /api/plugin-engine/cron`, and what EventBridge and SQS bring.
 //!
-//! The sweep enqueues and runs nothing; work is run by an event that names it. Until there are ports on AWS nothing makes
-//! such an event of what was enqueued here.
+//! The sweep enqueues and runs nothing; work is run by an event that names it: a message of the work queue, where alarms
+//! and the sweep put it.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use futures_util::{StreamExt as _, stream};
-use lambda_http::lambda_runtime::{self, Context};
 use lambda_http::request::LambdaRequest;
 use lambda_http::tower::ServiceExt as _;
-use lambda_http::{Adapter, Error, LambdaEvent, service_fn};
+use lambda_http::{Adapter, Error, LambdaEvent, lambda_runtime, service_fn};
 use overseer_engine::engine::Engine;
 use overseer_engine::error::causes;
 use overseer_engine::ports::Work;
 use overseer_engine::tasks::Report;
-use overseer_http::{cron, service};
+use overseer_functions::{Lambda, deadline};
+use overseer_http::cron;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-/// What is kept of an invocation's time for writing down how a run ended, and for the answer.
-const MARGIN: Duration = Duration::from_secs(2);
 /// Messages of one batch that may be under way at once.
 const AT_ONCE: usize = 16;
 /// What an event has to be.
 const EXPECTED: &str = "expected an event of an HTTP API, of SQS with work as JSON in each body, a Scheduled Event of \
                         EventBridge, {\"sweep\": true}, or {\"work\": {\"org\", \"kind\", \"id\", \"revision\"}}";
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    let engine = overseer_functions::engine(false).await?;
-    lambda_runtime::run(service_fn(|event| answer(&engine, event))).await
+    let lambda = Lambda::start().await?;
+    lambda_runtime::run(service_fn(|event| answer(&lambda, event))).await
 }
 
 /// What the function is called with.
@@ -76,26 +73,40 @@ fn is_sweep(event: &Value) -> bool {
         || (scheduled && matches!(text("source"), Some("aws.events" | "aws.scheduler")))
 }
 
-async fn answer(engine: &Arc<Engine>, event: LambdaEvent<Value>) -> Result<Value, Error> {
+async fn answer(lambda: &Arc<Lambda>, event: LambdaEvent<Value>) -> Result<Value, Error> {
+    let started = Instant::now();
     let LambdaEvent { payload, context } = event;
-    let deadline = deadline(&context);
-    let report = match Event::read(&payload)? {
+    let (engine, deadline) = (&lambda.engine, deadline(&context));
+    let mut more = Vec::new();
+    let mut answer = None;
+    let result = match Event::read(&payload)? {
         Event::Http(request) => {
-            let http = Adapter::from(service(Arc::clone(engine), cron::routes()));
+            let http = Adapter::from(lambda.http(cron::routes()));
             return Ok(serde_json::to_value(http.oneshot(LambdaEvent::new(*request, context)).await?)?);
         }
-        Event::Sweep => engine.sweep().await.map_err(|error| said(&error))?,
-        Event::Work(work) => wake(engine, work, deadline).await?,
-        Event::Queue(messages) => return Ok(take(engine, messages, deadline).await),
+        Event::Sweep => {
+            let swept = engine.sweep().await.map_err(|error| said(&error));
+            more.extend(swept.as_ref().map(|swept| ("OldestDue", "Seconds", age_s(engine, swept))));
+            swept
+        }
+        Event::Work(work) => wake(engine, work, deadline).await,
+        Event::Queue(messages) => {
+            let (total, again) = take(engine, messages, deadline).await;
+            tracing::info!(again = again.len(), "messages that are to come again");
+            answer = Some(json!({ "batchItemFailures": again }));
+            Ok(total)
+        }
     };
-    tracing::info!(?report, "done");
-    Ok(serde_json::to_value(report)?)
+    tracing::info!(?result, "done");
+    lambda.metrics.record(if result.is_ok() { "ok" } else { "failed" }, started.elapsed(), &more);
+    let report = serde_json::to_value(result?)?;
+    Ok(answer.unwrap_or(report))
 }
 
-/// When the invocation has to be done.
-fn deadline(context: &Context) -> Instant {
-    let left = context.deadline().duration_since(SystemTime::now()).unwrap_or_default();
-    Instant::now() + left.saturating_sub(MARGIN)
+/// For how long the oldest of what is due has been so, in seconds.
+fn age_s(engine: &Engine, swept: &Report) -> f64 {
+    let now = engine.ports.clock.now();
+    swept.oldest_due.map_or(0.0, |due| now.duration_since(due).as_secs_f64().max(0.0))
 }
 
 async fn wake(engine: &Arc<Engine>, work: Work, deadline: Instant) -> Result<Report, String> {
@@ -110,7 +121,7 @@ async fn wake(engine: &Arc<Engine>, work: Work, deadline: Instant) -> Result<Rep
 /// Does the work of a batch, and names the messages that SQS is to bring again: those that could not be read, and those
 /// whose work was left or not written down. A task that failed is none of them: its record says whether and when it is
 /// tried again.
-async fn take(engine: &Arc<Engine>, messages: Vec<Message>, deadline: Instant) -> Value {
+async fn take(engine: &Arc<Engine>, messages: Vec<Message>, deadline: Instant) -> (Report, Vec<Value>) {
     let taking = messages.into_iter().map(|Message { message_id, body }| async move {
         let report = match serde_json::from_str(&body) {
             Ok(work) => wake(engine, work, deadline).await,
@@ -133,8 +144,7 @@ async fn take(engine: &Arc<Engine>, messages: Vec<Message>, deadline: Instant) -
         }
         again.push(json!({ "itemIdentifier": message_id }));
     }
-    tracing::info!(report = ?total, again = again.len(), "done");
-    json!({ "batchItemFailures": again })
+    (total, again)
 }
 
 /// What may be said of an error; the log has its causes.
@@ -176,14 +186,5 @@ mod tests {
             let said = Event::read(&event).unwrap_err();
             assert!(said.starts_with(EXPECTED) && said.contains(more), "{event}: {said}");
         }
-    }
-
-    #[test]
-    fn an_invocation_ends_a_little_before_it_has_to() {
-        let mut context = Context::default();
-        assert!(deadline(&context) <= Instant::now());
-        let in_a_minute = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap() + Duration::from_mins(1);
-        context.deadline = u64::try_from(in_a_minute.as_millis()).unwrap();
-        assert!(deadline(&context) <= Instant::now() + Duration::from_mins(1) - MARGIN);
     }
 }

@@ -4,7 +4,7 @@ use lambda_http::Error;
 use overseer_functions::serve;
 use overseer_http::errors;
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     serve(errors::routes(), false).await
 }

@@ -4,7 +4,7 @@ use lambda_http::Error;
 use overseer_functions::serve;
 use overseer_http::mappings;
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     serve(mappings::routes(), false).await
 }

@@ -2,9 +2,9 @@
 
 use lambda_http::Error;
 use overseer_functions::serve;
-use overseer_http::plugins;
+use overseer_http::{health, plugins};
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    serve(plugins::routes(), false).await
+    serve(plugins::routes().merge(health::routes()), false).await
 }

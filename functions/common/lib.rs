@@ -1,0 +1,143 @@
+//! What every Lambda does. At a cold start: its log, its clients of AWS, its engine, and the first connection to the table.
+//! Around every request: its deadline, its path without the gateway's stage, and its metrics.
+
+pub mod log;
+mod metrics;
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use lambda_http::lambda_runtime::Context;
+use lambda_http::request::RequestContext;
+use lambda_http::tower::{ServiceExt as _, service_fn};
+use lambda_http::{Error, Request, RequestExt as _};
+use overseer_aws::Settings;
+use overseer_engine::catalog::Catalog;
+use overseer_engine::config::Config;
+use overseer_engine::engine::Engine;
+use overseer_engine::ports::table::{Key, Read};
+use overseer_engine::ports::{Clock, Ids, RandomIds, SystemClock};
+use overseer_http::{Code, Routes, Until, service};
+
+pub use metrics::Metrics;
+
+/// What is kept of an invocation's time for writing down how it ended, and for the answer.
+const MARGIN: Duration = Duration::from_secs(2);
+
+/// A Lambda that is ready for its first event.
+pub struct Lambda {
+    /// Its engine.
+    pub engine: Arc<Engine>,
+    /// What it counts.
+    pub metrics: Metrics,
+}
+
+/// A Lambda that only answers requests for `routes`, until it is stopped. `PUBLIC_URL` is needed if they are
+/// `for_browsers`.
+pub async fn serve(routes: Routes, for_browsers: bool) -> Result<(), Error> {
+    let lambda = Lambda::start().await?;
+    if for_browsers && lambda.engine.config.public_url.is_none() {
+        return Err(
+            "PUBLIC_URL must say where browsers reach this Overseer, such as https://overseer.example.com".into()
+        );
+    }
+    lambda_http::run(lambda.http(routes)).await
+}
+
+impl Lambda {
+    /// Reads the environment, makes the clients, and opens a connection to the table.
+    pub async fn start() -> Result<Arc<Self>, Error> {
+        log::init()?;
+        let variable = |name: &str| std::env::var(name).ok();
+        let settings = Settings::read(variable)?;
+        let sdk = overseer_aws::load().await;
+        let (clock, ids): (Arc<dyn Clock>, Arc<dyn Ids>) = (Arc::new(SystemClock), Arc::new(RandomIds));
+        let ports = overseer_aws::ports(settings, &sdk, clock, ids);
+        // Lambda gives a start more of the processor than a request, so that the first handshakes belong here.
+        let nothing = Key { partition: "cold start".to_owned(), sort: "nothing".to_owned() };
+        let (connected, secret) = tokio::join!(ports.table.get(&nothing, Read::Eventual), async {
+            match variable("OVERSEER_SETTINGS") {
+                Some(name) => overseer_aws::secret_variables(&sdk, &name).await,
+                None => Ok(BTreeMap::new()),
+            }
+        });
+        if let Err(error) = connected {
+            tracing::warn!(error = %overseer_engine::error::causes(&error), "the table was not reached at the start");
+        }
+        let secret = secret?;
+        let config = Config::read(&Catalog::built_in(), |name| variable(name).or_else(|| secret.get(name).cloned()))?;
+        let engine = Engine::new(ports, Catalog::built_in(), config)?;
+        Ok(Arc::new(Self { engine, metrics: Metrics::new(variable("AWS_LAMBDA_FUNCTION_NAME")) }))
+    }
+
+    /// Answers requests for `routes`.
+    pub fn http(
+        self: &Arc<Self>,
+        routes: Routes,
+    ) -> impl lambda_http::tower::Service<
+        Request,
+        Response = axum::response::Response,
+        Error = Infallible,
+        Future: Send + 'static,
+    > + Clone
+    + Send
+    + 'static {
+        let (lambda, app) = (Arc::clone(self), service(Arc::clone(&self.engine), routes));
+        service_fn(move |mut request: Request| {
+            let (lambda, app) = (Arc::clone(&lambda), app.clone());
+            async move {
+                let started = Instant::now();
+                without_stage(&mut request);
+                if let Some(context) = request.lambda_context_ref() {
+                    let until = deadline(context);
+                    request.extensions_mut().insert(Until(until));
+                }
+                let response = match app.oneshot(request).await {
+                    Ok(response) => response,
+                    Err(never) => match never {},
+                };
+                let code = response.extensions().get::<Code>().map(|code| code.0.clone());
+                let status = response.status();
+                let code = code.unwrap_or_else(|| {
+                    if status.is_client_error() || status.is_server_error() {
+                        format!("status_{}", status.as_u16())
+                    } else {
+                        "ok".to_owned()
+                    }
+                });
+                lambda.metrics.record(&code, started.elapsed(), &[]);
+                Ok(response)
+            }
+        })
+    }
+}
+
+/// Takes the name of the gateway's stage off the path: a REST API, and an HTTP API whose stage has a name, put it there.
+fn without_stage(request: &mut Request) {
+    let raw = request.raw_http_path();
+    let (stage, always) = match request.request_context_ref() {
+        Some(RequestContext::ApiGatewayV2(context)) => (context.stage.as_ref(), true),
+        Some(RequestContext::ApiGatewayV1(context)) => (context.stage.as_ref(), false),
+        _ => (None, false),
+    };
+    let Some(prefix) = stage.map(|stage| format!("/{stage}")) else { return };
+    let below = |path: &str| path.strip_prefix(&prefix).is_some_and(|rest| rest.starts_with('/'));
+    // What a REST API calls the path has no stage in it: what looks like one is ours.
+    if !below(request.uri().path()) || (!always && below(raw)) {
+        return;
+    }
+    let mut parts = request.uri().clone().into_parts();
+    let rest = parts.path_and_query.as_ref().and_then(|path| path.as_str().get(prefix.len()..)?.parse().ok());
+    parts.path_and_query = rest.or(parts.path_and_query);
+    if let Ok(uri) = parts.try_into() {
+        *request.uri_mut() = uri;
+    }
+}
+
+/// When an invocation has to be done.
+pub fn deadline(context: &Context) -> tokio::time::Instant {
+    let left = context.deadline().duration_since(SystemTime::now()).unwrap_or_default();
+    tokio::time::Instant::now() + left.saturating_sub(MARGIN)
+}
