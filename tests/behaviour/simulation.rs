@@ -32,7 +32,6 @@ use overseer_engine::outbound::address::AllowedAddress;
 use overseer_engine::ports::{Clock as _, Work};
 use overseer_engine::principal::{Principal, Role};
 use overseer_engine::runs::Asked;
-use overseer_local::RedbTable;
 use overseer_local::embedded::Embedded;
 use secrecy::SecretBox;
 use serde_json::{Value, json};
@@ -42,6 +41,7 @@ use tokio::time::Instant;
 
 use crate::app::{START_S, TestIds};
 use crate::hooked::Hooked;
+use crate::memory::MemoryTable;
 use watch::{Counts, is_final};
 use world::{Act, Change, Happening, Step, World};
 
@@ -111,9 +111,8 @@ impl Simulation {
         let start = Timestamp::from_second(START_S).unwrap();
         let (world, steps) = World::new(seed, start);
         world.watch().keeps_logs = keeps_logs;
-        // The store draws its versions in a thread of its own, in whatever order it is asked.
         let ids = Arc::new(TestIds::new(seed));
-        let store = Arc::new(RedbTable::in_memory(world.clone(), Arc::new(TestIds::new(!seed))).unwrap());
+        let store = Arc::new(MemoryTable::new(world.clone(), Arc::new(TestIds::new(!seed))));
         let embedded = Embedded::new(store.clone(), &SecretBox::new(Box::new([7; 32])), world.clone(), ids).unwrap();
         let table = Arc::new(Hooked::new(store, world.clone()));
         let ports = Ports { table, timer: world.clone(), events: world.clone(), ..embedded.ports };

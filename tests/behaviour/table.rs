@@ -26,6 +26,8 @@ use overseer_engine::ports::{Clock, RandomIds, Table};
 use overseer_local::RedbTable;
 use tempfile::TempDir;
 
+use crate::memory::MemoryTable;
+
 macro_rules! conformance {
     ($($implementation:ident),*; $cases:tt) => { $(conformance!(@ $implementation $cases);)* };
     (@ $implementation:ident { $($file:ident: $($case:ident),*;)* }) => {
@@ -40,7 +42,7 @@ macro_rules! conformance {
     };
 }
 
-conformance! { redb_file, redb_in_memory, dynamodb; {
+conformance! { redb_file, redb_in_memory, in_maps, dynamodb; {
     items: an_item_is_stored_replaced_and_removed, times_lose_their_fractions, absent_is_asked, a_version_is_asked,
         a_removal_can_be_conditional, a_version_never_matches_an_item_made_anew, a_lost_update_is_refused,
         of_fifty_concurrent_updates_one_wins, of_fifty_concurrent_makers_one_wins, a_batch_keeps_its_order,
@@ -105,6 +107,12 @@ impl Store {
     fn redb_in_memory() -> Ready<Self> {
         let clock = TestClock::new();
         let table = RedbTable::in_memory(clock.clone(), Arc::new(RandomIds)).unwrap();
+        ready(Self { table: Arc::new(table), clock, _folder: None })
+    }
+
+    fn in_maps() -> Ready<Self> {
+        let clock = TestClock::new();
+        let table = MemoryTable::new(clock.clone(), Arc::new(RandomIds));
         ready(Self { table: Arc::new(table), clock, _folder: None })
     }
 
