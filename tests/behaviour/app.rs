@@ -1,5 +1,6 @@
 //! A whole Overseer in the test's process: every route and the playground on a real port, records in memory, and a clock
-//! that only the test moves.
+//! that only the test moves. Or, where `OVERSEER_TESTS_ON` is `lambdas`, the same routes behind a gateway, answered by the
+//! functions of the AWS bundle over stand-ins of AWS, by the machine's clock.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -12,10 +13,10 @@ use overseer_engine::api_keys::NewApiKey;
 use overseer_engine::catalog::Catalog;
 use overseer_engine::config::{Config, Limits};
 use overseer_engine::engine::{Engine, Ports};
-use overseer_engine::ids::{OrgId, UserId};
+use overseer_engine::ids::{OrgId, PluginName, UserId};
 use overseer_engine::outbound::address::AllowedAddress;
 use overseer_engine::ports::timer::TimerError;
-use overseer_engine::ports::{Clock, Event, Ids, Table, Timer, Work};
+use overseer_engine::ports::{Clock, Event, Ids, SystemClock, Table, Timer, Work};
 use overseer_engine::principal::Role;
 use overseer_local::RedbTable;
 use overseer_local::embedded::Embedded;
@@ -27,24 +28,27 @@ use tokio::net::TcpListener;
 
 use crate::counting::Counting;
 use crate::hooked::{Hooked, Hooks};
+use crate::lambdas::Lambdas;
+use crate::stand_ins;
 
 /// 2026-11-21T09:00:00Z.
 pub const START_S: i64 = 1_795_251_600;
 
-/// A clock that only the test moves.
-pub struct TestClock(AtomicI64);
+/// A clock that only the test moves; the machine's, where there are Lambdas.
+pub struct TestClock(Option<AtomicI64>);
 
 impl TestClock {
     pub fn start() -> Arc<Self> {
-        Arc::new(Self(AtomicI64::new(START_S)))
+        Arc::new(Self(Some(AtomicI64::new(START_S))))
     }
 
     pub fn advance(&self, seconds: i64) {
-        self.0.fetch_add(seconds, Ordering::SeqCst);
+        let time = self.0.as_ref().expect("the clock of Lambdas cannot be moved: keep this test from them");
+        time.fetch_add(seconds, Ordering::SeqCst);
     }
 
     fn seconds(&self) -> i64 {
-        self.0.load(Ordering::SeqCst)
+        self.0.as_ref().map_or_else(|| Timestamp::now().as_second(), |time| time.load(Ordering::SeqCst))
     }
 }
 
@@ -169,6 +173,12 @@ pub struct Options {
     pub return_to: Vec<String>,
     /// What the cron route is called with.
     pub cron_token: Option<String>,
+    /// Where browsers reach it, if that is not where it listens. For Lambdas.
+    pub public_url: Option<String>,
+    /// What is logged. For Lambdas.
+    pub log: Option<String>,
+    /// Where tokens of Slack come from, if not from the playground. For Lambdas.
+    pub slack_tokens: Option<url::Url>,
 }
 
 /// A running Overseer.
@@ -181,7 +191,8 @@ pub struct App {
     /// The key of an administrator who is the user `admin` of the organization `acme`.
     pub admin: String,
     pub events: Arc<Mutex<Vec<Event>>>,
-    client: reqwest::Client,
+    pub client: reqwest::Client,
+    lambdas: Option<Lambdas>,
 }
 
 impl App {
@@ -190,10 +201,27 @@ impl App {
     }
 
     pub async fn with(options: Options) -> Self {
+        let unconnected = options.unconnected;
+        let on = std::env::var("OVERSEER_TESTS_ON").unwrap_or_default();
+        let mut app = match on.as_str() {
+            "" => Self::here(options).await,
+            "lambdas" => Self::on_lambdas(options, "secrets-manager").await,
+            other => panic!("OVERSEER_TESTS_ON is {other}, and lambdas is all that it may be"),
+        };
+        app.admin = app.key("acme", &[Role::Administrator], Some("admin")).await;
+        if !unconnected {
+            for service in Service::ALL {
+                app.connect(service.name(), service.standing_token()).await;
+            }
+        }
+        app
+    }
+
+    /// With every part in this process.
+    async fn here(options: Options) -> Self {
         let clock = TestClock::start();
         let ids: Arc<dyn Ids> = Arc::new(TestIds::new(1));
-        let (mut catalog, left_out) = Catalog::built_in();
-        assert!(left_out.is_empty(), "{left_out:?}");
+        let mut catalog = Catalog::built_in();
         for manifest in &options.plugins {
             catalog.add(manifest).unwrap();
         }
@@ -233,14 +261,67 @@ impl App {
         tokio::spawn(axum::serve(listener, routes).into_future());
 
         let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        let mut app = Self { address, engine, playground, clock, table, admin: String::new(), events, client };
-        app.admin = app.key("acme", &[Role::Administrator], Some("admin")).await;
-        if !options.unconnected {
-            for service in Service::ALL {
-                app.connect(service.name(), service.standing_token()).await;
-            }
+        let admin = String::new();
+        Self { address, engine, playground, clock, table, admin, events, client, lambdas: None }
+    }
+
+    /// With Lambdas that answer, and an engine of the test's own over the same stand-ins of AWS.
+    pub async fn on_lambdas(options: Options, vault: &str) -> Self {
+        let Options { plugins, allowed, budget, unconnected: _, return_to, cron_token, public_url, log, slack_tokens } =
+            options;
+        assert!(plugins.is_empty() && budget.is_none(), "Lambdas have the built-in plugins and limits only");
+        let clock = Arc::new(TestClock(None));
+        let now = clock.clone();
+        let playground = Playground::new(Arc::new(move || now.seconds()));
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let playing = listener.local_addr().unwrap();
+        tokio::spawn(axum::serve(listener, playground.router().with_state(())).into_future());
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+
+        let catalog = Catalog::built_in();
+        let mut config = Config::read(&catalog, |_| None).unwrap();
+        let public_url = public_url.unwrap_or_else(|| format!("http://{address}"));
+        config.public_url = public_url.parse().ok();
+        overseer::server::point_at_playground(&mut config, playing);
+        config.allowed_addresses.extend(allowed.clone());
+        config.return_to = return_to.iter().map(|url| url.parse().unwrap()).collect();
+        if let Some(slack) = config.stand_ins.get_mut(&PluginName::parse("slack").unwrap()) {
+            slack.token_url = slack_tokens.unwrap_or(slack.token_url.clone());
         }
-        app
+
+        let secret = cron_token.map_or(json!({}), |token| json!({ "CRON_SECRET_TOKEN": token }));
+        let lambdas = Lambdas::start(listener, vault, &secret, |variables| {
+            let allowed = allowed.iter().map(|address| match address {
+                AllowedAddress::Network(network) => network.to_string(),
+                AllowedAddress::Socket(address) => address.to_string(),
+            });
+            let allowed = allowed.chain([playing.to_string()]);
+            let stand_ins = config.stand_ins.iter().map(|(plugin, stand_in)| (plugin.as_str(), stand_in));
+            variables.extend(
+                [
+                    ("PUBLIC_URL", public_url),
+                    ("OVERSEER_ALLOW_ADDRESSES", allowed.collect::<Vec<_>>().join(",")),
+                    ("OVERSEER_STAND_INS", stand_ins::services(stand_ins)),
+                    ("OVERSEER_RETURN_TO", return_to.join(",")),
+                    ("OVERSEER_LOG", log.unwrap_or_else(|| "info".to_owned())),
+                ]
+                .map(|(name, value)| (name.to_owned(), value)),
+            );
+        })
+        .await;
+        let ports = lambdas.ports(Arc::new(SystemClock)).await;
+        let table = Arc::new(Counting::new(ports.table.clone(), Arc::default()));
+        let engine = Engine::new(Ports { table: table.clone(), ..ports }, catalog, config).unwrap();
+        let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        let (admin, events) = (String::new(), Arc::default());
+        Self { address, engine, playground, clock, table, admin, events, client, lambdas: Some(lambdas) }
+    }
+
+    /// The Lambdas, where there are any.
+    #[track_caller]
+    pub fn lambdas(&self) -> &Lambdas {
+        self.lambdas.as_ref().expect("there are no Lambdas here")
     }
 
     /// Another engine over the same records. No alarm that it sets goes off.

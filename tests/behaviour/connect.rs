@@ -177,7 +177,7 @@ async fn an_intent_uses_the_account_that_it_names() {
 #[tokio::test]
 async fn a_new_token_is_used_at_once_and_everywhere() {
     let app = App::start().await;
-    let (catalog, _) = Catalog::built_in();
+    let catalog = Catalog::built_in();
     let mut config = Config::read(&catalog, |_| None).unwrap();
     overseer::server::point_at_playground(&mut config, app.address);
     let second = Engine::new(app.engine.ports.clone(), catalog, config).unwrap();

@@ -7,6 +7,7 @@ use overseer_engine::ports::table::{Query, Read};
 use overseer_engine::principal::Role;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use url::Url;
 
 use crate::app::{Answer, App, Options};
 
@@ -14,11 +15,18 @@ use crate::app::{Answer, App, Options};
 pub struct Browser<'a> {
     pub app: &'a App,
     pub cookie: Option<String>,
+    /// Where it is, which the links and forms of a page are relative to.
+    at: Url,
 }
 
 impl<'a> Browser<'a> {
     pub fn new(app: &'a App) -> Self {
-        Self { app, cookie: None }
+        Self::with(app, None)
+    }
+
+    pub fn with(app: &'a App, cookie: Option<String>) -> Self {
+        let at = format!("http://{}", app.address).parse().unwrap();
+        Self { app, cookie, at }
     }
 
     /// Opens a URL of this Overseer or its playground, without following where it leads.
@@ -27,8 +35,8 @@ impl<'a> Browser<'a> {
     }
 
     pub async fn ask(&mut self, method: Method, url: &str, form: Option<String>) -> Answer {
-        let path = url.strip_prefix(&format!("http://{}", self.app.address)).unwrap_or(url);
-        let mut request = self.app.request(method, path);
+        self.at = self.at.join(url).unwrap();
+        let mut request = self.app.client.request(method, self.at.clone());
         if let Some(cookie) = &self.cookie {
             request = request.header("cookie", cookie);
         }
@@ -69,7 +77,7 @@ pub fn leads_to(answer: &Answer) -> String {
 
 /// The value of a URL's parameter.
 pub fn parameter(url: &str, name: &str) -> Option<String> {
-    let url: url::Url = url.parse().unwrap();
+    let url: Url = url.parse().unwrap();
     url.query_pairs().find(|(found, _)| found == name).map(|(_, value)| value.into_owned())
 }
 

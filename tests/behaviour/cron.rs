@@ -97,7 +97,7 @@ async fn the_sweep_hands_what_is_due_to_the_runner() {
 }
 
 fn read(token: &str) -> Result<Config, ConfigError> {
-    Config::read(&Catalog::built_in().0, |name| (name == "CRON_SECRET_TOKEN").then(|| token.to_owned()))
+    Config::read(&Catalog::built_in(), |name| (name == "CRON_SECRET_TOKEN").then(|| token.to_owned()))
 }
 
 #[test]

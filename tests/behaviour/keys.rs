@@ -163,7 +163,7 @@ async fn another_process_may_take_a_revoked_key_for_a_minute_and_no_longer() {
     let app = App::start().await;
     let made = create(&app, json!({ "name": "n", "roles": ["service"] })).await;
     let key = SecretString::from(made["key"].as_str().unwrap());
-    let (catalog, _) = Catalog::built_in();
+    let catalog = Catalog::built_in();
     let config = Config::read(&catalog, |_| None).unwrap();
     let second: Arc<Engine> = Engine::new(app.engine.ports.clone(), catalog, config).unwrap();
     second.authenticate(&key).await.unwrap();

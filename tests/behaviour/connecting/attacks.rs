@@ -301,7 +301,7 @@ async fn of_many_requests_with_one_state_one_wins() {
     let requests = (0..8).map(|_| {
         let (cookie, url) = (flow.browser.cookie.clone(), url.clone());
         let app = &stage.app;
-        async move { Browser { app, cookie }.open(&url).await }
+        async move { Browser::with(app, cookie).open(&url).await }
     });
     let answers = futures_util::future::join_all(requests).await;
     let (won, lost): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == StatusCode::OK);
@@ -318,7 +318,7 @@ async fn a_link_connects_once_however_many_browsers_opened_it() {
     let stage = Stage::new().await;
     let link = link(&stage.app, "honest", &json!({})).await;
     let mut mallory = stage.flow_of("honest", &link, Browser::new(&stage.app)).await;
-    let mut again = stage.flow_of("honest", &link, Browser { app: &stage.app, cookie: None }).await;
+    let mut again = stage.flow_of("honest", &link, Browser::new(&stage.app)).await;
     let mut ann = stage.flow_of("honest", &link, Browser::new(&stage.app)).await;
     ann.finishes().await;
     let after = kept(&stage.app).await;
@@ -367,7 +367,7 @@ async fn another_browser_is_refused_and_spoils_nothing() {
         cookies.push(Some(both));
     }
     for cookie in cookies {
-        let answer = Browser { app: &stage.app, cookie }.open(&flow.answer()).await;
+        let answer = Browser::with(&stage.app, cookie).open(&flow.answer()).await;
         stage.refused(&answer, 403, OTHER_BROWSER, &flow).await;
     }
     let path = flow.answer().replace(&format!("http://{}", stage.app.address), "");
@@ -554,7 +554,7 @@ async fn a_code_of_another_attempt_connects_nothing() {
     let first = stage.flow("honest", &json!({})).await;
     let cookie = first.browser.cookie.clone();
     let link = link(&stage.app, "honest", &json!({})).await;
-    let mut second = stage.flow_of("honest", &link, Browser { app: &stage.app, cookie: cookie.clone() }).await;
+    let mut second = stage.flow_of("honest", &link, Browser::with(&stage.app, cookie.clone())).await;
     assert_eq!(second.browser.cookie, cookie);
     let answer = second.browser.open(&second.with(&[("code", &first.code), ("state", &second.state)])).await;
     stage.refused(&answer, 400, "refused (invalid_grant)", &second).await;

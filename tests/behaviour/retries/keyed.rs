@@ -204,7 +204,7 @@ fn a_manifest_uses_the_key_where_it_is_and_only_there() {
         if let Some(parameters) = parameters {
             action["parameters"] = parameters.clone();
         }
-        Catalog::built_in().0.add(&changed.to_string()).map_err(|error| error.to_string())
+        Catalog::built_in().add(&changed.to_string()).map_err(|error| error.to_string())
     };
     let needs = check("keyed", "headers", &json!({}), None).unwrap_err();
     assert!(needs.contains("actions.keyed.effect: keyed needs idempotency_key"), "{needs}");
@@ -216,7 +216,7 @@ fn a_manifest_uses_the_key_where_it_is_and_only_there() {
         let request = &mut changed["actions"][place("keyed")]["request"];
         request.as_object_mut().unwrap().remove("headers");
         request[field] = value;
-        Catalog::built_in().0.add(&changed.to_string()).unwrap();
+        Catalog::built_in().add(&changed.to_string()).unwrap();
     }
     for name in ["read", "idempotent", "unsafe"] {
         for parameters in [None, Some(&closed)] {

@@ -45,7 +45,7 @@ async fn no_code_of_an_honest_provider_reaches_another() {
     // Two attempts in one browser, with their states exchanged.
     let mut honest = stage.flow("honest", &json!({})).await;
     let link = link(&stage.app, "other", &json!({})).await;
-    let browser = Browser { app: &stage.app, cookie: honest.browser.cookie.clone() };
+    let browser = Browser::with(&stage.app, honest.browser.cookie.clone());
     let other = stage.flow_of("other", &link, browser).await;
     for (back, code, state) in [(&honest.back, &honest.code, &other.state), (&other.back, &honest.code, &honest.state)]
     {

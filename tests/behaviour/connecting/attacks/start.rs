@@ -47,7 +47,7 @@ async fn nobody_but_the_pages_own_reader_goes_on() {
     let cookie = flow.browser.cookie.clone().unwrap();
     let name = cookie.split('=').next().unwrap();
     for cookie in [None, Some(format!("{name}=x")), Some(format!("{cookie}; {cookie}")), Some(format!("x{cookie}"))] {
-        let answer = Browser { app, cookie }.ask(Method::POST, &url, None).await;
+        let answer = Browser::with(app, cookie).ask(Method::POST, &url, None).await;
         stage.refused(&answer, 400, "Allow cookies for this site", &flow).await;
     }
     let click = async |name: &str, value: &str| {
@@ -118,7 +118,7 @@ async fn a_ticket_that_is_none_gets_a_page() {
     ] {
         for method in [Method::GET, Method::POST] {
             let url = format!("/api/plugin-engine/oauth/start/{ticket}");
-            let answer = Browser { app: &stage.app, cookie: flow.browser.cookie.clone() }.ask(method, &url, None).await;
+            let answer = Browser::with(&stage.app, flow.browser.cookie.clone()).ask(method, &url, None).await;
             stage.refused(&answer, 400, NOT_KNOWN, &flow).await;
             assert!(!answer.text.contains("script>"), "{}", answer.text);
         }

@@ -1,0 +1,342 @@
+//! What each function may do is what it does: a day with everything in it, of which every request to AWS is put down, is
+//! compared with the roles of the template.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use overseer_engine::principal::Role;
+use overseer_playground::{Mode, Service, Switch};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::{App, Options, connected_two_hours_ago, connecting_two_hours_ago, event, invoke};
+use crate::bundle::Bundle;
+use crate::connecting::{Browser, link, parameter};
+
+const RETURN_TO: &str = "https://agent.example/done";
+
+const FUNCTIONS: [&str; 10] =
+    ["intent", "integrations", "oauth_callback", "tasks", "cron", "runs", "mappings", "errors", "keys", "plugins"];
+
+/// What a day without bad luck does not need.
+fn needed_rarely(function: &str) -> Vec<&'static str> {
+    // For an alarm that was set before, by somebody whose answer was lost.
+    let moved = "scheduler:UpdateSchedule schedules";
+    // For a new data key in the place of one that no longer opens.
+    let wrap = "kms:Encrypt key";
+    match function {
+        "intent" | "cron" => vec![moved, wrap],
+        "tasks" => vec![moved],
+        // For the secret of an organization's own OAuth client, in whose place the client of the stand-in counts here.
+        "oauth_callback" => vec!["secretsmanager:GetSecretValue accounts"],
+        _ => Vec::new(),
+    }
+}
+
+/// What Lambda needs to take from the queue in the function's name.
+const QUEUE: [&str; 3] = ["sqs:DeleteMessage queue", "sqs:GetQueueAttributes queue", "sqs:ReceiveMessage queue"];
+
+struct Day {
+    app: App,
+}
+
+impl Day {
+    async fn ok(&self, method: Method, path: &str, body: Option<&Value>) -> Value {
+        let answer = self.app.send(&self.app.admin, method.clone(), path, body).await;
+        assert!(answer.status.is_success(), "{method} {path}: {} {}", answer.status, answer.text);
+        serde_json::from_str(&answer.text).unwrap_or(Value::Null)
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        self.ok(Method::GET, path, None).await
+    }
+
+    async fn post(&self, path: &str, body: Value) -> Value {
+        self.ok(Method::POST, path, Some(&body)).await
+    }
+
+    async fn send_message(&self, more: Value) -> Value {
+        let mut intent = json!({ "tool": "slack", "intent": "send_message", "agentId": "agent_1",
+                                 "context": { "channel": "C0PLAYGEN1", "text": "Hello" } });
+        intent.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        self.post("/api/plugin-engine", intent).await
+    }
+
+    async fn keys(&self) {
+        let made = self.post("/api/v1/keys", json!({ "name": "a", "roles": ["user"], "user_id": "ann" })).await;
+        self.get("/api/v1/keys").await;
+        self.ok(Method::DELETE, &format!("/api/v1/keys/{}", made["id"].as_str().unwrap()), None).await;
+        // The first secret of an organization comes by a browser.
+        let user = json!({ "name": "b", "roles": ["administrator"], "user_id": "hank" });
+        let made = invoke(&self.app, "keys", json!({ "setup": { "organization": "globex", "key": user } })).await;
+        let globex = made["key"].as_str().unwrap();
+        let path = "/api/plugin-engine/integrations/slack/connect";
+        let link = self.app.send(globex, Method::POST, path, Some(&json!({}))).await.json();
+        let mut browser = Browser::new(&self.app);
+        let authorization = browser.go(link["connectUrl"].as_str().unwrap()).await;
+        let back = browser.decide(&authorization, "allow").await;
+        assert_eq!(browser.open(&back).await.status, StatusCode::OK);
+    }
+
+    async fn integrations(&self) {
+        let path = "/api/plugin-engine/integrations";
+        for service in Service::ALL {
+            self.app.connect(service.name(), service.standing_token()).await;
+        }
+        self.app.connect("slack", Service::Slack.standing_token()).await;
+        let of = |alias: &str| json!({ "token": Service::Slack.standing_token(), "alias": alias });
+        self.post(&format!("{path}/slack/connect"), of("other")).await;
+        self.ok(Method::PUT, &format!("{path}/slack/default"), Some(&json!({ "alias": "other" }))).await;
+        self.get(path).await;
+        self.get(&format!("{path}/slack")).await;
+        self.ok(Method::DELETE, &format!("{path}/slack?alias=default"), None).await;
+        let client =
+            json!({ "clientId": overseer_playground::CLIENT_ID, "clientSecret": overseer_playground::CLIENT_SECRET });
+        for _ in 0..2 {
+            self.ok(Method::PUT, &format!("{path}/notion/client"), Some(&client)).await;
+        }
+        self.get(&format!("{path}/notion/client")).await;
+    }
+
+    /// Ann connects in a browser, with confirmation and without, and again; one account nobody confirms.
+    async fn browsers(&self) {
+        for (plugin, body) in [
+            ("notion", json!({ "userId": "ann" })),
+            ("notion", json!({ "userId": "ann" })),
+            ("slack", json!({ "userId": "ann", "returnTo": RETURN_TO })),
+            ("gmail", json!({ "userId": "ann", "returnTo": RETURN_TO })),
+        ] {
+            let mut browser = Browser::new(&self.app);
+            let authorization = browser.go(&link(&self.app, plugin, &body).await).await;
+            let back = browser.decide(&authorization, "allow").await;
+            let end = browser.open(&back).await;
+            if let Some(code) = end.headers.get("location").and_then(|to| parameter(to.to_str().unwrap(), "code"))
+                && plugin == "slack"
+            {
+                let complete = format!("/api/plugin-engine/integrations/{plugin}/connect/complete");
+                self.post(&complete, json!({ "code": code, "userId": "ann" })).await;
+            } else {
+                assert!(end.status == StatusCode::OK || end.status.is_redirection(), "{}", end.text);
+            }
+        }
+        self.ok(Method::DELETE, "/api/plugin-engine/integrations/notion/client", None).await;
+        self.app.connect("notion", Service::Notion.standing_token()).await;
+    }
+
+    async fn intents(&self) {
+        self.get("/api/plugin-engine").await;
+        for more in [json!({}), json!({ "idempotencyKey": "k1" }), json!({ "idempotencyKey": "k1" })] {
+            assert_eq!(self.send_message(more).await["success"], true);
+        }
+        // What surely did not happen frees its key.
+        self.app.misbehave(Service::Slack, Mode::RateLimited, 10);
+        assert_eq!(self.send_message(json!({ "idempotencyKey": "k2" })).await["success"], false);
+        self.app.misbehave(Service::Slack, Mode::RateLimited, 0);
+        // A token that ran out.
+        connected_two_hours_ago(&self.app, "slack", "eve").await;
+        let read =
+            json!({ "tool": "slack", "intent": "fetch", "userId": "eve", "context": { "channel": "C0PLAYGEN1" } });
+        assert_eq!(self.post("/api/plugin-engine", read).await["success"], true);
+        // A name that is not known.
+        assert_eq!(
+            self.send_message(json!({ "context": { "channel": "#general", "text": "a" } })).await["success"],
+            true
+        );
+        let service = self.app.key("acme", &[Role::Service], None).await;
+        let later = json!({ "tool": "slack", "intent": "send_message", "userId": "admin", "scheduledTime": in_a_day(),
+                            "idempotencyKey": "k3", "context": { "channel": "C0PLAYGEN1", "text": "later" } });
+        for _ in 0..2 {
+            let answer = self.app.send(&service, Method::POST, "/api/plugin-engine", Some(&later)).await;
+            assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.text);
+        }
+    }
+
+    async fn tasks(&self) {
+        let path = "/api/plugin-engine/tasks";
+        let far = || json!({ "scheduledTime": in_a_day() });
+        let made = [self.send_message(far()).await, self.send_message(far()).await, self.send_message(far()).await];
+        let ids = made.map(|made| made["task"]["id"].as_str().unwrap().to_owned());
+        let rate = json!({ "schedule": { "rate": "1 hour" } });
+        let recurring = self.send_message(rate).await["task"]["id"].as_str().unwrap().to_owned();
+        self.get(path).await;
+        self.get(&format!("{path}?userId=admin")).await;
+        self.get(&format!("{path}/{}", ids[0])).await;
+        let edit =
+            json!({ "scheduledTime": (jiff::Timestamp::now() + jiff::SignedDuration::from_mins(5)).to_string() });
+        self.ok(Method::PATCH, &format!("{path}/{}", ids[0]), Some(&edit)).await;
+        self.ok(Method::DELETE, &format!("{path}/{}", ids[1]), None).await;
+        self.post(&format!("{path}/{recurring}/pause"), json!({})).await;
+        self.post(&format!("{path}/{recurring}/resume"), json!({})).await;
+        self.post(&format!("{path}/cancel"), json!({ "userId": "admin", "dryRun": false })).await;
+        // One that fails, since Bob has no account, is tried by hand, and fails again.
+        let intent = json!({ "tool": "gmail", "intent": "fetch", "userId": "bob", "maxAttempts": 1, "context": {} });
+        let failing = self.at_once(intent).await;
+        self.reached(&failing, "failed").await;
+        self.post(&format!("{failing}/retry"), json!({})).await;
+        self.reached(&failing, "failed").await;
+    }
+
+    async fn cron(&self) {
+        for event in [event("cron_sweep"), event("cron_work")] {
+            invoke(&self.app, "cron", event).await;
+        }
+        // A task whose token ran out, and one that is told to wait.
+        connected_two_hours_ago(&self.app, "slack", "carl").await;
+        let message = |of: Value| {
+            let mut intent = json!({ "tool": "slack", "intent": "send_message", "maxAttempts": 2,
+                                     "context": { "channel": "C0PLAYGEN1", "text": "a" } });
+            intent.as_object_mut().unwrap().extend(of.as_object().unwrap().clone());
+            intent
+        };
+        let made = self.at_once(message(json!({ "userId": "carl" }))).await;
+        self.reached(&made, "succeeded").await;
+        let far = Switch { retry_after: 20 * 60, ..Switch::new(Service::Slack, Mode::RateLimited, 1) };
+        self.app.playground.set_switch(far);
+        let made = self.at_once(message(json!({}))).await;
+        self.reached(&made, "retrying").await;
+
+        // An account that nobody confirmed in ten minutes is found by the sweep, and dropped.
+        connecting_two_hours_ago(
+            &self.app,
+            &self.app.admin,
+            "slack",
+            json!({ "userId": "dan", "returnTo": RETURN_TO }),
+        )
+        .await;
+        let swept = invoke(&self.app, "cron", event("cron_sweep")).await;
+        assert_eq!(swept["enqueued"], 1, "{swept}");
+        let given_back = || self.app.playground.received().iter().any(|call| call.path.ends_with("/auth.revoke"));
+        for _ in 0..1_000 {
+            if given_back() {
+                return;
+            }
+            invoke(&self.app, "cron", event("cron_work")).await;
+        }
+        panic!("what nobody confirmed was not given back");
+    }
+
+    /// Has an intent done while nobody waits. Gives the path of the task.
+    async fn at_once(&self, intent: Value) -> String {
+        let request = self.app.request(Method::POST, "/api/plugin-engine").header("prefer", "respond-async");
+        let request = request.header("authorization", format!("Bearer {}", self.app.admin));
+        let request = request.header("content-type", "application/json").body(intent.to_string());
+        let made: Value = serde_json::from_str(&request.send().await.unwrap().text().await.unwrap()).unwrap();
+        format!("/api/plugin-engine/tasks/{}", made["task"]["id"].as_str().unwrap())
+    }
+
+    /// Waits until a task is in that state.
+    async fn reached(&self, path: &str, state: &str) {
+        for _ in 0..1_000 {
+            if self.get(path).await["status"] == state {
+                return;
+            }
+        }
+        panic!("{path} is not {state}: {}", self.get(path).await);
+    }
+
+    async fn runs(&self) {
+        let path = "/api/plugin-engine/runs";
+        self.get(&format!("{path}?userId=admin")).await;
+        let all = self.get(path).await;
+        let id = all["runs"][0]["id"].as_str().unwrap();
+        self.get(&format!("{path}/{id}")).await;
+        // What may have happened, under a key and without one.
+        for more in [json!({ "idempotencyKey": "k4" }), json!({})] {
+            self.app.misbehave(Service::Slack, Mode::Nonsense, 1);
+            let unknown = self.send_message(more).await;
+            assert_eq!(unknown["success"], false, "{unknown}");
+            let run = unknown["metadata"]["runId"].as_str().unwrap().to_owned();
+            self.post(&format!("{path}/{run}/resolve"), json!({ "as": "failed" })).await;
+        }
+    }
+
+    async fn mappings(&self) {
+        let path = "/api/plugin-engine/context-mappings";
+        let name = |of: Value| {
+            let mut name = json!({ "tool": "slack", "kind": "channel", "name": "#home", "externalId": "C0PLAYGEN1" });
+            name.as_object_mut().unwrap().extend(of.as_object().unwrap().clone());
+            name
+        };
+        self.ok(Method::PUT, path, Some(&name(json!({ "userId": "admin" })))).await;
+        self.post(&format!("{path}/bulk"), json!({ "mappings": [name(json!({ "agentId": "agent_1" }))] })).await;
+        self.get(&format!("{path}?userId=admin")).await;
+        self.get(&format!("{path}/lookup?tool=slack&kind=channel&name=%23home&userId=admin")).await;
+        self.ok(Method::DELETE, &format!("{path}?tool=slack&kind=channel&name=%23home&userId=admin"), None).await;
+    }
+
+    async fn errors(&self) {
+        let path = "/api/plugin-engine/errors";
+        let all = self.get(path).await;
+        self.get(&format!("{path}?userId=admin")).await;
+        let id = all["errors"][0]["id"].as_str().unwrap();
+        self.get(&format!("{path}/{id}")).await;
+        self.post(&format!("{path}/{id}/resolve"), json!({})).await;
+        self.post(&format!("{path}/bulk"), json!({ "ids": [id] })).await;
+        self.post(&format!("{path}/bulk"), json!({ "filter": { "tool": "slack" } })).await;
+        self.get(&format!("{path}/stats")).await;
+        self.get(&format!("{path}/trends")).await;
+        let fallback = json!({ "message": "Say that it failed." });
+        self.ok(Method::PUT, &format!("{path}/fallbacks"), Some(&fallback)).await;
+        self.get(&format!("{path}/fallbacks")).await;
+        self.ok(Method::DELETE, &format!("{path}/fallbacks"), None).await;
+    }
+
+    async fn plugins(&self) {
+        let path = "/api/v1/plugins";
+        self.get(path).await;
+        self.get(&format!("{path}/slack")).await;
+        self.ok(Method::PATCH, &format!("{path}/slack"), Some(&json!({ "record_reads": true }))).await;
+        self.post(&format!("{path}/slack/disable"), json!({})).await;
+        self.post(&format!("{path}/slack/enable"), json!({})).await;
+        self.post(&format!("{path}/slack/reset"), json!({})).await;
+        self.get("/health").await;
+    }
+}
+
+fn in_a_day() -> String {
+    (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24)).to_string()
+}
+
+async fn day(vault: &str) {
+    let options = Options { unconnected: true, return_to: vec![RETURN_TO.to_owned()], ..Options::default() };
+    let mut app = App::on_lambdas(options, vault).await;
+    app.admin = app.key("acme", &[Role::Administrator], Some("admin")).await;
+    let day = Day { app };
+    day.keys().await;
+    day.integrations().await;
+    day.browsers().await;
+    day.intents().await;
+    day.tasks().await;
+    day.cron().await;
+    day.runs().await;
+    day.mappings().await;
+    day.errors().await;
+    day.plugins().await;
+
+    let mut made = BTreeMap::<String, BTreeSet<String>>::new();
+    for call in day.app.lambdas().gateway.calls() {
+        made.entry(call.function).or_default().extend(call.needs);
+    }
+    let bundle = Bundle::read();
+    let (mut missing, mut unused) = (Vec::new(), Vec::new());
+    for function in FUNCTIONS {
+        let needed = made.remove(function).unwrap_or_default();
+        let allowed = bundle.allowed(function, vault);
+        missing.extend(needed.difference(&allowed).map(|action| format!("{function}: {action}")));
+        let rare = needed_rarely(function);
+        let known = |action: &&String| {
+            !rare.contains(&action.as_str()) && (function != "cron" || !QUEUE.contains(&action.as_str()))
+        };
+        unused.extend(allowed.difference(&needed).filter(known).map(|action| format!("{function}: {action}")));
+    }
+    assert!(missing.is_empty() && unused.is_empty(), "missing: {missing:#?}\nunused: {unused:#?}");
+}
+
+#[tokio::test]
+async fn each_role_has_what_its_function_does_with_secrets_manager() {
+    day("secrets-manager").await;
+}
+
+#[tokio::test]
+async fn each_role_has_what_its_function_does_with_an_envelope() {
+    day("envelope").await;
+}
