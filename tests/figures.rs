@@ -1,0 +1,197 @@
+//! What a cold start and a warm invocation of the functions cost: the size of each binary, the instructions from the start
+//! to the first request for an event and for each event after, and the requests to AWS. `tests/figures` builds the
+//! functions as they are deployed, and runs this.
+//!
+//! Instructions are counted by callgrind, over stand-ins of AWS without TLS, but for the clients' own setting up of it: a
+//! handshake costs some 2 M more for each service that is reached.
+
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a program for developers that meets the unexpected should stop there, and say so"
+)]
+#![expect(unreachable_pub, reason = "a binary has nothing to reach; pub says what is for other files")]
+
+#[path = "behaviour/gateway.rs"]
+#[expect(dead_code, reason = "the tests use more of it")]
+mod gateway;
+#[path = "behaviour/ministack.rs"]
+mod ministack;
+#[path = "behaviour/stand_ins.rs"]
+#[expect(dead_code, reason = "the tests use more of it")]
+mod stand_ins;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use gateway::{Gateway, Launch};
+use overseer_engine::catalog::Catalog;
+use overseer_engine::config::Config;
+use overseer_playground::{Playground, Service};
+use serde_json::{Value, json};
+use stand_ins::StandIns;
+use tempfile::tempdir;
+use tokio::net::TcpListener;
+
+/// The functions, each with the event that it is measured with.
+const FUNCTIONS: [(&str, &str); 10] = [
+    ("intent", "intent"),
+    ("integrations", "integrations"),
+    ("oauth_callback", "oauth_callback"),
+    ("tasks", "tasks"),
+    ("cron", "cron_sweep"),
+    ("runs", "runs"),
+    ("mappings", "mappings"),
+    ("errors", "errors"),
+    ("keys", "keys"),
+    ("plugins", "plugins"),
+];
+/// Warm invocations that the average is of.
+const WARM: usize = 10;
+
+#[tokio::main]
+async fn main() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let programs = std::env::args().nth(1).map_or_else(|| root.join("target/lambda"), PathBuf::from);
+    let stand_ins = StandIns::start("secrets-manager", &json!({})).await;
+    let (variables, playground) = playing(&stand_ins).await;
+    let places = (stand_ins.dynamo, stand_ins.aws);
+
+    // Who is measured: a user with an account, by the function itself.
+    let (told, folder) = (variables.clone(), programs.clone());
+    let plain: Launch = Box::new(move |name| {
+        let mut command = Command::new(folder.join(name).join("bootstrap"));
+        command.envs(told.clone()).stdout(Stdio::null()).stderr(Stdio::inherit());
+        command
+    });
+    let gateway = start(places, plain).await;
+    let made = gateway.invoke("keys", json!({ "setup": { "organization": "local" } })).await.unwrap();
+    let key = made["key"].as_str().unwrap();
+    let mut connect = event(root, "integrations", key);
+    connect["body"] = json!({ "userId": "user_456", "token": Service::Slack.standing_token() }).to_string().into();
+    let connected = gateway.invoke("integrations", connect).await.unwrap();
+    assert_eq!(connected["statusCode"], json!(200), "{connected}");
+
+    println!("| function | binary | start to first event | first event | warm event | requests to AWS, cold | warm |");
+    println!("| --- | ---: | ---: | ---: | ---: | --- | --- |");
+    for (name, event_name) in FUNCTIONS {
+        let event = event(root, event_name, key);
+        let size = std::fs::metadata(programs.join(name).join("bootstrap")).unwrap().len();
+        let start_ = instructions(&variables, places, &programs, name, &event, 0).await;
+        let first = instructions(&variables, places, &programs, name, &event, 1).await;
+        let all = instructions(&variables, places, &programs, name, &event, 1 + WARM).await;
+        let (cold, warm) = requests(&gateway, name, &event).await;
+        println!(
+            "| {name} | {:.1} MB | {} | {} | {} | {cold} | {warm} |",
+            size_mb(size),
+            millions(start_),
+            millions(first.saturating_sub(start_)),
+            millions(all.saturating_sub(first) / u64::try_from(WARM).unwrap()),
+        );
+    }
+    drop(playground);
+}
+
+/// Stand-ins of the services, and what functions are told of everything.
+async fn playing(stand_ins: &StandIns) -> (Vec<(String, String)>, Playground) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let playground = Playground::new(Arc::new(|| jiff::Timestamp::now().as_second()));
+    tokio::spawn(axum::serve(listener, playground.router().with_state(())).into_future());
+    let mut config = Config::read(&Catalog::built_in(), |_| None).unwrap();
+    overseer::server::point_at_playground(&mut config, address);
+    let services = config.stand_ins.iter().map(|(plugin, stand_in)| (plugin.as_str(), stand_in));
+    let more = [
+        ("OVERSEER_STAND_INS", stand_ins::services(services)),
+        ("OVERSEER_ALLOW_ADDRESSES", address.to_string()),
+        ("OVERSEER_LOG", "info".to_owned()),
+        ("PUBLIC_URL", "https://overseer.example.com".to_owned()),
+    ];
+    let mut variables = stand_ins.variables.clone();
+    variables.extend(more.map(|(name, value)| (name.to_owned(), value)));
+    (variables, playground)
+}
+
+async fn start(places: (SocketAddr, SocketAddr), launch: Launch) -> Gateway {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    Gateway::start(listener, Vec::new(), places, launch)
+}
+
+/// An event of the repository, with a good key.
+fn event(root: &Path, name: &str, key: &str) -> Value {
+    let text = std::fs::read_to_string(root.join(format!("events/{name}.json"))).unwrap();
+    let mut event: Value = serde_json::from_str(&text).unwrap();
+    if event["headers"].is_object() {
+        event["headers"]["authorization"] = format!("Bearer {key}").into();
+    }
+    event
+}
+
+/// The instructions of a process that is given an event so often.
+async fn instructions(
+    variables: &[(String, String)],
+    places: (SocketAddr, SocketAddr),
+    programs: &Path,
+    name: &str,
+    event: &Value,
+    times: usize,
+) -> u64 {
+    let folder = tempdir().unwrap();
+    let (log, programs) = (folder.path().join("log"), programs.to_owned());
+    let (written, told) = (log.clone(), variables.to_vec());
+    let launch: Launch = Box::new(move |name| {
+        let mut command = Command::new("valgrind");
+        command
+            .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+            .arg(format!("--log-file={}", written.display()))
+            .arg(programs.join(name).join("bootstrap"))
+            .envs(told.clone())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command
+    });
+    let gateway = start(places, launch).await;
+    for _ in 0..times {
+        gateway.invoke(name, event.clone()).await.unwrap();
+    }
+    gateway.asked(name, times + 1).await;
+    gateway.end(name).await;
+    let text = std::fs::read_to_string(log).unwrap();
+    let collected =
+        text.lines().find_map(|line| line.split_once("Collected : ")).expect("callgrind says what it counted");
+    collected.1.trim().parse().unwrap()
+}
+
+/// The requests to AWS for a first event and for the next, each with its number.
+async fn requests(gateway: &Gateway, name: &str, event: &Value) -> (String, String) {
+    gateway.stop(name).await;
+    gateway.calls();
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        gateway.invoke(name, event.clone()).await.unwrap();
+        let mut counts = BTreeMap::<String, usize>::new();
+        for call in gateway.calls() {
+            *counts.entry(call.operation).or_default() += 1;
+        }
+        let each: Vec<_> = counts.iter().map(|(call, count)| format!("{count} {call}")).collect();
+        seen.push(if each.is_empty() { "none".to_owned() } else { each.join(", ") });
+    }
+    let warm = seen.pop().unwrap();
+    (seen.pop().unwrap(), warm)
+}
+
+/// Megabytes of 1,000,000 bytes, for show.
+fn size_mb(bytes: u64) -> f64 {
+    f64::from(u32::try_from(bytes / 1_000).unwrap()) / 1_000.0
+}
+
+/// Millions of instructions, for show.
+fn millions(count: u64) -> String {
+    format!("{:.2} M", f64::from(u32::try_from(count / 1_000).unwrap()) / 1_000.0)
+}
