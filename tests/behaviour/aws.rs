@@ -144,7 +144,7 @@ impl Cloud {
             made.fetch_add(1, Ordering::SeqCst);
             client!(aws_sdk_scheduler, endpoint, interceptor(wire))
         };
-        AwsTimer::new(sqs, scheduler, alarms, clock)
+        AwsTimer::new(|| sqs, scheduler, alarms, clock)
     }
 
     /// A bus whose requests are seen.

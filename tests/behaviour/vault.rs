@@ -74,7 +74,8 @@ impl Store {
         let (aws, table) = (Aws::start().await, table());
         let key = aws.new_key().await;
         let vaults = move || -> Arc<dyn Vault> {
-            let keys = overseer_aws::KmsKeys::new(aws.kms(), key.as_str(), Vec::new());
+            let client = aws.kms();
+            let keys = overseer_aws::KmsKeys::new(|| client, key.as_str(), Vec::new());
             Arc::new(EnvelopeVault::new(table.clone(), Arc::new(RandomIds), Arc::new(SystemClock), keys))
         };
         Self { vaults: Box::new(vaults), gone_at_once: true }

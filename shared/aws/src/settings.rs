@@ -115,18 +115,19 @@ pub fn ports(settings: Settings, sdk: &SdkConfig, clock: Arc<dyn Clock>, ids: Ar
     let table: Arc<dyn Table> = Arc::new(DynamoTable::new(client, table, Arc::clone(&clock), Arc::clone(&ids)));
     let vault: Arc<dyn Vault> = match vault {
         VaultKind::SecretsManager { prefix, key } => {
-            Arc::new(SecretsManagerVault::new(aws_sdk_secretsmanager::Client::new(sdk), prefix, key))
+            let sdk = sdk.clone();
+            Arc::new(SecretsManagerVault::new(move || aws_sdk_secretsmanager::Client::new(&sdk), prefix, key))
         }
         VaultKind::Envelope { key } => {
-            let keys = KmsKeys::new(aws_sdk_kms::Client::new(sdk), key, Vec::new());
+            let sdk = sdk.clone();
+            let keys = KmsKeys::new(move || aws_sdk_kms::Client::new(&sdk), key, Vec::new());
             Arc::new(EnvelopeVault::new(Arc::clone(&table), Arc::clone(&ids), Arc::clone(&clock), keys))
         }
     };
     let alarms = Alarms { queue_url, queue_arn, group: schedule_group, role_arn: schedule_role };
-    let scheduling = sdk.clone();
-    let scheduler = move || aws_sdk_scheduler::Client::new(&scheduling);
-    let timer = AwsTimer::new(aws_sdk_sqs::Client::new(sdk), scheduler, alarms, Arc::clone(&clock));
-    let publishing = sdk.clone();
+    let (near, far, publishing) = (sdk.clone(), sdk.clone(), sdk.clone());
+    let queue = move || aws_sdk_sqs::Client::new(&near);
+    let timer = AwsTimer::new(queue, move || aws_sdk_scheduler::Client::new(&far), alarms, Arc::clone(&clock));
     let bus = move || aws_sdk_eventbridge::Client::new(&publishing);
     let events = AwsEvents::new(bus, event_bus, Arc::clone(&ids));
     Ports { table, vault, timer: Arc::new(timer), events: Arc::new(events), clock, ids }

@@ -61,21 +61,21 @@ pub struct Alarms {
 
 /// A timer on SQS and EventBridge Scheduler.
 pub struct AwsTimer {
-    sqs: SqsClient,
+    sqs: Lazy<SqsClient>,
     scheduler: Lazy<SchedulerClient>,
     alarms: Alarms,
     clock: Arc<dyn Clock>,
 }
 
 impl AwsTimer {
-    /// A timer whose client for far alarms is made by `scheduler`, when the first one is set or cancelled.
+    /// A timer whose clients are made when they are first needed: by `sqs` for near alarms, by `scheduler` for far ones.
     pub fn new(
-        sqs: SqsClient,
+        sqs: impl FnOnce() -> SqsClient + Send + 'static,
         scheduler: impl FnOnce() -> SchedulerClient + Send + 'static,
         alarms: Alarms,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { sqs, scheduler: Lazy::new(Box::new(scheduler)), alarms, clock }
+        Self { sqs: Lazy::new(Box::new(sqs)), scheduler: Lazy::new(Box::new(scheduler)), alarms, clock }
     }
 
     async fn send(&self, body: String, delay_s: i32) -> Result<(), TimerError> {

@@ -35,7 +35,7 @@ async fn set(errors: &[(u16, &'static str)]) -> (Vec<String>, Result<(), String>
     let alarms = Alarms { queue_url, queue_arn, group: GROUP.to_owned(), role_arn: ROLE.to_owned() };
     let (sqs, seen) = (client!(aws_sdk_sqs, &endpoint), wire.clone());
     let scheduler = move || client!(aws_sdk_scheduler, endpoint, interceptor(seen));
-    let timer = AwsTimer::new(sqs, scheduler, alarms, clock.clone());
+    let timer = AwsTimer::new(|| sqs, scheduler, alarms, clock.clone());
     let done = timer.set(work(1), clock.now() + SignedDuration::from_hours(1)).await;
     let methods = wire.asked().iter().map(|what| what.split(' ').next().unwrap().to_owned()).collect();
     (methods, done.map_err(|error| causes(&error)))

@@ -32,7 +32,8 @@ impl Setup {
 
     fn with(&self, current: &str, older: &[&str]) -> EnvelopeVault {
         let older = older.iter().map(|key| (*key).to_owned()).collect();
-        let keys = KmsKeys::new(self.aws.kms(), current, older);
+        let client = self.aws.kms();
+        let keys = KmsKeys::new(|| client, current, older);
         EnvelopeVault::new(self.table.clone(), Arc::new(RandomIds), self.clock.clone(), keys)
     }
 
@@ -143,7 +144,8 @@ async fn a_wrapped_key_that_was_moved_neither_opens_nor_seals() {
 #[tokio::test]
 async fn a_data_key_opens_for_one_organization_and_one_name() {
     let setup = Setup::start().await;
-    let keys = KmsKeys::new(setup.aws.kms(), setup.key.as_str(), Vec::new());
+    let client = setup.aws.kms();
+    let keys = KmsKeys::new(|| client, setup.key.as_str(), Vec::new());
     let [acme, other] = ["acme", "other"].map(|org| OrgId::parse(org).unwrap());
     let sealed = keys.wrap(&acme, "k1", &vec![7; 32].into()).await.unwrap();
     assert_eq!(keys.open(&acme, "k1", &sealed).await.unwrap().expose_secret(), [7; 32]);
@@ -223,6 +225,7 @@ async fn a_failure_of_kms_says_what_failed_and_nothing_of_a_key() {
         let told = told(&error);
         assert!(told.contains("Encrypt: ") && told.contains(expected) && !told.contains("THE-KEY"), "{told}");
     }
-    let keys = KmsKeys::new(setup.aws.kms(), "current", vec!["older".to_owned()]);
+    let client = setup.aws.kms();
+    let keys = KmsKeys::new(|| client, "current", vec!["older".to_owned()]);
     assert_eq!(format!("{keys:?}"), "KmsKeys { current: \"current\", older: [\"older\"], .. }");
 }

@@ -98,7 +98,10 @@ async fn a_secret_has_a_limit_in_bytes_that_is_checked_here() {
 #[tokio::test]
 async fn an_id_or_prefix_that_makes_no_name_is_refused_unasked() {
     let aws = Aws::start().await;
-    let vault = |prefix: &str| SecretsManagerVault::new(aws.secrets_manager(), prefix, None);
+    let vault = |prefix: &str| {
+        let client = aws.secrets_manager();
+        SecretsManagerVault::new(|| client, prefix, None)
+    };
     let (long, longest) = ("p".repeat(449), "p".repeat(448));
     let mut cases: Vec<_> = ["", "a/b", "a b", "ü", &"a".repeat(65)].map(|id| ("p", anns(id), "id of a secret")).into();
     cases.extend(["a b", "ü", "a:b", &long].map(|prefix| (prefix, anns("a"), "prefix of secrets")));

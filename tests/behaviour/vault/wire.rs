@@ -80,7 +80,8 @@ impl Aws {
     }
 
     pub(super) fn secrets_manager_vault(&self) -> SecretsManagerVault {
-        SecretsManagerVault::new(self.secrets_manager(), "overseer/", Some("alias/overseer".to_owned()))
+        let client = self.secrets_manager();
+        SecretsManagerVault::new(|| client, "overseer/", Some("alias/overseer".to_owned()))
     }
 
     pub(super) fn kms(&self) -> aws_sdk_kms::Client {

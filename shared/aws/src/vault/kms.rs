@@ -21,6 +21,7 @@ use overseer_engine::vault::{Sealed, Wrap};
 use secrecy::{ExposeSecret as _, SecretSlice};
 
 use super::failure;
+use crate::Lazy;
 
 /// In an encryption context: whose data key it is.
 const ORGANIZATION: &str = "organization";
@@ -29,7 +30,7 @@ const DATA_KEY: &str = "data-key";
 
 /// Keys of KMS that wrap the data keys of a vault.
 pub struct KmsKeys {
-    client: Client,
+    client: Lazy<Client>,
     current: String,
     older: Vec<String>,
 }
@@ -43,9 +44,14 @@ impl fmt::Debug for KmsKeys {
 
 impl KmsKeys {
     /// `current` wraps; what an `older` key wrapped opens, too. They are ARNs of symmetric keys: an alias may come to mean
-    /// another key. The yearly rotation by KMS needs nothing here, since it keeps the ARN.
-    pub fn new(client: Client, current: impl Into<String>, older: Vec<String>) -> Self {
-        Self { client, current: current.into(), older }
+    /// another key. The yearly rotation by KMS needs nothing here, since it keeps the ARN. The client is made by `client`,
+    /// when it is first needed.
+    pub fn new(
+        client: impl FnOnce() -> Client + Send + 'static,
+        current: impl Into<String>,
+        older: Vec<String>,
+    ) -> Self {
+        Self { client: Lazy::new(Box::new(client)), current: current.into(), older }
     }
 }
 

@@ -32,6 +32,7 @@ use overseer_engine::ports::vault::{SecretId, VaultError};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::failure;
+use crate::Lazy;
 
 /// The largest secret, in bytes.
 pub const SECRET_MAX_BYTES: usize = 65_536;
@@ -46,7 +47,7 @@ const DESCRIPTION: &str = "Made and deleted by Overseer";
 
 /// The vault on Secrets Manager.
 pub struct SecretsManagerVault {
-    client: Client,
+    client: Lazy<Client>,
     prefix: String,
     kms_key: Option<String>,
 }
@@ -59,9 +60,14 @@ impl fmt::Debug for SecretsManagerVault {
 
 impl SecretsManagerVault {
     /// A vault of secrets whose names begin with `prefix`: letters, digits and `/_+=.@-`. `kms_key` encrypts those that are
-    /// made from now on; without it the account's own key `aws/secretsmanager` does.
-    pub fn new(client: Client, prefix: impl Into<String>, kms_key: Option<String>) -> Self {
-        Self { client, prefix: prefix.into(), kms_key }
+    /// made from now on; without it the account's own key `aws/secretsmanager` does. The client is made by `client`, when it
+    /// is first needed.
+    pub fn new(
+        client: impl FnOnce() -> Client + Send + 'static,
+        prefix: impl Into<String>,
+        kms_key: Option<String>,
+    ) -> Self {
+        Self { client: Lazy::new(Box::new(client)), prefix: prefix.into(), kms_key }
     }
 
     /// The name of a secret.
