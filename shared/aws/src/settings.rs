@@ -21,9 +21,11 @@ const ATTEMPTS: u32 = 4;
 /// For a connection to come about.
 const CONNECT: Duration = Duration::from_secs(2);
 /// For one attempt.
-const ATTEMPT: Duration = Duration::from_secs(5);
+const ATTEMPT: Duration = Duration::from_secs(3);
 /// For a request with all its attempts.
-const REQUEST: Duration = Duration::from_secs(12);
+const REQUEST: Duration = Duration::from_secs(8);
+/// Before the second attempt, at most; before each further one twice as long.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What a Lambda is told of its AWS resources.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,12 +99,14 @@ impl Settings {
 }
 
 /// The configuration that every client shares: region, credentials and endpoints from the environment, and one pool of
-/// connections.
+/// connections. Each tries again by itself, after short pauses: after one throttled request the adaptive mode would make a
+/// process of few requests wait for longer than an intent may take. DynamoDB has that mode all the same: its table takes
+/// whatever comes but for sudden peaks, and in a peak it helps if everybody waits.
 pub async fn load() -> SdkConfig {
     let timeouts =
         TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(ATTEMPT).operation_timeout(REQUEST);
     aws_config::defaults(BehaviorVersion::latest())
-        .retry_config(RetryConfig::adaptive().with_max_attempts(ATTEMPTS))
+        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(PAUSE))
         .timeout_config(timeouts.build())
         .load()
         .await
@@ -111,7 +115,9 @@ pub async fn load() -> SdkConfig {
 /// The engine's ports. No request is made yet, and a client that many invocations never need is made when one does.
 pub fn ports(settings: Settings, sdk: &SdkConfig, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Ports {
     let Settings { table, vault, queue_url, queue_arn, schedule_group, schedule_role, event_bus } = settings;
-    let client = aws_sdk_dynamodb::Client::new(sdk);
+    let adaptive = RetryConfig::adaptive().with_max_attempts(ATTEMPTS).with_initial_backoff(PAUSE);
+    let config = aws_sdk_dynamodb::config::Builder::from(sdk).retry_config(adaptive);
+    let client = aws_sdk_dynamodb::Client::from_conf(config.build());
     let table: Arc<dyn Table> = Arc::new(DynamoTable::new(client, table, Arc::clone(&clock), Arc::clone(&ids)));
     let vault: Arc<dyn Vault> = match vault {
         VaultKind::SecretsManager { prefix, key } => {
@@ -140,7 +146,7 @@ pub async fn secret_variables(sdk: &SdkConfig, secret: &str) -> Result<BTreeMap<
     let client = aws_sdk_secretsmanager::Client::new(sdk);
     let answer = client.get_secret_value().secret_id(secret).send().await.map_err(|error| {
         let code = aws_sdk_secretsmanager::error::ProvideErrorMetadata::code(&error).unwrap_or("no answer").to_owned();
-        wrong(format!("must name a secret that can be read; Secrets Manager says {code}"))
+        wrong(format!("must name a secret that can be read; just now Secrets Manager said {code}"))
     })?;
     // serde's words would have the text.
     serde_json::from_str(answer.secret_string().unwrap_or_default()).map_err(|_| {

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use quick_cache::sync::Cache;
 use serde::Serialize;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
@@ -21,11 +22,15 @@ use crate::mappings::{Flight, ListOf, SeenLists, no_lists};
 use crate::outbound::{ClientError, Outbound};
 use crate::outcome::Outcome;
 use crate::performing::{Doing, Source};
+use crate::ports::events::EventBusError;
 use crate::ports::vault::SecretId;
 use crate::ports::{Clock, Event, EventBus, Ids, Table, Timer, Vault, Work};
 use crate::principal::Principal;
 use crate::runs::{Answered, Asked, Keyed};
 use crate::tasks::{Report, TASKS};
+
+/// The time for publishing events.
+const PUBLISHING_TIME: Duration = Duration::from_secs(2);
 
 /// API keys and tokens that a warm process remembers.
 const SEEN_MAX: usize = 1_000;
@@ -159,7 +164,10 @@ impl Engine {
         let detail = serde_json::to_value(detail).unwrap_or_default();
         tracing::info!(%org, %detail, "event {kind}");
         let event = Event { org: org.clone(), kind, time: self.ports.clock.now(), detail };
-        if let Err(error) = self.ports.events.publish(vec![event]).await {
+        // Nobody waits for a bus that is slow just now.
+        let published = timeout(PUBLISHING_TIME, self.ports.events.publish(vec![event])).await;
+        let published = published.unwrap_or_else(|late| Err(EventBusError(Box::new(late))));
+        if let Err(error) = published {
             tracing::error!(%org, error = %causes(&error), "the event {kind} was not published");
         }
     }

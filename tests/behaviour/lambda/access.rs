@@ -23,8 +23,11 @@ fn needed_rarely(function: &str) -> Vec<&'static str> {
     let moved = "scheduler:UpdateSchedule schedules";
     // For a new data key in the place of one that no longer opens.
     let wrap = "kms:Encrypt key";
+    // For an account that is disconnected while it is renewed.
+    let (remade, removed) = ("secretsmanager:CreateSecret accounts", "secretsmanager:DeleteSecret accounts");
     match function {
-        "intent" | "cron" => vec![moved, wrap],
+        "intent" => vec![moved, wrap, remade, removed, "dynamodb:Query table"],
+        "cron" => vec![moved, wrap, remade],
         "tasks" => vec![moved],
         // For the secret of an organization's own OAuth client, in whose place the client of the stand-in counts here.
         "oauth_callback" => vec!["secretsmanager:GetSecretValue accounts"],

@@ -25,6 +25,8 @@ use crate::ports::vault::{SecretId, VaultError};
 
 /// The time for one request for tokens.
 const RENEWAL_TIME: Duration = Duration::from_secs(15);
+/// What is left of an intent's time for keeping what the provider gave.
+const STORING_TIME: Duration = Duration::from_secs(4);
 /// The pause after the first failure to renew; it doubles with each, up to the longest.
 const BACK_OFF: (SignedDuration, SignedDuration) = (SignedDuration::from_secs(30), SignedDuration::from_hours(1));
 /// How long renewing may fail before the account counts as expired.
@@ -135,7 +137,9 @@ impl Engine {
             }
         };
         let asked_at = self.ports.clock.now();
-        let deadline = deadline.min(Instant::now() + RENEWAL_TIME);
+        // What a provider gave has to be kept, too, before this process has to be done.
+        let storing = STORING_TIME.min(self.config.limits.budget / 6);
+        let deadline = deadline.checked_sub(storing).unwrap_or(deadline).min(Instant::now() + RENEWAL_TIME);
         let Some(protocol) = self.protocol(manifest, &client, deadline) else { return Ok(Renewal::Moved) };
         let answer = match (&manifest.auth, &current.refresh_token) {
             (Auth::ClientCredentials(_), _) => protocol.client_credentials(account.wanted(manifest)).await,
@@ -246,10 +250,13 @@ impl Engine {
             return Ok(());
         }
         let id = before.secret_id(org, owner, &manifest.name, alias);
-        match same {
-            Some(_) => self.ports.vault.delete_version(&id, version).await?,
+        let cleared = match same {
+            Some(_) => self.ports.vault.delete_version(&id, version).await,
             // No record names the secret any more, and storing the version may have made it anew.
-            None => self.ports.vault.delete(&id).await?,
+            None => self.ports.vault.delete(&id).await,
+        };
+        if let Err(error) = cleared {
+            tracing::error!(%org, error = %causes(&error), "new tokens that came too late stay in the vault");
         }
         if standing.is_none() {
             let given_back = self.hand_back(org, manifest, before, new).await;
