@@ -169,7 +169,8 @@ async fn what_the_sweep_finds_is_put_into_the_queue_at_once() {
     let id = task(&app.deaf(), &admin, json!({ "scheduledTime": "2026-11-21T10:00:00Z" })).await;
     let engine = cloud.engine(&app);
     app.clock.advance(3_600);
-    assert_eq!(engine.sweep().await.unwrap(), Report { due: 1, enqueued: 1, ..Report::default() });
+    let oldest_due = "2026-11-21T10:00:00Z".parse().ok();
+    assert_eq!(engine.sweep().await.unwrap(), Report { due: 1, enqueued: 1, oldest_due, ..Report::default() });
     let seen = cloud.wire.take();
     assert_eq!((seen.len(), &seen[0].body["DelaySeconds"]), (1, &json!(0)));
     let work = read(&cloud.receive(&cloud.alarms.queue_url).await.unwrap());
