@@ -109,9 +109,9 @@ fn age_s(engine: &Engine, swept: &Report) -> f64 {
     swept.oldest_due.map_or(0.0, |due| now.duration_since(due).as_secs_f64().max(0.0))
 }
 
-async fn wake(engine: &Arc<Engine>, work: Work, deadline: Instant) -> Result<Report, String> {
+async fn wake(engine: &Arc<Engine>, work: Work, deadline: Option<Instant>) -> Result<Report, String> {
     let Work { org, id, .. } = work.clone();
-    let report = engine.wake(work, Some(deadline)).await.map_err(|error| said(&error))?;
+    let report = engine.wake(work, deadline).await.map_err(|error| said(&error))?;
     if report.left > 0 {
         tracing::warn!(%org, id, "left: it may take longer than this invocation has");
     }
@@ -121,7 +121,7 @@ async fn wake(engine: &Arc<Engine>, work: Work, deadline: Instant) -> Result<Rep
 /// Does the work of a batch, and names the messages that SQS is to bring again: those that could not be read, and those
 /// whose work was left or not written down. A task that failed is none of them: its record says whether and when it is
 /// tried again.
-async fn take(engine: &Arc<Engine>, messages: Vec<Message>, deadline: Instant) -> (Report, Vec<Value>) {
+async fn take(engine: &Arc<Engine>, messages: Vec<Message>, deadline: Option<Instant>) -> (Report, Vec<Value>) {
     let taking = messages.into_iter().map(|Message { message_id, body }| async move {
         let report = match serde_json::from_str(&body) {
             Ok(work) => wake(engine, work, deadline).await,

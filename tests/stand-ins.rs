@@ -1,7 +1,7 @@
 //! Starts stand-ins of AWS (dynoxide, ministack) and of Slack, Gmail and Notion (the playground), and then the command that
 //! follows, with everything in its environment that `template.yaml` tells the functions on AWS. Ends with the command.
 //!
-//! `cargo run -p overseer-tests --example stand-ins -- cargo lambda watch`
+//! `cargo run -p overseer-tests --example stand-ins -- cargo lambda watch --package overseer-functions`
 
 #![expect(
     clippy::expect_used,

@@ -92,8 +92,7 @@ impl Lambda {
             async move {
                 let started = Instant::now();
                 without_stage(&mut request);
-                if let Some(context) = request.lambda_context_ref() {
-                    let until = deadline(context);
+                if let Some(until) = request.lambda_context_ref().and_then(deadline) {
                     request.extensions_mut().insert(Until(until));
                 }
                 let response = match app.oneshot(request).await {
@@ -137,8 +136,8 @@ fn without_stage(request: &mut Request) {
     }
 }
 
-/// When an invocation has to be done.
-pub fn deadline(context: &Context) -> tokio::time::Instant {
-    let left = context.deadline().duration_since(SystemTime::now()).unwrap_or_default();
-    tokio::time::Instant::now() + left.saturating_sub(MARGIN)
+/// When an invocation has to be done. `None` where that is past before it has begun, as `cargo lambda watch` says of each.
+pub fn deadline(context: &Context) -> Option<tokio::time::Instant> {
+    let left = context.deadline().duration_since(SystemTime::now()).ok()?;
+    Some(tokio::time::Instant::now() + left.saturating_sub(MARGIN))
 }
