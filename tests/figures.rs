@@ -58,6 +58,7 @@ const WARM: usize = 10;
 #[tokio::main]
 async fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    // The folder with the functions, and those to measure; all, if none is named.
     let programs = std::env::args().nth(1).map_or_else(|| root.join("target/lambda"), PathBuf::from);
     let stand_ins = StandIns::start("secrets-manager", &json!({})).await;
     let (variables, playground) = playing(&stand_ins).await;
@@ -80,7 +81,11 @@ async fn main() {
 
     println!("| function | binary | start to first event | first event | warm event | requests to AWS, cold | warm |");
     println!("| --- | ---: | ---: | ---: | ---: | --- | --- |");
+    let only: Vec<String> = std::env::args().skip(2).collect();
     for (name, event_name) in FUNCTIONS {
+        if !only.is_empty() && !only.iter().any(|wanted| wanted == name) {
+            continue;
+        }
         let event = event(root, event_name, key);
         let size = std::fs::metadata(programs.join(name).join("bootstrap")).unwrap().len();
         let start_ = instructions(&variables, places, &programs, name, &event, 0).await;
