@@ -58,7 +58,8 @@ const WARM: usize = 10;
 #[tokio::main]
 async fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    // The folder with the functions, and those to measure; all, if none is named.
+    // The folder with the functions, and those to measure; all, if none is named. `why` says instead which crates take the
+    // instructions of the start and of the first event, for functions that still have their symbols.
     let programs = std::env::args().nth(1).map_or_else(|| root.join("target/lambda"), PathBuf::from);
     let stand_ins = StandIns::start("secrets-manager", &json!({})).await;
     let (variables, playground) = playing(&stand_ins).await;
@@ -79,9 +80,25 @@ async fn main() {
     let connected = gateway.invoke("integrations", connect).await.unwrap();
     assert_eq!(connected["statusCode"], json!(200), "{connected}");
 
+    let mut missed = Vec::new();
     println!("| function | binary | start to first event | first event | warm event | requests to AWS, cold | warm |");
     println!("| --- | ---: | ---: | ---: | ---: | --- | --- |");
-    let only: Vec<String> = std::env::args().skip(2).collect();
+    let mut only: Vec<String> = std::env::args().skip(2).collect();
+    let why = only.iter().any(|word| word == "why");
+    only.retain(|word| word != "why");
+    if why {
+        for (name, event_name) in FUNCTIONS.into_iter().filter(|(name, _)| only.iter().any(|wanted| wanted == name)) {
+            let event = event(root, event_name, key);
+            for times in [0, 1] {
+                let (_, crates) = measured(&variables, places, &programs, name, &event, times).await;
+                println!("{name}, from the start to the end of {times} events, by crate:");
+                for (from, count) in crates.iter().take(15) {
+                    println!("{:>10} {from}", millions(*count));
+                }
+            }
+        }
+        return;
+    }
     for (name, event_name) in FUNCTIONS {
         if !only.is_empty() && !only.iter().any(|wanted| wanted == name) {
             continue;
@@ -98,6 +115,18 @@ async fn main() {
             millions(start_),
             millions(first.saturating_sub(start_)),
             millions(all.saturating_sub(first) / u64::try_from(WARM).unwrap()),
+        );
+        if name == "intent" {
+            let warm = all.saturating_sub(first) / u64::try_from(WARM).unwrap();
+            let aims =
+                [("size in bytes", size, 16_000_000), ("start", start_, 35_000_000), ("warm event", warm, 1_500_000)];
+            missed.extend(aims.into_iter().filter(|(_, is, aim)| is > aim));
+        }
+    }
+    for (what, is, aim) in missed {
+        println!(
+            "missed by intent: {what} is {is}, and the aim {aim}: {} more. `tests/figures why` says what costs it.",
+            is - aim
         );
     }
     drop(playground);
@@ -147,13 +176,26 @@ async fn instructions(
     event: &Value,
     times: usize,
 ) -> u64 {
+    measured(variables, places, programs, name, event, times).await.0
+}
+
+/// The same, and the instructions of each crate, the most first.
+async fn measured(
+    variables: &[(String, String)],
+    places: (SocketAddr, SocketAddr),
+    programs: &Path,
+    name: &str,
+    event: &Value,
+    times: usize,
+) -> (u64, Vec<(String, u64)>) {
     let folder = tempdir().unwrap();
     let (log, programs) = (folder.path().join("log"), programs.to_owned());
-    let (written, told) = (log.clone(), variables.to_vec());
+    let (written, told, profile) = (log.clone(), variables.to_vec(), folder.path().join("profile"));
+    let to = profile.clone();
     let launch: Launch = Box::new(move |name| {
         let mut command = Command::new("valgrind");
         command
-            .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+            .args(["--tool=callgrind".to_owned(), format!("--callgrind-out-file={}", to.display())])
             .arg(format!("--log-file={}", written.display()))
             .arg(programs.join(name).join("bootstrap"))
             .envs(told.clone())
@@ -170,7 +212,24 @@ async fn instructions(
     let text = std::fs::read_to_string(log).unwrap();
     let collected =
         text.lines().find_map(|line| line.split_once("Collected : ")).expect("callgrind says what it counted");
-    collected.1.trim().parse().unwrap()
+    let annotated = Command::new("callgrind_annotate").arg("--threshold=100").arg(&profile).output().unwrap();
+    (collected.1.trim().parse().unwrap(), by_crate(&String::from_utf8_lossy(&annotated.stdout)))
+}
+
+/// Lines such as `1,234 (5.6%)  ???:<alloc::vec::Vec<T> as core::clone::Clone>::clone [/a/path]`, by the first crate named.
+fn by_crate(annotated: &str) -> Vec<(String, u64)> {
+    let mut sums = BTreeMap::<String, u64>::new();
+    for line in annotated.lines() {
+        let Some((count, rest)) = line.trim().split_once(" (") else { continue };
+        let Ok(count) = count.replace(',', "").parse::<u64>() else { continue };
+        let Some((_, function)) = rest.split_once("%)").and_then(|(_, rest)| rest.split_once(':')) else { continue };
+        let name = function.trim_start_matches(['<', '&', '(', '*']).trim_start_matches("dyn ");
+        let end = name.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(name.len());
+        *sums.entry(name.get(..end).unwrap_or(name).to_owned()).or_default() += count;
+    }
+    let mut sums: Vec<_> = sums.into_iter().collect();
+    sums.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    sums
 }
 
 /// The requests to AWS for a first event and for the next, each with its number.
