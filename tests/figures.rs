@@ -89,12 +89,20 @@ async fn main() {
     if why {
         for (name, event_name) in FUNCTIONS.into_iter().filter(|(name, _)| only.iter().any(|wanted| wanted == name)) {
             let event = event(root, event_name, key);
-            for times in [0, 1] {
+            let mut before = BTreeMap::new();
+            for (what, times, of) in [("start", 0, 1), ("first event", 1, 1), ("warm event", 1 + WARM, WARM)] {
                 let (_, crates) = measured(&variables, places, &programs, name, &event, times).await;
-                println!("{name}, from the start to the end of {times} events, by crate:");
-                for (from, count) in crates.iter().take(15) {
+                println!("{name}, {what}, by crate:");
+                let of = u64::try_from(of).unwrap();
+                let since =
+                    |from: &String, count: u64| count.saturating_sub(before.get(from).copied().unwrap_or(0)) / of;
+                let mut each: Vec<_> = crates.iter().map(|(from, count)| (since(from, *count), from.clone())).collect();
+                each.sort_unstable_by(|a, b| b.cmp(a));
+                // The last is libc's name for all of it.
+                for (count, from) in each.iter().filter(|(_, from)| from != "__libc_start_main").take(12) {
                     println!("{:>10} {from}", millions(*count));
                 }
+                before = crates.into_iter().collect();
             }
         }
         return;
