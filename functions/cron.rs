@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
 use lambda_http::request::LambdaRequest;
-use lambda_http::tower::ServiceExt as _;
-use lambda_http::{Adapter, Error, LambdaEvent, lambda_runtime, service_fn};
+use lambda_http::{Error, LambdaEvent, lambda_runtime, service_fn};
 use overseer_engine::engine::Engine;
 use overseer_engine::error::causes;
 use overseer_engine::ports::Work;
@@ -80,10 +79,7 @@ async fn answer(lambda: &Arc<Lambda>, event: LambdaEvent<Value>) -> Result<Value
     let mut more = Vec::new();
     let mut answer = None;
     let result = match Event::read(&payload)? {
-        Event::Http(request) => {
-            let http = Adapter::from(lambda.http(cron::routes()));
-            return Ok(serde_json::to_value(http.oneshot(LambdaEvent::new(*request, context)).await?)?);
-        }
+        Event::Http(request) => return lambda.answer(cron::routes(), *request, context).await,
         Event::Sweep => {
             let swept = engine.sweep().await.map_err(|error| said(&error));
             more.extend(swept.as_ref().map(|swept| ("OldestDue", "Seconds", age_s(engine, swept))));

@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lambda_http::request::LambdaRequest;
-use lambda_http::tower::ServiceExt as _;
-use lambda_http::{Adapter, Error, LambdaEvent, lambda_runtime, service_fn};
+use lambda_http::{Error, LambdaEvent, lambda_runtime, service_fn};
 use overseer_engine::api_keys::NewApiKey;
 use overseer_engine::error::causes;
 use overseer_engine::ids::OrgId;
@@ -48,8 +47,7 @@ async fn answer(lambda: &Arc<Lambda>, event: LambdaEvent<Value>) -> Result<Value
     let wrong = |error| format!("{EXPECTED}: {error}");
     if payload.get("requestContext").is_some() {
         let request = LambdaRequest::deserialize(payload).map_err(wrong)?;
-        let http = Adapter::from(lambda.http(keys::routes()));
-        return Ok(serde_json::to_value(http.oneshot(LambdaEvent::new(request, context)).await?)?);
+        return lambda.answer(keys::routes(), request, context).await;
     }
     let Own { setup } = Own::deserialize(payload).map_err(wrong)?;
     set_up(lambda, setup).await

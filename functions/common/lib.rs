@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use lambda_http::lambda_runtime::Context;
-use lambda_http::request::RequestContext;
+use lambda_http::request::{LambdaRequest, RequestContext};
 use lambda_http::tower::{ServiceExt as _, service_fn};
-use lambda_http::{Error, Request, RequestExt as _};
+use lambda_http::{Adapter, Error, LambdaEvent, Request, RequestExt as _};
 use overseer_aws::Settings;
 use overseer_engine::catalog::Catalog;
 use overseer_engine::config::Config;
@@ -20,6 +20,7 @@ use overseer_engine::engine::Engine;
 use overseer_engine::ports::table::{Key, Read};
 use overseer_engine::ports::{Clock, Ids, RandomIds, SystemClock};
 use overseer_http::{Code, Routes, Until, service};
+use serde_json::Value;
 
 pub use metrics::Metrics;
 
@@ -69,13 +70,25 @@ impl Lambda {
             tracing::warn!(error = %overseer_engine::error::causes(&error), "the table was not reached at the start");
         }
         let secret = secret?;
-        let config = Config::read(&Catalog::built_in(), |name| variable(name).or_else(|| secret.get(name).cloned()))?;
-        let engine = Engine::new(ports, Catalog::built_in(), config)?;
+        let catalog = Catalog::built_in();
+        let config = Config::read(&catalog, |name| variable(name).or_else(|| secret.get(name).cloned()))?;
+        let engine = Engine::new(ports, catalog, config)?;
         Ok(Arc::new(Self { engine, metrics: Metrics::new(variable("AWS_LAMBDA_FUNCTION_NAME")) }))
     }
 
+    /// Answers an event of a gateway with `routes`, for a function that takes other events as well.
+    pub async fn answer(
+        self: &Arc<Self>,
+        routes: Routes,
+        request: LambdaRequest,
+        context: Context,
+    ) -> Result<Value, Error> {
+        let answered = Adapter::from(self.http(routes)).oneshot(LambdaEvent::new(request, context)).await?;
+        Ok(serde_json::to_value(answered)?)
+    }
+
     /// Answers requests for `routes`.
-    pub fn http(
+    fn http(
         self: &Arc<Self>,
         routes: Routes,
     ) -> impl lambda_http::tower::Service<
