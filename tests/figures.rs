@@ -1,6 +1,6 @@
 //! What a cold start and a warm invocation of the functions cost: the size of each binary, the instructions from the start
 //! to the first request for an event and for each event after, and the requests to AWS. `tests/figures` builds the
-//! functions as they are deployed, and runs this.
+//! functions as they are deployed, and runs this. Then, what each route asks of AWS.
 //!
 //! Instructions are counted by callgrind, over stand-ins of AWS without TLS, but for the clients' own setting up of it: a
 //! handshake costs some 2 M more for each service that is reached.
@@ -15,11 +15,16 @@
 )]
 #![expect(unreachable_pub, reason = "a binary has nothing to reach; pub says what is for other files")]
 
+#[path = "behaviour/bundle.rs"]
+#[expect(dead_code, reason = "the tests use more of it")]
+mod bundle;
 #[path = "behaviour/gateway.rs"]
 #[expect(dead_code, reason = "the tests use more of it")]
 mod gateway;
 #[path = "behaviour/ministack.rs"]
 mod ministack;
+#[path = "figures_routes.rs"]
+mod routes;
 #[path = "behaviour/stand_ins.rs"]
 #[expect(dead_code, reason = "the tests use more of it")]
 mod stand_ins;
@@ -30,10 +35,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use bundle::Bundle;
 use gateway::{Gateway, Launch};
 use overseer_engine::catalog::Catalog;
 use overseer_engine::config::Config;
 use overseer_playground::{Playground, Service};
+use routes::{Figures, counted};
 use serde_json::{Value, json};
 use stand_ins::StandIns;
 use tempfile::tempdir;
@@ -61,7 +68,8 @@ async fn main() {
     // The folder with the functions, and those to measure; all, if none is named. `why` says instead which crates take the
     // instructions of the start and of the first event, for functions that still have their symbols.
     let programs = std::env::args().nth(1).map_or_else(|| root.join("target/lambda"), PathBuf::from);
-    let stand_ins = StandIns::start("secrets-manager", &json!({})).await;
+    let cron_token = "0123456789abcdef0123456789abcdef".to_owned();
+    let stand_ins = StandIns::start("secrets-manager", &json!({ "CRON_SECRET_TOKEN": cron_token })).await;
     let (variables, playground) = playing(&stand_ins).await;
     let places = (stand_ins.dynamo, stand_ins.aws);
 
@@ -69,23 +77,33 @@ async fn main() {
     let (told, folder) = (variables.clone(), programs.clone());
     let plain: Launch = Box::new(move |name| {
         let mut command = Command::new(folder.join(name).join("bootstrap"));
-        command.envs(told.clone()).stdout(Stdio::null()).stderr(Stdio::inherit());
+        command.envs(Bundle::read().told(name, &told)).stdout(Stdio::null()).stderr(Stdio::inherit());
         command
     });
-    let gateway = start(places, plain).await;
-    let made = gateway.invoke("keys", json!({ "setup": { "organization": "local" } })).await.unwrap();
+    let (listener, routes) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), Bundle::read().routes());
+    let address = listener.local_addr().unwrap();
+    let gateway = Gateway::start(listener, routes.clone(), places, plain);
+    let first = json!({ "name": "figures", "roles": ["administrator"], "user_id": "user_456" });
+    let made = gateway.invoke("keys", json!({ "setup": { "organization": "local", "key": first } })).await.unwrap();
     let key = made["key"].as_str().unwrap();
     let mut connect = event(root, "integrations", key);
     connect["body"] = json!({ "userId": "user_456", "token": Service::Slack.standing_token() }).to_string().into();
     let connected = gateway.invoke("integrations", connect).await.unwrap();
     assert_eq!(connected["statusCode"], json!(200), "{connected}");
 
-    let mut missed = Vec::new();
-    println!("| function | binary | start to first event | first event | warm event | requests to AWS, cold | warm |");
-    println!("| --- | ---: | ---: | ---: | ---: | --- | --- |");
     let mut only: Vec<String> = std::env::args().skip(2).collect();
-    let why = only.iter().any(|word| word == "why");
-    only.retain(|word| word != "why");
+    let asked = |what: &str| only.iter().any(|word| word == what);
+    let (why, routes_only) = (asked("why"), asked("routes"));
+    only.retain(|word| word != "why" && word != "routes");
+    let of_routes = async {
+        let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        let (key, rows, gateway, playground) = (key.to_owned(), Vec::new(), &gateway, &playground);
+        Figures { gateway, address, playground, routes, key, cron_token, client, rows }.print().await;
+    };
+    if routes_only {
+        of_routes.await;
+        return;
+    }
     if why {
         for (name, event_name) in FUNCTIONS.into_iter().filter(|(name, _)| only.iter().any(|wanted| wanted == name)) {
             let event = event(root, event_name, key);
@@ -107,6 +125,9 @@ async fn main() {
         }
         return;
     }
+    let mut missed = Vec::new();
+    println!("| function | binary | start to first event | first event | warm event | requests to AWS, cold | warm |");
+    println!("| --- | ---: | ---: | ---: | ---: | --- | --- |");
     for (name, event_name) in FUNCTIONS {
         if !only.is_empty() && !only.iter().any(|wanted| wanted == name) {
             continue;
@@ -137,7 +158,9 @@ async fn main() {
             is - aim
         );
     }
-    drop(playground);
+    if only.is_empty() {
+        of_routes.await;
+    }
 }
 
 /// Stand-ins of the services, and what functions are told of everything.
@@ -153,6 +176,7 @@ async fn playing(stand_ins: &StandIns) -> (Vec<(String, String)>, Playground) {
         ("OVERSEER_STAND_INS", stand_ins::services(services)),
         ("OVERSEER_ALLOW_ADDRESSES", address.to_string()),
         ("OVERSEER_LOG", "info".to_owned()),
+        ("OVERSEER_RETURN_TO", routes::RETURN_TO.to_owned()),
         ("PUBLIC_URL", "https://overseer.example.com".to_owned()),
     ];
     let mut variables = stand_ins.variables.clone();
@@ -206,7 +230,7 @@ async fn measured(
             .args(["--tool=callgrind".to_owned(), format!("--callgrind-out-file={}", to.display())])
             .arg(format!("--log-file={}", written.display()))
             .arg(programs.join(name).join("bootstrap"))
-            .envs(told.clone())
+            .envs(Bundle::read().told(name, &told))
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         command
@@ -247,12 +271,7 @@ async fn requests(gateway: &Gateway, name: &str, event: &Value) -> (String, Stri
     let mut seen = Vec::new();
     for _ in 0..2 {
         gateway.invoke(name, event.clone()).await.unwrap();
-        let mut counts = BTreeMap::<String, usize>::new();
-        for call in gateway.calls() {
-            *counts.entry(call.operation).or_default() += 1;
-        }
-        let each: Vec<_> = counts.iter().map(|(call, count)| format!("{count} {call}")).collect();
-        seen.push(if each.is_empty() { "none".to_owned() } else { each.join(", ") });
+        seen.push(counted(gateway));
     }
     let warm = seen.pop().unwrap();
     (seen.pop().unwrap(), warm)

@@ -15,7 +15,7 @@ use lambda_http::tower::{ServiceExt as _, service_fn};
 use lambda_http::{Adapter, Error, LambdaEvent, Request, RequestExt as _};
 use overseer_aws::Settings;
 use overseer_engine::catalog::Catalog;
-use overseer_engine::config::Config;
+use overseer_engine::config::{Authorities, Config};
 use overseer_engine::engine::Engine;
 use overseer_engine::ports::table::{Key, Read};
 use overseer_engine::ports::{Clock, Ids, RandomIds, SystemClock};
@@ -71,7 +71,8 @@ impl Lambda {
         }
         let secret = secret?;
         let catalog = Catalog::built_in();
-        let config = Config::read(&catalog, |name| variable(name).or_else(|| secret.get(name).cloned()))?;
+        let mut config = Config::read(&catalog, |name| variable(name).or_else(|| secret.get(name).cloned()))?;
+        config.authorities = Authorities::Mozilla;
         let engine = Engine::new(ports, catalog, config)?;
         Ok(Arc::new(Self { engine, metrics: Metrics::new(variable("AWS_LAMBDA_FUNCTION_NAME")) }))
     }

@@ -48,6 +48,13 @@ impl Bundle {
         functions.find(|properties| properties["CodeUri"] == wanted).unwrap()
     }
 
+    /// Those of `variables` that a function is told: the operator's secret ones are for some only.
+    pub fn told(&self, function: &str, variables: &[(String, String)]) -> Vec<(String, String)> {
+        let own = &self.function(function)["Environment"]["Variables"];
+        let told = |name: &str| name != "OVERSEER_SETTINGS" || own[name].is_string();
+        variables.iter().filter(|(name, _)| told(name)).cloned().collect()
+    }
+
     /// The routes of the HTTP API, each with its function.
     pub fn routes(&self) -> Vec<Route> {
         let route = |properties: &Value| {

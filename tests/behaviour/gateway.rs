@@ -79,9 +79,9 @@ impl Route {
             && wanted.iter().zip(&given).all(same)
     }
 
-    /// Fixed parts go before parameters, as in API Gateway.
-    fn parameters(&self) -> usize {
-        self.path.matches('{').count()
+    /// The route that a request takes: fixed parts go before parameters, as in API Gateway.
+    pub fn of<'a>(routes: &'a [Self], method: &Method, path: &str) -> Option<&'a Self> {
+        routes.iter().filter(|route| route.takes(method, path)).min_by_key(|route| route.path.matches('{').count())
     }
 }
 
@@ -389,9 +389,7 @@ fn needs(operation: &str, body: &Value) -> Vec<String> {
 async fn gateway(State(functions): State<Arc<Functions>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
-    let mut fitting: Vec<_> = functions.routes.iter().filter(|route| route.takes(&parts.method, &path)).collect();
-    fitting.sort_by_key(|route| route.parameters());
-    let Some(route) = fitting.first() else {
+    let Some(route) = Route::of(&functions.routes, &parts.method, &path) else {
         return (StatusCode::NOT_FOUND, axum::Json(json!({ "message": "Not Found" }))).into_response();
     };
     let body = axum::body::to_bytes(body, BODY_MAX_BYTES).await.unwrap();

@@ -42,12 +42,8 @@ impl Lambdas {
         let to = log.path().to_owned();
         let routes = bundle.routes();
         let launch = Box::new(move |name: &str| {
-            let told = variables.iter().filter(|(variable, _)| {
-                variable != "OVERSEER_SETTINGS"
-                    || bundle.function(name)["Environment"]["Variables"][variable].is_string()
-            });
             let mut function = command(name);
-            function.envs(told.map(|(variable, value)| (variable, value)));
+            function.envs(bundle.told(name, &variables));
             let log = OpenOptions::new().create(true).append(true).open(&to).unwrap();
             function.stdout(log).stderr(Stdio::inherit());
             function

@@ -36,6 +36,19 @@ pub struct Config {
     pub cron_token: Option<SecretString>,
     /// Limits on every intent.
     pub limits: Limits,
+    /// Whose certificates calls trust. Not read from the environment: whoever starts the engine knows where it runs.
+    pub authorities: Authorities,
+}
+
+/// Whose certificates calls trust.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Authorities {
+    /// Whom the system trusts, an organization's own authorities among them.
+    #[default]
+    System,
+    /// Whom Mozilla trusts, as of the build. Reading the system's takes longer than all else that a Lambda does at its
+    /// start, and nobody adds to a Lambda's.
+    Mozilla,
 }
 
 /// What is configured for one plugin's service.
@@ -160,7 +173,16 @@ impl Config {
         let stand_ins =
             present("OVERSEER_STAND_INS").map(|text| stand_ins(&text, built_in)).transpose()?.unwrap_or_default();
         let limits = Limits::default();
-        Ok(Self { allowed_addresses, stand_ins, public_url, return_to, services, cron_token, limits })
+        Ok(Self {
+            allowed_addresses,
+            stand_ins,
+            public_url,
+            return_to,
+            services,
+            cron_token,
+            limits,
+            authorities: Authorities::System,
+        })
     }
 
     /// Whether `token` is the one that the cron route is called with. Takes the same time wherever they differ.

@@ -78,7 +78,7 @@ pub struct Engine {
 impl Engine {
     /// An engine over these ports. Fails where no client for outbound calls can be made.
     pub fn new(ports: Ports, catalog: Catalog, config: Config) -> Result<Arc<Self>, ClientError> {
-        let outbound = Outbound::new(&config.allowed_addresses, config.limits.connect)?;
+        let outbound = Outbound::new(&config.allowed_addresses, config.authorities, config.limits.connect)?;
         Ok(Arc::new(Self {
             ports,
             catalog,

@@ -15,7 +15,9 @@ use http::{HeaderMap, Method, StatusCode};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::time::{Instant, timeout_at};
 use url::{Host, Url};
+use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 
+use crate::config::Authorities;
 use address::{AllowedAddress, permitted};
 
 /// Redirects within one origin that are followed before giving up.
@@ -100,9 +102,20 @@ pub struct Outbound {
 
 impl Outbound {
     /// A client that reaches public addresses and those of `allowed`.
-    pub fn new(allowed: &[AllowedAddress], connect_timeout: Duration) -> Result<Self, ClientError> {
+    pub fn new(
+        allowed: &[AllowedAddress],
+        authorities: Authorities,
+        connect_timeout: Duration,
+    ) -> Result<Self, ClientError> {
         let allowed: Arc<[AllowedAddress]> = allowed.into();
-        let client = reqwest::Client::builder()
+        let builder = match authorities {
+            Authorities::System => reqwest::Client::builder(),
+            Authorities::Mozilla => {
+                let known = TLS_SERVER_ROOT_CERTS.iter().map(|known| reqwest::Certificate::from_der(known));
+                reqwest::Client::builder().tls_certs_only(known.collect::<Result<Vec<_>, _>>()?)
+            }
+        };
+        let client = builder
             .user_agent(concat!("overseer/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(connect_timeout)
             .no_proxy()
@@ -246,7 +259,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_spelling_of_a_refused_address_is_refused() {
-        let outbound = Outbound::new(&[], Duration::from_secs(1)).unwrap();
+        let outbound = Outbound::new(&[], Authorities::System, Duration::from_secs(1)).unwrap();
         for url in [
             "http://127.0.0.1/",
             "http://127.1/",
@@ -279,7 +292,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_does_not_resolve_never_left() {
-        let outbound = Outbound::new(&[], Duration::from_secs(1)).unwrap();
+        let outbound = Outbound::new(&[], Authorities::System, Duration::from_secs(1)).unwrap();
         let error = fetch(&outbound, "http://does-not-exist.invalid/").await.unwrap_err();
         assert!(matches!(error, OutboundError::Unreachable { .. }), "{error:?}");
     }
