@@ -75,7 +75,7 @@ impl Engine {
     ) -> Result<(SecretString, ApiKey), Error> {
         ids::free(&new.name).map_err(|error| Error::field("/name", error.to_string()))?;
         if new.roles.is_empty() {
-            return Err(Error::field("/roles", "must hold at least one of administrator, service and user"));
+            return Err(Error::field("/roles", "must hold at least one of administrator, operator, service and user"));
         }
         if new.roles.iter().all(|role| *role == Role::User) && new.user_id.is_none() {
             return Err(Error::field("/user_id", "is needed for a key that acts for one user"));

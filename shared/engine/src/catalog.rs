@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use crate::error::{Error, FieldProblem};
 use crate::ids::PluginName;
 use crate::manifest::{Action, Manifest, ManifestError};
+use crate::registry::Digest;
 use crate::schema;
 
 include!(concat!(env!("OUT_DIR"), "/built_in.rs"));
@@ -23,6 +24,8 @@ const MANIFEST_FILES: [&str; 2] = ["plugin.yaml", "manifest.json"];
 pub struct Plugin {
     /// What it is.
     pub manifest: Manifest,
+    /// Of a registered plugin, which text it was read from; the catalog's have none.
+    pub(crate) digest: Option<Digest>,
     /// The compiled parameter schemas, by the action's place; made when first used.
     validators: Vec<OnceLock<Option<Validator>>>,
 }
@@ -30,7 +33,12 @@ pub struct Plugin {
 impl Plugin {
     fn new(manifest: Manifest) -> Self {
         let validators = manifest.actions.iter().map(|_| OnceLock::new()).collect();
-        Self { manifest, validators }
+        Self { manifest, digest: None, validators }
+    }
+
+    /// A plugin that was registered, with its text.
+    pub(crate) fn registered(manifest: Manifest, digest: Digest) -> Self {
+        Self { digest: Some(digest), ..Self::new(manifest) }
     }
 
     /// The action that an intent calls `name`, by its own name or an alias.
@@ -180,6 +188,11 @@ impl Catalog {
             name: name.to_owned(),
             nearest: nearest(name, self.names().map(PluginName::as_str)),
         })
+    }
+
+    /// Whether there is a plugin of that name.
+    pub fn has(&self, name: &PluginName) -> bool {
+        self.plugins.contains_key(name)
     }
 
     /// The names of all plugins, in their order.

@@ -12,10 +12,11 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use crate::api_keys;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Plugin};
 use crate::config::Config;
 use crate::error::{Error, causes};
-use crate::ids::{KeyId, OrgId};
+use crate::ids::{KeyId, OrgId, PluginName, UserId};
+use crate::instances::Installed;
 use crate::integrations::{Credential, PENDING};
 use crate::intent::Intent;
 use crate::mappings::{Flight, ListOf, SeenLists, no_lists};
@@ -26,6 +27,7 @@ use crate::ports::events::EventBusError;
 use crate::ports::vault::SecretId;
 use crate::ports::{Clock, Event, EventBus, Ids, Table, Timer, Vault, Work};
 use crate::principal::Principal;
+use crate::registry::{TextId, changes_all_the_time};
 use crate::runs::{Answered, Asked, Keyed};
 use crate::tasks::{Report, TASKS};
 
@@ -34,6 +36,8 @@ const PUBLISHING_TIME: Duration = Duration::from_secs(2);
 
 /// API keys and tokens that a warm process remembers.
 const SEEN_MAX: usize = 1_000;
+/// Registered plugins that a warm process keeps read: each may take some megabytes.
+const PLUGINS_MAX: usize = 100;
 
 /// What the engine needs from the world outside it.
 #[derive(Clone)]
@@ -67,6 +71,10 @@ pub struct Engine {
     pub(crate) revocations: Mutex<u64>,
     /// Versions of secrets never change, so that these are never stale.
     pub(crate) seen_credentials: Cache<(SecretId, String), Arc<Credential>>,
+    /// Which version of a registered plugin each organization uses, with the time when that was read.
+    pub(crate) seen_installed: Cache<(OrgId, PluginName), (Timestamp, Arc<Installed>)>,
+    /// Versions of registered plugins, read. They never change, so that these are never stale.
+    pub(crate) seen_plugins: Cache<TextId, Arc<Plugin>>,
     /// What services listed when they were asked about names.
     pub(crate) seen_lists: SeenLists,
     /// Lists that somebody is asking for at the moment.
@@ -87,6 +95,8 @@ impl Engine {
             seen_keys: Cache::new(SEEN_MAX),
             revocations: Mutex::new(0),
             seen_credentials: Cache::new(SEEN_MAX),
+            seen_installed: Cache::new(SEEN_MAX),
+            seen_plugins: Cache::new(PLUGINS_MAX),
             seen_lists: no_lists(),
             flights: Mutex::default(),
             effects: TaskTracker::new(),
@@ -141,18 +151,34 @@ impl Engine {
         let deadline = asked.until.map_or(deadline, |until| until.min(deadline));
         intent.is_for_now()?;
         let user = principal.acting_for(intent.user_id.clone())?;
-        let plugin = self.catalog.plugin(&intent.tool)?;
+        let mut plugin = self.plugin_guessed(&principal.org, &intent.tool).await?;
+        loop {
+            let came = self.take_by(&plugin, principal, (&user, &intent, asked), deadline).await;
+            match self.plugin_instead(&principal.org, &plugin, &came).await? {
+                Some(newer) => plugin = newer,
+                None => return came?.ok_or_else(|| changes_all_the_time(&intent.tool)),
+            }
+        }
+    }
+
+    async fn take_by(
+        &self,
+        plugin: &Plugin,
+        principal: &Principal,
+        (user, intent, asked): (&UserId, &Intent, &Asked),
+        deadline: Instant,
+    ) -> Result<Option<Answered<Outcome>>, Error> {
         let action = plugin.action(&intent.intent)?.action;
-        let keyed = Keyed::of(&intent, asked, (&user, &plugin.manifest.name, &action.name), false)?;
+        let keyed = Keyed::of(intent, asked, (user, &plugin.manifest.name, &action.name), false)?;
         let source = Source::Intent { principal, request: asked.request.as_ref(), keyed: keyed.as_ref() };
         let doing = Doing {
             org: &principal.org,
-            user: &user,
+            user,
             agent: intent.agent_id.as_ref(),
-            plugin: &intent.tool,
+            plugin,
             action: &intent.intent,
             integration: intent.integration.as_ref(),
-            parameters: intent.context,
+            parameters: &intent.context,
             source,
             deadline,
         };

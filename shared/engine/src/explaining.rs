@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use crate::breaker::{ActionClass, BreakerLimits};
+use crate::catalog::Plugin;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::ids::{ActionName, AgentId, PluginName, UserId};
@@ -18,6 +19,7 @@ use crate::mappings::{Naming, ResolvedName};
 use crate::outcome::Failure;
 use crate::performing::{Doing, Seen, Source, What, out_of_use};
 use crate::principal::Principal;
+use crate::registry::changes_all_the_time;
 use crate::runs::{Asked, Judged, Keyed, Resolve, lost};
 use crate::runtime::{self, Call, ServiceKey, Stopped};
 
@@ -123,14 +125,31 @@ impl Engine {
         asked: &Asked,
         later: bool,
     ) -> Result<Explanation, Error> {
-        let plugin = self.catalog.plugin(&intent.tool)?;
+        let mut plugin = self.plugin_guessed(&principal.org, &intent.tool).await?;
+        loop {
+            let came = self.explain_by(&plugin, principal, &intent, asked, later).await;
+            match self.plugin_instead(&principal.org, &plugin, &came).await? {
+                Some(newer) => plugin = newer,
+                None => return came?.ok_or_else(|| changes_all_the_time(&intent.tool)),
+            }
+        }
+    }
+
+    async fn explain_by(
+        &self,
+        plugin: &Plugin,
+        principal: &Principal,
+        intent: &Intent,
+        asked: &Asked,
+        later: bool,
+    ) -> Result<Option<Explanation>, Error> {
         let found = plugin.action(&intent.intent)?;
         let (manifest, action) = (&plugin.manifest, found.action);
         let user = principal.acting_for(intent.user_id.clone())?;
-        let keyed = Keyed::of(&intent, asked, (&user, &manifest.name, &action.name), later)?;
+        let keyed = Keyed::of(intent, asked, (&user, &manifest.name, &action.name), later)?;
         let now = self.ports.clock.now();
         let planned = if later {
-            self.plan(principal, &intent, now).map(|task| (task.parameters, Some(task.next_at)))
+            self.plan(plugin, principal, intent, now).map(|task| (task.parameters, Some(task.next_at)))
         } else {
             intent.is_for_now()?;
             found.check(intent.context.clone()).map(|parameters| (parameters, None))
@@ -144,20 +163,22 @@ impl Engine {
         };
         let (agent, alias) = (intent.agent_id.as_ref(), intent.integration.as_ref());
         let source = Source::Intent { principal, request: None, keyed: keyed.as_ref() };
-        let (org, plugin_name, action_name) = (&principal.org, manifest.name.as_str(), action.name.as_str());
+        let (org, no_parameters) = (&principal.org, Map::new());
         let doing = Doing {
             org,
             user: &user,
             agent,
-            plugin: plugin_name,
-            action: action_name,
+            plugin,
+            action: action.name.as_str(),
             integration: alias,
-            parameters: Map::new(),
+            parameters: &no_parameters,
             source,
             deadline: Instant::now() + self.config.limits.budget,
         };
         let what = What { doing: &doing, plugin, manifest, found, action, started: Instant::now() };
-        let Seen { account, instance, judged, names } = self.see(&what, &naming).await?;
+        let Some(Seen { account, instance, judged, names }) = self.see(&what, &naming).await? else {
+            return Ok(None);
+        };
         let (idempotency, in_its_place) = under_key(&what, judged);
         let repeats = !matches!(idempotency, None | Some(KeyShown::New | KeyShown::Again));
         naming.read(names, account.as_ref().map(Found::identity))?;
@@ -191,7 +212,7 @@ impl Engine {
             }
         }
         let missing_scopes = account.as_ref().map(|found| found.missing_scopes(manifest)).unwrap_or_default();
-        Ok(Explanation {
+        Ok(Some(Explanation {
             would_call: error.is_none() && !repeats && !later,
             tool: manifest.name.clone(),
             version: manifest.version.to_string(),
@@ -212,7 +233,7 @@ impl Engine {
             error,
             warnings,
             user_id: user.clone(),
-        })
+        }))
     }
 
     /// The request that a call would begin with.

@@ -1,25 +1,30 @@
 //! A plugin as one organization has it: whether it is in use, its breaker, and what the organization set. One record,
 //! which an intent reads together with everything else that it needs.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::breaker::{ActionClass, BreakerLimits, Circuit, Gate, Shown, Turned};
+use crate::catalog::Plugin;
 use crate::engine::Engine;
 use crate::error::{Error, FieldProblem, causes};
 use crate::ids::{KeyId, OrgId, PluginName, UserId};
 use crate::keys;
-use crate::manifest::Manifest;
-use crate::ports::table::{Condition, Item, NewItem, Read, TableError, Version};
+use crate::manifest::{Manifest, Permission};
+use crate::ports::table::{Condition, Item, NewItem, Query, Range, Read, TableError, Version};
 use crate::principal::Principal;
+use crate::registry::{Digest, RegistryScope};
 
 /// How often a change is tried while others change the same record. Each time that it fails, another was written: of
 /// failures at most a hundred for each breaker, which is then open and counts no more.
 const TRIES: usize = 250;
+/// Instances that are read at once.
+const PAGE: usize = 100;
 /// The longest reason for taking a plugin out of use, in characters.
 pub const REASON_MAX: usize = 500;
 
@@ -32,6 +37,24 @@ pub(crate) struct Instance {
     write: Circuit,
     breaker: BreakerLimits,
     record_reads: bool,
+    /// Which version of a registered plugin the organization uses; the catalog's plugins have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub installed: Option<Installed>,
+    /// What it used before, to go back to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    before: Option<Installed>,
+}
+
+/// Which version of a registered plugin an organization uses, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Installed {
+    pub scope: RegistryScope,
+    pub version: semver::Version,
+    pub digest: Digest,
+    /// What of the manifest's permissions an administrator granted.
+    pub permissions: BTreeSet<Permission>,
+    pub config: Map<String, Value>,
+    pub at: Timestamp,
 }
 
 /// An administrator took the plugin out of use.
@@ -118,9 +141,18 @@ impl Instance {
         self.breaker.or(manifest.breaker).or(BreakerLimits::USUAL)
     }
 
+    /// Of a plugin's permissions those that count here: all of what the operator brought, and of what was registered those
+    /// that an administrator granted.
+    pub(crate) fn grants(&self, permission: &Permission) -> bool {
+        self.installed.as_ref().is_none_or(|installed| installed.permissions.contains(permission))
+    }
+
     fn item(&self, org: &OrgId, manifest: &Manifest) -> Result<NewItem, TableError> {
         let mut item = NewItem::new(keys::instance(org, &manifest.name), self)?;
-        let set = self.disabled.is_some() || self.record_reads || self.breaker != BreakerLimits::default();
+        let set = self.disabled.is_some()
+            || self.record_reads
+            || self.breaker != BreakerLimits::default()
+            || self.installed.is_some();
         if !set {
             let limits = self.limits(manifest);
             // What there is nothing to remember of is gone at once.
@@ -243,25 +275,59 @@ impl Instance {
 impl Engine {
     /// The plugins as the organization has them.
     pub async fn list_instances(&self, principal: &Principal) -> Result<Vec<InstanceView>, Error> {
-        principal.must_administer()?;
-        let plugins: Vec<_> = self.catalog.plugins().collect();
+        principal.must_operate()?;
         let now = self.ports.clock.now();
-        let mut shown = Vec::with_capacity(plugins.len());
-        for plugins in plugins.chunks(crate::ports::table::BATCH_MAX) {
-            let keys: Vec<_> =
-                plugins.iter().map(|plugin| keys::instance(&principal.org, &plugin.manifest.name)).collect();
-            let items = self.ports.table.batch_get(&keys, Read::Eventual).await?;
-            for (plugin, item) in plugins.iter().zip(items) {
-                shown.push(SeenInstance::of(item)?.instance.shown(&plugin.manifest, now));
+        let plugins = self.plugins_of(&principal.org).await?;
+        Ok(plugins.iter().map(|(plugin, instance)| instance.shown(&plugin.manifest, now)).collect())
+    }
+
+    /// Every plugin that an organization has, by name, each with its instance: the catalog's, and what it enabled of what is
+    /// registered.
+    pub(crate) async fn plugins_of(&self, org: &OrgId) -> Result<Vec<(Arc<Plugin>, Instance)>, Error> {
+        let mut instances = BTreeMap::new();
+        let (partition, prefix) = keys::instances(org);
+        let mut cursor = None;
+        loop {
+            let range = Range::Prefix(prefix.to_owned());
+            let query = Query { range, cursor, read: Read::Eventual, ..Query::partition(partition.as_str(), PAGE) };
+            let page = self.ports.table.query(query).await?;
+            for item in page.entries {
+                let name = item.stored.key.sort.strip_prefix(prefix).and_then(|name| PluginName::parse(name).ok());
+                if let Some(name) = name {
+                    instances.insert(name, SeenInstance::of(Some(item))?.instance);
+                }
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
             }
         }
-        Ok(shown)
+        let mut plugins = BTreeMap::new();
+        for plugin in self.catalog.plugins() {
+            let instance = instances.remove(&plugin.manifest.name).unwrap_or_default();
+            plugins.insert(plugin.manifest.name.clone(), (Arc::clone(plugin), instance));
+        }
+        for (name, instance) in instances {
+            if let Some(installed) = &instance.installed {
+                match self.loaded(org, &name, installed).await {
+                    Ok(plugin) => {
+                        plugins.insert(name, (plugin, instance));
+                    }
+                    // One that does not read must not hide the others.
+                    Err(error) => {
+                        tracing::error!(%org, plugin = %name, error = %causes(&error), "a plugin is left out")
+                    }
+                }
+            }
+        }
+        Ok(plugins.into_values().collect())
     }
 
     /// A plugin as the organization has it.
     pub async fn get_instance(&self, principal: &Principal, plugin: &str) -> Result<InstanceView, Error> {
-        principal.must_administer()?;
-        let manifest = &self.catalog.plugin(plugin)?.manifest;
+        principal.must_operate()?;
+        let found = self.plugin(&principal.org, plugin).await?;
+        let manifest = &found.manifest;
         let item = self.ports.table.get(&keys::instance(&principal.org, &manifest.name), Read::Consistent).await?;
         Ok(SeenInstance::of(item)?.instance.shown(manifest, self.ports.clock.now()))
     }
@@ -314,7 +380,8 @@ impl Engine {
         asked: SetInstance,
     ) -> Result<InstanceView, Error> {
         principal.must_administer()?;
-        let manifest = &self.catalog.plugin(plugin)?.manifest;
+        let found = self.plugin(&principal.org, plugin).await?;
+        let manifest = &found.manifest;
         let together = asked.breaker.unwrap_or_default().or(manifest.breaker);
         let problem = |(field, message)| FieldProblem::new(format!("/breaker/{field}"), message);
         let problems: Vec<_> = together.problems().into_iter().map(problem).collect();
@@ -337,7 +404,7 @@ impl Engine {
         change: impl Fn(&mut Instance) + Send + Sync + 'static,
     ) -> Result<InstanceView, Error> {
         principal.must_administer()?;
-        let plugin = Arc::clone(self.catalog.plugin(plugin)?);
+        let plugin = self.plugin(&principal.org, plugin).await?;
         let (engine, principal) = (Arc::clone(self), principal.clone());
         self.to_its_end(async move {
             let manifest = &plugin.manifest;

@@ -1,8 +1,8 @@
 //! Every key of every record, in one place.
 //!
 //! A partition begins with the organization, except where a record must be found before the organization is known (an
-//! API key, an attempt to connect), and in the one list that goes across organizations (their data keys). Parts are joined by
-//! `#`; within a part every byte but letters, digits, `-`, `_`, `.` and `@` is
+//! API key, an attempt to connect), in the one list that goes across organizations (their data keys), and for what a
+//! platform administrator registered for all. Parts are joined by `#`; within a part every byte but letters, digits, `-`, `_`, `.` and `@` is
 //! percent-encoded, so that no name can reach into another's partition. A part that would be longer than 200 bytes is
 //! replaced by its hash behind a `~`, which no encoded part contains.
 
@@ -140,9 +140,33 @@ pub(crate) fn idempotency(org: &OrgId, user: &UserId, key: &IdempotencyKey) -> K
     Key { partition, sort: format!("key#{}", part(key.as_str())) }
 }
 
+/// A registered plugin with its versions: an organization's, or one of all.
+pub(crate) fn registered(whose: Option<&OrgId>, plugin: &PluginName) -> Key {
+    Key { partition: of_registry(whose, "registry"), sort: plugin.to_string() }
+}
+
+/// Where all of them stand.
+pub(crate) fn all_registered(whose: Option<&OrgId>) -> String {
+    of_registry(whose, "registry")
+}
+
+/// The text of a version's manifest.
+pub(crate) fn manifest_text(whose: Option<&OrgId>, plugin: &PluginName, version: &semver::Version) -> Key {
+    Key { partition: of_registry(whose, "manifests"), sort: format!("{plugin}#{}", part(&version.to_string())) }
+}
+
+fn of_registry(whose: Option<&OrgId>, what: &str) -> String {
+    whose.map_or_else(|| what.to_owned(), |org| of_org(org, &format!("#{what}")))
+}
+
 /// A plugin as an organization has it.
 pub(crate) fn instance(org: &OrgId, plugin: &PluginName) -> Key {
     Key { partition: of_org(org, ""), sort: format!("instance#{plugin}") }
+}
+
+/// The partition of an organization's instances, and how their sort keys begin.
+pub(crate) fn instances(org: &OrgId) -> (String, &'static str) {
+    (of_org(org, ""), "instance#")
 }
 
 /// The counter of an organization's failures of one plugin, action and code in the hour of `time`.

@@ -30,6 +30,7 @@ pub mod outcome;
 mod performing;
 pub mod ports;
 pub mod principal;
+pub mod registry;
 pub mod runs;
 mod runtime;
 pub mod schedule;

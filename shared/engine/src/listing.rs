@@ -11,7 +11,7 @@ use crate::error::{Error, causes};
 use crate::ids::{OrgId, UserId};
 use crate::keys;
 use crate::ports::table::{BATCH_MAX, Cursor, Item, Key, Page, Query, Range, Read};
-use crate::principal::{Principal, Role};
+use crate::principal::Principal;
 
 /// How often the store is asked for one page of a filtered list.
 const ASKED_MAX: usize = 10;
@@ -99,11 +99,6 @@ impl Engine {
 }
 
 impl Principal {
-    /// Whether this caller acts for each user of the organization.
-    pub(crate) fn acts_for_all(&self) -> bool {
-        self.roles.contains(&Role::Administrator) || self.roles.contains(&Role::Service)
-    }
-
     /// Refuses whoever acts for one user only.
     pub(crate) fn must_act_for_all(&self) -> Result<(), Error> {
         if self.acts_for_all() {

@@ -46,7 +46,8 @@ impl Engine {
             (None, None) => None,
             (asked, _) => Some(principal.acting_for(asked)?),
         };
-        let manifests: Vec<&Manifest> = self.catalog.plugins().map(|plugin| &plugin.manifest).collect();
+        let plugins = self.plugins_of(&principal.org).await?;
+        let manifests: Vec<&Manifest> = plugins.iter().map(|(plugin, _)| &plugin.manifest).collect();
         let each = |one: fn(&Manifest, &Action) -> Value| -> Value {
             manifests.iter().flat_map(|manifest| manifest.actions.iter().map(|action| one(manifest, action))).collect()
         };

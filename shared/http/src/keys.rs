@@ -11,6 +11,7 @@ use overseer_engine::engine::Engine;
 use overseer_engine::error::Error;
 use overseer_engine::ids::KeyId;
 use overseer_engine::ports::table::Cursor;
+use overseer_engine::principal::Role;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,9 @@ async fn create(
     JsonBody(body): JsonBody<NewApiKey>,
 ) -> Result<(StatusCode, Json<Created>), Problem> {
     principal.must_administer()?;
+    if body.roles.contains(&Role::PlatformAdministrator) {
+        principal.must_administer_platform()?;
+    }
     let (key, view) = engine.create_api_key(&principal.org, body).await?;
     Ok((StatusCode::CREATED, Json(Created { key: key.expose_secret().to_owned(), view })))
 }

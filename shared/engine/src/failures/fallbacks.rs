@@ -93,7 +93,7 @@ impl Engine {
     pub async fn set_fallback(self: &Arc<Self>, principal: &Principal, new: NewFallback) -> Result<Fallback, Error> {
         principal.must_administer()?;
         if let Some(tool) = &new.tool {
-            self.catalog.plugin(tool.as_str())?;
+            self.plugin(&principal.org, tool.as_str()).await?;
         }
         let NewFallback { tool, agent_id, message } = new;
         if !(1..=FALLBACK_MAX).contains(&message.chars().count()) || message.trim().is_empty() {

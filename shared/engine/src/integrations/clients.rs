@@ -132,7 +132,8 @@ impl Engine {
     /// The client that is used for a plugin.
     pub async fn client_in_use(&self, principal: &Principal, plugin: &str) -> Result<ClientInUse, Error> {
         principal.must_administer()?;
-        let manifest = &self.catalog.plugin(plugin)?.manifest;
+        let found = self.plugin(&principal.org, plugin).await?;
+        let manifest = &found.manifest;
         with_a_client(manifest)?;
         let found = self.client_and_source(&principal.org, manifest).await?;
         let (client_id, source) = found.map(|(client, source)| (client.id, source)).unzip();
@@ -150,7 +151,8 @@ impl Engine {
         new: NewClient,
     ) -> Result<ClientInUse, Error> {
         principal.must_administer()?;
-        let manifest = &self.catalog.plugin(plugin)?.manifest;
+        let found = self.plugin(&principal.org, plugin).await?;
+        let manifest = &found.manifest;
         with_a_client(manifest)?;
         let id = (!is_client_id(&new.client_id)).then(|| FieldProblem::new("/clientId", CLIENT_ID_RULE));
         let secret = new.client_secret.as_ref().and_then(|secret| check_password(secret).err());
@@ -178,7 +180,8 @@ impl Engine {
     /// Removes the organization's own client for a plugin; removing none is fine.
     pub async fn remove_client(self: &Arc<Self>, principal: &Principal, plugin: &str) -> Result<ClientInUse, Error> {
         principal.must_administer()?;
-        let manifest = &self.catalog.plugin(plugin)?.manifest;
+        let found = self.plugin(&principal.org, plugin).await?;
+        let manifest = &found.manifest;
         with_a_client(manifest)?;
         let (engine, org, name) = (Arc::clone(self), principal.org.clone(), manifest.name.clone());
         self.to_its_end(async move { engine.replace_client(&org, &name, None).await }).await?;

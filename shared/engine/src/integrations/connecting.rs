@@ -17,6 +17,7 @@ use super::record::{Attempt, Pending, accounts_in};
 use super::renewing::credential_of;
 use super::state::{Reason, State};
 use super::{Integration, NewAccount};
+use crate::catalog::Plugin;
 use crate::engine::Engine;
 use crate::error::{Error, causes};
 use crate::ids::{Alias, OrgId, Owner, PluginName, UserId};
@@ -199,18 +200,19 @@ impl Engine {
     }
 
     /// The plugin of an attempt, if it is as it was.
-    fn plugin_of(&self, attempt: &Attempt) -> Result<&Manifest, NotConnected> {
-        let plugin = self.catalog.plugin(attempt.plugin.as_str()).map_err(|_| NotConnected::Changed)?;
+    async fn plugin_of(&self, attempt: &Attempt) -> Result<Arc<Plugin>, NotConnected> {
+        let plugin = self.plugin_if_any(&attempt.org, &attempt.plugin).await?.ok_or(NotConnected::Changed)?;
         if attempt.bound_to != self.bound_to(&plugin.manifest) {
             return Err(NotConnected::Changed);
         }
-        Ok(&plugin.manifest)
+        Ok(plugin)
     }
 
     /// What the user with this ticket is asked. Looking changes nothing: programs look at links, too.
     pub async fn offer(&self, ticket: &SecretString) -> Result<Offer, NotConnected> {
         let (attempt, _) = self.attempt(ticket).await?;
-        let manifest = self.plugin_of(&attempt)?;
+        let plugin = self.plugin_of(&attempt).await?;
+        let manifest = &plugin.manifest;
         let Auth::Oauth2(oauth) = &manifest.auth else { return Err(NotConnected::Changed) };
         let stand_in = self.config.stand_ins.get(&manifest.name);
         let url = stand_in.map_or(&oauth.authorization_url, |stand_in| &stand_in.authorization_url);
@@ -228,7 +230,8 @@ impl Engine {
     /// The user has agreed: where the browser that has the secret `browser` goes now.
     pub async fn go(&self, ticket: &SecretString, browser: &SecretString) -> Result<Url, NotConnected> {
         let (attempt, version) = self.attempt(ticket).await?;
-        let manifest = self.plugin_of(&attempt)?;
+        let plugin = self.plugin_of(&attempt).await?;
+        let manifest = &plugin.manifest;
         let Auth::Oauth2(oauth) = &manifest.auth else { return Err(NotConnected::Changed) };
         let state = SecretString::from(self.ports.ids.hex(32));
         let verifier = oauth.pkce.then(|| {
@@ -336,7 +339,8 @@ impl Engine {
         if own.and_then(|plugin| self.redirect_uri(plugin)).as_ref() != Some(&attempt.redirect_uri) {
             return Err(NotConnected::OtherProvider);
         }
-        let manifest = self.plugin_of(&attempt)?;
+        let plugin = self.plugin_of(&attempt).await?;
+        let manifest = &plugin.manifest;
         let Auth::Oauth2(oauth) = &manifest.auth else { return Err(NotConnected::Changed) };
         if let Some(issuer) = &oauth.issuer
             && !self.config.stand_ins.contains_key(&manifest.name)
@@ -441,7 +445,7 @@ impl Engine {
         plugin: &str,
         complete: Complete,
     ) -> Result<Integration, Error> {
-        let manifest = self.catalog.plugin(plugin)?.manifest.clone();
+        let manifest = self.plugin(&principal.org, plugin).await?.manifest.clone();
         let user = principal.acting_for(complete.user_id)?;
         let (engine, principal) = (Arc::clone(self), principal.clone());
         let code = complete.code;

@@ -42,10 +42,11 @@ impl Engine {
         plugin: &str,
         which: Which,
     ) -> Result<Disconnected, Error> {
-        let manifest = self.catalog.plugin(plugin).ok().map(|plugin| &plugin.manifest);
-        let owner = owned_by(principal, manifest, which.owner, which.user_id)?;
         // A plugin that is gone leaves accounts, which people want to be rid of.
         let plugin = PluginName::parse(plugin).map_err(|_| Error::NotFound("account"))?;
+        let found = self.plugin_if_any(&principal.org, &plugin).await?;
+        let manifest = found.as_ref().map(|found| &found.manifest);
+        let owner = owned_by(principal, manifest, which.owner, which.user_id)?;
         let (engine, org) = (Arc::clone(self), principal.org.clone());
         self.to_its_end(async move {
             let (accounts, alias, account) = engine
@@ -68,8 +69,7 @@ impl Engine {
                 tracing::error!(%org, error = %causes(&error), "which tasks need the account is not known");
                 Vec::new()
             });
-            let found = engine.catalog.plugin(plugin.as_str()).ok();
-            let manifest = found.map(|plugin| &plugin.manifest);
+            let manifest = found.as_ref().map(|found| &found.manifest);
             let disconnected = Disconnected {
                 integration: engine.shown(manifest, &accounts, &alias, &account),
                 revoked: given_back.is_ok(),
@@ -114,7 +114,7 @@ impl Engine {
         if let Some((other, _)) = others.by_alias.iter().find(|(_, other)| same(other)) {
             return Err(format!("the account \"{other}\" may be the same one at the provider, and goes on"));
         }
-        let plugin = self.catalog.plugin(others.plugin.as_str());
+        let plugin = self.plugin(org, others.plugin.as_str()).await;
         let plugin = plugin.map_err(|_| "the plugin is no longer here, so that its provider is not known")?;
         self.hand_back(org, &plugin.manifest, account, &credential).await
     }

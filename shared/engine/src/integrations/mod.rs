@@ -141,7 +141,7 @@ impl Engine {
         plugin: &str,
         connect: Connect,
     ) -> Result<Connecting, Error> {
-        let plugin = Arc::clone(self.catalog.plugin(plugin)?);
+        let plugin = self.plugin(&principal.org, plugin).await?;
         let manifest = &plugin.manifest;
         let user = principal.acting_for(connect.user_id.clone())?;
         self.check_connect(manifest, &connect)?;
@@ -397,7 +397,8 @@ impl Engine {
     /// left alone.
     pub async fn wants_stand_in(&self, principal: &Principal, plugin: &PluginName) -> Result<bool, Error> {
         let user = principal.acting_for(None)?;
-        let manifest = &self.catalog.plugin(plugin.as_str())?.manifest;
+        let plugin = self.plugin(&principal.org, plugin.as_str()).await?;
+        let manifest = &plugin.manifest;
         let org = &principal.org;
         let Some(found) = self.find(org, &user, manifest, None).await? else { return Ok(true) };
         if found.accounts.by_alias.values().any(|account| account.bound_to != self.bound_to(manifest)) {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::record::{Account, Accounts, Change, LastError};
+use super::record::{Account, Accounts, Change, LastError, Pending};
 use super::{OwnerKind, Reason, State, owned_by};
 use crate::engine::Engine;
 use crate::error::Error;
@@ -160,10 +160,10 @@ impl Engine {
         }
     }
 
-    fn all_shown(&self, accounts: &Accounts) -> Vec<Integration> {
-        let plugin = self.catalog.plugin(accounts.plugin.as_str()).ok();
-        let manifest = plugin.map(|plugin| &plugin.manifest);
-        accounts.by_alias.iter().map(|(alias, account)| self.shown(manifest, accounts, alias, account)).collect()
+    async fn all_shown(&self, org: &OrgId, accounts: &Accounts) -> Result<Vec<Integration>, Error> {
+        let plugin = self.plugin_if_any(org, &accounts.plugin).await?;
+        let manifest = plugin.as_ref().map(|plugin| &plugin.manifest);
+        Ok(accounts.by_alias.iter().map(|(alias, account)| self.shown(manifest, accounts, alias, account)).collect())
     }
 
     async fn pending_shown(
@@ -173,18 +173,12 @@ impl Engine {
         plugin: Option<&PluginName>,
     ) -> Result<Vec<Integration>, Error> {
         let pending = self.pending_of(org, owner, plugin).await?;
-        Ok(pending
-            .into_iter()
-            .flat_map(|pending| {
-                let by_alias = [(pending.alias.clone(), pending.account)].into();
-                self.all_shown(&Accounts {
-                    owner: pending.owner,
-                    plugin: pending.plugin,
-                    default: pending.alias,
-                    by_alias,
-                })
-            })
-            .collect())
+        let mut shown = Vec::with_capacity(pending.len());
+        for Pending { owner, plugin, alias, account, .. } in pending {
+            let by_alias = [(alias.clone(), account)].into();
+            shown.extend(self.all_shown(org, &Accounts { owner, plugin, default: alias, by_alias }).await?);
+        }
+        Ok(shown)
     }
 
     /// The accounts that a user can use: the user's own, by plugin, then the organization's. `limit` counts plugins, whose
@@ -229,7 +223,7 @@ impl Engine {
             let page = self.ports.table.query(query).await.map_err(Error::of_cursor)?;
             left -= page.entries.len().min(left);
             for item in page.entries {
-                entries.extend(self.all_shown(&item.record()?));
+                entries.extend(self.all_shown(org, &item.record()?).await?);
             }
             if let Some(Cursor(next)) = page.next {
                 return Ok(Page { entries, next: Some(Cursor(format!("{letter}{next}"))) });
@@ -245,7 +239,8 @@ impl Engine {
         plugin: &str,
         which: Which,
     ) -> Result<PluginStatus, Error> {
-        let manifest = &self.catalog.plugin(plugin)?.manifest;
+        let plugin = self.plugin(&principal.org, plugin).await?;
+        let manifest = &plugin.manifest;
         let org = &principal.org;
         let owners = match which.owner {
             None => vec![Owner::User(principal.acting_for(which.user_id)?), Owner::Organization],
@@ -255,7 +250,7 @@ impl Engine {
         let keys: Vec<_> = owners.iter().map(|owner| keys::integrations(org, owner, &manifest.name)).collect();
         let mut accounts = Vec::new();
         for item in self.ports.table.batch_get(&keys, Read::Consistent).await?.into_iter().flatten() {
-            accounts.extend(self.all_shown(&item.record()?));
+            accounts.extend(self.all_shown(org, &item.record()?).await?);
         }
         for owner in &owners {
             accounts.extend(self.pending_shown(org, owner, Some(&manifest.name)).await?);
@@ -271,7 +266,7 @@ impl Engine {
         plugin: &str,
         default: MakeDefault,
     ) -> Result<Integration, Error> {
-        let plugin = Arc::clone(self.catalog.plugin(plugin)?);
+        let plugin = self.plugin(&principal.org, plugin).await?;
         let owner = owned_by(principal, Some(&plugin.manifest), default.owner, default.user_id)?;
         let (engine, org, alias) = (Arc::clone(self), principal.org.clone(), default.alias);
         self.to_its_end(async move {

@@ -117,8 +117,8 @@ impl Engine {
             principal.may_read(scope)?;
         }
         let known = match (tool, kind) {
-            (Some(tool), Some(kind)) => self.kind(tool, kind, "").map(drop),
-            (Some(tool), None) => self.mapped_plugin(tool, "").map(drop),
+            (Some(tool), Some(kind)) => self.kind(&principal.org, tool, kind, "").await?.map(drop),
+            (Some(tool), None) => self.mapped_plugin(&principal.org, tool, "").await?.map(drop),
             (None, None) => Ok(()),
             (None, Some(_)) => Err(FieldProblem::new("/tool", "is needed to tell whose kind is meant")),
         };
@@ -167,7 +167,8 @@ impl Engine {
     pub async fn look_up_stored(&self, principal: &Principal, asked: NameToLookUp) -> Result<LookedUp, Error> {
         let NameToLookUp { tool, kind, name, user_id, agent_id, integration } = asked;
         let user = principal.acting_for(user_id)?;
-        let (plugin, names) = self.kind(&tool, &kind, "").map_err(|problem| Error::Invalid(vec![problem]))?;
+        let found = self.kind(&principal.org, &tool, &kind, "").await?;
+        let (plugin, names) = found.map_err(|problem| Error::Invalid(vec![problem]))?;
         let manifest = &plugin.manifest;
         let (org, alias) = (&principal.org, integration.as_ref());
         let account = match manifest.auth {
@@ -176,7 +177,7 @@ impl Engine {
                 self.find(org, &user, manifest, alias).await?
             }
         };
-        let mut naming = Naming::one(&tool, &kind, names, name.as_str());
+        let mut naming = Naming::one(&tool, &kind, &names, name.as_str());
         let keys = naming.keys(org, &user, agent_id.as_ref(), alias);
         let items =
             if keys.is_empty() { Vec::new() } else { self.ports.table.batch_get(&keys, Read::Consistent).await? };
@@ -198,7 +199,7 @@ impl Engine {
         let mut there = self.written_names(org, (Some(&user), agent_id.as_ref()), &tool, &kind).await?;
         let found = self.found_names(org, &user, &tool, &kind).await?;
         there.extend(found.into_iter().map(|(found, _)| found.name.into()));
-        let nearest = near(names, name.as_str(), there.iter().map(String::as_str));
+        let nearest = near(&names, name.as_str(), there.iter().map(String::as_str));
         Ok(LookedUp {
             found: false,
             external_id: None,

@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use crate::catalog::{Plugin, nearest};
 use crate::engine::Engine;
 use crate::error::{Error, FieldProblem};
-use crate::ids::{AgentId, ExternalId, MappingKind, MappingName, PluginName, Scope, UserId};
+use crate::ids::{AgentId, ExternalId, MappingKind, MappingName, OrgId, PluginName, Scope, UserId};
 use crate::keys;
 use crate::manifest::NameKind;
 use crate::ports::table::{BATCH_MAX, Condition, NewItem, Read, Write};
@@ -89,7 +89,7 @@ pub struct WhichMapping {
 impl Engine {
     /// Writes one name, in the place of one that is there.
     pub async fn put_mapping(self: &Arc<Self>, principal: &Principal, new: NewMapping) -> Result<MappingView, Error> {
-        let (item, view) = self.checked(principal, new, "")?.map_err(Error::Invalid)?;
+        let (item, view) = self.checked(principal, new, "").await?.map_err(Error::Invalid)?;
         let engine = Arc::clone(self);
         self.to_its_end(async move { Ok(engine.ports.table.put(item, Condition::Any).await?) }).await?;
         Ok(view)
@@ -105,7 +105,7 @@ impl Engine {
         let (mut writes, mut views) = (Vec::new(), Vec::new());
         for (index, new) in new.mappings.into_iter().enumerate() {
             let place = format!("/mappings/{index}");
-            match self.checked(principal, new, &place)? {
+            match self.checked(principal, new, &place).await? {
                 Err(wrong) => problems.extend(wrong),
                 Ok((item, _)) if !seen.insert(item.key.clone()) => {
                     problems.push(FieldProblem::new(format!("{place}/name"), "is there twice; leave one of them out"));
@@ -125,7 +125,7 @@ impl Engine {
     }
 
     /// A name as it is to be stored, or everything that is wrong with it.
-    fn checked(
+    async fn checked(
         &self,
         principal: &Principal,
         new: NewMapping,
@@ -137,7 +137,7 @@ impl Engine {
             principal.may_write(scope)?;
         }
         let problem = |field: &str, message: &str| FieldProblem::new(format!("{place}/{field}"), message);
-        let compared = self.kind(&new.tool, &new.kind, place).and_then(|(_, names)| {
+        let compared = self.kind(&principal.org, &new.tool, &new.kind, place).await?.and_then(|(_, names)| {
             let compared = names.compared(new.name.as_str());
             compared.ok_or_else(|| problem("name", "has nothing in it but a prefix and spaces"))
         });
@@ -181,7 +181,7 @@ impl Engine {
         if let Ok(scope) = &scope {
             principal.may_write(scope)?;
         }
-        let (scope, names) = match (scope, self.kind(&which.tool, &which.kind, "")) {
+        let (scope, names) = match (scope, self.kind(&principal.org, &which.tool, &which.kind, "").await?) {
             (Ok(scope), Ok((_, names))) => (scope, names),
             (scope, kind) => return Err(Error::Invalid(scope.err().into_iter().chain(kind.err()).collect())),
         };
@@ -218,13 +218,17 @@ impl Engine {
     }
 
     /// A kind of names of a plugin, or what is wrong with the fields that say which. Pointers begin with `place`.
-    fn kind(
+    async fn kind(
         &self,
+        org: &OrgId,
         tool: &PluginName,
         kind: &MappingKind,
         place: &str,
-    ) -> Result<(&Arc<Plugin>, &NameKind), FieldProblem> {
-        let plugin = self.mapped_plugin(tool, place)?;
+    ) -> Result<Result<(Arc<Plugin>, NameKind), FieldProblem>, Error> {
+        let plugin = match self.mapped_plugin(org, tool, place).await? {
+            Ok(plugin) => plugin,
+            Err(problem) => return Ok(Err(problem)),
+        };
         let known = &plugin.manifest.mappings;
         let unknown = || {
             let near = nearest(kind.as_str(), known.keys().map(MappingKind::as_str));
@@ -236,13 +240,24 @@ impl Engine {
             };
             FieldProblem::new(format!("{place}/kind"), format!("is not a kind of names that {tool} has; {remedy}"))
         };
-        known.get(kind).map(|names| (plugin, names)).ok_or_else(unknown)
+        let names = known.get(kind).cloned().ok_or_else(unknown);
+        Ok(names.map(|names| (plugin, names)))
     }
 
-    fn mapped_plugin(&self, tool: &PluginName, place: &str) -> Result<&Arc<Plugin>, FieldProblem> {
-        // What is wrong with a field is said in one way here, also of a plugin that is not there.
-        let problem = |error: Error| FieldProblem::new(format!("{place}/tool"), error.to_string());
-        self.catalog.plugin(tool.as_str()).map_err(problem)
+    async fn mapped_plugin(
+        &self,
+        org: &OrgId,
+        tool: &PluginName,
+        place: &str,
+    ) -> Result<Result<Arc<Plugin>, FieldProblem>, Error> {
+        match self.plugin(org, tool.as_str()).await {
+            Ok(plugin) => Ok(Ok(plugin)),
+            // What is wrong with a field is said in one way here, also of a plugin that is not there.
+            Err(error @ Error::UnknownPlugin { .. }) => {
+                Ok(Err(FieldProblem::new(format!("{place}/tool"), error.to_string())))
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 

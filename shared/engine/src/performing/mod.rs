@@ -38,10 +38,10 @@ pub(crate) struct Doing<'a> {
     pub org: &'a OrgId,
     pub user: &'a UserId,
     pub agent: Option<&'a AgentId>,
-    pub plugin: &'a str,
+    pub plugin: &'a Plugin,
     pub action: &'a str,
     pub integration: Option<&'a Alias>,
-    pub parameters: Map<String, Value>,
+    pub parameters: &'a Map<String, Value>,
     pub source: Source<'a>,
     /// When it has to be done.
     pub deadline: Instant,
@@ -123,10 +123,11 @@ impl What<'_> {
 }
 
 impl Engine {
-    /// Does one action, and says what came of it.
-    pub(crate) async fn perform(&self, doing: Doing<'_>) -> Result<Answered<Outcome>, Error> {
+    /// Does one action, and says what came of it. Nothing was done, and there is nothing to say, where the organization uses
+    /// another version of the plugin by now.
+    pub(crate) async fn perform(&self, doing: Doing<'_>) -> Result<Option<Answered<Outcome>>, Error> {
         let started = Instant::now();
-        let plugin = self.catalog.plugin(doing.plugin)?;
+        let plugin = doing.plugin;
         let found = plugin.action(doing.action)?;
         let (manifest, action) = (&plugin.manifest, found.action);
         let what = What { doing: &doing, plugin, manifest, found, action, started };
@@ -134,7 +135,9 @@ impl Engine {
         let checked = checked.and_then(|checked| Ok((Naming::of(manifest, action, &checked)?, checked)));
         let (naming, parameters) = match checked {
             Ok(checked) => checked,
-            Err(error) => return self.refused(&what, &doing.parameters, error).await.map(Answered::anew),
+            Err(error) => {
+                return self.refused(&what, doing.parameters, error).await.map(|said| Some(Answered::anew(said)));
+            }
         };
         let mut pause = LOOK_AGAIN.0;
         // What a caller decides is about what they know of, and about nothing that began since.
@@ -142,9 +145,10 @@ impl Engine {
         loop {
             let Ok(seen) = timeout_at(doing.deadline, self.see(&what, &naming)).await else {
                 let message = "there was no time left to look for the account; try again".to_owned();
-                return Ok(Answered::anew(what.failed(Failure::new(OutcomeCode::Timeout, message, true))));
+                let failure = Failure::new(OutcomeCode::Timeout, message, true);
+                return Ok(Some(Answered::anew(what.failed(failure))));
             };
-            let mut seen = seen?;
+            let Some(mut seen) = seen? else { return Ok(None) };
             let claim = match std::mem::replace(&mut seen.judged, Judged::Free) {
                 Judged::Free if what.keyed().is_some_and(|keyed| keyed.resolve == Some(Resolve::Abandon)) => {
                     let message =
@@ -165,18 +169,19 @@ impl Engine {
                 // A task is made of other words than an outcome.
                 Judged::Task(..) => return Err(Error::KeyReused),
                 Judged::Ended(run, answer, _) if !answer.is_open() || !what.may_decide(&run, &met) => {
-                    return Ok(self.replayed(&what, answer.outcome()).await);
+                    return Ok(Some(self.replayed(&what, answer.outcome()).await));
                 }
                 Judged::Lost(run, began, _) if !what.may_decide(&run, &met) => {
                     let metadata = what.metadata(0, Some(run.clone()));
-                    return Ok(self.replayed(&what, Outcome { result: Err(lost(&run, began)), metadata }).await);
+                    let outcome = Outcome { result: Err(lost(&run, began)), metadata };
+                    return Ok(Some(self.replayed(&what, outcome).await));
                 }
                 Judged::Ended(run, _, version) | Judged::Lost(run, _, version) => {
                     met = Met::Decided(run.clone());
                     match self.decide(&what, run, version).await? {
                         Decided::Given(outcome) => {
                             let Answered { answer, .. } = self.replayed(&what, outcome).await;
-                            return Ok(Answered::anew(answer));
+                            return Ok(Some(Answered::anew(answer)));
                         }
                         Decided::Again => continue,
                         Decided::Do(condition, run) => what.keyed().map(|keyed| (keyed, condition, Some(run))),
@@ -184,7 +189,7 @@ impl Engine {
                 }
             };
             match Box::pin(self.try_once(&what, (&parameters, naming.clone()), seen, claim)).await? {
-                Came::To(outcome) => return Ok(Answered::anew(outcome)),
+                Came::To(outcome) => return Ok(Some(Answered::anew(outcome))),
                 Came::Late => {}
             }
         }
@@ -209,8 +214,8 @@ impl Engine {
         }
     }
 
-    /// Everything that is needed, in one read.
-    pub(crate) async fn see(&self, what: &What<'_>, naming: &Naming) -> Result<Seen, Error> {
+    /// Everything that is needed, in one read; nothing where the organization uses another version of the plugin by now.
+    pub(crate) async fn see(&self, what: &What<'_>, naming: &Naming) -> Result<Option<Seen>, Error> {
         let Doing { org, user, agent, integration, .. } = what.doing;
         let mut wanted = vec![keys::instance(org, &what.manifest.name)];
         wanted.extend(what.keyed().map(|keyed| keys::idempotency(org, user, &keyed.key)));
@@ -221,13 +226,16 @@ impl Engine {
         wanted.extend(naming.keys(org, user, *agent, *integration));
         let mut items = self.ports.table.batch_get(&wanted, Read::Consistent).await?.into_iter();
         let instance = SeenInstance::of(items.next().flatten())?;
+        if instance.instance.installed.as_ref().map(|installed| &installed.digest) != what.plugin.digest.as_ref() {
+            return Ok(None);
+        }
         let judged = match what.keyed() {
             Some(keyed) => Judged::of(items.next().flatten(), &keyed.payload, self.ports.clock.now())?,
             None => Judged::Free,
         };
         let accounts: Vec<_> = items.by_ref().take(if with_account { 2 } else { 0 }).collect();
         let account = Found::among(accounts, *integration)?;
-        Ok(Seen { account, instance, judged, names: items.collect() })
+        Ok(Some(Seen { account, instance, judged, names: items.collect() }))
     }
 
     /// What follows for a key whose outcome is not known.

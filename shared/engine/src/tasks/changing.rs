@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::listing::{TaskFilter, Wanted};
 use super::record::{self, Task, TaskState};
 use super::{CANCEL_MAX, TaskView, too_large, wrong_attempts, wrong_time};
+use crate::catalog::Plugin;
 use crate::engine::Engine;
 use crate::error::{Error, FieldProblem, causes};
 use crate::ids::TaskId;
@@ -56,14 +57,15 @@ impl Engine {
         self: &Arc<Self>,
         principal: &Principal,
         id: &str,
-        change: impl Fn(&Self, &mut Task) -> Result<(), Error> + Send + 'static,
+        change: impl Fn(&Self, &mut Task, Option<&Plugin>) -> Result<(), Error> + Send + 'static,
     ) -> Result<TaskView, Error> {
         let (engine, principal, id) = (Arc::clone(self), principal.clone(), id.to_owned());
         self.to_its_end(async move {
             loop {
                 let (before, item) = engine.task(&principal, &id).await?;
                 let mut task = before.clone();
-                change(&engine, &mut task)?;
+                let plugin = engine.plugin_if_any(&task.org, &task.plugin).await?;
+                change(&engine, &mut task, plugin.as_deref())?;
                 if task == before {
                     return Ok(task.whole());
                 }
@@ -79,7 +81,7 @@ impl Engine {
 
     /// Cancels a task. One that is under way is asked to end; the answer says how it stands.
     pub async fn cancel_task(self: &Arc<Self>, principal: &Principal, id: &str) -> Result<TaskView, Error> {
-        self.change_task(principal, id, |engine, task| {
+        self.change_task(principal, id, |engine, task, _| {
             cancel(task, engine.ports.clock.now());
             Ok(())
         })
@@ -88,7 +90,7 @@ impl Engine {
 
     /// Runs a task that has ended without success once more, now.
     pub async fn retry_task(self: &Arc<Self>, principal: &Principal, id: &str) -> Result<TaskView, Error> {
-        self.change_task(principal, id, |engine, task| {
+        self.change_task(principal, id, |engine, task, _| {
             let now = engine.ports.clock.now();
             match task.state {
                 TaskState::Failed | TaskState::OutcomeUnknown | TaskState::Cancelled => {
@@ -114,7 +116,7 @@ impl Engine {
 
     /// Stops a recurring task until it is resumed.
     pub async fn pause_task(self: &Arc<Self>, principal: &Principal, id: &str) -> Result<TaskView, Error> {
-        self.change_task(principal, id, |engine, task| {
+        self.change_task(principal, id, |engine, task, _| {
             let waits = matches!(task.state, TaskState::Scheduled | TaskState::Retrying);
             if !waits || task.schedule.is_none() {
                 return Err(not_now(task, "paused", "scheduled or retrying, and recurring"));
@@ -128,7 +130,7 @@ impl Engine {
 
     /// Lets a paused task go on, with its next time from now.
     pub async fn resume_task(self: &Arc<Self>, principal: &Principal, id: &str) -> Result<TaskView, Error> {
-        self.change_task(principal, id, |engine, task| {
+        self.change_task(principal, id, |engine, task, _| {
             let now = engine.ports.clock.now();
             if task.state != TaskState::Paused {
                 return Err(not_now(task, "resumed", "paused"));
@@ -150,20 +152,21 @@ impl Engine {
         id: &str,
         change: ChangeTask,
     ) -> Result<TaskView, Error> {
-        self.change_task(principal, id, move |engine, task| {
+        self.change_task(principal, id, move |engine, task, plugin| {
             if !matches!(task.state, TaskState::Scheduled | TaskState::Paused) {
                 return Err(not_now(task, "changed", "scheduled or paused"));
             }
-            engine.edit(task, change.clone())
+            engine.edit(task, plugin, change.clone())
         })
         .await
     }
 
-    fn edit(&self, task: &mut Task, change: ChangeTask) -> Result<(), Error> {
+    fn edit(&self, task: &mut Task, plugin: Option<&Plugin>, change: ChangeTask) -> Result<(), Error> {
         let now = self.ports.clock.now();
         let mut problems: Vec<FieldProblem> = wrong_attempts(change.max_attempts).into_iter().collect();
         if let Some(parameters) = change.context {
-            let plugin = self.catalog.plugin(task.plugin.as_str())?;
+            let gone = || Error::UnknownPlugin { name: task.plugin.to_string(), nearest: Vec::new() };
+            let plugin = plugin.ok_or_else(gone)?;
             match plugin.action(task.action.as_str())?.check(parameters) {
                 Ok(parameters) => {
                     problems.extend(too_large(&parameters));

@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::breaker::ActionClass;
+use crate::catalog::Plugin;
 use crate::engine::Engine;
 use crate::error::{Error, FieldProblem};
 use crate::ids::{ActionName, AgentId, Alias, PluginName, TaskId, UserId};
@@ -152,7 +153,7 @@ impl Engine {
         intent: Intent,
         asked: &Asked,
     ) -> Result<Answered<Made>, Error> {
-        let plugin = Arc::clone(self.catalog.plugin(&intent.tool)?);
+        let plugin = self.plugin(&principal.org, &intent.tool).await?;
         let found = plugin.action(&intent.intent)?;
         let at = self.ports.clock.now();
         let user = principal.acting_for(intent.user_id.clone())?;
@@ -170,7 +171,7 @@ impl Engine {
                 return Ok(made);
             }
         }
-        let task = self.plan(principal, &intent, at)?;
+        let task = self.plan(&plugin, principal, &intent, at)?;
         let (engine, principal) = (Arc::clone(self), principal.clone());
         self.to_its_end(async move {
             let warnings = engine.warnings(&task, &plugin.manifest).await?;
@@ -199,8 +200,13 @@ impl Engine {
     }
 
     /// The task that an intent stands for, checked, and not yet made.
-    pub(crate) fn plan(&self, principal: &Principal, intent: &Intent, at: Timestamp) -> Result<Task, Error> {
-        let plugin = self.catalog.plugin(&intent.tool)?;
+    pub(crate) fn plan(
+        &self,
+        plugin: &Plugin,
+        principal: &Principal,
+        intent: &Intent,
+        at: Timestamp,
+    ) -> Result<Task, Error> {
         let found = plugin.action(&intent.intent)?;
         let user = principal.acting_for(intent.user_id.clone())?;
         let mut problems: Vec<FieldProblem> = Vec::new();

@@ -12,11 +12,12 @@ use crate::ids::{TaskId, UserId};
 use crate::integrations::{PENDING, pending_work};
 use crate::keys;
 use crate::manifest::Effect;
-use crate::outcome::{Failure, OutcomeCode};
+use crate::outcome::{Failure, Outcome, OutcomeCode};
 use crate::performing::{Doing, Source, lease};
 use crate::ports::table::{BATCH_MAX, Condition, Item, Read, TableError, Version};
 use crate::ports::timer::Work;
-use crate::runs::RuledOut;
+use crate::registry::changes_all_the_time;
+use crate::runs::{Answered, RuledOut};
 
 /// How often it is tried to write down how an attempt ended.
 const SETTLE_TRIES: usize = 3;
@@ -137,7 +138,7 @@ impl Engine {
                 }
             }
             TaskState::Running if task.claim.as_ref().is_some_and(|claim| claim.until <= now) => {
-                let harmless = self.is_harmless(&task);
+                let harmless = self.is_harmless(&task).await?;
                 let told = match self.never_seen_again(&task).await? {
                     Lapse::Settled(ended) => task.settle(ended, harmless, now, self.jitter()),
                     Lapse::Again => task.lapsed(true, harmless, now, self.jitter()),
@@ -161,19 +162,7 @@ impl Engine {
     async fn perform_task(&self, task: &Task, claim: &Claim) -> Ended {
         let started = Instant::now();
         let deadline = started + self.config.limits.task_budget;
-        let source = Source::Task { id: &task.id, claim, number: task.runs };
-        let doing = Doing {
-            org: &task.org,
-            user: &task.user,
-            agent: task.agent.as_ref(),
-            plugin: task.plugin.as_str(),
-            action: task.action.as_str(),
-            integration: task.integration.as_ref(),
-            parameters: task.parameters.clone(),
-            source,
-            deadline,
-        };
-        let result = match self.perform(doing).await {
+        let result = match self.perform_task_by(task, claim, deadline).await {
             Ok(answered) => answered.answer.result,
             // The plugin is not as it was when the task was made.
             Err(error @ (Error::Invalid(_) | Error::UnknownPlugin { .. } | Error::UnknownAction { .. })) => {
@@ -186,6 +175,28 @@ impl Engine {
         };
         let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ended { result, duration_ms }
+    }
+
+    async fn perform_task_by(&self, task: &Task, claim: &Claim, deadline: Instant) -> Result<Answered<Outcome>, Error> {
+        let mut plugin = self.plugin_guessed(&task.org, task.plugin.as_str()).await?;
+        loop {
+            let doing = Doing {
+                org: &task.org,
+                user: &task.user,
+                agent: task.agent.as_ref(),
+                plugin: &plugin,
+                action: task.action.as_str(),
+                integration: task.integration.as_ref(),
+                parameters: &task.parameters,
+                source: Source::Task { id: &task.id, claim, number: task.runs },
+                deadline,
+            };
+            let came = self.perform(doing).await;
+            match self.plugin_instead(&task.org, &plugin, &came).await? {
+                Some(newer) => plugin = newer,
+                None => return came?.ok_or_else(|| changes_all_the_time(task.plugin.as_str())),
+            }
+        }
     }
 
     /// Writes down how an attempt ended, if the claim is still this worker's: tried more than once, since what happened
@@ -223,7 +234,8 @@ impl Engine {
                 task.attempts.pop();
                 task.failures_in_row = task.failures_in_row.saturating_sub(1);
             }
-            let told = task.settle(result, self.is_harmless(&task), self.ports.clock.now(), jitter);
+            let harmless = self.is_harmless(&task).await?;
+            let told = task.settle(result, harmless, self.ports.clock.now(), jitter);
             match self.ports.table.put(task.item()?, Condition::Version(item.version)).await {
                 Ok(_) => {
                     self.after(&task, told).await;
@@ -339,27 +351,28 @@ impl Engine {
     }
 
     /// What doing a task's action twice would mean; what is not known any more is taken for the worst.
-    fn effect_of(&self, task: &Task) -> Effect {
-        let plugin = self.catalog.plugin(task.plugin.as_str());
-        let action = plugin.and_then(|plugin| plugin.action(task.action.as_str()).map(|found| found.action.effect));
-        action.unwrap_or(Effect::Unsafe)
+    async fn effect_of(&self, task: &Task) -> Result<Effect, Error> {
+        let plugin = self.plugin_if_any(&task.org, &task.plugin).await?;
+        let action = plugin.and_then(|plugin| Some(plugin.action(task.action.as_str()).ok()?.action.effect));
+        Ok(action.unwrap_or(Effect::Unsafe))
     }
 
-    fn is_harmless(&self, task: &Task) -> bool {
-        self.effect_of(task).is_repeatable()
+    async fn is_harmless(&self, task: &Task) -> Result<bool, Error> {
+        Ok(self.effect_of(task).await?.is_repeatable())
     }
 
     /// What is known of an attempt whose worker is gone.
     async fn never_seen_again(&self, task: &Task) -> Result<Lapse, Error> {
-        let known = match (self.effect_of(task), &task.claim) {
+        let effect = self.effect_of(task).await?;
+        let known = match (effect, &task.claim) {
             // What only reads is not in the ledger.
             (Effect::Read, _) => return Ok(Lapse::Again),
             (Effect::Idempotent | Effect::Keyed | Effect::Unsafe, None) => RuledOut::Unknown,
             (Effect::Idempotent | Effect::Keyed | Effect::Unsafe, Some(claim)) => {
-                self.rule_out(task, claim, self.effect_of(task)).await?
+                self.rule_out(task, claim, effect).await?
             }
         };
-        Ok(match (known, self.effect_of(task)) {
+        Ok(match (known, effect) {
             // Nothing had been sent, and now nothing will be.
             (RuledOut::NeverBegun, _) => {
                 let message = "whoever was to do it was not heard of again; it had not begun".to_owned();

@@ -1,0 +1,11 @@
+//! The registry: plugins that are not in the built-in catalog, by organization or for all of them. A manifest is kept as the
+//! text that was given, once for each version, and never changes; an organization's instance says which version it uses.
+
+mod finding;
+mod record;
+mod registering;
+
+pub(crate) use finding::{TextId, changes_all_the_time};
+pub(crate) use record::Digest;
+pub use record::{RegisteredVersion, RegistryScope};
+pub use registering::{Register, Registration, RegistrationText};
