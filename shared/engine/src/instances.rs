@@ -18,7 +18,7 @@ use crate::keys;
 use crate::manifest::{Manifest, Permission};
 use crate::ports::table::{Condition, Item, NewItem, Query, Range, Read, TableError, Version};
 use crate::principal::Principal;
-use crate::registry::{Digest, RegistryScope};
+use crate::registry::{Digest, Install, RegistryScope, check_config, granted};
 
 /// How often a change is tried while others change the same record. Each time that it fails, another was written: of
 /// failures at most a hundred for each breaker, which is then open and counts no more.
@@ -40,9 +40,31 @@ pub(crate) struct Instance {
     /// Which version of a registered plugin the organization uses; the catalog's plugins have none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub installed: Option<Installed>,
+    /// What the organization set in place of the plugin's own configuration, without secrets.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub config: Map<String, Value>,
+    /// The secrets of its configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<ConfigSecrets>,
     /// What it used before, to go back to.
     #[serde(skip_serializing_if = "Option::is_none")]
-    before: Option<Installed>,
+    pub before: Option<Before>,
+}
+
+/// Where the secrets of a configuration are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ConfigSecrets {
+    /// Names the secret in the vault, which holds all of them.
+    pub id: String,
+    /// Which there are.
+    pub names: BTreeSet<String>,
+}
+
+/// A version that was in use, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Before {
+    pub installed: Installed,
+    pub config: Map<String, Value>,
 }
 
 /// Which version of a registered plugin an organization uses, and how.
@@ -53,7 +75,7 @@ pub(crate) struct Installed {
     pub digest: Digest,
     /// What of the manifest's permissions an administrator granted.
     pub permissions: BTreeSet<Permission>,
-    pub config: Map<String, Value>,
+    /// Since when.
     pub at: Timestamp,
 }
 
@@ -141,10 +163,21 @@ impl Instance {
         self.breaker.or(manifest.breaker).or(BreakerLimits::USUAL)
     }
 
-    /// Of a plugin's permissions those that count here: all of what the operator brought, and of what was registered those
-    /// that an administrator granted.
-    pub(crate) fn grants(&self, permission: &Permission) -> bool {
-        self.installed.as_ref().is_none_or(|installed| installed.permissions.contains(permission))
+    /// Whether an administrator took it out of use.
+    pub(crate) fn is_disabled(&self) -> bool {
+        self.disabled.is_some()
+    }
+
+    /// The permission that a plugin's calls need and nobody granted. What the operator brought has all that it asks for; of
+    /// what was registered, what an administrator granted.
+    pub(crate) fn not_granted(&self, manifest: &Manifest) -> Option<Permission> {
+        let granted = &self.installed.as_ref()?.permissions;
+        manifest.needed_permission().filter(|needed| !granted.contains(needed))
+    }
+
+    /// Closes both breakers.
+    pub(crate) fn forget_failures(&mut self) {
+        (self.read, self.write) = (Circuit::default(), Circuit::default());
     }
 
     fn item(&self, org: &OrgId, manifest: &Manifest) -> Result<NewItem, TableError> {
@@ -152,7 +185,9 @@ impl Instance {
         let set = self.disabled.is_some()
             || self.record_reads
             || self.breaker != BreakerLimits::default()
-            || self.installed.is_some();
+            || self.installed.is_some()
+            || !self.config.is_empty()
+            || self.secrets.is_some();
         if !set {
             let limits = self.limits(manifest);
             // What there is nothing to remember of is gone at once.
@@ -177,6 +212,18 @@ pub struct InstanceView {
     /// Who took it out of use, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disabled: Option<Disabled>,
+    /// Of a registered plugin, for whom it was registered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<RegistryScope>,
+    /// Of a registered plugin, the permissions that were granted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub permissions: Option<BTreeSet<Permission>>,
+    /// Of a registered plugin, those that it has and that nobody granted: calls that need them are refused.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub to_grant: BTreeSet<Permission>,
+    /// The version that it can be rolled back to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous_version: Option<String>,
     /// Whether reads are in the ledger as well.
     pub record_reads: bool,
     /// The breaker of the actions that read, and of those that do more.
@@ -238,6 +285,9 @@ pub struct SetInstance {
     pub breaker: Option<BreakerLimits>,
     /// Whether reads are in the ledger as well.
     pub record_reads: Option<bool>,
+    /// The permissions that a registered plugin has, in the place of all that were granted before.
+    #[schemars(with = "Option<Vec<String>>")]
+    pub permissions: Option<BTreeSet<Permission>>,
 }
 
 impl Instance {
@@ -251,7 +301,15 @@ impl Instance {
             };
             BreakerView { state, failures: circuit.counted(limits, now), since: circuit.open_since(), retry_at }
         };
+        let granted = self.installed.as_ref().map(|installed| &installed.permissions);
+        let to_grant = |granted: &BTreeSet<Permission>| {
+            manifest.permissions.iter().filter(|permission| !granted.contains(permission)).cloned().collect()
+        };
         InstanceView {
+            scope: self.installed.as_ref().map(|installed| installed.scope),
+            to_grant: granted.map(to_grant).unwrap_or_default(),
+            permissions: granted.cloned(),
+            previous_version: self.before.as_ref().map(|before| before.installed.version.to_string()),
             name: manifest.name.clone(),
             display_name: manifest.display_name.clone(),
             version: manifest.version.to_string(),
@@ -349,25 +407,78 @@ impl Engine {
             key: principal.key.clone(),
             reason: asked.reason,
         };
-        self.administer(principal, plugin, "plugin.disabled", move |instance| {
+        let plugin = self.plugin_now(&principal.org, plugin).await?;
+        let name = &plugin.manifest.name;
+        let needing = self.dependents(&principal.org, name).await?;
+        if !needing.is_empty() {
+            let needing: Vec<_> = needing.iter().map(|(other, _)| other.as_str()).collect();
+            return Err(Error::Conflict(format!("{name} is needed by {}; disable that first", needing.join(", "))));
+        }
+        self.administer(principal, plugin, ("plugin.disabled", json!({})), move |instance| {
             instance.disabled = Some(disabled.clone());
+            Ok(())
         })
         .await
     }
 
-    /// Brings a plugin back into use, whoever or whatever took it out.
-    pub async fn enable_plugin(self: &Arc<Self>, principal: &Principal, plugin: &str) -> Result<InstanceView, Error> {
-        self.administer(principal, plugin, "plugin.enabled", |instance| {
+    /// Brings a plugin into use: a registered one that the organization does not use yet, or one that was taken out of use,
+    /// whoever or whatever did so.
+    pub async fn enable_plugin(
+        self: &Arc<Self>,
+        principal: &Principal,
+        plugin: &str,
+        asked: Install,
+    ) -> Result<InstanceView, Error> {
+        principal.must_administer()?;
+        let (plugin, first) = match self.plugin_now(&principal.org, plugin).await {
+            Ok(plugin) => (plugin, None),
+            Err(Error::UnknownPlugin { .. }) => {
+                let (plugin, first) = self.first_install(principal, plugin, &asked).await?;
+                (plugin, Some(first))
+            }
+            Err(error) => return Err(error),
+        };
+        let manifest = &plugin.manifest;
+        if asked.version.as_ref().is_some_and(|version| *version != manifest.version) {
+            return Err(Error::Conflict(if plugin.digest.is_some() {
+                format!("{} is in use at {}; POST …/upgrade changes that", manifest.name, manifest.version)
+            } else {
+                format!("{} comes with Overseer, at {}", manifest.name, manifest.version)
+            }));
+        }
+        if let Some(config) = &asked.config {
+            check_config(manifest, config).map_err(Error::Invalid)?;
+        }
+        let permissions = granted(&plugin, asked.permissions.as_ref())?;
+        let said = json!({ "version": manifest.version });
+        self.administer(principal, Arc::clone(&plugin), ("plugin.enabled", said), move |instance| {
+            match (&mut instance.installed, &first) {
+                (standing @ None, Some(first)) => *standing = Some(first.clone()),
+                (Some(standing), Some(first)) if standing.digest != first.digest => {
+                    return Err(Error::Conflict("somebody else enabled another version just now; look again".to_owned()));
+                }
+                _ => {}
+            }
+            if let (Some(installed), Some(permissions)) = (&mut instance.installed, &permissions) {
+                installed.permissions.clone_from(permissions);
+            }
+            if let Some(config) = &asked.config {
+                instance.config.clone_from(config);
+            }
             instance.disabled = None;
-            (instance.read, instance.write) = (Circuit::default(), Circuit::default());
+            instance.forget_failures();
+            Ok(())
         })
         .await
     }
 
     /// Closes the breakers of a plugin, and forgets its failures.
     pub async fn reset_breaker(self: &Arc<Self>, principal: &Principal, plugin: &str) -> Result<InstanceView, Error> {
-        self.administer(principal, plugin, "plugin.reset", |instance| {
-            (instance.read, instance.write) = (Circuit::default(), Circuit::default());
+        principal.must_administer()?;
+        let plugin = self.plugin_now(&principal.org, plugin).await?;
+        self.administer(principal, plugin, ("plugin.reset", json!({})), |instance| {
+            instance.forget_failures();
+            Ok(())
         })
         .await
     }
@@ -380,7 +491,7 @@ impl Engine {
         asked: SetInstance,
     ) -> Result<InstanceView, Error> {
         principal.must_administer()?;
-        let found = self.plugin(&principal.org, plugin).await?;
+        let found = self.plugin_now(&principal.org, plugin).await?;
         let manifest = &found.manifest;
         let together = asked.breaker.unwrap_or_default().or(manifest.breaker);
         let problem = |(field, message)| FieldProblem::new(format!("/breaker/{field}"), message);
@@ -388,30 +499,50 @@ impl Engine {
         if !problems.is_empty() {
             return Err(Error::Invalid(problems));
         }
-        self.administer(principal, plugin, "plugin.configured", move |instance| {
+        let permissions = granted(&found, asked.permissions.as_ref())?;
+        let digest = found.digest.clone();
+        self.administer(principal, found, ("plugin.configured", json!({})), move |instance| {
             instance.breaker = asked.breaker.unwrap_or(instance.breaker);
             instance.record_reads = asked.record_reads.unwrap_or(instance.record_reads);
+            if let (Some(installed), Some(permissions)) = (&mut instance.installed, &permissions) {
+                // What is granted is granted to what somebody looked at.
+                if digest.as_ref() != Some(&installed.digest) {
+                    return Err(Error::Conflict("its version was changed just now; look again".to_owned()));
+                }
+                installed.permissions.clone_from(permissions);
+            }
+            Ok(())
         })
         .await
     }
 
-    /// Changes an instance in an administrator's name, and says so.
-    async fn administer(
+    /// Changes an instance in an administrator's name, and says so: of which kind the event is, and what it says beside the
+    /// plugin and who did it. Nothing is changed where `change` fails.
+    pub(crate) async fn administer(
         self: &Arc<Self>,
         principal: &Principal,
-        plugin: &str,
-        kind: &'static str,
-        change: impl Fn(&mut Instance) + Send + Sync + 'static,
+        plugin: Arc<Plugin>,
+        (kind, said): (&'static str, Value),
+        change: impl Fn(&mut Instance) -> Result<(), Error> + Send + Sync + 'static,
     ) -> Result<InstanceView, Error> {
-        principal.must_administer()?;
-        let plugin = self.plugin(&principal.org, plugin).await?;
         let (engine, principal) = (Arc::clone(self), principal.clone());
         self.to_its_end(async move {
             let manifest = &plugin.manifest;
-            let changed = engine.change_instance(&principal.org, manifest, None, &change).await?;
-            let (instance, (), written) = changed;
+            let change = |instance: &mut Instance| {
+                let mut changed = instance.clone();
+                change(&mut changed)?;
+                *instance = changed;
+                Ok(())
+            };
+            let (instance, said_so, written) =
+                engine.change_instance(&principal.org, manifest, None, change).await?;
+            said_so?;
+            engine.remember_installed(&principal.org, &manifest.name, instance.installed.as_ref());
             if written {
-                let event = json!({ "tool": manifest.name, "key": principal.key, "userId": principal.user });
+                let mut event = json!({ "tool": manifest.name, "key": principal.key, "userId": principal.user });
+                if let (Some(event), Value::Object(said)) = (event.as_object_mut(), said) {
+                    event.extend(said);
+                }
                 engine.publish(&principal.org, kind, &event).await;
             }
             Ok(instance.shown(manifest, engine.ports.clock.now()))

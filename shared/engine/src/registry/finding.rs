@@ -48,6 +48,11 @@ impl Engine {
         self.plugin_seen(org, name, Timestamp::MIN).await
     }
 
+    /// The plugin that `org` uses by that name at this moment.
+    pub(crate) async fn plugin_now(&self, org: &OrgId, name: &str) -> Result<Arc<Plugin>, Error> {
+        self.plugin_seen(org, name, Timestamp::MAX).await
+    }
+
     async fn plugin_seen(&self, org: &OrgId, name: &str, since: Timestamp) -> Result<Arc<Plugin>, Error> {
         let unknown = match self.catalog.plugin(name) {
             Ok(plugin) => return Ok(Arc::clone(plugin)),
@@ -87,7 +92,7 @@ impl Engine {
         if !suspect {
             return Ok(None);
         }
-        let now = self.plugin_seen(org, plugin.manifest.name.as_str(), Timestamp::MAX).await?;
+        let now = self.plugin_now(org, plugin.manifest.name.as_str()).await?;
         Ok((now.digest != plugin.digest).then_some(now))
     }
 

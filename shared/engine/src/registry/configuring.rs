@@ -1,0 +1,243 @@
+//! The configuration of an instance: checked against the plugin's schema, with defaults for what is left out. Its secrets go
+//! into the vault and never come back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::engine::Engine;
+use crate::error::{Error, FieldProblem, causes};
+use crate::ids::{OrgId, PluginName};
+use crate::instances::{ConfigSecrets, Instance, SeenInstance};
+use crate::keys;
+use crate::manifest::Manifest;
+use crate::ports::ids::sha256;
+use crate::ports::table::Read;
+use crate::ports::vault::{Purpose, SecretId};
+use crate::principal::Principal;
+use crate::schema;
+
+/// The largest configuration, in bytes of JSON, and as much again for its secrets.
+pub const CONFIG_MAX_BYTES: usize = 16 * 1024;
+/// The only version of a secret: another configuration is another secret.
+const VERSION: &str = "1";
+
+/// An instance's configuration as it is shown.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ConfigView {
+    /// What the organization set, without secrets.
+    pub config: Map<String, Value>,
+    /// What counts: what was set, the plugin's own configuration for what is left out, and then the defaults of its schema.
+    pub effective: Map<String, Value>,
+    /// The secrets that are set, by their names.
+    pub secrets: BTreeSet<String>,
+    /// The secrets that are needed and not set.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub missing_secrets: BTreeSet<String>,
+    /// The schema.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schema: Option<Value>,
+    /// Changes with the configuration.
+    #[serde(skip)]
+    pub etag: String,
+}
+
+/// A configuration, in the place of what was set before. Of the secrets, those that are left out stay, and those that are
+/// `null` go.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(transparent)]
+pub struct SetConfig(pub Map<String, Value>);
+
+/// What is wrong with a configuration that has no secrets in it.
+pub(crate) fn check_config(manifest: &Manifest, config: &Map<String, Value>) -> Result<(), Vec<FieldProblem>> {
+    let bytes = serde_json::to_vec(config).map_or(0, |json| json.len());
+    if bytes > CONFIG_MAX_BYTES {
+        let message = format!("has {bytes} bytes of JSON, more than the {CONFIG_MAX_BYTES} allowed");
+        return Err(vec![FieldProblem::new("/config", message)]);
+    }
+    let Some(schema) = &manifest.config_schema else {
+        if config.is_empty() {
+            return Ok(());
+        }
+        let message = format!("{} has nothing that can be configured; leave it out", manifest.name);
+        return Err(vec![FieldProblem::new("/config", message)]);
+    };
+    let secret = |name: &&String| manifest.secret_names().any(|secret| secret == name.as_str());
+    let mut problems: Vec<_> = config
+        .keys()
+        .filter(secret)
+        .map(|name| {
+            let path = format!("PUT /api/v1/plugins/{}/config", manifest.name);
+            FieldProblem::new(format!("/config/{name}"), format!("is a secret; set it with {path}"))
+        })
+        .collect();
+    let schema = manifest.schema_without_secrets(schema);
+    let whole = Value::Object(manifest.config_with_defaults(config.clone()));
+    match schema::compile(&schema) {
+        Ok(validator) => problems.extend(schema::problems_of(&validator, &schema, &whole, "/config")),
+        // A schema that does not compile was refused with its manifest.
+        Err(error) => problems.push(FieldProblem::new("/config", format!("the plugin's own schema is wrong: {error}"))),
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+impl Instance {
+    /// What the configuration comes to, without secrets.
+    pub(crate) fn effective_config(&self, manifest: &Manifest) -> Map<String, Value> {
+        manifest.config_with_defaults(self.config.clone())
+    }
+
+    fn config_etag(&self) -> String {
+        let secrets = self.secrets.as_ref().map(|secrets| (&secrets.id, &secrets.names));
+        sha256(json!([self.config, secrets]).to_string().as_bytes())
+    }
+
+    fn config_shown(&self, manifest: &Manifest) -> ConfigView {
+        let secrets = self.secrets.as_ref().map(|secrets| secrets.names.clone()).unwrap_or_default();
+        let required = manifest.config_schema.as_ref().and_then(|schema| schema.get("required")?.as_array());
+        let needed = |name: &&str| required.into_iter().flatten().any(|required| required.as_str() == Some(*name));
+        let missing = manifest.secret_names().filter(needed).filter(|name| !secrets.contains(*name));
+        ConfigView {
+            config: self.config.clone(),
+            effective: self.effective_config(manifest),
+            missing_secrets: missing.map(str::to_owned).collect(),
+            secrets,
+            schema: manifest.config_schema.clone(),
+            etag: self.config_etag(),
+        }
+    }
+}
+
+fn secret_id(org: &OrgId, plugin: &PluginName, id: &str) -> SecretId {
+    SecretId { org: org.clone(), purpose: Purpose::Config { plugin: plugin.clone() }, id: id.to_owned() }
+}
+
+impl Engine {
+    /// The configuration of a plugin as the organization has it.
+    pub async fn config(&self, principal: &Principal, plugin: &str) -> Result<ConfigView, Error> {
+        principal.must_administer()?;
+        let plugin = self.plugin_now(&principal.org, plugin).await?;
+        let key = keys::instance(&principal.org, &plugin.manifest.name);
+        let item = self.ports.table.get(&key, Read::Consistent).await?;
+        Ok(SeenInstance::of(item)?.instance.config_shown(&plugin.manifest))
+    }
+
+    /// Sets the configuration. `expected` are the ETags that it may have now; where it has another, somebody else was faster
+    /// ([`Error::Changed`]).
+    pub async fn set_config(
+        self: &Arc<Self>,
+        principal: &Principal,
+        plugin: &str,
+        SetConfig(given): SetConfig,
+        expected: Option<Vec<String>>,
+    ) -> Result<ConfigView, Error> {
+        principal.must_administer()?;
+        let (engine, principal) = (Arc::clone(self), principal.clone());
+        let plugin = self.plugin_now(&principal.org, plugin).await?;
+        self.to_its_end(async move {
+            let (org, manifest) = (&principal.org, &plugin.manifest);
+            let (mut config, mut secrets) = (Map::new(), BTreeMap::new());
+            for (name, value) in given {
+                if manifest.secret_names().any(|secret| secret == name) {
+                    secrets.insert(name, value);
+                } else {
+                    config.insert(name, value);
+                }
+            }
+            check_config(manifest, &config).map_err(Error::Invalid)?;
+            check_secrets(manifest, &secrets).map_err(Error::Invalid)?;
+            let item = engine.ports.table.get(&keys::instance(org, &manifest.name), Read::Consistent).await?;
+            let seen = SeenInstance::of(item)?.instance;
+            let etag = seen.config_etag();
+            if expected.is_some_and(|expected| !expected.contains(&etag)) {
+                return Err(Error::Changed);
+            }
+            let kept = engine.kept_secrets(org, manifest, &seen, secrets).await?;
+            let (before, after) = (seen.secrets.clone(), kept.clone());
+            let changed = engine.administer(&principal, Arc::clone(&plugin), ("plugin.configured", json!({})), move |instance| {
+                if instance.config_etag() != etag {
+                    return Err(Error::Changed);
+                }
+                instance.config.clone_from(&config);
+                instance.secrets.clone_from(&after);
+                Ok(())
+            });
+            let unused = match changed.await {
+                Ok(_) => before.filter(|before| Some(before) != kept.as_ref()),
+                // What is not known to have failed may be there.
+                Err(error @ (Error::Table(_) | Error::Panicked(_))) => return Err(error),
+                Err(error) => {
+                    if let Some(new) = kept.filter(|kept| Some(kept) != before.as_ref()) {
+                        engine.forget_secrets(org, &manifest.name, &new).await;
+                    }
+                    return Err(error);
+                }
+            };
+            if let Some(unused) = unused {
+                engine.forget_secrets(org, &manifest.name, &unused).await;
+            }
+            engine.config(&principal, manifest.name.as_str()).await
+        })
+        .await
+    }
+
+    /// The secrets after a change, kept: those before, less those that go, and those that come.
+    async fn kept_secrets(
+        &self,
+        org: &OrgId,
+        manifest: &Manifest,
+        seen: &Instance,
+        given: BTreeMap<String, Value>,
+    ) -> Result<Option<ConfigSecrets>, Error> {
+        if given.is_empty() {
+            return Ok(seen.secrets.clone());
+        }
+        let mut all = BTreeMap::<String, Value>::new();
+        if let Some(secrets) = &seen.secrets {
+            let stored = self.ports.vault.get(&secret_id(org, &manifest.name, &secrets.id), VERSION).await?;
+            if let Some(text) = stored {
+                all = serde_json::from_str(text.expose_secret()).unwrap_or_default();
+            }
+        }
+        all.extend(given);
+        all.retain(|_, value| !value.is_null());
+        if all.is_empty() {
+            return Ok(None);
+        }
+        let id = self.ports.ids.hex(16);
+        let names = all.keys().cloned().collect();
+        let text = SecretString::from(json!(all).to_string());
+        self.ports.vault.put(&secret_id(org, &manifest.name, &id), VERSION, &text).await?;
+        Ok(Some(ConfigSecrets { id, names }))
+    }
+
+    async fn forget_secrets(&self, org: &OrgId, plugin: &PluginName, secrets: &ConfigSecrets) {
+        if let Err(error) = self.ports.vault.delete(&secret_id(org, plugin, &secrets.id)).await {
+            // Nothing refers to it any more, and it is sealed.
+            tracing::error!(%org, error = %causes(&error), "secrets of a configuration stay in the vault");
+        }
+    }
+}
+
+/// What is wrong with secrets. What is said never has one in it.
+fn check_secrets(manifest: &Manifest, secrets: &BTreeMap<String, Value>) -> Result<(), Vec<FieldProblem>> {
+    let bytes = json!(secrets).to_string().len();
+    if bytes > CONFIG_MAX_BYTES {
+        let message = format!("the secrets have {bytes} bytes of JSON, more than the {CONFIG_MAX_BYTES} allowed");
+        return Err(vec![FieldProblem::new("", message)]);
+    }
+    let mut problems = Vec::new();
+    for (name, value) in secrets.iter().filter(|(_, value)| !value.is_null()) {
+        let properties = manifest.config_schema.as_ref().and_then(|schema| schema.get("properties")?.get(name));
+        let fits = properties.and_then(|schema| schema::compile(schema).ok()).is_none_or(|schema| schema.is_valid(value));
+        if !fits {
+            problems.push(FieldProblem::new(format!("/{name}"), "is not what the plugin's schema says it must be"));
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
+}

@@ -1,0 +1,131 @@
+//! `/api/plugins/{name}`: an action by its name, in the words of those who know plugins as sets of functions; and
+//! `/api/booking`, which is the plugin `booking`. What comes of it is what comes of an intent.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Extension, Json};
+use overseer_engine::engine::Engine;
+use overseer_engine::error::Error;
+use overseer_engine::ids::{Alias, IdempotencyKey, RequestId, UserId};
+use overseer_engine::intent::Intent;
+use overseer_engine::principal::Principal;
+use overseer_engine::runs::{Answered, Asked};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::caller::Caller;
+use crate::input::{JsonBody, NoParameters, Parameters};
+use crate::{Code, Problem, Routes, Until};
+
+/// The routes.
+pub fn routes() -> Routes {
+    Routes::new().route("/api/plugins/{name}", post(call)).route("/api/booking", post(booking))
+}
+
+/// A function to call.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct FunctionCall {
+    /// The action, or an alias of one.
+    #[schemars(length(min = 1, max = 255))]
+    function: String,
+    /// Its parameters.
+    #[serde(default)]
+    parameters: Map<String, Value>,
+    /// What the caller calls the conversation that this is part of: it comes back with the answer.
+    #[schemars(length(max = 255))]
+    session_id: Option<String>,
+    /// Whose account to use. Left out, it is the user that the API key is bound to.
+    user_id: Option<UserId>,
+    /// Which of the accounts at the service; left out, the default one.
+    integration: Option<Alias>,
+    /// Makes a repetition safe.
+    idempotency_key: Option<IdempotencyKey>,
+}
+
+/// What came of it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    #[serde(flatten)]
+    outcome: Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_id: Option<String>,
+    request_id: RequestId,
+}
+
+async fn call(
+    State(engine): State<Arc<Engine>>,
+    Caller(principal): Caller,
+    Path(name): Path<String>,
+    Parameters(NoParameters {}): Parameters<NoParameters>,
+    Extension(request_id): Extension<RequestId>,
+    until: Option<Extension<Until>>,
+    JsonBody(call): JsonBody<FunctionCall>,
+) -> Result<Response, Problem> {
+    run(engine, principal, name, request_id, until, call).await
+}
+
+async fn booking(
+    State(engine): State<Arc<Engine>>,
+    Caller(principal): Caller,
+    Parameters(NoParameters {}): Parameters<NoParameters>,
+    Extension(request_id): Extension<RequestId>,
+    until: Option<Extension<Until>>,
+    JsonBody(call): JsonBody<FunctionCall>,
+) -> Result<Response, Problem> {
+    run(engine, principal, "booking".to_owned(), request_id, until, call).await
+}
+
+async fn run(
+    engine: Arc<Engine>,
+    principal: Principal,
+    name: String,
+    request_id: RequestId,
+    until: Option<Extension<Until>>,
+    call: FunctionCall,
+) -> Result<Response, Problem> {
+    let FunctionCall { function, parameters, session_id, user_id, integration, idempotency_key } = call;
+    let intent = Intent {
+        tool: name,
+        intent: function,
+        context: parameters,
+        agent_id: None,
+        user_id,
+        integration,
+        scheduled_time: None,
+        schedule: None,
+        max_attempts: None,
+        idempotency_key,
+    };
+    let until = until.map(|Extension(Until(until))| until);
+    let asked = Asked { request: Some(request_id.clone()), until, ..Asked::default() };
+    let Answered { answer: outcome, .. } = engine.intend(principal, intent, asked).await.map_err(in_these_words)?;
+    let code = outcome.result.as_ref().err().map(|failure| Extension(Code::of(&failure.code)));
+    let mut shown = match serde_json::to_value(&outcome) {
+        Ok(Value::Object(shown)) => shown,
+        Ok(_) | Err(_) => Map::new(),
+    };
+    if let Some(data) = shown.remove("data") {
+        shown.insert("result".to_owned(), data);
+    }
+    Ok((code, Json(Answer { outcome: shown, session_id, request_id })).into_response())
+}
+
+/// What is wrong, with the places that it has in the body of a call.
+fn in_these_words(error: Error) -> Error {
+    let Error::Invalid(mut problems) = error else { return error };
+    for problem in &mut problems {
+        for (ours, theirs) in [("/context", "/parameters"), ("/intent", "/function")] {
+            if let Some(rest) = problem.pointer.strip_prefix(ours) {
+                problem.pointer = format!("{theirs}{rest}");
+                break;
+            }
+        }
+    }
+    Error::Invalid(problems)
+}
