@@ -11,7 +11,7 @@ use crate::host::Host;
 use crate::ids::{Alias, OrgId};
 use crate::integrations::{Credential, Held};
 use crate::manifest::Runtime;
-use crate::outcome::{Failure, Success};
+use crate::outcome::{Failure, OutcomeCode, Success};
 use crate::runtime::{self, Call, Returned, Stopped};
 use crate::secrets::Striker;
 
@@ -136,10 +136,10 @@ impl Engine {
     ) -> (Returned, bool) {
         let secrets = credential.map(Credential::secrets).unwrap_or_default();
         let striker = Striker::new(&secrets);
-        let base = self.config.stand_ins.get(&call.manifest.name).map(|stand_in| &stand_in.base_url);
+        let Runtime::Http { base_url } = &call.manifest.runtime else { return (Err(cannot_run(call)), false) };
+        let base = self.config.stand_ins.get(&call.manifest.name).map_or(base_url, |stand_in| &stand_in.base_url);
         let limit = self.config.limits.answer_max_bytes;
         let host = Host::new(&self.outbound, call.manifest, base, credential, &striker, deadline, limit);
-        let Runtime::Http { .. } = call.manifest.runtime;
         // The host keeps to the deadline itself; this is for whatever else a runtime may be busy with.
         let returned = timeout_at(deadline, runtime::http::run(call, &host)).await;
         let returned = returned.unwrap_or_else(|_| Err(runtime::out_of_time(call)));
@@ -154,6 +154,13 @@ impl Engine {
         };
         (clean, host.called())
     }
+}
+
+/// The failure of a call of a plugin that is registered, and runs elsewhere.
+fn cannot_run(call: &Call<'_>) -> Stopped {
+    let reason = call.manifest.cannot_run().unwrap_or_default();
+    Failure::new(OutcomeCode::Disabled, format!("{} cannot run here: {reason}", call.manifest.display_name), false)
+        .into()
 }
 
 /// A failure of a try, after what an earlier one may have done.

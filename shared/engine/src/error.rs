@@ -32,6 +32,8 @@ pub enum ProblemCode {
     InProgress,
     /// The thing is not in a state that allows this.
     Conflict,
+    /// The thing is not as it was when the caller looked at it.
+    PreconditionFailed,
     /// Larger than allowed.
     TooLarge,
     /// Not a media type that the route reads.
@@ -123,6 +125,9 @@ pub enum Error {
     /// The thing is not in a state that allows this; says which would.
     #[error("{0}")]
     Conflict(String),
+    /// The thing is not as it was when the caller looked at it.
+    #[error("somebody else changed it in the meantime; get it again, and send its new ETag in If-Match")]
+    Changed,
     /// The store failed.
     #[error("something failed on Overseer's side; the log has the request id")]
     Table(#[from] TableError),
@@ -163,6 +168,7 @@ impl Error {
             Self::UnknownAction { .. } => ProblemCode::UnknownAction,
             Self::NotFound(_) => ProblemCode::NotFound,
             Self::Conflict(_) => ProblemCode::Conflict,
+            Self::Changed => ProblemCode::PreconditionFailed,
             Self::InProgress { .. } => ProblemCode::InProgress,
             Self::KeyReused => ProblemCode::KeyReused,
             Self::Unavailable(_) => ProblemCode::Unavailable,

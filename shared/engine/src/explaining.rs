@@ -179,6 +179,7 @@ impl Engine {
         let Some(Seen { account, instance, judged, names }) = self.see(&what, &naming).await? else {
             return Ok(None);
         };
+        instance.instance.must_be_granted(manifest)?;
         let (idempotency, in_its_place) = under_key(&what, judged);
         let repeats = !matches!(idempotency, None | Some(KeyShown::New | KeyShown::Again));
         naming.read(names, account.as_ref().map(Found::identity))?;
@@ -248,12 +249,13 @@ impl Engine {
             Some(keyed) if !later => ServiceKey::of_caller(org, user, keyed),
             Some(_) | None => ServiceKey { text: "(another for each run)".to_owned(), of_caller: false },
         });
-        let call = Call { manifest, action, parameters, user, now: self.ports.clock.now(), key, until: None };
-        let Runtime::Http { base_url } = &manifest.runtime;
+        let (Runtime::Http { base_url }, Some(request)) = (&manifest.runtime, &action.request) else { return Ok(None) };
+        let (config, now) = (&Map::new(), self.ports.clock.now());
+        let call = Call { manifest, action, parameters, config, user, now, key, until: None };
         let base = self.config.stand_ins.get(&manifest.name).map_or(base_url, |stand_in| &stand_in.base_url);
         match runtime::http::first_request(&call, base) {
             Ok((url, headers, body)) => Ok(Some(RequestShown {
-                method: http::Method::from(action.request.method).to_string(),
+                method: http::Method::from(request.method).to_string(),
                 url: url.into(),
                 headers: shown(&headers, manifest),
                 body: shown_body(&body),

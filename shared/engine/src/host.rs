@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::integrations::Credential;
-use crate::manifest::{Auth, BodyFormat, Manifest, Runtime};
+use crate::manifest::{Auth, BodyFormat, Manifest};
 use crate::outbound::{Outbound, OutboundAnswer, OutboundError, OutboundRequest};
 use crate::secrets::Striker;
 
@@ -58,21 +58,20 @@ pub struct Host<'a> {
 }
 
 impl<'a> Host<'a> {
-    /// A host for one run. `base` takes the place of the manifest's base URL where the operator says so.
+    /// A host for one run. `base` is the manifest's base URL, or what takes its place where the operator says so.
     pub(crate) fn new(
         outbound: &'a Outbound,
         manifest: &'a Manifest,
-        base: Option<&'a Url>,
+        base: &'a Url,
         credential: Option<&'a Credential>,
         striker: &'a Striker,
         deadline: Instant,
         answer_max_bytes: usize,
     ) -> Self {
-        let Runtime::Http { base_url } = &manifest.runtime;
         Self {
             outbound,
             manifest,
-            base: base.unwrap_or(base_url),
+            base,
             credential,
             striker,
             deadline,

@@ -20,9 +20,12 @@ pub enum NameError {
     /// Empty, too long or with control characters.
     #[error("must be 1 to 255 bytes of UTF-8 without control characters")]
     Free,
-    /// Not of the form that plugins, actions and aliases have.
+    /// Not of the form that plugins and aliases have.
     #[error("must begin with a small letter and hold only a-z, 0-9, _ and -, 63 characters at most")]
     Slug,
+    /// Not of the form that actions have.
+    #[error("must begin with a letter and hold only a-z, A-Z, 0-9, _ and -, 63 characters at most")]
+    Word,
     /// Not an id that Overseer made.
     #[error("must be an id that Overseer made: 1 to 64 letters and digits")]
     Made,
@@ -43,6 +46,16 @@ fn slug(text: &str) -> Result<(), NameError> {
     if first && rest && text.len() <= 63 { Ok(()) } else { Err(NameError::Slug) }
 }
 
+/// A pattern that [`word`] and the published JSON Schemas share.
+const WORD_PATTERN: &str = "^[A-Za-z][A-Za-z0-9_-]{0,62}$";
+
+fn word(text: &str) -> Result<(), NameError> {
+    let mut characters = text.chars();
+    let first = characters.next().is_some_and(|c| c.is_ascii_alphabetic());
+    let rest = characters.all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    if first && rest && text.len() <= 63 { Ok(()) } else { Err(NameError::Word) }
+}
+
 fn made(text: &str) -> Result<(), NameError> {
     let fits = (1..=64).contains(&text.len());
     if fits && text.chars().all(|c| c.is_ascii_alphanumeric()) { Ok(()) } else { Err(NameError::Made) }
@@ -54,6 +67,10 @@ fn free_schema() -> Schema {
 
 fn slug_schema() -> Schema {
     json_schema!({ "type": "string", "pattern": SLUG_PATTERN })
+}
+
+fn word_schema() -> Schema {
+    json_schema!({ "type": "string", "pattern": WORD_PATTERN })
 }
 
 fn made_schema() -> Schema {
@@ -126,7 +143,11 @@ names! {
     /// A plugin; `tool` in an intent.
     PluginName: slug, slug_schema;
     /// An action of a plugin, or an alias of one; `intent` in an intent.
-    ActionName: slug, slug_schema;
+    ActionName: word, word_schema;
+    /// A part of a plugin that its author named, such as a port or a source of data.
+    PartName: word, word_schema;
+    /// A permission that means nothing to Overseer itself.
+    PermissionName: free, free_schema;
     /// Tells several accounts of one user at one plugin apart; `integration` in an intent.
     Alias: slug, slug_schema;
     /// What a friendly name is a name of, such as a channel.
@@ -189,6 +210,10 @@ mod tests {
         assert!(PluginName::parse("a".repeat(63)).is_ok());
         for bad in ["", "A", "1a", "-a", "a b", &"a".repeat(64)] {
             assert_eq!(PluginName::parse(bad), Err(NameError::Slug), "{bad}");
+        }
+        assert!(ActionName::parse("GetAllPatients").is_ok() && ActionName::parse("A".repeat(63)).is_ok());
+        for bad in ["", "1a", "-A", "_A", "A b", "Ä", &"A".repeat(64)] {
+            assert_eq!(ActionName::parse(bad), Err(NameError::Word), "{bad}");
         }
         for bad in ["", "a-b", "ä", &"a".repeat(65)] {
             assert_eq!(KeyId::parse(bad), Err(NameError::Made), "{bad}");

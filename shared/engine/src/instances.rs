@@ -172,7 +172,17 @@ impl Instance {
     /// what was registered, what an administrator granted.
     pub(crate) fn not_granted(&self, manifest: &Manifest) -> Option<Permission> {
         let granted = &self.installed.as_ref()?.permissions;
-        manifest.needed_permission().filter(|needed| !granted.contains(needed))
+        let needed = Permission::Network(manifest.runtime.base_url()?.host_str()?.to_owned());
+        (!granted.contains(&needed)).then_some(needed)
+    }
+
+    /// Refuses a plugin whose calls need a permission that nobody granted.
+    pub(crate) fn must_be_granted(&self, manifest: &Manifest) -> Result<(), Error> {
+        let Some(missing) = self.not_granted(manifest) else { return Ok(()) };
+        let name = &manifest.name;
+        Err(Error::Forbidden(format!(
+            "{name} was not granted the permission {missing}; an administrator grants it with PATCH /api/v1/plugins/{name}"
+        )))
     }
 
     /// Closes both breakers.
@@ -447,7 +457,7 @@ impl Engine {
             }));
         }
         if let Some(config) = &asked.config {
-            check_config(manifest, config).map_err(Error::Invalid)?;
+            check_config(manifest, config, "/config").map_err(Error::Invalid)?;
         }
         let permissions = granted(&plugin, asked.permissions.as_ref())?;
         let said = json!({ "version": manifest.version });
@@ -455,7 +465,9 @@ impl Engine {
             match (&mut instance.installed, &first) {
                 (standing @ None, Some(first)) => *standing = Some(first.clone()),
                 (Some(standing), Some(first)) if standing.digest != first.digest => {
-                    return Err(Error::Conflict("somebody else enabled another version just now; look again".to_owned()));
+                    return Err(Error::Conflict(
+                        "somebody else enabled another version just now; look again".to_owned(),
+                    ));
                 }
                 _ => {}
             }
@@ -532,10 +544,9 @@ impl Engine {
                 let mut changed = instance.clone();
                 change(&mut changed)?;
                 *instance = changed;
-                Ok(())
+                Ok::<(), Error>(())
             };
-            let (instance, said_so, written) =
-                engine.change_instance(&principal.org, manifest, None, change).await?;
+            let (instance, said_so, written) = engine.change_instance(&principal.org, manifest, None, change).await?;
             said_so?;
             engine.remember_installed(&principal.org, &manifest.name, instance.installed.as_ref());
             if written {

@@ -22,7 +22,7 @@ pub(crate) const NAME_FORMAT: &str = "overseer-name";
 const PATTERN_MAX_BYTES: usize = 256 * 1024;
 
 /// The keywords of JSON Schema 2020-12 that hold no schemas.
-const KEYWORDS: [&str; 37] = [
+const KEYWORDS: [&str; 38] = [
     "$anchor",
     "$comment",
     "$dynamicAnchor",
@@ -60,6 +60,7 @@ const KEYWORDS: [&str; 37] = [
     "title",
     "type",
     "uniqueItems",
+    "writeOnly",
 ];
 
 /// Problems beyond this many are not listed.
@@ -71,6 +72,7 @@ pub(crate) fn compile(schema: &Value) -> Result<Validator, String> {
         .with_pattern_options(PatternOptions::regex().size_limit(PATTERN_MAX_BYTES))
         .should_validate_formats(true)
         .with_format(NAME_FORMAT, |name: &str| ids::free(name).is_ok())
+        .offline()
         .build(schema)
         .map_err(|error| error.to_string())
 }

@@ -4,6 +4,7 @@
 //! them what every answer has: a request id, a log line, and problems in one form.
 
 mod caller;
+pub mod calls;
 pub mod cron;
 mod envelope;
 pub mod errors;
@@ -17,6 +18,7 @@ pub mod mappings;
 pub mod oauth;
 pub mod plugins;
 mod problem;
+pub mod registry;
 pub mod runs;
 pub mod tasks;
 

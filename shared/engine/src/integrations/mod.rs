@@ -11,7 +11,6 @@ mod showing;
 mod state;
 mod using;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -23,7 +22,7 @@ use url::Url;
 use crate::engine::Engine;
 use crate::error::{Error, FieldProblem, causes};
 use crate::ids::{self, Alias, OrgId, Owner, PluginName, UserId};
-use crate::manifest::{Auth, Manifest, Runtime, is_scope};
+use crate::manifest::{Auth, Manifest, is_scope};
 use crate::oauth::Refusal;
 use crate::outcome::{Failure, OutcomeCode};
 use crate::ports::table::TableError;
@@ -280,7 +279,9 @@ impl Engine {
         };
         let parameters = serde_json::Map::new();
         let now = self.ports.clock.now();
-        let call = Call { manifest, action: &action, parameters: &parameters, user, now, key: None, until: None };
+        let config = &serde_json::Map::new();
+        let call =
+            Call { manifest, action: &action, parameters: &parameters, config, user, now, key: None, until: None };
         let (returned, _) = self.call(&call, Some(credential), deadline).await;
         let success = returned.map_err(Stopped::into_failure)?;
         Ok(success.external_id.map(|name| crate::oauth::shortened(&name)))
@@ -288,26 +289,11 @@ impl Engine {
 
     /// Where a plugin's credential goes and how. A credential serves only what it was handed over for: a manifest that says
     /// otherwise later does not get it.
-    fn bound_to(&self, manifest: &Manifest) -> String {
+    pub(crate) fn bound_to(&self, manifest: &Manifest) -> String {
         if self.config.stand_ins.contains_key(&manifest.name) {
             return "a stand-in".to_owned();
         }
-        let Runtime::Http { base_url } = &manifest.runtime;
-        let hosts: BTreeSet<&str> = manifest.hosts().collect();
-        let hosts = hosts.into_iter().collect::<Vec<_>>().join(" ");
-        let way = match &manifest.auth {
-            Auth::None => "nothing".to_owned(),
-            Auth::Oauth2(oauth) => format!("oauth2 of {} {:?}", oauth.authorization_url, oauth.issuer),
-            Auth::ClientCredentials(_) => "client_credentials".to_owned(),
-            Auth::ApiKey(key) => format!("api_key in {}", key.header.to_ascii_lowercase()),
-            Auth::Basic(_) => "basic".to_owned(),
-        };
-        let provider = manifest.auth.provider().map(|provider| {
-            let back = provider.revocation_url.as_ref().map(Url::as_str).unwrap_or_default();
-            format!(" by {} {back}", provider.token_url)
-        });
-        let provider = provider.unwrap_or_default();
-        format!("{way}{provider} to {} {hosts}", base_url.origin().ascii_serialization())
+        manifest.bound_to()
     }
 
     /// Puts a credential into the vault, and makes the record that names it.

@@ -6,11 +6,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use url::Url;
 
-use super::{Request, Response};
+use super::{Request, Response, yes};
 use crate::template::Expression;
 
 /// How the service knows whose call it is. The host adds the credential; no template ever sees it.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Auth {
     /// It does not ask.
@@ -28,7 +28,7 @@ pub enum Auth {
 }
 
 /// OAuth 2 with a user's consent.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Oauth2 {
     /// Where the user's browser is sent. All URLs here are `https`, unless they are of an address of 127.0.0.0/8.
@@ -58,7 +58,7 @@ pub struct Oauth2 {
 }
 
 /// OAuth 2 without a user.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientCredentials {
     /// The scopes that the actions need.
@@ -72,7 +72,7 @@ pub struct ClientCredentials {
 }
 
 /// How a provider gives tokens.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 pub struct Provider {
     /// Where tokens are asked for.
     pub token_url: Url,
@@ -146,7 +146,7 @@ pub enum Revocation {
 
 /// Where the answer to a request for tokens has what. Expressions see the answer as `body`; what is absent is looked for
 /// where the standard has it (RFC 6749, 5.1).
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenResponse {
     /// The access token.
@@ -162,7 +162,7 @@ pub struct TokenResponse {
 }
 
 /// A fixed key.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApiKey {
     /// The header that carries it.
@@ -176,7 +176,7 @@ pub struct ApiKey {
 }
 
 /// A user name and a password.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Basic {
     /// Tells whether they work, and whose they are.
@@ -184,7 +184,7 @@ pub struct Basic {
 }
 
 /// A request that changes nothing and succeeds if the credential is good.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectionTest {
     /// The request; its templates see `user` and `now`.
@@ -237,10 +237,6 @@ fn space() -> String {
 
 fn authorization() -> String {
     "authorization".to_owned()
-}
-
-fn yes() -> bool {
-    true
 }
 
 fn five_minutes() -> u32 {

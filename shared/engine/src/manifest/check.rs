@@ -1,15 +1,15 @@
-//! Reads a manifest's text, and finds what its types cannot say.
+//! Finds what is wrong with a manifest and what its types cannot say.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 use url::{Host, Url};
 
+use super::config::{any_schema_problems, schema_problems};
+use super::older::Form;
 use super::{
-    Action, Auth, ConnectionTest, Data, Effect, IDEMPOTENCY_KEY, MANIFEST_MAX_BYTES, Manifest, Oauth2, Provider,
-    Request, Response, Runtime,
+    Action, Auth, ConnectionTest, Data, Effect, IDEMPOTENCY_KEY, Manifest, Oauth2, Provider, Request, Response, Runtime,
 };
-use crate::schema;
 use crate::tasks::ATTEMPTS_MAX;
 use crate::template::{NOT_THERE, Names};
 
@@ -19,48 +19,19 @@ const TOOL_NAME_MAX: usize = 64;
 /// Headers that a request's templates may not set.
 const OWN_HEADERS: [&str; 5] = ["authorization", "connection", "content-length", "host", "transfer-encoding"];
 
-/// What is wrong with a manifest: each problem with its place.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", .0.join("; "))]
-pub struct ManifestError(pub Vec<String>);
-
 impl Manifest {
-    /// Reads a manifest, as YAML or as JSON, and checks what its types cannot say.
-    pub fn parse(text: &str) -> Result<Self, ManifestError> {
-        if text.len() > MANIFEST_MAX_BYTES {
-            return Err(ManifestError(vec![format!(
-                "the manifest has {} bytes, more than the {MANIFEST_MAX_BYTES} allowed",
-                text.len()
-            )]));
-        }
-        // As YAML 1.2 has it: n and yes are text.
-        let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
-        let manifest: Self = serde_saphyr::from_str_with_options(text, options)
-            .map_err(|error| ManifestError(vec![error.to_string()]))?;
-        let problems = manifest.problems();
-        if problems.is_empty() { Ok(manifest) } else { Err(ManifestError(problems)) }
-    }
-
-    fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        let Runtime::Http { base_url } = &self.runtime;
-        let host = base_url.host_str().unwrap_or_default();
-        if !self.hosts().any(|permitted| permitted == host) {
-            problems.push(format!("permissions: add network:{host}, where runtime.base_url points"));
-        }
-        problems.extend(url_problem(base_url).map(|problem| format!("runtime.base_url: {problem}")));
-        if base_url.query().is_some() {
-            problems.push("runtime.base_url: must have no query".to_owned());
-        }
+    /// What is wrong with it, in the words of our own form.
+    pub(super) fn problems(&self, form: Form) -> Vec<String> {
+        let strict = form == Form::Own;
+        let mut problems = self.runtime_problems(if strict { "runtime." } else { "" });
         problems.extend(self.auth.problems().into_iter().map(|problem| format!("auth.{problem}")));
         if self.retry.attempts.is_some_and(|attempts| !(1..=ATTEMPTS_MAX).contains(&attempts)) {
             problems.push(format!("retry.attempts: must be 1 to {ATTEMPTS_MAX}"));
         }
         let breaker = self.breaker.problems().into_iter();
         problems.extend(breaker.map(|(field, problem)| format!("breaker.{field}: {problem}")));
-        if self.actions.is_empty() {
-            problems.push("actions: at least one is needed".to_owned());
-        }
+        problems.extend(self.declaring_problems());
+        problems.extend(self.config_problems(strict));
         let mut names = BTreeSet::new();
         for action in &self.actions {
             for name in std::iter::once(&action.name).chain(&action.aliases) {
@@ -75,9 +46,50 @@ impl Manifest {
                     action.name
                 ));
             }
-            problems.extend(action.problems());
+            problems.extend(action.problems(strict));
         }
         problems.extend(self.naming_problems());
+        problems
+    }
+
+    /// What is wrong with how it runs, and with actions that do not run so. `place` is where the form says how it runs.
+    fn runtime_problems(&self, place: &str) -> Vec<String> {
+        let mut problems = Vec::new();
+        match &self.runtime {
+            Runtime::Http { base_url } => {
+                let host = base_url.host_str().unwrap_or_default();
+                if !self.hosts().any(|permitted| permitted == host) {
+                    problems.push(format!("permissions: add network:{host}, where runtime.base_url points"));
+                }
+                problems.extend(url_problem(base_url).map(|problem| format!("runtime.base_url: {problem}")));
+                if base_url.query().is_some() {
+                    problems.push("runtime.base_url: must have no query".to_owned());
+                }
+                if self.actions.is_empty() {
+                    problems.push("actions: at least one is needed".to_owned());
+                }
+                for action in self.actions.iter().filter(|action| action.request.is_none()) {
+                    problems
+                        .push(format!("actions.{}.request: is missing; say what is sent to the service", action.name));
+                }
+            }
+            Runtime::Container(container) => {
+                problems.extend(container.problems().into_iter().map(|problem| format!("{place}{problem}")));
+                if !self.actions.is_empty() {
+                    problems.push("actions: an environment has none; remove them".to_owned());
+                }
+            }
+            Runtime::Module(module) => {
+                for action in self.actions.iter().filter(|action| action.request.is_some()) {
+                    problems.push(format!("actions.{}.request: is for the runtime http only; remove it", action.name));
+                }
+                for name in
+                    module.handlers.keys().filter(|name| !self.actions.iter().any(|action| action.name == **name))
+                {
+                    problems.push(format!("{place}handlers.{name}: there is no action of that name; remove it"));
+                }
+            }
+        }
         problems
     }
 }
@@ -168,7 +180,7 @@ impl ConnectionTest {
     fn problems(&self) -> Vec<String> {
         let Some(action) = self.action() else { return Vec::new() };
         let prefix = format!("actions.{}.", action.name);
-        action.problems().into_iter().map(|problem| problem.replacen(&prefix, "test.", 1)).collect()
+        action.problems(true).into_iter().map(|problem| problem.replacen(&prefix, "test.", 1)).collect()
     }
 }
 
@@ -193,7 +205,7 @@ fn url_problem(url: &Url) -> Option<&'static str> {
 impl Action {
     /// Names that are never there, and filters that do not exist.
     fn template_problems(&self) -> Vec<String> {
-        let always = ["parameters", "user", "now"];
+        let always = ["parameters", "config", "user", "now"];
         // Which parameters there are is known only where others are refused.
         let closed = self.parameters.get("additionalProperties") == Some(&Value::Bool(false))
             && self.parameters.get("patternProperties").is_none();
@@ -216,7 +228,7 @@ impl Action {
             problems.extend(paginate.cursor.problems(&reading));
             problems.extend(paginate.items.problems(&reading));
         }
-        problems.extend(self.request.template_problems(&asking, closed));
+        problems.extend(self.request.iter().flat_map(|request| request.template_problems(&asking, closed)));
         problems.extend(self.response.template_problems(&reading, &giving));
         problems
     }
@@ -224,6 +236,7 @@ impl Action {
     /// What is wrong with how its requests use the key by which the service knows a repetition, if anything. `asking` are
     /// the names that are there without it.
     fn key_problem(&self, asking: &Names<'_>) -> Option<String> {
+        let request = self.request.as_ref()?;
         let keyed = self.effect == Effect::Keyed;
         if asking.contains(IDEMPOTENCY_KEY) {
             return keyed.then(|| format!("parameters: {IDEMPOTENCY_KEY} is Overseer's own in a keyed action"));
@@ -233,7 +246,7 @@ impl Action {
         let has_key = |request: &Request| {
             request.template_problems(asking, true).len() > request.template_problems(&with_key, true).len()
         };
-        let used = has_key(&self.request) || self.each.as_ref().is_some_and(|each| has_key(&each.request));
+        let used = has_key(request) || self.each.as_ref().is_some_and(|each| has_key(&each.request));
         match (keyed, used) {
             (true, true) | (false, false) => None,
             (true, false) => {
@@ -244,28 +257,16 @@ impl Action {
         }
     }
 
-    fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
+    fn problems(&self, strict: bool) -> Vec<String> {
+        let place = |name: &str| format!("actions.{}.{name}", self.name);
+        let mut problems = schema_problems(&place("parameters"), &self.parameters, strict);
+        problems.extend(self.returns.iter().flat_map(|schema| any_schema_problems(&place("returns"), schema, strict)));
         let mut problem = |text: String| problems.push(format!("actions.{}.{text}", self.name));
-        if self.parameters.get("type").and_then(Value::as_str) != Some("object") {
-            problem("parameters: must be a schema with type: object".to_owned());
-        }
-        for (name, schema) in [("parameters", Some(&self.parameters)), ("returns", self.returns.as_ref())] {
-            let Some(schema) = schema else { continue };
-            if let Err(error) = schema::compile(schema) {
-                problem(format!("{name}: {error}"));
-            }
-            for (place, keyword) in schema::unknown_keywords(schema) {
-                problem(format!(
-                    "{name}{place}: {keyword:?} is not a keyword of JSON Schema; quote a text that has a comma"
-                ));
-            }
-        }
         for wrong in self.template_problems() {
             problem(wrong);
         }
         let each = self.each.as_ref().map(|each| ("each.request", &each.request));
-        for (name, request) in std::iter::once(("request", &self.request)).chain(each) {
+        for (name, request) in self.request.iter().map(|request| ("request", request)).chain(each) {
             let bodies = [request.json.is_some(), request.form.is_some(), request.raw.is_some()];
             if bodies.into_iter().filter(|there| *there).count() > 1 {
                 problem(format!("{name}: at most one of json, form and raw"));
@@ -394,8 +395,6 @@ actions:
             let problem = problem(from, to);
             assert!(problem.contains(said), "{to}: {problem}");
         }
-        assert!(Manifest::parse(&" ".repeat(MANIFEST_MAX_BYTES + 1)).is_err());
-        assert!(Manifest::parse("").is_err());
     }
 
     #[test]
@@ -453,12 +452,5 @@ actions:
     fn words_that_once_were_booleans_are_text() {
         let loops = "response: { data: { $for: n, $in: \"[1, 2]\", $do: \"{{ n }}\" } }";
         Manifest::parse(&GOOD.replacen("{ path: /say }", &format!("{{ path: /say }}\n    {loops}"), 1)).unwrap();
-    }
-
-    #[test]
-    fn an_alias_bomb_is_refused() {
-        let line = |level: u32| format!("a{level}: &a{level} [{}]\n", vec![format!("*a{}", level - 1); 9].join(", "));
-        let bomb = format!("a0: &a0 [x]\n{}", (1..30).map(line).collect::<String>());
-        assert!(Manifest::parse(&bomb).is_err());
     }
 }

@@ -1,18 +1,23 @@
 //! The manifest: what a plugin is, written by its author as YAML or JSON.
 //!
 //! The types here are the format; the JSON Schema at `/schemas/plugin-manifest.json` is generated from them. An unknown
-//! key is an error. What types alone cannot say is in `check`.
+//! key is an error. What types alone cannot say is in `check`. Three forms of others are read into the same types: `older`.
 
 mod auth;
 mod check;
+mod config;
+mod declaring;
+mod diff;
 mod naming;
+mod older;
+mod reading;
+mod runtime;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
-use url::{Host, Url};
+use serde_json::{Map, Value};
 
 use crate::breaker::BreakerLimits;
 use crate::ids::{ActionName, MappingKind, PluginName};
@@ -23,15 +28,18 @@ pub use auth::{
     ApiKey, Auth, Basic, ClientAuthentication, ClientCredentials, ConnectionTest, Oauth2, Provider, Revocation,
     TokenRequest, TokenResponse,
 };
-pub use check::ManifestError;
 pub(crate) use check::is_scope;
+pub use declaring::{DataAdapter, DataAdapterKind, Dependencies, Hook, Permission, VersionRange};
+pub use diff::{ActionChanged, Changes, TextChanged, diff};
 pub use naming::{IdPattern, Lookup, NameKind};
-
-/// The largest manifest, in bytes.
-pub const MANIFEST_MAX_BYTES: usize = 256 * 1024;
+pub use reading::{MANIFEST_DEPTH_MAX, MANIFEST_MAX_BYTES, ManifestError};
+pub use runtime::{
+    Bounds, Container, Image, Ingress, IngressPath, Module, OptionalVariable, Plain, Port, PullPolicy,
+    RequiredVariable, Resources, Runtime, Variables, Volume,
+};
 
 /// A plugin's manifest.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "Overseer plugin manifest")]
 pub struct Manifest {
@@ -70,56 +78,39 @@ pub struct Manifest {
     /// The kinds of names that its parameters take in the place of the service's ids: those marked `x-mapping`.
     #[serde(default)]
     pub mappings: BTreeMap<MappingKind, NameKind>,
-    /// What it can do.
+    /// JSON Schema (2020-12) of an instance's configuration, an object. A property at the top with `writeOnly: true` is a
+    /// secret.
+    pub config_schema: Option<Value>,
+    /// What of the configuration stands where an instance says nothing else. Never a secret.
+    #[serde(default)]
+    pub default_config: Map<String, Value>,
+    /// What an agent that may use the plugin is told. Templates in it see `config`.
+    pub instruction_template: Option<Text>,
+    /// What it needs beside itself.
+    #[serde(default)]
+    pub dependencies: Dependencies,
+    /// The versions of Overseer that it is for; all where nothing is said.
+    pub compatible_versions: Option<VersionRange>,
+    /// Where it takes part in what an agent does.
+    #[serde(default)]
+    pub hooks: BTreeSet<Hook>,
+    /// The sources of the data that its actions work on.
+    #[serde(default)]
+    pub data_adapters: Vec<DataAdapter>,
+    /// Whether an organization that says nothing has it switched on.
+    #[serde(default = "yes")]
+    pub default_enabled: bool,
+    /// What it can do. A container has none.
+    #[serde(default)]
     pub actions: Vec<Action>,
 }
 
-/// How a plugin's actions run.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Runtime {
-    /// As HTTP requests that the manifest declares.
-    Http {
-        /// What every request's path is put behind. `https`, unless it is an address of 127.0.0.0/8.
-        base_url: Url,
-    },
-}
-
-/// Something a call may reach: `network:<host>`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, Deserialize, JsonSchema)]
-#[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
-pub enum Permission {
-    /// A host, by its exact name.
-    Network(String),
-}
-
-impl From<Permission> for String {
-    fn from(permission: Permission) -> Self {
-        permission.to_string()
-    }
-}
-
-impl std::fmt::Display for Permission {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Network(host) => write!(formatter, "network:{host}"),
-        }
-    }
-}
-
-impl TryFrom<String> for Permission {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
-        let host = text.strip_prefix("network:").and_then(|host| Host::parse(host).ok());
-        host.map(|host| Self::Network(host.to_string())).ok_or_else(|| {
-            format!("the permission {text:?} is not known; write network:<host>, such as network:api.example.com")
-        })
-    }
+fn yes() -> bool {
+    true
 }
 
 /// What the service says about trying again.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Retry {
     /// The header with the time to wait, in seconds or as a date (RFC 9110, 10.2.3).
@@ -164,7 +155,7 @@ impl Effect {
 }
 
 /// One thing that a plugin can do.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Action {
     /// What intents call it.
@@ -182,8 +173,11 @@ pub struct Action {
     pub parameters: Value,
     /// JSON Schema of what it returns, for people and models.
     pub returns: Option<Value>,
-    /// The request to the service.
-    pub request: Request,
+    /// Whether it can give its result piece by piece. Says something to its own code only.
+    #[serde(default)]
+    pub streaming_supported: bool,
+    /// The request to the service, with the runtime `http` only, and needed there.
+    pub request: Option<Request>,
     /// How to read the answer.
     #[serde(default)]
     pub response: Response,
@@ -197,9 +191,9 @@ fn no_parameters() -> Value {
     serde_json::json!({ "type": "object", "additionalProperties": false })
 }
 
-/// An HTTP request. Templates see the parameters by their names and as `parameters`, and `user` and `now`; on a page
+/// An HTTP request. Templates see the parameters by their names and as `parameters`, and `config`, `user` and `now`; on a page
 /// also `remaining`, and in `each` also `item`.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
     /// The method.
@@ -251,7 +245,7 @@ impl From<Method> for http::Method {
 }
 
 /// A body that is neither JSON nor a form.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawBody {
     /// Its media type.
@@ -260,9 +254,9 @@ pub struct RawBody {
     pub text: Text,
 }
 
-/// How to read an answer. Expressions see `status`, `headers` (names in small letters), `body`, `parameters`, `user`,
-/// `now`, and `item` in `each`.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+/// How to read an answer. Expressions see `status`, `headers` (names in small letters), `body`, `parameters`,
+/// `config`, `user`, `now`, and `item` in `each`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Response {
     /// How to read the body.
@@ -293,7 +287,7 @@ pub enum BodyFormat {
 }
 
 /// How to read a failure.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ErrorReading {
     /// The service's code for it.
@@ -309,7 +303,7 @@ pub struct ErrorReading {
 }
 
 /// A bare expression, or JSON with templates for strings.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(try_from = "Value")]
 #[schemars(with = "Value")]
 pub enum Data {
@@ -330,7 +324,7 @@ impl TryFrom<Value> for Data {
 }
 
 /// How to get the next page. Pages are asked for until the parameter `limit` is reached or there are no more.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Paginate {
     /// Where the answer says how to go on; absent, null or empty at the end.
@@ -343,7 +337,7 @@ pub struct Paginate {
 
 /// Asks for more about each item that was found; what comes back takes the item's place. At most
 /// 50 items.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Each {
     /// The request for one `item`.
@@ -362,7 +356,10 @@ pub const EACH_MAX: usize = 50;
 impl Manifest {
     /// The hosts that calls may reach.
     pub fn hosts(&self) -> impl Iterator<Item = &str> {
-        self.permissions.iter().map(|Permission::Network(host)| host.as_str())
+        self.permissions.iter().filter_map(|permission| match permission {
+            Permission::Network(host) => Some(host.as_str()),
+            Permission::Named(_) => None,
+        })
     }
 }
 
@@ -376,7 +373,8 @@ impl ConnectionTest {
             effect: Effect::Read,
             parameters: no_parameters(),
             returns: None,
-            request: self.request.clone(),
+            streaming_supported: false,
+            request: Some(self.request.clone()),
             response: Response { external_id: self.account.clone(), ..self.response.clone() },
             paginate: None,
             each: None,
@@ -386,7 +384,7 @@ impl ConnectionTest {
 
 impl Action {
     /// Fills in the defaults of properties that were left out.
-    pub fn with_defaults(&self, mut parameters: serde_json::Map<String, Value>) -> serde_json::Map<String, Value> {
+    pub fn with_defaults(&self, mut parameters: Map<String, Value>) -> Map<String, Value> {
         if let Some(properties) = self.parameters.get("properties").and_then(Value::as_object) {
             for (name, schema) in properties {
                 if let Some(default) = schema.get("default").filter(|_| !parameters.contains_key(name)) {

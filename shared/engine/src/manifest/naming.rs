@@ -17,7 +17,7 @@ pub(crate) const MARK: &str = "x-mapping";
 const LIFETIME_S: std::ops::RangeInclusive<u32> = 60..=30 * 86_400;
 
 /// One kind of names, such as those of channels.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NameKind {
     /// May stand before a name, such as `#`, and is not part of it.
@@ -29,7 +29,7 @@ pub struct NameKind {
 }
 
 /// Asks the service which ids there are, and what each is called.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Lookup {
     /// The action that lists them; its effect is `read`.
@@ -58,19 +58,29 @@ fn a_day() -> u32 {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "String")]
-pub struct IdPattern(Validator);
+pub struct IdPattern {
+    pattern: String,
+    validator: Validator,
+}
+
+impl PartialEq for IdPattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.pattern == other.pattern
+    }
+}
 
 impl TryFrom<String> for IdPattern {
     type Error = String;
     fn try_from(pattern: String) -> Result<Self, String> {
-        schema::compile(&json!({ "type": "string", "pattern": pattern })).map(Self)
+        let validator = schema::compile(&json!({ "type": "string", "pattern": pattern }))?;
+        Ok(Self { pattern, validator })
     }
 }
 
 impl NameKind {
     /// Whether a value is surely an id of the service.
     pub(crate) fn is_id(&self, value: &str) -> bool {
-        self.id.as_ref().is_some_and(|IdPattern(pattern)| pattern.is_valid(&value.into()))
+        self.id.as_ref().is_some_and(|id| id.validator.is_valid(&value.into()))
     }
 
     /// A name without what may stand around it.

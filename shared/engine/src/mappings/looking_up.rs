@@ -291,7 +291,8 @@ impl Engine {
         };
         let now = self.ports.clock.now();
         let (manifest, user) = (asking.manifest(), asking.user);
-        let call = Call { manifest, action: found.action, parameters: &parameters, user, now, key: None, until: None };
+        let (action, config) = (found.action, &Map::new());
+        let call = Call { manifest, action, parameters: &parameters, config, user, now, key: None, until: None };
         let mut held = asking.held.cloned();
         // Its use is noted with the intent's own.
         let tried = (deadline, RETRIES_MAX);

@@ -149,6 +149,7 @@ impl Engine {
                 return Ok(Some(Answered::anew(what.failed(failure))));
             };
             let Some(mut seen) = seen? else { return Ok(None) };
+            seen.instance.instance.must_be_granted(manifest)?;
             let claim = match std::mem::replace(&mut seen.judged, Judged::Free) {
                 Judged::Free if what.keyed().is_some_and(|keyed| keyed.resolve == Some(Resolve::Abandon)) => {
                     let message =

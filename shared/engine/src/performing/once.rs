@@ -226,7 +226,8 @@ impl Engine {
     ) -> Result<(Returned, u32), Error> {
         let Doing { org, user, integration: alias, deadline, .. } = *what.doing;
         let (key, until) = (service_key(what, begun), begun.map(Begun::until));
-        let call = Call { manifest: what.manifest, action: what.action, parameters, user, now, key, until };
+        let config = &Map::new();
+        let call = Call { manifest: what.manifest, action: what.action, parameters, config, user, now, key, until };
         let retries = match what.doing.source {
             Source::Intent { .. } => RETRIES_MAX,
             // A task is tried again by its own rules.

@@ -46,6 +46,11 @@ pub enum Purpose {
         /// For which plugin's service.
         plugin: PluginName,
     },
+    /// The secrets in the configuration of a plugin.
+    Config {
+        /// Which plugin.
+        plugin: PluginName,
+    },
 }
 
 /// Why a secret could not be kept or given.

@@ -54,18 +54,22 @@ pub struct ConfigView {
 pub struct SetConfig(pub Map<String, Value>);
 
 /// What is wrong with a configuration that has no secrets in it.
-pub(crate) fn check_config(manifest: &Manifest, config: &Map<String, Value>) -> Result<(), Vec<FieldProblem>> {
+pub(crate) fn check_config(
+    manifest: &Manifest,
+    config: &Map<String, Value>,
+    place: &str,
+) -> Result<(), Vec<FieldProblem>> {
     let bytes = serde_json::to_vec(config).map_or(0, |json| json.len());
     if bytes > CONFIG_MAX_BYTES {
         let message = format!("has {bytes} bytes of JSON, more than the {CONFIG_MAX_BYTES} allowed");
-        return Err(vec![FieldProblem::new("/config", message)]);
+        return Err(vec![FieldProblem::new(place, message)]);
     }
     let Some(schema) = &manifest.config_schema else {
         if config.is_empty() {
             return Ok(());
         }
         let message = format!("{} has nothing that can be configured; leave it out", manifest.name);
-        return Err(vec![FieldProblem::new("/config", message)]);
+        return Err(vec![FieldProblem::new(place, message)]);
     };
     let secret = |name: &&String| manifest.secret_names().any(|secret| secret == name.as_str());
     let mut problems: Vec<_> = config
@@ -73,17 +77,26 @@ pub(crate) fn check_config(manifest: &Manifest, config: &Map<String, Value>) -> 
         .filter(secret)
         .map(|name| {
             let path = format!("PUT /api/v1/plugins/{}/config", manifest.name);
-            FieldProblem::new(format!("/config/{name}"), format!("is a secret; set it with {path}"))
+            FieldProblem::new(format!("{place}/{name}"), format!("is a secret; set it with {path}"))
         })
         .collect();
-    let schema = manifest.schema_without_secrets(schema);
+    let schema = without_secrets(manifest, schema);
     let whole = Value::Object(manifest.config_with_defaults(config.clone()));
     match schema::compile(&schema) {
-        Ok(validator) => problems.extend(schema::problems_of(&validator, &schema, &whole, "/config")),
+        Ok(validator) => problems.extend(schema::problems_of(&validator, &schema, &whole, place)),
         // A schema that does not compile was refused with its manifest.
-        Err(error) => problems.push(FieldProblem::new("/config", format!("the plugin's own schema is wrong: {error}"))),
+        Err(error) => problems.push(FieldProblem::new(place, format!("the plugin's own schema is wrong: {error}"))),
     }
     if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+/// The schema of what is set beside the secrets.
+fn without_secrets(manifest: &Manifest, schema: &Value) -> Value {
+    let mut schema = schema.clone();
+    if let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut) {
+        required.retain(|name| !manifest.secret_names().any(|secret| name.as_str() == Some(secret)));
+    }
+    schema
 }
 
 impl Instance {
@@ -149,7 +162,7 @@ impl Engine {
                     config.insert(name, value);
                 }
             }
-            check_config(manifest, &config).map_err(Error::Invalid)?;
+            check_config(manifest, &config, "").map_err(Error::Invalid)?;
             check_secrets(manifest, &secrets).map_err(Error::Invalid)?;
             let item = engine.ports.table.get(&keys::instance(org, &manifest.name), Read::Consistent).await?;
             let seen = SeenInstance::of(item)?.instance;
@@ -159,14 +172,16 @@ impl Engine {
             }
             let kept = engine.kept_secrets(org, manifest, &seen, secrets).await?;
             let (before, after) = (seen.secrets.clone(), kept.clone());
-            let changed = engine.administer(&principal, Arc::clone(&plugin), ("plugin.configured", json!({})), move |instance| {
-                if instance.config_etag() != etag {
-                    return Err(Error::Changed);
-                }
-                instance.config.clone_from(&config);
-                instance.secrets.clone_from(&after);
-                Ok(())
-            });
+            let changed =
+                engine.administer(&principal, Arc::clone(&plugin), ("plugin.configured", json!({})), move |instance| {
+                    if instance.config_etag() != etag {
+                        // Also for those who did not say what they had looked at: else one of two changes would be lost.
+                        return Err(Error::Changed);
+                    }
+                    instance.config.clone_from(&config);
+                    instance.secrets.clone_from(&after);
+                    Ok(())
+                });
             let unused = match changed.await {
                 Ok(_) => before.filter(|before| Some(before) != kept.as_ref()),
                 // What is not known to have failed may be there.
@@ -234,7 +249,8 @@ fn check_secrets(manifest: &Manifest, secrets: &BTreeMap<String, Value>) -> Resu
     let mut problems = Vec::new();
     for (name, value) in secrets.iter().filter(|(_, value)| !value.is_null()) {
         let properties = manifest.config_schema.as_ref().and_then(|schema| schema.get("properties")?.get(name));
-        let fits = properties.and_then(|schema| schema::compile(schema).ok()).is_none_or(|schema| schema.is_valid(value));
+        let fits =
+            properties.and_then(|schema| schema::compile(schema).ok()).is_none_or(|schema| schema.is_valid(value));
         if !fits {
             problems.push(FieldProblem::new(format!("/{name}"), "is not what the plugin's schema says it must be"));
         }

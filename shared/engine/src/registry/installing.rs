@@ -74,7 +74,7 @@ impl Engine {
         if !obstacles.is_empty() {
             return Err(Error::Conflict(format!("{name} {version} cannot be enabled: {}", obstacles.join("; "))));
         }
-        check_config(manifest, &asked.config.clone().unwrap_or_default()).map_err(Error::Invalid)?;
+        check_config(manifest, &asked.config.clone().unwrap_or_default(), "/config").map_err(Error::Invalid)?;
         Ok((plugin, installed))
     }
 
@@ -121,7 +121,7 @@ impl Engine {
             to: version.clone(),
             changes: diff(old, new),
             to_grant: new.permissions.iter().filter(|permission| !granted.contains(permission)).cloned().collect(),
-            config: check_config(new, &instance.config).err().unwrap_or_default(),
+            config: check_config(new, &instance.config, "/config").err().unwrap_or_default(),
             reconnect: self.bound_to(old) != self.bound_to(new),
             obstacles: self.obstacles_to_change(org, new).await?,
         })
@@ -159,7 +159,7 @@ impl Engine {
         self.administer(principal, next, ("plugin.upgraded", said), move |instance| {
             let standing = instance.installed.as_ref().filter(|standing| **standing == seen).ok_or_else(meanwhile)?;
             let config = asked.config.as_ref().unwrap_or(&instance.config);
-            check_config(&new.manifest, config).map_err(Error::Invalid)?;
+            check_config(&new.manifest, config, "/config").map_err(Error::Invalid)?;
             let kept = || {
                 let still = |permission: &&Permission| new.manifest.permissions.contains(permission);
                 standing.permissions.iter().filter(still).cloned().collect()
@@ -283,7 +283,8 @@ impl Engine {
                 Err(error) => return Err(error),
             };
             let (registered, scope) = found;
-            let fits = registered.versions.iter().rev().find(|(version, entry)| entry.view.is_active && range.allows(version));
+            let fits =
+                registered.versions.iter().rev().find(|(version, entry)| entry.view.is_active && range.allows(version));
             let Some((version, entry)) = fits else {
                 return Ok(format!("{by} needs {needed} {range}, of which no version is registered and active"));
             };

@@ -7,11 +7,11 @@ mod installing;
 mod record;
 mod registering;
 
-pub(crate) use finding::{TextId, changes_all_the_time};
-pub(crate) use record::Digest;
 pub(crate) use configuring::check_config;
 pub use configuring::{ConfigView, SetConfig};
+pub(crate) use finding::{TextId, changes_all_the_time};
 pub(crate) use installing::granted;
 pub use installing::{Install, UpgradeShown};
+pub(crate) use record::Digest;
 pub use record::{RegisteredVersion, RegistryScope};
 pub use registering::{Register, Registration, RegistrationText, VERSIONS_MAX};

@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::error::{Error, FieldProblem};
 use crate::ids::{OrgId, PluginName};
 use crate::keys;
-use crate::manifest::{Manifest, ManifestError, Runtime};
+use crate::manifest::{Manifest, ManifestError};
 use crate::ports::Ids;
 use crate::ports::table::{Condition, Cursor, Item, Page, Query, Read, TableError, Write};
 use crate::principal::Principal;
@@ -140,14 +140,12 @@ impl Engine {
 
     fn new_version(&self, principal: &Principal, manifest: &Manifest) -> RegisteredVersion {
         let now = self.ports.clock.now();
-        let (image_name, registry_url) = match &manifest.runtime {
-            Runtime::Http { .. } => (None, None),
-        };
+        let image = manifest.runtime.container().map(|container| &container.image);
         RegisteredVersion {
             id: new_id(&*self.ports.ids),
             version: manifest.version.clone(),
-            image_name,
-            registry_url,
+            image_name: image.map(|image| image.name.clone()),
+            registry_url: image.map(|image| image.registry.clone()),
             is_active: true,
             created_at: now,
             updated_at: now,

@@ -29,7 +29,7 @@ pub(crate) async fn run(call: &Call<'_>, host: &Host<'_>) -> Returned {
         None => {
             let context = request_context(call);
             let reading = always(Context::default(), call);
-            let read = exchange(call, host, (&action.request, &action.response), (&context, reading), None).await?;
+            let read = exchange(call, host, (request_of(call)?, &action.response), (&context, reading), None).await?;
             returned(call, &action.response, &read)
         }
         Some(paginate) => pages(call, host, paginate).await,
@@ -40,7 +40,12 @@ pub(crate) async fn run(call: &Call<'_>, host: &Host<'_>) -> Returned {
 pub(crate) fn first_request(call: &Call<'_>, base: &Url) -> Result<(Url, HeaderMap, Bytes), Stopped> {
     let context = request_context(call);
     let context = if call.action.paginate.is_some() { context.with("remaining", &limit(call)) } else { context };
-    build(&call.action.request, base, &context, None)
+    build(request_of(call)?, base, &context, None)
+}
+
+/// What is sent for the action. A manifest of this runtime without it was refused.
+fn request_of<'a>(call: &Call<'a>) -> Result<&'a Request, Stopped> {
+    call.action.request.as_ref().ok_or_else(|| Stopped::at_fault("the action has no request"))
 }
 
 /// How many items are wanted.
@@ -63,6 +68,7 @@ fn request_context(call: &Call<'_>) -> Context {
 fn always(context: Context, call: &Call<'_>) -> Context {
     context
         .with("parameters", call.parameters)
+        .with("config", call.config)
         .with("user", &json!({ "id": call.user }))
         .with("now", &call.now.to_string())
 }
@@ -99,7 +105,7 @@ async fn pages(call: &Call<'_>, host: &Host<'_>, paginate: &Paginate) -> Returne
         let context = context.clone().with("remaining", &(limit - items.len()));
         let at = cursor.as_deref().map(|cursor| (paginate.parameter.as_str(), cursor));
         let reading = always(Context::default(), call);
-        let read = exchange(call, host, (&action.request, &action.response), (&context, reading), at).await?;
+        let read = exchange(call, host, (request_of(call)?, &action.response), (&context, reading), at).await?;
         match value_of(call, Some(&paginate.items), &read)? {
             Some(Value::Array(page)) => items.extend(page),
             None | Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_)) => {

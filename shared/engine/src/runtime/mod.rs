@@ -24,6 +24,8 @@ pub(crate) struct Call<'a> {
     pub manifest: &'a Manifest,
     pub action: &'a Action,
     pub parameters: &'a Map<String, Value>,
+    /// The configuration of the plugin's instance.
+    pub config: &'a Map<String, Value>,
     pub user: &'a UserId,
     pub now: Timestamp,
     /// By what the service is to know a repetition, for actions that are `keyed`.

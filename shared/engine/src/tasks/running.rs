@@ -165,9 +165,12 @@ impl Engine {
         let result = match self.perform_task_by(task, claim, deadline).await {
             Ok(answered) => answered.answer.result,
             // The plugin is not as it was when the task was made.
-            Err(error @ (Error::Invalid(_) | Error::UnknownPlugin { .. } | Error::UnknownAction { .. })) => {
-                Err(Failure::new(OutcomeCode::Rejected, error.to_string(), false))
-            }
+            Err(
+                error @ (Error::Invalid(_)
+                | Error::Forbidden(_)
+                | Error::UnknownPlugin { .. }
+                | Error::UnknownAction { .. }),
+            ) => Err(Failure::new(OutcomeCode::Rejected, error.to_string(), false)),
             Err(error) => {
                 tracing::error!(org = %task.org, task = %task.id, error = %causes(&error), "a task failed inside Overseer");
                 Err(Failure::new(OutcomeCode::Unavailable, error.to_string(), true))

@@ -174,6 +174,11 @@ impl TryFrom<String> for Text {
 }
 
 impl Text {
+    /// The text as its author wrote it.
+    pub(crate) fn source(&self) -> &str {
+        &self.0
+    }
+
     /// The text with its values filled in.
     pub fn render(&self, context: &Context) -> Result<String, TemplateError> {
         Self::render_in(&TEXTS, &self.0, context)
