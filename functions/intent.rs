@@ -1,10 +1,10 @@
-//! The Lambda of `/api/plugin-engine`: intents, now.
+//! The Lambda of `/api/plugin-engine` and `/api/plugins`: intents, now.
 
 use lambda_http::Error;
 use overseer_functions::serve;
-use overseer_http::intent;
+use overseer_http::{calls, intent};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    serve(intent::routes(), false).await
+    serve(intent::routes().merge(calls::routes()), false).await
 }

@@ -27,7 +27,7 @@ pub use metrics::Metrics;
 /// What is kept of an invocation's time for writing down how it ended, and for the answer.
 const MARGIN: Duration = Duration::from_secs(4);
 /// What every path of ours begins with.
-const OURS: [&str; 3] = ["/api/", "/health", "/schemas/"];
+const OURS: [&str; 4] = ["/api/", "/health", "/plugins", "/schemas/"];
 
 /// A Lambda that is ready for its first event.
 pub struct Lambda {

@@ -209,7 +209,8 @@ impl Engine {
             // Where something stands in the way, nobody comes so far as to look at this.
             if error.is_none() {
                 let resolved = if naming.replaces() { found.check(resolved)? } else { resolved };
-                request = self.first_request(&what, &resolved, later)?;
+                request =
+                    self.first_request(&what, (&resolved, &instance.instance.effective_config(manifest)), later)?;
             }
         }
         let missing_scopes = account.as_ref().map(|found| found.missing_scopes(manifest)).unwrap_or_default();
@@ -241,7 +242,7 @@ impl Engine {
     fn first_request(
         &self,
         what: &What<'_>,
-        parameters: &Map<String, Value>,
+        (parameters, config): (&Map<String, Value>, &Map<String, Value>),
         later: bool,
     ) -> Result<Option<RequestShown>, Error> {
         let (manifest, action, org, user) = (what.manifest, what.action, what.doing.org, what.doing.user);
@@ -250,7 +251,7 @@ impl Engine {
             Some(_) | None => ServiceKey { text: "(another for each run)".to_owned(), of_caller: false },
         });
         let (Runtime::Http { base_url }, Some(request)) = (&manifest.runtime, &action.request) else { return Ok(None) };
-        let (config, now) = (&Map::new(), self.ports.clock.now());
+        let now = self.ports.clock.now();
         let call = Call { manifest, action, parameters, config, user, now, key, until: None };
         let base = self.config.stand_ins.get(&manifest.name).map_or(base_url, |stand_in| &stand_in.base_url);
         match runtime::http::first_request(&call, base) {

@@ -391,6 +391,15 @@ impl Engine {
         Ok(plugins.into_values().collect())
     }
 
+    /// Refuses a plugin whose calls need a permission that nobody granted, for whoever has not read its instance.
+    pub(crate) async fn must_be_granted(&self, org: &OrgId, plugin: &Plugin) -> Result<(), Error> {
+        if plugin.digest.is_none() {
+            return Ok(());
+        }
+        let item = self.ports.table.get(&keys::instance(org, &plugin.manifest.name), Read::Consistent).await?;
+        SeenInstance::of(item)?.instance.must_be_granted(&plugin.manifest)
+    }
+
     /// A plugin as the organization has it.
     pub async fn get_instance(&self, principal: &Principal, plugin: &str) -> Result<InstanceView, Error> {
         principal.must_operate()?;

@@ -17,6 +17,7 @@ use crate::ids::{OrgId, PluginName};
 use crate::keys;
 use crate::manifest::{Auth, Manifest};
 use crate::oauth::Protocol;
+use crate::ports::ids::sha256;
 use crate::ports::table::{Condition, Item, NewItem, Read, TableError};
 use crate::ports::vault::{Purpose, SecretId};
 use crate::principal::Principal;
@@ -123,10 +124,20 @@ impl Engine {
     }
 
     /// Where a plugin's provider sends browsers back to. Each plugin has its own, so that no provider can pass off another's
-    /// answer as its own.
-    pub(super) fn redirect_uri(&self, plugin: &str) -> Option<Url> {
+    /// answer as its own (RFC 9700, 4.4): what is registered, each in each organization, since others may have registered
+    /// something else by that name.
+    pub(super) fn redirect_uri(&self, org: &OrgId, plugin: &PluginName) -> Option<Url> {
         let base = self.config.public_url.as_ref()?.as_str().trim_end_matches('/');
-        Url::parse(&format!("{base}/api/plugin-engine/oauth/callback/{plugin}")).ok()
+        Url::parse(&format!("{base}/api/plugin-engine/oauth/callback/{}", self.callback_name(org, plugin))).ok()
+    }
+
+    /// What a plugin is called in the path of its redirect URI.
+    pub(super) fn callback_name(&self, org: &OrgId, plugin: &PluginName) -> String {
+        if self.catalog.has(plugin) {
+            return plugin.to_string();
+        }
+        let whose = sha256(org.as_str().as_bytes());
+        format!("{plugin}~{}", whose.get(..16).unwrap_or_default())
     }
 
     /// The client that is used for a plugin.
@@ -138,7 +149,7 @@ impl Engine {
         let found = self.client_and_source(&principal.org, manifest).await?;
         let (client_id, source) = found.map(|(client, source)| (client.id, source)).unzip();
         let by_users = matches!(manifest.auth, Auth::Oauth2(_));
-        let redirect_uri = by_users.then(|| self.redirect_uri(manifest.name.as_str())).flatten();
+        let redirect_uri = by_users.then(|| self.redirect_uri(&principal.org, &manifest.name)).flatten();
         Ok(ClientInUse { plugin: manifest.name.clone(), client_id, source, redirect_uri })
     }
 

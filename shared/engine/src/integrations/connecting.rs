@@ -153,7 +153,8 @@ impl Engine {
         asked: Option<Vec<String>>,
         return_to: Option<Url>,
     ) -> Result<ConnectLink, Error> {
-        let (Some(base), Some(redirect_uri)) = (&self.config.public_url, self.redirect_uri(manifest.name.as_str()))
+        let (Some(base), Some(redirect_uri)) =
+            (&self.config.public_url, self.redirect_uri(&principal.org, &manifest.name))
         else {
             let message = "this Overseer does not know its own address, so that no browser can come back to it; the \
                            operator sets PUBLIC_URL";
@@ -335,8 +336,8 @@ impl Engine {
         attempt: Attempt,
     ) -> Result<Landing, NotConnected> {
         // By its name first: a path such as `x%2F..%2Fslack` makes the same URI.
-        let own = plugin.filter(|plugin| *plugin == attempt.plugin.as_str());
-        if own.and_then(|plugin| self.redirect_uri(plugin)).as_ref() != Some(&attempt.redirect_uri) {
+        let own = plugin.is_some_and(|plugin| plugin == self.callback_name(&attempt.org, &attempt.plugin));
+        if !own || self.redirect_uri(&attempt.org, &attempt.plugin).as_ref() != Some(&attempt.redirect_uri) {
             return Err(NotConnected::OtherProvider);
         }
         let plugin = self.plugin_of(&attempt).await?;
@@ -378,7 +379,7 @@ impl Engine {
         let credential = credential_of(tokens, asked_at, None);
         if name.is_none() && manifest.auth.test().is_some() {
             // The tokens are good, or the provider would not have given them: this only asks whose they are.
-            match self.test(manifest, &attempt.user, &credential, deadline).await {
+            match self.test(&attempt.org, manifest, &attempt.user, &credential, deadline).await {
                 Ok(said) => name = said,
                 Err(failure) => tracing::warn!(plugin = %manifest.name, "no account name: {}", failure.message),
             }

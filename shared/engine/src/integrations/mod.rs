@@ -142,6 +142,7 @@ impl Engine {
     ) -> Result<Connecting, Error> {
         let plugin = self.plugin(&principal.org, plugin).await?;
         let manifest = &plugin.manifest;
+        self.must_be_granted(&principal.org, &plugin).await?;
         let user = principal.acting_for(connect.user_id.clone())?;
         self.check_connect(manifest, &connect)?;
         let owner = owned_by(principal, Some(manifest), connect.owner, Some(user.clone()))?;
@@ -168,7 +169,7 @@ impl Engine {
             let (manifest, mut new) = (&plugin.manifest, new);
             // Whoever hands over a token of an OAuth provider has tried it; a key is tried here.
             if !handed_over && manifest.auth.test().is_some() {
-                let tested = engine.test(manifest, &new.user, &new.credential, deadline).await;
+                let tested = engine.test(&org, manifest, &new.user, &new.credential, deadline).await;
                 new.name = tested.map_err(|failure| refused_by(manifest, &failure))?;
             }
             let integration = engine.connect_account(&org, manifest, new).await?;
@@ -269,6 +270,7 @@ impl Engine {
     /// Whether a credential works: what people call the account, if the service says.
     async fn test(
         &self,
+        org: &OrgId,
         manifest: &Manifest,
         user: &UserId,
         credential: &Credential,
@@ -279,9 +281,20 @@ impl Engine {
         };
         let parameters = serde_json::Map::new();
         let now = self.ports.clock.now();
-        let config = &serde_json::Map::new();
-        let call =
-            Call { manifest, action: &action, parameters: &parameters, config, user, now, key: None, until: None };
+        let config = self.config_of(org, manifest).await.map_err(|error| {
+            tracing::error!(%org, error = %causes(&error), "a configuration could not be read");
+            Failure::new(OutcomeCode::Unavailable, "the plugin's configuration could not be read".to_owned(), true)
+        })?;
+        let call = Call {
+            manifest,
+            action: &action,
+            parameters: &parameters,
+            config: &config,
+            user,
+            now,
+            key: None,
+            until: None,
+        };
         let (returned, _) = self.call(&call, Some(credential), deadline).await;
         let success = returned.map_err(Stopped::into_failure)?;
         Ok(success.external_id.map(|name| crate::oauth::shortened(&name)))

@@ -92,6 +92,8 @@ pub(crate) struct Asking<'a> {
     pub user: &'a UserId,
     pub agent: Option<&'a AgentId>,
     pub plugin: &'a Plugin,
+    /// The plugin's configuration in the organization.
+    pub config: &'a Map<String, Value>,
     /// The action that is intended.
     pub action: &'a Action,
     pub held: Option<&'a Held>,
@@ -291,7 +293,7 @@ impl Engine {
         };
         let now = self.ports.clock.now();
         let (manifest, user) = (asking.manifest(), asking.user);
-        let (action, config) = (found.action, &Map::new());
+        let (action, config) = (found.action, asking.config);
         let call = Call { manifest, action, parameters: &parameters, config, user, now, key: None, until: None };
         let mut held = asking.held.cloned();
         // Its use is noted with the intent's own.

@@ -152,7 +152,8 @@ impl Engine {
         let came = if late {
             Ok((Err(too_late().into()), 0))
         } else {
-            self.call_for(what, &parameters, held, begun.as_ref(), now).await
+            let config = instance.instance.effective_config(manifest);
+            self.call_for(what, (&parameters, &config), held, begun.as_ref(), now).await
         };
         let (result, attempts, error) = match came {
             Ok((Ok(success), attempts)) => (Ok(success), attempts, None),
@@ -219,14 +220,13 @@ impl Engine {
     async fn call_for(
         &self,
         what: &What<'_>,
-        parameters: &Map<String, Value>,
+        (parameters, config): (&Map<String, Value>, &Map<String, Value>),
         held: Option<Held>,
         begun: Option<&Begun>,
         now: Timestamp,
     ) -> Result<(Returned, u32), Error> {
         let Doing { org, user, integration: alias, deadline, .. } = *what.doing;
         let (key, until) = (service_key(what, begun), begun.map(Begun::until));
-        let config = &Map::new();
         let call = Call { manifest: what.manifest, action: what.action, parameters, config, user, now, key, until };
         let retries = match what.doing.source {
             Source::Intent { .. } => RETRIES_MAX,
@@ -261,8 +261,9 @@ impl Engine {
             };
             let had_time = self.had_time(deadline, Instant::now());
             let called = AtomicBool::new(false);
-            let (plugin, called) = (what.plugin, &called);
-            let asking = Asking { org, user, agent, plugin, action: what.action, held, alias, called };
+            let (plugin, config) = (what.plugin, &instance.instance.effective_config(what.manifest));
+            let called = &called;
+            let asking = Asking { org, user, agent, plugin, config, action: what.action, held, alias, called };
             let asked = self.look_up(&asking, &mut naming, deadline).await;
             let shown = match &asked {
                 _ if !called.load(Ordering::Relaxed) => Shown::Nothing,

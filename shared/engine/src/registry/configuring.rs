@@ -131,6 +131,15 @@ fn secret_id(org: &OrgId, plugin: &PluginName, id: &str) -> SecretId {
 }
 
 impl Engine {
+    /// What the configuration of a plugin comes to in an organization, for whoever has not read its instance.
+    pub(crate) async fn config_of(&self, org: &OrgId, manifest: &Manifest) -> Result<Map<String, Value>, Error> {
+        if manifest.config_schema.is_none() {
+            return Ok(Map::new());
+        }
+        let item = self.ports.table.get(&keys::instance(org, &manifest.name), Read::Consistent).await?;
+        Ok(SeenInstance::of(item)?.instance.effective_config(manifest))
+    }
+
     /// The configuration of a plugin as the organization has it.
     pub async fn config(&self, principal: &Principal, plugin: &str) -> Result<ConfigView, Error> {
         principal.must_administer()?;
