@@ -39,6 +39,7 @@ mod parts;
 mod plugins;
 mod process;
 mod readme;
+mod registry;
 mod renewing;
 mod requests;
 mod retries;

@@ -450,7 +450,10 @@ impl Engine {
     ) -> Result<InstanceView, Error> {
         principal.must_administer()?;
         let (plugin, first) = match self.plugin_now(&principal.org, plugin).await {
-            Ok(plugin) => (plugin, None),
+            Ok(plugin) => {
+                self.must_have_its_way(&principal.org, &plugin.manifest).await?;
+                (plugin, None)
+            }
             Err(Error::UnknownPlugin { .. }) => {
                 let (plugin, first) = self.first_install(principal, plugin, &asked).await?;
                 (plugin, Some(first))

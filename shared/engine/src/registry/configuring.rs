@@ -22,7 +22,7 @@ use crate::principal::Principal;
 use crate::schema;
 
 /// The largest configuration, in bytes of JSON, and as much again for its secrets.
-pub const CONFIG_MAX_BYTES: usize = 16 * 1024;
+const CONFIG_MAX_BYTES: usize = 16 * 1024;
 /// The only version of a secret: another configuration is another secret.
 const VERSION: &str = "1";
 

@@ -70,12 +70,19 @@ impl Engine {
         let installed = self.as_installed(scope, version, entry);
         let plugin = self.loaded(org, &registered.name, &installed).await?;
         let manifest = &plugin.manifest;
-        let obstacles = self.obstacles(org, manifest).await?;
-        if !obstacles.is_empty() {
-            return Err(Error::Conflict(format!("{name} {version} cannot be enabled: {}", obstacles.join("; "))));
-        }
+        self.must_have_its_way(org, manifest).await?;
         check_config(manifest, &asked.config.clone().unwrap_or_default(), "/config").map_err(Error::Invalid)?;
         Ok((plugin, installed))
+    }
+
+    /// Refuses to enable what something stands in the way of.
+    pub(crate) async fn must_have_its_way(&self, org: &OrgId, manifest: &Manifest) -> Result<(), Error> {
+        let obstacles = self.obstacles(org, manifest).await?;
+        if obstacles.is_empty() {
+            return Ok(());
+        }
+        let Manifest { name, version, .. } = manifest;
+        Err(Error::Conflict(format!("{name} {version} cannot be enabled: {}", obstacles.join("; "))))
     }
 
     fn as_installed(&self, scope: RegistryScope, version: &Version, entry: &Entry) -> Installed {

@@ -1,0 +1,180 @@
+//! Versions: enabling, changing to another and back, and what plugins need of each other.
+
+use std::sync::Arc;
+
+use overseer_engine::engine::Engine;
+use overseer_engine::intent::Intent;
+use overseer_engine::runs::Asked;
+use reqwest::{Method, StatusCode};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+
+use super::Bench;
+
+/// A manifest that needs other plugins.
+fn needing(bench: &Bench, name: &str, version: &str, others: &Value) -> Value {
+    let mut manifest = bench.manifest(name, version);
+    manifest["dependencies"] = json!({ "plugins": others });
+    manifest
+}
+
+async fn look(bench: &Bench) -> String {
+    bench.app.intend("desk", "look", json!({})).await.data()["path"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_version_is_pinned_until_it_is_changed_and_can_be_gone_back_from() {
+    let bench = Bench::start().await;
+    bench.install(&bench.manifest("desk", "1.0.0")).await;
+    bench.register(&bench.manifest("desk", "1.1.0")).await;
+    assert_eq!(look(&bench).await, "/look/front?v=1.0.0");
+    let upgrade = json!({ "version": "1.1.0", "config": { "desk": "back" } });
+    let upgraded = bench.app.post("/api/v1/plugins/desk/upgrade", &upgrade).await;
+    assert_eq!(upgraded.status, StatusCode::OK, "{}", upgraded.text);
+    let upgraded = upgraded.json();
+    assert_eq!((&upgraded["version"], &upgraded["previous_version"]), (&json!("1.1.0"), &json!("1.0.0")));
+    assert_eq!(look(&bench).await, "/look/back?v=1.1.0");
+    let back = bench.app.post("/api/v1/plugins/desk/rollback", &json!({})).await.json();
+    assert_eq!((&back["version"], &back["previous_version"]), (&json!("1.0.0"), &json!("1.1.0")));
+    assert_eq!(look(&bench).await, "/look/front?v=1.0.0");
+    bench.app.post("/api/v1/plugins/desk/rollback", &json!({})).await;
+    assert_eq!(look(&bench).await, "/look/back?v=1.1.0");
+}
+
+#[tokio::test]
+async fn another_process_sees_a_change_with_its_next_intent() {
+    let bench = Bench::start().await;
+    bench.install(&bench.manifest("desk", "1.0.0")).await;
+    let other = bench.app.deaf();
+    let path = async |engine: &Arc<Engine>, action: &str| {
+        let principal = engine.authenticate(&SecretString::from(bench.app.admin.as_str())).await.unwrap();
+        let intent: Intent = serde_json::from_value(json!({ "tool": "desk", "intent": action })).unwrap();
+        let answered = engine.intend(principal, intent, Asked::default()).await?;
+        Ok::<_, overseer_engine::error::Error>(answered.answer.result.unwrap().data["path"].clone())
+    };
+    assert_eq!(path(&other, "look").await.unwrap(), "/look/front?v=1.0.0");
+    let mut manifest = bench.manifest("desk", "2.0.0");
+    let mut stare = manifest["actions"][0].clone();
+    stare["name"] = json!("stare");
+    manifest["actions"].as_array_mut().unwrap().push(stare);
+    bench.register(&manifest).await;
+    bench.app.post("/api/v1/plugins/desk/upgrade", &json!({ "version": "2.0.0" })).await;
+    // Also an action that only the newer version has.
+    assert_eq!(path(&other, "stare").await.unwrap(), "/look/front?v=2.0.0");
+    bench.app.post("/api/v1/plugins/desk/rollback", &json!({})).await;
+    assert_eq!(path(&other, "look").await.unwrap(), "/look/front?v=1.0.0");
+    assert!(path(&other, "stare").await.is_err());
+}
+
+#[tokio::test]
+async fn a_change_is_shown_before_it_is_made_and_new_permissions_need_consent() {
+    let bench = Bench::start().await;
+    bench.install(&bench.manifest("desk", "1.0.0")).await;
+    let mut next = bench.manifest("desk", "1.1.0");
+    next["permissions"] = json!(["network:127.0.0.1", "network:more.example"]);
+    next["description"] = json!("Takes and shows notes, and shreds them.");
+    next["config_schema"]["properties"]["desk"]["maxLength"] = json!(4);
+    next["default_config"] = json!({ "desk": "here" });
+    next["actions"][1]["description"] = json!("Shreds.");
+    next["actions"].as_array_mut().unwrap().remove(0);
+    bench.register(&next).await;
+    let config = json!({ "desk": "front" });
+    let set = bench.app.send(&bench.app.admin, Method::PUT, "/api/v1/plugins/desk/config", Some(&config));
+    assert_eq!(set.await.status, StatusCode::OK);
+    let shown = bench.app.get("/api/v1/plugins/desk/diff?version=1.1.0").await.json();
+    assert_eq!((&shown["from"], &shown["to"]), (&json!("1.0.0"), &json!("1.1.0")), "{shown}");
+    assert_eq!(shown["to_grant"], json!(["network:more.example"]));
+    assert_eq!(shown["config"][0]["pointer"], "/config/desk", "{shown}");
+    let changes = shown["changes"].to_string();
+    for said in ["look", "act", "network:more.example", "shreds them", "Shreds."] {
+        assert!(changes.contains(said), "{said}: {changes}");
+    }
+    // The configuration that is set would not be right any more.
+    let path = "/api/v1/plugins/desk/upgrade";
+    let refused = bench.app.post(path, &json!({ "version": "1.1.0" })).await;
+    assert_eq!(
+        (refused.problem(400), refused.pointers()),
+        ("invalid_parameters".to_owned(), vec!["/config/desk".to_owned()])
+    );
+    assert_eq!(look(&bench).await, "/look/front?v=1.0.0");
+    let upgraded = bench.app.post(path, &json!({ "version": "1.1.0", "config": {} })).await.json();
+    assert_eq!(upgraded["permissions"], json!(["network:127.0.0.1"]));
+    assert_eq!(upgraded["to_grant"], json!(["network:more.example"]));
+    let more = json!({ "permissions": ["network:127.0.0.1", "network:evil.example"] });
+    let refused = bench.app.send(&bench.app.admin, Method::PATCH, "/api/v1/plugins/desk", Some(&more)).await;
+    assert_eq!(refused.problem(400), "invalid_parameters");
+}
+
+#[tokio::test]
+async fn what_stands_in_the_way_is_named_in_full() {
+    let bench = Bench::start().await;
+    for manifest in [
+        needing(&bench, "top", "1.0.0", &json!({ "middle": "^1.0.0" })),
+        needing(&bench, "middle", "1.0.0", &json!({ "bottom": ">=1.0.0" })),
+        bench.manifest("bottom", "1.2.0"),
+        bench.manifest("bottom", "2.0.0-rc.1"),
+        needing(&bench, "left", "1.0.0", &json!({ "right": "*" })),
+        needing(&bench, "right", "1.0.0", &json!({ "left": "*" })),
+        needing(&bench, "lonely", "1.0.0", &json!({ "nobody": "*" })),
+    ] {
+        let made = bench.register(&manifest).await;
+        assert_eq!(made.status, StatusCode::OK, "{}", made.text);
+    }
+    let enable = async |name: &str| bench.app.post(&format!("/api/v1/plugins/{name}/enable"), &json!({})).await;
+    for (name, said) in [
+        ("top", "enable first, in this order: bottom 1.2.0, middle 1.0.0"),
+        ("left", "left -> right -> left"),
+        ("lonely", "lonely needs nobody *, which is not registered"),
+    ] {
+        let refused = enable(name).await;
+        assert_eq!(refused.problem(409), "conflict");
+        assert!(refused.text.contains(said), "{name}: {}", refused.text);
+    }
+    for name in ["bottom", "middle", "top"] {
+        assert_eq!(enable(name).await.status, StatusCode::OK, "{name}");
+    }
+    // What others need stays.
+    let refused = bench.app.post("/api/v1/plugins/bottom/disable", &json!({})).await;
+    assert_eq!(refused.problem(409), "conflict");
+    assert!(refused.text.contains("needed by middle"), "{}", refused.text);
+    bench.register(&bench.manifest("middle", "2.0.0")).await;
+    let refused = bench.app.post("/api/v1/plugins/middle/upgrade", &json!({ "version": "2.0.0" })).await;
+    assert!(refused.problem(409) == "conflict" && refused.text.contains("top needs middle ^1.0.0"), "{}", refused.text);
+    for name in ["top", "middle", "bottom"] {
+        let disabled = bench.app.post(&format!("/api/v1/plugins/{name}/disable"), &json!({})).await;
+        assert_eq!(disabled.status, StatusCode::OK, "{}", disabled.text);
+    }
+    let refused = enable("top").await;
+    assert_eq!(refused.problem(409), "conflict");
+    assert!(refused.text.contains("middle"), "{}", refused.text);
+}
+
+#[tokio::test]
+async fn a_version_that_is_no_longer_active_stays_where_it_is_in_use() {
+    let bench = Bench::start().await;
+    bench.install(&bench.manifest("desk", "1.0.0")).await;
+    let off = json!({ "is_active": false });
+    let path = "/plugins/desk/1.0.0";
+    let shown = bench.app.send(&bench.app.admin, Method::PATCH, path, Some(&off)).await;
+    assert_eq!(shown.json()["versions"][0]["is_active"], false, "{}", shown.text);
+    assert_eq!(look(&bench).await, "/look/front?v=1.0.0");
+    bench.register(&bench.manifest("desk", "1.1.0")).await;
+    bench.app.post("/api/v1/plugins/desk/upgrade", &json!({ "version": "1.1.0" })).await;
+    let refused = bench.app.post("/api/v1/plugins/desk/upgrade", &json!({ "version": "1.0.0" })).await;
+    assert_eq!(refused.problem(409), "conflict", "{}", refused.text);
+    let refused = bench.app.post("/api/v1/plugins/desk/upgrade", &json!({ "version": "3.0.0" })).await;
+    assert_eq!(
+        (refused.problem(400), refused.pointers()),
+        ("invalid_parameters".to_owned(), vec!["/version".to_owned()])
+    );
+}
+
+#[tokio::test]
+async fn a_plugin_for_another_overseer_is_not_enabled() {
+    let bench = Bench::start().await;
+    let mut manifest = bench.manifest("desk", "1.0.0");
+    manifest["compatible_versions"] = json!(">=99.0.0");
+    assert_eq!(bench.register(&manifest).await.status, StatusCode::OK);
+    let refused = bench.app.post("/api/v1/plugins/desk/enable", &json!({})).await;
+    assert!(refused.problem(409) == "conflict" && refused.text.contains(">=99.0.0"), "{}", refused.text);
+}

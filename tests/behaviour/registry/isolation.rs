@@ -1,0 +1,120 @@
+//! What one organization brings is of no concern to another.
+
+use overseer_engine::principal::Role;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::Bench;
+
+#[tokio::test]
+async fn a_name_is_each_organizations_own() {
+    let bench = Bench::start().await;
+    let app = &bench.app;
+    bench.install(&bench.manifest("desk", "1.0.0")).await;
+    let globex = app.key("globex", &[Role::Administrator], Some("hank")).await;
+    let ask =
+        async |method: Method, path: &str, body: Option<Value>| app.send(&globex, method, path, body.as_ref()).await;
+    // Nothing of the one is there for the other.
+    assert_eq!(ask(Method::GET, "/plugins", None).await.json()["plugins"], json!([]));
+    for path in ["/plugins/desk", "/api/v1/plugins/desk", "/api/v1/plugins/desk/config", "/api/v1/plugins/desk/diff"] {
+        assert_eq!(ask(Method::GET, path, None).await.problem(404), "unknown_plugin", "{path}");
+    }
+    let intent = json!({ "tool": "desk", "intent": "look" });
+    assert_eq!(ask(Method::POST, "/api/plugin-engine", Some(intent.clone())).await.problem(404), "unknown_plugin");
+    for what in ["enable", "disable", "rollback", "reset"] {
+        let path = format!("/api/v1/plugins/desk/{what}");
+        assert_eq!(ask(Method::POST, &path, Some(json!({}))).await.problem(404), "unknown_plugin", "{what}");
+    }
+    let tools = ask(Method::GET, "/api/plugin-engine?userId=hank", None).await.text;
+    assert!(!tools.contains("desk"), "{tools}");
+    // Another plugin by the same name and version.
+    let mut own = bench.manifest("desk", "1.0.0");
+    own["actions"][0]["request"]["path"] = json!("/globex");
+    assert_eq!(ask(Method::POST, "/plugins", Some(own)).await.status.as_u16(), 200);
+    let grant = json!({ "permissions": ["network:127.0.0.1"] });
+    assert_eq!(ask(Method::POST, "/api/v1/plugins/desk/enable", Some(grant)).await.status.as_u16(), 200);
+    let look = ask(Method::POST, "/api/plugin-engine", Some(intent)).await;
+    assert_eq!(look.data()["path"], "/globex?v=1.0.0");
+    assert_eq!(app.intend("desk", "look", json!({})).await.data()["path"], "/look/front?v=1.0.0");
+}
+
+#[tokio::test]
+async fn what_is_registered_for_all_each_organization_enables_for_itself() {
+    let bench = Bench::start().await;
+    let app = &bench.app;
+    let platform = app.key("platform", &[Role::PlatformAdministrator], None).await;
+    let made = app.send(&platform, Method::POST, "/plugins?scope=global", Some(&bench.manifest("desk", "1.0.0"))).await;
+    assert_eq!(made.json()["scope"], "global", "{}", made.text);
+    let globex = app.key("globex", &[Role::Administrator], Some("hank")).await;
+    assert_eq!(app.get("/plugins?scope=global").await.json()["plugins"][0]["name"], "desk");
+    let enable = json!({ "permissions": ["network:127.0.0.1"], "config": { "desk": "acme" } });
+    let enabled = app.post("/api/v1/plugins/desk/enable", &enable).await;
+    assert_eq!(enabled.json()["scope"], "global", "{}", enabled.text);
+    assert_eq!(app.intend("desk", "look", json!({})).await.data()["path"], "/look/acme?v=1.0.0");
+    let intent = json!({ "tool": "desk", "intent": "look" });
+    let refused = app.send(&globex, Method::POST, "/api/plugin-engine", Some(&intent)).await;
+    assert_eq!(refused.problem(404), "unknown_plugin");
+    // An organization's own goes before.
+    let mut own = bench.manifest("desk", "2.0.0");
+    own["default_config"] = json!({ "desk": "own" });
+    app.send(&globex, Method::POST, "/plugins", Some(&own)).await;
+    let grant = json!({ "permissions": ["network:127.0.0.1"] });
+    let enabled = app.send(&globex, Method::POST, "/api/v1/plugins/desk/enable", Some(&grant)).await.json();
+    assert_eq!((&enabled["scope"], &enabled["version"]), (&json!("organization"), &json!("2.0.0")));
+    let look = app.send(&globex, Method::POST, "/api/plugin-engine", Some(&intent)).await;
+    assert_eq!(look.data()["path"], "/look/own?v=2.0.0");
+}
+
+#[tokio::test]
+async fn a_function_is_called_by_its_name() {
+    let bench = Bench::start().await;
+    let app = &bench.app;
+    bench.install(&bench.manifest("booking", "1.0.0")).await;
+    let call = json!({ "function": "act", "parameters": { "note": "a" }, "sessionId": "s-1" });
+    for path in ["/api/plugins/booking", "/api/booking"] {
+        let answer = app.post(path, &call).await.json();
+        assert_eq!((&answer["success"], &answer["sessionId"]), (&json!(true), &json!("s-1")), "{answer}");
+        assert_eq!(answer["result"]["body"], json!({ "note": "a", "loud": false }), "{path}");
+    }
+    let refused = app.post("/api/booking", &json!({ "function": "act", "parameters": { "note": 7 } })).await;
+    assert_eq!(
+        (refused.problem(400), refused.pointers()),
+        ("invalid_parameters".to_owned(), vec!["/parameters/note".to_owned()])
+    );
+    assert_eq!(app.post("/api/booking", &json!({ "function": "GetAllPatients" })).await.problem(404), "unknown_action");
+    assert_eq!(app.post("/api/plugins/crm", &call).await.problem(404), "unknown_plugin");
+    let asked = |org: &'static str| {
+        let request = app.request(Method::POST, "/api/booking").header("x-organization-id", org);
+        let request = request.header("authorization", format!("Bearer {}", app.admin));
+        request.header("content-type", "application/json").body(call.to_string()).send()
+    };
+    assert_eq!(asked("acme").await.unwrap().status().as_u16(), 200);
+    assert_eq!(asked("globex").await.unwrap().status().as_u16(), 403);
+}
+
+#[tokio::test]
+async fn a_provider_sends_browsers_back_to_one_organizations_plugin() {
+    let bench = Bench::start().await;
+    let app = &bench.app;
+    let mut manifest = bench.manifest("desk", "1.0.0");
+    manifest["auth"] = crate::app::oauth2();
+    bench.install(&manifest).await;
+    let globex = app.key("globex", &[Role::Administrator], Some("hank")).await;
+    app.send(&globex, Method::POST, "/plugins", Some(&manifest)).await;
+    let grant = json!({ "permissions": ["network:127.0.0.1"] });
+    app.send(&globex, Method::POST, "/api/v1/plugins/desk/enable", Some(&grant)).await;
+    let path = "/api/plugin-engine/integrations/desk/client";
+    let client = json!({ "clientId": "a", "clientSecret": "only-a-test" });
+    let mut uris = Vec::new();
+    for key in [&app.admin, &globex] {
+        let set = app.send(key, Method::PUT, path, Some(&client)).await;
+        uris.push(set.json()["redirectUri"].as_str().unwrap().to_owned());
+    }
+    assert!(uris.iter().all(|uri| uri.contains("/oauth/callback/desk~")), "{uris:?}");
+    assert_ne!(uris[0], uris[1]);
+    // Connecting hands a credential to the plugin's service, which somebody has to have granted.
+    let none = json!({ "permissions": [] });
+    app.send(&app.admin, Method::PATCH, "/api/v1/plugins/desk", Some(&none)).await;
+    let refused = app.post("/api/plugin-engine/integrations/desk/connect", &json!({})).await;
+    assert_eq!(refused.problem(403), "forbidden");
+}
