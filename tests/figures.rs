@@ -70,7 +70,7 @@ async fn main() {
     let programs = std::env::args().nth(1).map_or_else(|| root.join("target/lambda"), PathBuf::from);
     let cron_token = "0123456789abcdef0123456789abcdef".to_owned();
     let stand_ins = StandIns::start("secrets-manager", &json!({ "CRON_SECRET_TOKEN": cron_token })).await;
-    let (variables, playground) = playing(&stand_ins).await;
+    let (variables, playground, playing) = playing(&stand_ins).await;
     let places = (stand_ins.dynamo, stand_ins.aws);
 
     // Who is measured: a user with an account, by the function itself.
@@ -98,7 +98,7 @@ async fn main() {
     let of_routes = async {
         let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         let (key, rows, gateway, playground) = (key.to_owned(), Vec::new(), &gateway, &playground);
-        Figures { gateway, address, playground, routes, key, cron_token, client, rows }.print().await;
+        Figures { gateway, address, playing, playground, routes, key, cron_token, client, rows }.print().await;
     };
     if routes_only {
         of_routes.await;
@@ -164,7 +164,7 @@ async fn main() {
 }
 
 /// Stand-ins of the services, and what functions are told of everything.
-async fn playing(stand_ins: &StandIns) -> (Vec<(String, String)>, Playground) {
+async fn playing(stand_ins: &StandIns) -> (Vec<(String, String)>, Playground, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let playground = Playground::new(Arc::new(|| jiff::Timestamp::now().as_second()));
@@ -181,7 +181,7 @@ async fn playing(stand_ins: &StandIns) -> (Vec<(String, String)>, Playground) {
     ];
     let mut variables = stand_ins.variables.clone();
     variables.extend(more.map(|(name, value)| (name.to_owned(), value)));
-    (variables, playground)
+    (variables, playground, address)
 }
 
 async fn start(places: (SocketAddr, SocketAddr), launch: Launch) -> Gateway {

@@ -47,6 +47,8 @@ impl Answer {
 pub struct Figures<'a> {
     pub gateway: &'a Gateway,
     pub address: SocketAddr,
+    /// Where the stand-ins of services are.
+    pub playing: SocketAddr,
     pub playground: &'a Playground,
     pub routes: Vec<Route>,
     /// The key of an administrator, who is also the user `user_456`.
@@ -291,9 +293,49 @@ impl Figures<'_> {
         self.measure("", of("disable"), &[of("enable")], of("disable")).await;
         self.measure("", of("enable"), &[of("disable")], of("enable")).await;
         self.measure("", of("reset"), &[], of("reset")).await;
+        self.registry().await;
         self.twice("", "GET", "/health", Value::Null).await;
         self.twice("", "GET", "/schemas/plugin-manifest.json", Value::Null).await;
     }
+}
+
+impl Figures<'_> {
+    async fn registry(&mut self) {
+        let version = |version: &str| ask("POST", "/plugins", desk(self.playing, version));
+        let (first, second) = (version("1.0.0"), version("1.1.0"));
+        self.measure("", first, &[], second).await;
+        self.twice("", "GET", "/plugins", Value::Null).await;
+        self.twice("", "GET", "/plugins/booking", Value::Null).await;
+        self.twice("", "GET", "/plugins/booking/1.0.0", Value::Null).await;
+        let active = |is_active: bool| ask("PATCH", "/plugins/booking/1.1.0", json!({ "is_active": is_active }));
+        self.measure("", active(false), &[], active(true)).await;
+        let path = "/api/v1/plugins/booking";
+        let enable = json!({ "version": "1.0.0", "permissions": ["network:127.0.0.1"] });
+        self.send(&ask("POST", format!("{path}/enable"), enable)).await;
+        let config = |desk: &str| ask("PUT", format!("{path}/config"), json!({ "desk": desk }));
+        self.measure("", config("back"), &[], config("side")).await;
+        self.twice("", "GET", &format!("{path}/config"), Value::Null).await;
+        self.twice("", "GET", &format!("{path}/diff"), Value::Null).await;
+        let upgrade = || ask("POST", format!("{path}/upgrade"), json!({ "version": "1.1.0" }));
+        let roll_back = || ask("POST", format!("{path}/rollback"), json!({}));
+        self.measure("", upgrade(), &[roll_back()], upgrade()).await;
+        self.measure("", roll_back(), &[], roll_back()).await;
+        let call = json!({ "function": "look" });
+        self.twice("a registered plugin", "POST", "/api/plugins/booking", call.clone()).await;
+        self.twice("a registered plugin", "POST", "/api/booking", call).await;
+    }
+}
+
+/// A plugin of the registry, which speaks to the stand-in of a service.
+fn desk(address: SocketAddr, version: &str) -> Value {
+    json!({
+        "name": "booking", "version": version, "display_name": "Desk", "description": "Looks at what is there.",
+        "runtime": { "type": "http", "base_url": format!("http://{address}") },
+        "permissions": ["network:127.0.0.1"],
+        "config_schema": { "type": "object", "properties": { "desk": { "type": "string", "default": "front" } } },
+        "actions": [{ "name": "look", "description": "Looks.", "effect": "read",
+                      "request": { "path": "/playground/received" }, "response": { "body": "text" } }],
+    })
 }
 
 /// The path of a URL that begins with `PUBLIC_URL`.

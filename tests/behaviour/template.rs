@@ -8,7 +8,9 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Config, Credentials, Region};
 use aws_sdk_dynamodb::types::KeySchemaElement;
 use overseer_aws::table::create_table;
-use overseer_http::{Routes, cron, errors, health, integrations, intent, keys, mappings, oauth, plugins, runs, tasks};
+use overseer_http::{
+    Routes, calls, cron, errors, health, integrations, intent, keys, mappings, oauth, plugins, registry, runs, tasks,
+};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -18,11 +20,11 @@ fn functions() -> BTreeMap<String, BTreeSet<String>> {
         ("cron", cron::routes()),
         ("errors", errors::routes()),
         ("integrations", integrations::routes()),
-        ("intent", intent::routes()),
+        ("intent", intent::routes().merge(calls::routes())),
         ("keys", keys::routes()),
         ("mappings", mappings::routes()),
         ("oauth-callback", oauth::routes()),
-        ("plugins", plugins::routes().merge(health::routes())),
+        ("plugins", plugins::routes().merge(registry::routes()).merge(health::routes())),
         ("runs", runs::routes()),
         ("tasks", tasks::routes()),
     ];

@@ -26,9 +26,10 @@ fn needed_rarely(function: &str) -> Vec<&'static str> {
     // For an account that is disconnected while it is renewed.
     let (remade, removed) = ("secretsmanager:CreateSecret accounts", "secretsmanager:DeleteSecret accounts");
     match function {
-        "intent" => vec![moved, wrap, remade, removed, "dynamodb:Query table"],
+        "intent" => vec![moved, wrap, remade, removed],
         "cron" => vec![moved, wrap, remade],
         "tasks" => vec![moved],
+        "plugins" => vec![wrap],
         // For the secret of an organization's own OAuth client, in whose place the client of the stand-in counts here.
         "oauth_callback" => vec!["secretsmanager:GetSecretValue accounts"],
         _ => Vec::new(),
@@ -291,7 +292,44 @@ impl Day {
         self.post(&format!("{path}/slack/disable"), json!({})).await;
         self.post(&format!("{path}/slack/enable"), json!({})).await;
         self.post(&format!("{path}/slack/reset"), json!({})).await;
+        self.registry().await;
         self.get("/health").await;
+    }
+
+    /// A plugin is registered in two versions, configured, changed, called by its functions, and gone back from.
+    async fn registry(&self) {
+        let manifest = |version: &str| {
+            json!({
+                "name": "desk", "version": version, "display_name": "A desk", "description": "Shows notes.",
+                "runtime": { "type": "http", "base_url": "https://desk.example" },
+                "permissions": ["network:desk.example"],
+                "config_schema": { "type": "object", "properties": { "code": { "type": "string", "writeOnly": true } } },
+                "actions": [{ "name": "look", "description": "Looks.", "effect": "read", "request": { "path": "/look" } }],
+            })
+        };
+        for version in ["1.0.0", "1.1.0"] {
+            self.post("/plugins", manifest(version)).await;
+        }
+        self.get("/plugins").await;
+        self.get("/plugins/desk").await;
+        self.get("/plugins/desk/1.0.0").await;
+        let active = json!({ "is_active": true });
+        self.ok(Method::PATCH, "/plugins/desk/1.0.0", Some(&active)).await;
+        let path = "/api/v1/plugins/desk";
+        self.post(&format!("{path}/enable"), json!({ "version": "1.0.0" })).await;
+        for config in [json!({ "code": "one" }), json!({ "code": "two" })] {
+            self.ok(Method::PUT, &format!("{path}/config"), Some(&config)).await;
+        }
+        self.get(&format!("{path}/config")).await;
+        self.get(&format!("{path}/diff")).await;
+        self.post(&format!("{path}/upgrade"), json!({ "version": "1.1.0" })).await;
+        self.post(&format!("{path}/rollback"), json!({})).await;
+        // Nobody granted what it needs.
+        for path in ["/api/plugins/desk", "/api/booking"] {
+            let call = json!({ "function": "look" });
+            let answer = self.app.send(&self.app.admin, Method::POST, path, Some(&call)).await;
+            assert!(answer.status.is_client_error(), "{path}: {}", answer.text);
+        }
     }
 }
 
