@@ -270,7 +270,7 @@ async fn what_is_wrong_with_a_manifest_is_said_and_nothing_is_stored() {
     more["unknown_key"] = json!(1);
     wrong.push((more.to_string(), "unknown_key"));
     let text = good.to_string();
-    wrong.push((text.replacen("{", "{\"name\":\"other\",", 1), "name"));
+    wrong.push((text.replacen('{', "{\"name\":\"other\",", 1), "name"));
     wrong.push((
         format!(
             "a: &a [1,1,1,1,1,1,1,1,1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\n{}",

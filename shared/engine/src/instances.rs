@@ -383,7 +383,7 @@ impl Engine {
                     }
                     // One that does not read must not hide the others.
                     Err(error) => {
-                        tracing::error!(%org, plugin = %name, error = %causes(&error), "a plugin is left out")
+                        tracing::error!(%org, plugin = %name, error = %causes(&error), "a plugin is left out");
                     }
                 }
             }
@@ -403,10 +403,8 @@ impl Engine {
     /// A plugin as the organization has it.
     pub async fn get_instance(&self, principal: &Principal, plugin: &str) -> Result<InstanceView, Error> {
         principal.must_operate()?;
-        let found = self.plugin(&principal.org, plugin).await?;
-        let manifest = &found.manifest;
-        let item = self.ports.table.get(&keys::instance(&principal.org, &manifest.name), Read::Consistent).await?;
-        Ok(SeenInstance::of(item)?.instance.shown(manifest, self.ports.clock.now()))
+        let (plugin, seen) = self.plugin_and_instance(&principal.org, plugin).await?;
+        Ok(seen.instance.shown(&plugin.manifest, self.ports.clock.now()))
     }
 
     /// Takes a plugin out of use for the organization, until an administrator brings it back.
@@ -546,9 +544,22 @@ impl Engine {
         self: &Arc<Self>,
         principal: &Principal,
         plugin: Arc<Plugin>,
-        (kind, said): (&'static str, Value),
+        said: (&'static str, Value),
         change: impl Fn(&mut Instance) -> Result<(), Error> + Send + Sync + 'static,
     ) -> Result<InstanceView, Error> {
+        let instance = self.change_as(principal, Arc::clone(&plugin), None, said, change).await?;
+        Ok(instance.shown(&plugin.manifest, self.ports.clock.now()))
+    }
+
+    /// As [`Self::administer`], beginning with what was `seen`. Gives the instance as it is then.
+    pub(crate) async fn change_as(
+        self: &Arc<Self>,
+        principal: &Principal,
+        plugin: Arc<Plugin>,
+        seen: Option<SeenInstance>,
+        (kind, said): (&'static str, Value),
+        change: impl Fn(&mut Instance) -> Result<(), Error> + Send + Sync + 'static,
+    ) -> Result<Instance, Error> {
         let (engine, principal) = (Arc::clone(self), principal.clone());
         self.to_its_end(async move {
             let manifest = &plugin.manifest;
@@ -558,7 +569,7 @@ impl Engine {
                 *instance = changed;
                 Ok::<(), Error>(())
             };
-            let (instance, said_so, written) = engine.change_instance(&principal.org, manifest, None, change).await?;
+            let (instance, said_so, written) = engine.change_instance(&principal.org, manifest, seen, change).await?;
             said_so?;
             engine.remember_installed(&principal.org, &manifest.name, instance.installed.as_ref());
             if written {
@@ -568,7 +579,7 @@ impl Engine {
                 }
                 engine.publish(&principal.org, kind, &event).await;
             }
-            Ok(instance.shown(manifest, engine.ports.clock.now()))
+            Ok(instance)
         })
         .await
     }

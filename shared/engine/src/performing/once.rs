@@ -82,7 +82,7 @@ impl Engine {
             Ok(Ok(parameters)) => {
                 let to_keep = struck(&striker, &parameters);
                 let ready = Ready { parameters, to_keep, held, instance, trial, now, until };
-                return self.do_it(what, ready, claim).await;
+                return Box::pin(self.do_it(what, ready, claim)).await;
             }
             Ok(Err(failure)) => Ok(failure),
             Err(error) => Err(error),

@@ -143,13 +143,11 @@ impl Engine {
     /// The configuration of a plugin as the organization has it.
     pub async fn config(&self, principal: &Principal, plugin: &str) -> Result<ConfigView, Error> {
         principal.must_administer()?;
-        let plugin = self.plugin_now(&principal.org, plugin).await?;
-        let key = keys::instance(&principal.org, &plugin.manifest.name);
-        let item = self.ports.table.get(&key, Read::Consistent).await?;
-        Ok(SeenInstance::of(item)?.instance.config_shown(&plugin.manifest))
+        let (plugin, seen) = self.plugin_and_instance(&principal.org, plugin).await?;
+        Ok(seen.instance.config_shown(&plugin.manifest))
     }
 
-    /// Sets the configuration. `expected` are the ETags that it may have now; where it has another, somebody else was faster
+    /// Sets the configuration. `expected` are the tags that it may have now; where it has another, somebody else was faster
     /// ([`Error::Changed`]).
     pub async fn set_config(
         self: &Arc<Self>,
@@ -160,7 +158,7 @@ impl Engine {
     ) -> Result<ConfigView, Error> {
         principal.must_administer()?;
         let (engine, principal) = (Arc::clone(self), principal.clone());
-        let plugin = self.plugin_now(&principal.org, plugin).await?;
+        let (plugin, seen) = self.plugin_and_instance(&principal.org, plugin).await?;
         self.to_its_end(async move {
             let (org, manifest) = (&principal.org, &plugin.manifest);
             let (mut config, mut secrets) = (Map::new(), BTreeMap::new());
@@ -173,26 +171,28 @@ impl Engine {
             }
             check_config(manifest, &config, "").map_err(Error::Invalid)?;
             check_secrets(manifest, &secrets).map_err(Error::Invalid)?;
-            let item = engine.ports.table.get(&keys::instance(org, &manifest.name), Read::Consistent).await?;
-            let seen = SeenInstance::of(item)?.instance;
-            let etag = seen.config_etag();
+            let etag = seen.instance.config_etag();
             if expected.is_some_and(|expected| !expected.contains(&etag)) {
                 return Err(Error::Changed);
             }
-            let kept = engine.kept_secrets(org, manifest, &seen, secrets).await?;
-            let (before, after) = (seen.secrets.clone(), kept.clone());
-            let changed =
-                engine.administer(&principal, Arc::clone(&plugin), ("plugin.configured", json!({})), move |instance| {
-                    if instance.config_etag() != etag {
-                        // Also for those who did not say what they had looked at: else one of two changes would be lost.
-                        return Err(Error::Changed);
-                    }
-                    instance.config.clone_from(&config);
-                    instance.secrets.clone_from(&after);
-                    Ok(())
-                });
-            let unused = match changed.await {
-                Ok(_) => before.filter(|before| Some(before) != kept.as_ref()),
+            let kept = engine.kept_secrets(org, manifest, &seen.instance, secrets).await?;
+            let (before, after) = (seen.instance.secrets.clone(), kept.clone());
+            let digest = plugin.digest.clone();
+            let change = move |instance: &mut Instance| {
+                // Also for those who did not say what they had looked at: else one of two changes would be lost. And what
+                // was checked by one version's schema is nothing to another.
+                let version = instance.installed.as_ref().map(|installed| &installed.digest);
+                if instance.config_etag() != etag || version != digest.as_ref() {
+                    return Err(Error::Changed);
+                }
+                instance.config.clone_from(&config);
+                instance.secrets.clone_from(&after);
+                Ok(())
+            };
+            let said = ("plugin.configured", json!({}));
+            let changed = engine.change_as(&principal, Arc::clone(&plugin), Some(seen), said, change);
+            let (instance, unused) = match changed.await {
+                Ok(instance) => (instance, before.filter(|before| Some(before) != kept.as_ref())),
                 // What is not known to have failed may be there.
                 Err(error @ (Error::Table(_) | Error::Panicked(_))) => return Err(error),
                 Err(error) => {
@@ -205,7 +205,7 @@ impl Engine {
             if let Some(unused) = unused {
                 engine.forget_secrets(org, &manifest.name, &unused).await;
             }
-            engine.config(&principal, manifest.name.as_str()).await
+            Ok(instance.config_shown(manifest))
         })
         .await
     }

@@ -53,6 +53,23 @@ impl Engine {
         self.plugin_seen(org, name, Timestamp::MAX).await
     }
 
+    /// The plugin that `org` uses by that name at this moment, and its instance.
+    pub(crate) async fn plugin_and_instance(
+        &self,
+        org: &OrgId,
+        name: &str,
+    ) -> Result<(Arc<Plugin>, SeenInstance), Error> {
+        let found = self.catalog.plugin(name).map(Arc::clone);
+        let Ok(parsed) = PluginName::parse(name) else { return Err(found.err().unwrap_or(Error::NotFound("plugin"))) };
+        let item = self.ports.table.get(&keys::instance(org, &parsed), Read::Consistent).await?;
+        let seen = SeenInstance::of(item)?;
+        match (found, &seen.instance.installed) {
+            (Ok(plugin), _) => Ok((plugin, seen)),
+            (Err(_), Some(installed)) => Ok((self.loaded(org, &parsed, installed).await?, seen)),
+            (Err(unknown), None) => Err(unknown),
+        }
+    }
+
     async fn plugin_seen(&self, org: &OrgId, name: &str, since: Timestamp) -> Result<Arc<Plugin>, Error> {
         let unknown = match self.catalog.plugin(name) {
             Ok(plugin) => return Ok(Arc::clone(plugin)),
@@ -60,21 +77,13 @@ impl Engine {
         };
         let Ok(name) = PluginName::parse(name) else { return Err(unknown) };
         let place = (org.clone(), name);
-        let seen = self.seen_installed.get(&place).filter(|(at, _)| *at >= since);
-        let installed = match seen {
-            Some((_, installed)) => installed,
-            None => {
-                let item = self.ports.table.get(&keys::instance(org, &place.1), Read::Consistent).await?;
-                let Some(installed) = SeenInstance::of(item)?.instance.installed else {
-                    self.seen_installed.remove(&place);
-                    return Err(unknown);
-                };
-                let installed = Arc::new(installed);
-                self.seen_installed.insert(place.clone(), (self.ports.clock.now(), Arc::clone(&installed)));
-                installed
-            }
-        };
-        self.loaded(org, &place.1, &installed).await
+        if let Some((_, installed)) = self.seen_installed.get(&place).filter(|(at, _)| *at >= since) {
+            return self.loaded(org, &place.1, &installed).await;
+        }
+        let item = self.ports.table.get(&keys::instance(org, &place.1), Read::Consistent).await?;
+        let installed = SeenInstance::of(item)?.instance.installed;
+        self.remember_installed(org, &place.1, installed.as_ref());
+        self.loaded(org, &place.1, &installed.ok_or(unknown)?).await
     }
 
     /// What to try again with, where what came of `plugin` may have come of another than the organization uses by now: of
