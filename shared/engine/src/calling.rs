@@ -159,7 +159,8 @@ impl Engine {
 /// The failure of a call of a plugin that is registered, and runs elsewhere.
 fn cannot_run(call: &Call<'_>) -> Stopped {
     let reason = call.manifest.cannot_run().unwrap_or_default();
-    Failure::new(OutcomeCode::Disabled, format!("{} cannot run here: {reason}", call.manifest.display_name), false).into()
+    Failure::new(OutcomeCode::Disabled, format!("{} cannot run here: {reason}", call.manifest.display_name), false)
+        .into()
 }
 
 /// A failure of a try, after what an earlier one may have done.

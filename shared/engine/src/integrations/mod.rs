@@ -280,7 +280,8 @@ impl Engine {
         let parameters = serde_json::Map::new();
         let now = self.ports.clock.now();
         let config = &serde_json::Map::new();
-        let call = Call { manifest, action: &action, parameters: &parameters, config, user, now, key: None, until: None };
+        let call =
+            Call { manifest, action: &action, parameters: &parameters, config, user, now, key: None, until: None };
         let (returned, _) = self.call(&call, Some(credential), deadline).await;
         let success = returned.map_err(Stopped::into_failure)?;
         Ok(success.external_id.map(|name| crate::oauth::shortened(&name)))

@@ -69,7 +69,8 @@ impl Manifest {
                     problems.push("actions: at least one is needed".to_owned());
                 }
                 for action in self.actions.iter().filter(|action| action.request.is_none()) {
-                    problems.push(format!("actions.{}.request: is missing; say what is sent to the service", action.name));
+                    problems
+                        .push(format!("actions.{}.request: is missing; say what is sent to the service", action.name));
                 }
             }
             Runtime::Container(container) => {
@@ -82,7 +83,9 @@ impl Manifest {
                 for action in self.actions.iter().filter(|action| action.request.is_some()) {
                     problems.push(format!("actions.{}.request: is for the runtime http only; remove it", action.name));
                 }
-                for name in module.handlers.keys().filter(|name| !self.actions.iter().any(|action| action.name == **name)) {
+                for name in
+                    module.handlers.keys().filter(|name| !self.actions.iter().any(|action| action.name == **name))
+                {
                     problems.push(format!("{place}handlers.{name}: there is no action of that name; remove it"));
                 }
             }

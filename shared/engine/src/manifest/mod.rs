@@ -34,8 +34,8 @@ pub use diff::{ActionChanged, Changes, TextChanged, diff};
 pub use naming::{IdPattern, Lookup, NameKind};
 pub use reading::{MANIFEST_DEPTH_MAX, MANIFEST_MAX_BYTES, ManifestError};
 pub use runtime::{
-    Bounds, Container, Image, Ingress, IngressPath, Module, OptionalVariable, Plain, Port, PullPolicy, RequiredVariable,
-    Resources, Runtime, Variables, Volume,
+    Bounds, Container, Image, Ingress, IngressPath, Module, OptionalVariable, Plain, Port, PullPolicy,
+    RequiredVariable, Resources, Runtime, Variables, Volume,
 };
 
 /// A plugin's manifest.

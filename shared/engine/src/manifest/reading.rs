@@ -69,7 +69,11 @@ fn yaml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
         strict_booleans: true,
         with_snippet: false,
         budget: serde_saphyr::budget! {
-            max_depth: MANIFEST_DEPTH_MAX, max_documents: 1, max_aliases: ALIASES_MAX,
+            max_depth: MANIFEST_DEPTH_MAX,
+            max_documents: 1,
+            max_aliases: ALIASES_MAX,
+            // There are limits on what they stand for.
+            enforce_alias_anchor_ratio: false,
         },
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: REPEATED_MAX },
     };
@@ -78,6 +82,10 @@ fn yaml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
 
 /// What is wrong with the text, with the remedy where the library does not say it.
 fn said(error: &YamlError) -> String {
+    // What is wrong within what an alias stands for is wrapped.
+    if let YamlError::AliasError { error, .. } = error {
+        return said(error);
+    }
     let problem = if let YamlError::DuplicateMappingKey { key, .. } = error {
         format!("the key {} is there twice; remove one", key.as_deref().unwrap_or("of a mapping"))
     } else if let YamlError::Budget { breach: BudgetBreach::Depth { .. }, .. } = error {
@@ -124,14 +132,20 @@ actions:
         // The document, actions, an action, parameters: 4.
         let inside = depth - 4;
         let deep = format!("{}1{}", open.repeat(inside), close.repeat(inside));
-        GOOD.replacen("{ path: /say }", &format!("{{ path: /say }}\n    parameters: {{ type: object, x-deep: {deep} }}"), 1)
+        GOOD.replacen(
+            "{ path: /say }",
+            &format!("{{ path: /say }}\n    parameters: {{ type: object, x-deep: {deep} }}"),
+            1,
+        )
     }
 
     #[test]
     fn a_manifest_is_as_large_as_it_may_be_and_no_larger() {
         let padded = |bytes: usize| format!("{GOOD}#{}", "x".repeat(bytes - GOOD.len() - 1));
         Manifest::parse(&padded(MANIFEST_MAX_BYTES)).unwrap();
-        assert!(refused(&padded(MANIFEST_MAX_BYTES + 1)).contains("262145 bytes, more than the 262144 allowed; shorten it"));
+        assert!(
+            refused(&padded(MANIFEST_MAX_BYTES + 1)).contains("262145 bytes, more than the 262144 allowed; shorten it")
+        );
     }
 
     #[test]

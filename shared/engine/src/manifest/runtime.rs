@@ -351,3 +351,117 @@ fn is_variable(name: &str) -> bool {
     let first = characters.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
     first && name.len() <= 255 && characters.all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONTAINER: &str = r#"
+name: desk
+version: 1.0.0
+display_name: Desk
+description: A desktop.
+runtime:
+  type: container
+  image: { name: "desk:1" }
+  env: { required: [{ name: KEY, description: A key. }], optional: [{ name: WIDTH, default: 1024 }] }
+  volumes: [{ name: home, mount_path: /home, type: secret }]
+  resources: { cpu: { min: 500m, max: 2 }, memory: { max: 2Gi } }
+  ports: [{ name: web, container_port: 80 }]
+  ingress: { enabled: true, paths: [{ path: /, service_port: web }] }
+"#;
+    const MODULE: &str = r#"
+name: code
+version: 1.0.0
+display_name: Code
+description: Runs elsewhere.
+runtime: { type: module, handlers: { Do: functions/do } }
+actions:
+  - { name: Do, description: Does it., effect: unsafe }
+"#;
+
+    fn all_refused(text: &str, cases: &[(&str, &str, &str)]) {
+        for (from, to, said) in cases {
+            assert!(text.contains(from), "{from}");
+            let problem = Manifest::parse(&text.replacen(from, to, 1)).unwrap_err().to_string();
+            assert!(problem.contains(said), "{to}: {problem}");
+        }
+    }
+
+    #[test]
+    fn our_own_form_has_containers_too() {
+        let manifest = Manifest::parse(CONTAINER).unwrap();
+        let container = manifest.runtime.container().unwrap();
+        assert_eq!((container.image.registry.as_str(), container.image.pull_policy), ("local", None));
+        assert_eq!(container.env.optional[0].default.as_ref().unwrap().as_str(), "1024");
+        assert_eq!(container.resources.cpu.max.as_ref().unwrap().as_str(), "2");
+        assert!(manifest.cannot_run().unwrap().contains("deployed, not called"));
+        assert_eq!(manifest.runtime.base_url(), None);
+        all_refused(
+            CONTAINER,
+            &[
+                ("service_port: web", "service_port: wob", "runtime.ingress.paths: \"/\" leads to the port wob"),
+                ("container_port: 80", "container_port: 65536", "runtime.ports.web.container_port: must be 1 to 65535"),
+                ("container_port: 80", "container_port: -1", "runtime.ports.web.container_port"),
+                (
+                    "container_port: 80 }",
+                    "container_port: 80 }, { name: web, container_port: 81 }",
+                    "name web is used twice",
+                ),
+                ("mount_path: /home, ", "mount_path: /home, size: 5, ", "size"),
+                ("image: { name: \"desk:1\" }", "image: { name: \"desk 1\" }", "runtime.image.name"),
+                ("  ports:", "  prots:", "prots"),
+                ("default: 1024", "default: [1024]", "must be a text; quote it"),
+                (
+                    "  ingress:",
+                    "actions: [{ name: a, description: d, effect: read }]\nauth: { type: none }\nx:",
+                    "unknown field",
+                ),
+            ],
+        );
+        let with_actions = format!("{CONTAINER}actions: [{{ name: a, description: d, effect: read }}]\n");
+        assert!(Manifest::parse(&with_actions).unwrap_err().to_string().contains("actions: an environment has none"));
+    }
+
+    #[test]
+    fn code_registers_and_says_why_it_cannot_run() {
+        let reason = |runtime: &str| {
+            let text = MODULE.replacen("{ type: module, handlers: { Do: functions/do } }", runtime, 1);
+            Manifest::parse(&text).unwrap().cannot_run().unwrap()
+        };
+        for (runtime, said) in [
+            (
+                "{ type: module, handlers: { Do: functions/do } }",
+                "handlers of a TypeScript plugin, such as functions/do,",
+            ),
+            ("{ type: module, main_module: a.py, class_name: A }", "the class A of the Python module a.py,"),
+            ("{ type: module, main_module: a/b.ts }", "its code is the TypeScript module a/b.ts,"),
+            ("{ type: module, main_module: b.mjs }", "the JavaScript module b.mjs,"),
+            ("{ type: module, class_name: A }", "its code is the class A,"),
+            ("{ type: module }", "it declares no code,"),
+        ] {
+            let reason = reason(runtime);
+            assert!(reason.contains(said) && reason.contains("base_url"), "{reason}");
+        }
+        all_refused(
+            MODULE,
+            &[
+                (
+                    "effect: unsafe }",
+                    "effect: unsafe, request: { path: / } }",
+                    "actions.Do.request: is for the runtime http only",
+                ),
+                (
+                    "{ Do: functions/do }",
+                    "{ Od: functions/do }",
+                    "runtime.handlers.Od: there is no action of that name",
+                ),
+                ("{ type: module,", "{ type: module, language: rust,", "language"),
+            ],
+        );
+        let http = "{ type: http, base_url: \"https://a.example\" }\npermissions: [\"network:a.example\"]";
+        let text = MODULE.replacen("{ type: module, handlers: { Do: functions/do } }", http, 1);
+        let problem = Manifest::parse(&text).unwrap_err().to_string();
+        assert!(problem.contains("actions.Do.request: is missing"), "{problem}");
+    }
+}

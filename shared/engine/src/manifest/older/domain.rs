@@ -47,11 +47,13 @@ pub(super) fn translated(mut document: Map<String, Value>) -> Result<Translated,
 /// The schema of a function's parameters, which stand there as one or as a map of properties, with what `validation` says.
 pub(super) fn schema_of(parameters: Map<String, Value>, validation: &Map<String, Value>) -> Value {
     let parameters = Value::Object(parameters);
-    let whole = if is_schema(&parameters) { parameters } else { json!({ "properties": parameters }) };
+    let mut whole = if is_schema(&parameters) { parameters } else { json!({ "properties": parameters }) };
+    let required = validation.get("required").and_then(Value::as_array);
+    if let Some(fields) = whole.as_object_mut() {
+        add_required(fields, required.into_iter().flatten().cloned().collect());
+    }
     let mut schema = of_object(proper(whole));
     let Some(fields) = schema.as_object_mut() else { return schema };
-    let required = validation.get("required").and_then(Value::as_array);
-    add_required(fields, required.into_iter().flatten().cloned().collect());
     let example = validation.get("example").filter(|example| example.as_object().is_some_and(|one| !one.is_empty()));
     if let Some(example) = example {
         fields.entry("examples").or_insert_with(|| json!([example]));
@@ -64,7 +66,8 @@ pub(super) fn schema_of(parameters: Map<String, Value>, validation: &Map<String,
 fn is_schema(parameters: &Value) -> bool {
     let says_type = |value: &Value| value.get("type").is_some_and(Value::is_string);
     let kind = parameters.get("type").is_some_and(|kind| kind.is_string() || kind.is_array());
-    let properties = parameters.get("properties").is_some_and(|properties| properties.is_object() && !says_type(properties));
+    let properties =
+        parameters.get("properties").is_some_and(|properties| properties.is_object() && !says_type(properties));
     kind || properties || parameters.as_object().into_iter().flatten().any(|(key, _)| key.starts_with('$'))
 }
 

@@ -5,11 +5,8 @@ use serde_json::{Map, Value};
 use super::{Translated, begun, kept, read_value, taken, taken_object};
 use crate::manifest::{Container, Runtime};
 
-pub(super) const WORDS: &[(&str, &str)] = &[
-    ("env", "dependencies.env_vars"),
-    ("volumes", "dependencies.volumes"),
-    ("resources", "dependencies.resources"),
-];
+pub(super) const WORDS: &[(&str, &str)] =
+    &[("env", "dependencies.env_vars"), ("volumes", "dependencies.volumes"), ("resources", "dependencies.resources")];
 
 pub(super) fn translated(mut document: Map<String, Value>) -> Result<Translated, String> {
     let manifest = begun(&mut document, "name", "display_name");

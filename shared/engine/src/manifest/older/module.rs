@@ -5,12 +5,8 @@ use serde_json::{Map, Value};
 use super::{Translated, action, begun, kept, of_object, read_value, taken, taken_objects};
 use crate::manifest::{Module, Runtime};
 
-pub(super) const WORDS: &[(&str, &str)] = &[
-    ("name", "id"),
-    ("display_name", "name"),
-    (".parameters", ".parameters_schema"),
-    (".returns", ".returns_schema"),
-];
+pub(super) const WORDS: &[(&str, &str)] =
+    &[("name", "id"), ("display_name", "name"), (".parameters", ".parameters_schema"), (".returns", ".returns_schema")];
 
 pub(super) fn translated(mut document: Map<String, Value>) -> Result<Translated, String> {
     if !document.contains_key("id") {

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::manifest::{DataAdapterKind, Effect, PullPolicy};
 
-const CLAUDE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/manifests/claude-environment.yaml"));
+const CLAUDE: &str =
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/manifests/claude-environment.yaml"));
 const MODULE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/manifests/module.json"));
 const BOOKING: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/manifests/booking.yaml"));
 const CRM: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/manifests/crm.yaml"));
@@ -36,7 +37,8 @@ fn the_environment_form_reads_as_it_stands() {
     assert_eq!(image.pull_policy, Some(PullPolicy::Never));
     assert_eq!(container.env.required[0].name, "ANTHROPIC_API_KEY");
     assert_eq!(container.env.required[0].description, "API key for Anthropic services");
-    let optional: Vec<_> = container.env.optional.iter().map(|one| (&*one.name, one.default.as_ref().unwrap().as_str())).collect();
+    let optional: Vec<_> =
+        container.env.optional.iter().map(|one| (&*one.name, one.default.as_ref().unwrap().as_str())).collect();
     assert_eq!(optional, [("HEIGHT", "768"), ("WIDTH", "1024"), ("DISPLAY_NUM", "1")]);
     let volume = &container.volumes[0];
     assert_eq!((volume.name.as_str(), volume.kind.as_str()), ("github-credentials", "secret"));
@@ -69,25 +71,32 @@ fn the_environment_form_needs_little_and_passes_over_what_it_does_not_know() {
 
 #[test]
 fn a_wrong_environment_says_what_and_where_in_its_words() {
-    all_refused(CLAUDE, &[
-        ("version: 1.0.0", "version: 1.0", "version: "),
-        ("version: 1.0.0\n", "", "missing field `version`"),
-        ("name: claude-environment", "name: Claude", "name: must begin with a small letter"),
-        ("  name: a8s-claude\n", "", "image: missing field `name`"),
-        ("name: a8s-claude", "name: ''", "image.name: must be something"),
-        ("pull_policy: Never", "pull_policy: Sometimes", "image.pull_policy: unknown variant"),
-        ("container_port: 5900", "container_port: 0", "ports.vnc.container_port: must be 1 to 65535"),
-        ("container_port: 5900", "container_port: 65536", "ports.vnc.container_port: must be 1 to 65535"),
-        ("container_port: 5900", "container_port: many", "ports[0].container_port: "),
-        ("name: vnc", "name: api", "ports: the name api is used twice"),
-        ("service_port: api", "service_port: apo", "\"/api\" leads to the port apo, which is not in ports"),
-        ("path: /api", "path: api", "ingress.paths: \"api\" must begin with /"),
-        ("name: ANTHROPIC_API_KEY", "name: HEIGHT", "dependencies.env_vars: the variable HEIGHT is there twice"),
-        ("name: ANTHROPIC_API_KEY", "name: A-B", "dependencies.env_vars: \"A-B\" is not the name of a variable"),
-        ("      - name: ANTHROPIC_API_KEY\n  ", "      - ", "dependencies.env_vars.required[0]: missing field `name`"),
-        ("mount_path: /home", "mount_path: home", "dependencies.volumes.github-credentials.mount_path"),
-        ("min: \"2Gi\"", "min: [2]", "dependencies.resources.memory.min: must be a text"),
-    ]);
+    all_refused(
+        CLAUDE,
+        &[
+            ("version: 1.0.0", "version: 1.0", "version: "),
+            ("version: 1.0.0\n", "", "missing field `version`"),
+            ("name: claude-environment", "name: Claude", "name: must begin with a small letter"),
+            ("  name: a8s-claude\n", "", "image: missing field `name`"),
+            ("name: a8s-claude", "name: ''", "image.name: must be something"),
+            ("pull_policy: Never", "pull_policy: Sometimes", "image.pull_policy: unknown variant"),
+            ("container_port: 5900", "container_port: 0", "ports.vnc.container_port: must be 1 to 65535"),
+            ("container_port: 5900", "container_port: 65536", "ports.vnc.container_port: must be 1 to 65535"),
+            ("container_port: 5900", "container_port: many", "ports[0].container_port: "),
+            ("name: vnc", "name: api", "ports: the name api is used twice"),
+            ("service_port: api", "service_port: apo", "\"/api\" leads to the port apo, which is not in ports"),
+            ("path: /api", "path: api", "ingress.paths: \"api\" must begin with /"),
+            ("name: ANTHROPIC_API_KEY", "name: HEIGHT", "dependencies.env_vars: the variable HEIGHT is there twice"),
+            ("name: ANTHROPIC_API_KEY", "name: A-B", "dependencies.env_vars: \"A-B\" is not the name of a variable"),
+            (
+                "      - name: ANTHROPIC_API_KEY\n  ",
+                "      - ",
+                "dependencies.env_vars.required[0]: missing field `name`",
+            ),
+            ("mount_path: /home", "mount_path: home", "dependencies.volumes.github-credentials.mount_path"),
+            ("min: \"2Gi\"", "min: [2]", "dependencies.resources.memory.min: must be a text"),
+        ],
+    );
     for port in ["1", "65535"] {
         Manifest::parse(&CLAUDE.replacen("5900", port, 1)).unwrap();
     }
@@ -128,21 +137,40 @@ fn the_module_form_says_what_it_says() {
 
 #[test]
 fn a_wrong_module_says_what_and_where_in_its_words() {
-    all_refused(MODULE, &[
-        ("\"id\": \"unique_plugin_id\",", "", "id: is missing; add the plugin's id"),
-        ("unique_plugin_id", "Unique", "id: must begin with a small letter"),
-        ("\"name\": \"Human Readable Plugin Name\"", "\"name\": 5", "name: invalid type"),
-        (">=1.0.0", "newest", "dependencies.plugins.other_plugin_id: \"newest\" is not a range of versions"),
-        ("other_plugin_id", "unique_plugin_id", "dependencies.plugins.unique_plugin_id: a plugin cannot depend on itself"),
-        ("\"network_access\"", "5", "permissions[1]: invalid type"),
-        ("\"parameters_schema\": {}", "\"parameters_schema\": 5", "actions.action_name.parameters_schema: must be a schema"),
-        ("\"parameters_schema\": {}", "\"parameters_schema\": {\"type\": \"array\"}", "parameters_schema: must be a schema"),
-        ("\"returns_schema\": {}", "\"returns_schema\": {\"type\": 5}", "actions.action_name.returns_schema: "),
-        ("\"returns_schema\": {}", "\"returns_schema\": {\"$ref\": \"https://x.example/s\"}", "returns_schema: "),
-        ("\"action_name\"", "\"1st\"", "actions[0].name: must begin with a letter"),
-        ("\"streaming_supported\": false", "\"streaming_supported\": 1", "actions[0].streaming_supported: invalid type"),
-        ("\"actions\": [", "\"actions\": 5, \"x\": [", "actions: must be a list"),
-    ]);
+    all_refused(
+        MODULE,
+        &[
+            ("\"id\": \"unique_plugin_id\",", "", "id: is missing; add the plugin's id"),
+            ("unique_plugin_id", "Unique", "id: must begin with a small letter"),
+            ("\"name\": \"Human Readable Plugin Name\"", "\"name\": 5", "name: invalid type"),
+            (">=1.0.0", "newest", "dependencies.plugins.other_plugin_id: \"newest\" is not a range of versions"),
+            (
+                "other_plugin_id",
+                "unique_plugin_id",
+                "dependencies.plugins.unique_plugin_id: a plugin cannot depend on itself",
+            ),
+            ("\"network_access\"", "5", "permissions[1]: invalid type"),
+            (
+                "\"parameters_schema\": {}",
+                "\"parameters_schema\": 5",
+                "actions.action_name.parameters_schema: must be a schema",
+            ),
+            (
+                "\"parameters_schema\": {}",
+                "\"parameters_schema\": {\"type\": \"array\"}",
+                "parameters_schema: must be a schema",
+            ),
+            ("\"returns_schema\": {}", "\"returns_schema\": {\"type\": 5}", "actions.action_name.returns_schema: "),
+            ("\"returns_schema\": {}", "\"returns_schema\": {\"$ref\": \"https://x.example/s\"}", "nothing is fetched"),
+            ("\"action_name\"", "\"1st\"", "actions[0].name: must begin with a letter"),
+            (
+                "\"streaming_supported\": false",
+                "\"streaming_supported\": 1",
+                "actions[0].streaming_supported: invalid type",
+            ),
+            ("\"actions\": [", "\"actions\": 5, \"x\": [", "actions: must be a list"),
+        ],
+    );
 }
 
 #[test]
@@ -191,13 +219,28 @@ fn parameters_are_a_schema_or_a_map_of_properties() {
     };
     for (parameters, schema) in [
         // Properties with the names of keywords.
-        (json!({"type": {"type": "string", "required": true}}), json!({"type": "object", "required": ["type"], "properties": {"type": {"type": "string"}}})),
-        (json!({"properties": {"type": "object"}}), json!({"type": "object", "properties": {"properties": {"type": "object"}}})),
-        (json!({"required": {"type": "boolean", "required": true}}), json!({"type": "object", "required": ["required"], "properties": {"required": {"type": "boolean"}}})),
+        (
+            json!({"type": {"type": "string", "required": true}}),
+            json!({"type": "object", "required": ["type"], "properties": {"type": {"type": "string"}}}),
+        ),
+        (
+            json!({"properties": {"type": "object"}}),
+            json!({"type": "object", "properties": {"properties": {"type": "object"}}}),
+        ),
+        (
+            json!({"required": {"type": "boolean", "required": true}}),
+            json!({"type": "object", "required": ["required"], "properties": {"required": {"type": "boolean"}}}),
+        ),
         // Schemas.
-        (json!({"properties": {"type": {"type": "string"}}}), json!({"type": "object", "properties": {"type": {"type": "string"}}})),
+        (
+            json!({"properties": {"type": {"type": "string"}}}),
+            json!({"type": "object", "properties": {"type": {"type": "string"}}}),
+        ),
         (json!({"$ref": "#/$defs/a"}), json!({"type": "object", "$ref": "#/$defs/a"})),
-        (json!({"type": "object", "required": ["a"], "properties": {"a": {}}}), json!({"type": "object", "required": ["a"], "properties": {"a": {}}})),
+        (
+            json!({"type": "object", "required": ["a"], "properties": {"a": {}}}),
+            json!({"type": "object", "required": ["a"], "properties": {"a": {}}}),
+        ),
         // Within each other.
         (
             json!({"list": {"type": "array", "required": true, "items": {"type": "object", "properties": {"a": {"type": "string", "required": true}}}}}),
@@ -207,25 +250,39 @@ fn parameters_are_a_schema_or_a_map_of_properties() {
     ] {
         assert_eq!(read(parameters.clone(), json!({})), schema, "{parameters}");
     }
-    let said = read(json!({"a": {"type": "string", "required": true}}), json!({"required": ["a", "b"], "example": {"a": "x"}}));
+    let said = read(
+        json!({"a": {"type": "string", "required": true}}),
+        json!({"required": ["a", "b"], "example": {"a": "x"}}),
+    );
     assert_eq!((&said["required"], &said["examples"]), (&json!(["a", "b"]), &json!([{"a": "x"}])));
 }
 
 #[test]
 fn a_wrong_domain_says_what_and_where_in_its_words() {
-    all_refused(BOOKING, &[
-        ("displayName: Appointment Booking", "displayName: [a]", "displayName: invalid type"),
-        ("name: booking", "name: Booking", "name: must begin with a small letter"),
-        ("name: GetAllPatients", "name: Get All", "functions[0].name: must begin with a letter"),
-        ("name: GetAllPatients", "name: CreateAppointment", "functions: the name CreateAppointment is used twice"),
-        ("parameters: {}", "parameters: []", "functions[0].parameters: must be an object"),
-        ("parameters: {}", "parameters: { a: { type: text } }", "functions.GetAllPatients.parameters: "),
-        ("type: database", "type: disk", "dataAdapters[0].type: unknown variant"),
-        ("name: opendental", "name: local-supabase", "dataAdapters: the name local-supabase is used twice"),
-        ("config.allowSameDayBooking", "cfg.allowSameDayBooking", "instructionTemplate: "),
-        ("{ type: boolean, default: true }", "{ type: bool }", "configSchema: "),
-        ("  allowSameDayBooking: true", "  allowSameDayBooking: maybe", "defaultConfig/allowSameDayBooking: "),
-    ]);
+    all_refused(
+        BOOKING,
+        &[
+            ("displayName: Appointment Booking", "displayName: [a]", "displayName: invalid type"),
+            ("name: booking", "name: Booking", "name: must begin with a small letter"),
+            ("name: GetAllPatients", "name: Get All", "functions[0].name: must begin with a letter"),
+            ("name: GetAllPatients", "name: CreateAppointment", "functions: the name CreateAppointment is used twice"),
+            ("parameters: {}", "parameters: []", "functions[0].parameters: must be an object"),
+            (
+                "parameters: {}",
+                "parameters: { a: { type: text } }",
+                "functions.GetAllPatients.parameters/properties/a/type: ",
+            ),
+            ("type: database", "type: disk", "dataAdapters[0].type: unknown variant"),
+            ("name: opendental", "name: local-supabase", "dataAdapters: the name local-supabase is used twice"),
+            ("config.allowSameDayBooking", "cfg.allowSameDayBooking", "instructionTemplate: "),
+            (
+                "{ type: boolean, default: true }",
+                "{ type: bool }",
+                "configSchema/properties/allowSameDayBooking/type: ",
+            ),
+            ("  allowSameDayBooking: true", "  allowSameDayBooking: maybe", "defaultConfig/allowSameDayBooking: "),
+        ],
+    );
 }
 
 #[test]
