@@ -81,7 +81,7 @@ impl From<ValidationError<'_>> for NoSchema {
         let remedy = if matches!(error.kind(), ValidationErrorKind::Referencing(_)) {
             "; nothing is fetched: put what $ref names into the schema itself, under $defs"
         } else {
-            ""
+            "; write what JSON Schema 2020-12 has there"
         };
         Self { place, problem: format!("{error}{remedy}") }
     }

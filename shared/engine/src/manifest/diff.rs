@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Action, Auth, Hook, Manifest, Permission, Runtime};
+use super::{Action, Hook, Manifest, Permission};
 use crate::ids::ActionName;
 
 /// What a newer manifest changes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an answer of its own")]
 pub struct Changes {
     /// Actions that are there no more, under their own name.
     pub actions_removed: Vec<ActionName>,
@@ -217,30 +218,6 @@ impl Manifest {
     fn action(&self, name: &ActionName) -> Option<&Action> {
         self.actions.iter().find(|action| action.name == *name)
     }
-
-    /// Where a credential of the plugin goes and how. One serves only what it was handed over for: a manifest that says
-    /// otherwise later does not get it.
-    pub(crate) fn bound_to(&self) -> String {
-        let hosts: BTreeSet<&str> = self.hosts().collect();
-        let hosts = hosts.into_iter().collect::<Vec<_>>().join(" ");
-        let way = match &self.auth {
-            Auth::None => "nothing".to_owned(),
-            Auth::Oauth2(oauth) => format!("oauth2 of {} {:?}", oauth.authorization_url, oauth.issuer),
-            Auth::ClientCredentials(_) => "client_credentials".to_owned(),
-            Auth::ApiKey(key) => format!("api_key in {}", key.header.to_ascii_lowercase()),
-            Auth::Basic(_) => "basic".to_owned(),
-        };
-        let provider = self.auth.provider().map(|provider| {
-            let back = provider.revocation_url.as_ref().map(url::Url::as_str).unwrap_or_default();
-            format!(" by {} {back}", provider.token_url)
-        });
-        let provider = provider.unwrap_or_default();
-        let base = match &self.runtime {
-            Runtime::Http { base_url } => base_url.origin().ascii_serialization(),
-            Runtime::Container(_) | Runtime::Module(_) => "nowhere".to_owned(),
-        };
-        format!("{way}{provider} to {base} {hosts}")
-    }
 }
 
 #[cfg(test)]
@@ -248,6 +225,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::manifest::{Module, Runtime};
 
     const OLD: &str = r#"
 name: chat
@@ -404,7 +382,7 @@ actions:
     #[test]
     fn another_runtime_is_another_place() {
         let old = Manifest::parse(OLD).unwrap();
-        let new = Manifest { runtime: Runtime::Module(super::super::Module::default()), ..old.clone() };
+        let new = Manifest { runtime: Runtime::Module(Module::default()), ..old.clone() };
         let changes = diff(&old, &new);
         assert!(changes.hosts_changed && changes.reconnect && changes.keys_changed == ["runtime"]);
     }

@@ -188,7 +188,7 @@ actions:
         // Few aliases of much.
         let large = |pieces: usize| {
             let much = vec!["x"; pieces].join(", ");
-            format!("{GOOD}config_schema: {{ type: object, x-a: &a [{much}], x-b: [{}] }}\n", vec!["*a"; 10].join(", "))
+            format!("{GOOD}config_schema: {{ type: object, x-a: &a [{much}], x-b: [{}] }}\n", ["*a"; 10].join(", "))
         };
         Manifest::parse(&large(990)).unwrap();
         assert!(refused(&large(1_010)).contains("stand for too much"));

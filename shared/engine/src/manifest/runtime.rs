@@ -370,7 +370,7 @@ runtime:
   ports: [{ name: web, container_port: 80 }]
   ingress: { enabled: true, paths: [{ path: /, service_port: web }] }
 "#;
-    const MODULE: &str = r#"
+    const MODULE: &str = r"
 name: code
 version: 1.0.0
 display_name: Code
@@ -378,7 +378,7 @@ description: Runs elsewhere.
 runtime: { type: module, handlers: { Do: functions/do } }
 actions:
   - { name: Do, description: Does it., effect: unsafe }
-"#;
+";
 
     fn all_refused(text: &str, cases: &[(&str, &str, &str)]) {
         for (from, to, said) in cases {
@@ -463,5 +463,24 @@ actions:
         let text = MODULE.replacen("{ type: module, handlers: { Do: functions/do } }", http, 1);
         let problem = Manifest::parse(&text).unwrap_err().to_string();
         assert!(problem.contains("actions.Do.request: is missing"), "{problem}");
+    }
+
+    #[test]
+    fn the_published_schema_takes_them_and_refuses_what_is_not_known() {
+        let published = crate::schema::schema_of::<Manifest>();
+        let validator = crate::schema::compile(&published).unwrap();
+        let read = |text: &str| serde_saphyr::from_str::<Value>(text).unwrap();
+        for text in [CONTAINER, MODULE] {
+            let problems = crate::schema::problems_of(&validator, &published, &read(text), "");
+            assert!(problems.is_empty(), "{problems:?}");
+        }
+        for place in ["", "/runtime", "/runtime/image", "/runtime/ports/0", "/runtime/ingress/paths/0"] {
+            let mut wrong = read(CONTAINER);
+            wrong.pointer_mut(place).unwrap().as_object_mut().unwrap().insert("surprise".to_owned(), 1.into());
+            assert!(!validator.is_valid(&wrong), "an unknown key is taken at {place:?}");
+        }
+        let mut wrong = read(CONTAINER);
+        *wrong.pointer_mut("/runtime/ports/0/container_port").unwrap() = 65_536.into();
+        assert!(!validator.is_valid(&wrong));
     }
 }

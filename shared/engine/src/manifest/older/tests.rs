@@ -160,7 +160,11 @@ fn a_wrong_module_says_what_and_where_in_its_words() {
                 "\"parameters_schema\": {\"type\": \"array\"}",
                 "parameters_schema: must be a schema",
             ),
-            ("\"returns_schema\": {}", "\"returns_schema\": {\"type\": 5}", "actions.action_name.returns_schema: "),
+            (
+                "\"returns_schema\": {}",
+                "\"returns_schema\": {\"type\": 5}",
+                "actions.action_name.returns_schema/type: ",
+            ),
             ("\"returns_schema\": {}", "\"returns_schema\": {\"$ref\": \"https://x.example/s\"}", "nothing is fetched"),
             ("\"action_name\"", "\"1st\"", "actions[0].name: must begin with a letter"),
             (
