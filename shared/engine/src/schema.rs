@@ -1,6 +1,8 @@
 //! JSON Schema (2020-12) in and out: every problem at once, each with its pointer, and never the offending value, which
 //! may be a secret.
 
+mod cost;
+
 use std::any::TypeId;
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -87,8 +89,10 @@ impl From<ValidationError<'_>> for NoSchema {
     }
 }
 
-/// Compiles a schema. Patterns run in linear time, and no reference is fetched from anywhere.
+/// Compiles a schema. Patterns run in linear time, no reference is fetched from anywhere, and what its references multiply
+/// is bounded.
 pub(crate) fn compile(schema: &Value) -> Result<Validator, NoSchema> {
+    cost::bounded(schema)?;
     jsonschema::draft202012::options()
         .with_pattern_options(PatternOptions::regex().size_limit(PATTERN_MAX_BYTES))
         .should_validate_formats(true)

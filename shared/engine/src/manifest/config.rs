@@ -1,6 +1,8 @@
 //! The configuration of a plugin's instances: what it may be, what is secret in it, and what stands in for what is left
 //! out.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use super::Manifest;
@@ -54,14 +56,12 @@ impl Manifest {
         }
         let config = self.config_with_defaults(Map::new());
         let mut without_secrets = schema.clone();
-        for name in self.secret_names() {
-            if config.contains_key(name) {
-                problems.push(format!("default_config/{name}: is a secret, which no manifest may hold; remove it"));
-            }
-            let required = without_secrets.get_mut("required").and_then(Value::as_array_mut);
-            if let Some(required) = required {
-                required.retain(|required| required.as_str() != Some(name));
-            }
+        let secrets: BTreeSet<&str> = self.secret_names().collect();
+        for name in secrets.iter().filter(|name| config.contains_key(**name)) {
+            problems.push(format!("default_config/{name}: is a secret, which no manifest may hold; remove it"));
+        }
+        if let Some(required) = without_secrets.get_mut("required").and_then(Value::as_array_mut) {
+            required.retain(|required| !required.as_str().is_some_and(|name| secrets.contains(name)));
         }
         // A schema that does not compile is a problem of its own.
         if let (false, Ok(validator)) = (self.default_config.is_empty(), schema::compile(&without_secrets)) {
@@ -159,7 +159,7 @@ actions:
             (
                 "{ enum: [eu, us] }",
                 "{ $ref: \"https://x.example/s\" }",
-                "nothing is fetched: put what $ref names into the schema",
+                "config_schema/properties/region/$ref: leads out of the schema, and nothing is fetched",
             ),
             ("{ enum: [eu, us] }", "{ $ref: \"file:///etc/passwd\" }", "nothing is fetched"),
             ("{ enum: [eu, us] }", "{ $ref: \"other.json\" }", "nothing is fetched"),

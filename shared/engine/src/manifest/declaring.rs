@@ -1,6 +1,6 @@
 //! What a plugin says of itself to the registry: what it needs, what it may do, and where it takes part.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use schemars::JsonSchema;
@@ -170,10 +170,9 @@ impl Manifest {
         if self.dependencies.plugins.contains_key(&self.name) {
             problems.push(format!("dependencies.plugins.{}: a plugin cannot depend on itself; remove it", self.name));
         }
-        for (index, adapter) in self.data_adapters.iter().enumerate() {
-            if self.data_adapters.iter().take(index).any(|other| other.name == adapter.name) {
-                problems.push(format!("data_adapters: the name {} is used twice; choose another", adapter.name));
-            }
+        let mut names = BTreeSet::new();
+        for adapter in self.data_adapters.iter().filter(|adapter| !names.insert(&adapter.name)) {
+            problems.push(format!("data_adapters: the name {} is used twice; choose another", adapter.name));
         }
         problems
     }

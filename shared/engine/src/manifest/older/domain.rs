@@ -1,6 +1,6 @@
 //! The domain form: functions with handlers, the sources of their data, and what an agent is told, in camelCase.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
@@ -96,10 +96,8 @@ fn add_required(fields: &mut Map<String, Value>, names: Vec<Value>) {
     if names.is_empty() {
         return;
     }
-    let required = fields.entry("required").or_insert_with(|| json!([]));
-    for name in names {
-        if let Some(required) = required.as_array_mut().filter(|required| !required.contains(&name)) {
-            required.push(name);
-        }
-    }
+    let Some(required) = fields.entry("required").or_insert_with(|| json!([])).as_array_mut() else { return };
+    let text = |name: &Value| name.as_str().unwrap_or_default().to_owned();
+    let mut there: BTreeSet<String> = required.iter().map(text).collect();
+    required.extend(names.into_iter().filter(|name| there.insert(text(name))));
 }
