@@ -3,6 +3,7 @@
 mod gmail;
 mod gmail_reading;
 mod notion;
+mod older;
 mod slack;
 mod tools;
 

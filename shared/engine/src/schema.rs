@@ -1,6 +1,8 @@
 //! JSON Schema (2020-12) in and out: every problem at once, each with its pointer, and never the offending value, which
 //! may be a secret.
 
+mod cost;
+
 use std::any::TypeId;
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -66,15 +68,38 @@ const KEYWORDS: [&str; 38] = [
 /// Problems beyond this many are not listed.
 const PROBLEMS_MAX: usize = 100;
 
-/// Compiles a schema. Patterns run in linear time, and no reference is fetched from anywhere.
-pub(crate) fn compile(schema: &Value) -> Result<Validator, String> {
+/// Why a schema is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NoSchema {
+    /// Where in the schema, as a JSON pointer.
+    pub place: String,
+    /// What is wrong there.
+    pub problem: String,
+}
+
+impl From<ValidationError<'_>> for NoSchema {
+    fn from(error: ValidationError<'_>) -> Self {
+        let place = error.instance_path().as_str().to_owned();
+        let remedy = if matches!(error.kind(), ValidationErrorKind::Referencing(_)) {
+            "; nothing is fetched: put what $ref names into the schema itself, under $defs"
+        } else {
+            "; write what JSON Schema 2020-12 has there"
+        };
+        Self { place, problem: format!("{error}{remedy}") }
+    }
+}
+
+/// Compiles a schema. Patterns run in linear time, no reference is fetched from anywhere, and what its references multiply
+/// is bounded.
+pub(crate) fn compile(schema: &Value) -> Result<Validator, NoSchema> {
+    cost::bounded(schema)?;
     jsonschema::draft202012::options()
         .with_pattern_options(PatternOptions::regex().size_limit(PATTERN_MAX_BYTES))
         .should_validate_formats(true)
         .with_format(NAME_FORMAT, |name: &str| ids::free(name).is_ok())
         .offline()
         .build(schema)
-        .map_err(|error| error.to_string())
+        .map_err(NoSchema::from)
 }
 
 /// Everything that is wrong with `value` by `schema`, which `validator` was made of. Pointers begin with `prefix`.

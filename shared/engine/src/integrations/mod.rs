@@ -281,20 +281,12 @@ impl Engine {
         };
         let parameters = serde_json::Map::new();
         let now = self.ports.clock.now();
-        let config = self.config_of(org, manifest).await.map_err(|error| {
+        let config = &self.config_of(org, manifest).await.map_err(|error| {
             tracing::error!(%org, error = %causes(&error), "a configuration could not be read");
             Failure::new(OutcomeCode::Unavailable, "the plugin's configuration could not be read".to_owned(), true)
         })?;
-        let call = Call {
-            manifest,
-            action: &action,
-            parameters: &parameters,
-            config: &config,
-            user,
-            now,
-            key: None,
-            until: None,
-        };
+        let call =
+            Call { manifest, action: &action, parameters: &parameters, config, user, now, key: None, until: None };
         let (returned, _) = self.call(&call, Some(credential), deadline).await;
         let success = returned.map_err(Stopped::into_failure)?;
         Ok(success.external_id.map(|name| crate::oauth::shortened(&name)))

@@ -1,12 +1,12 @@
 //! How a service knows whose call it is, and what its provider of accounts does differently from the standard.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use url::Url;
 
-use super::{Request, Response, yes};
+use super::{Manifest, Request, Response, Runtime, yes};
 use crate::template::Expression;
 
 /// How the service knows whose call it is. The host adds the credential; no template ever sees it.
@@ -224,6 +224,32 @@ impl Auth {
             Self::Basic(basic) => basic.test.as_ref(),
             Self::None => None,
         }
+    }
+}
+
+impl Manifest {
+    /// Where a credential of the plugin goes and how. One serves only what it was handed over for: a manifest that says
+    /// otherwise later does not get it.
+    pub(crate) fn bound_to(&self) -> String {
+        let hosts: BTreeSet<&str> = self.hosts().collect();
+        let hosts = hosts.into_iter().collect::<Vec<_>>().join(" ");
+        let way = match &self.auth {
+            Auth::None => "nothing".to_owned(),
+            Auth::Oauth2(oauth) => format!("oauth2 of {} {:?}", oauth.authorization_url, oauth.issuer),
+            Auth::ClientCredentials(_) => "client_credentials".to_owned(),
+            Auth::ApiKey(key) => format!("api_key in {}", key.header.to_ascii_lowercase()),
+            Auth::Basic(_) => "basic".to_owned(),
+        };
+        let provider = self.auth.provider().map(|provider| {
+            let back = provider.revocation_url.as_ref().map(Url::as_str).unwrap_or_default();
+            format!(" by {} {back}", provider.token_url)
+        });
+        let provider = provider.unwrap_or_default();
+        let base = match &self.runtime {
+            Runtime::Http { base_url } => base_url.origin().ascii_serialization(),
+            Runtime::Container(_) | Runtime::Module(_) => "nowhere".to_owned(),
+        };
+        format!("{way}{provider} to {base} {hosts}")
     }
 }
 

@@ -83,9 +83,8 @@ impl Manifest {
                 for action in self.actions.iter().filter(|action| action.request.is_some()) {
                     problems.push(format!("actions.{}.request: is for the runtime http only; remove it", action.name));
                 }
-                for name in
-                    module.handlers.keys().filter(|name| !self.actions.iter().any(|action| action.name == **name))
-                {
+                let names: BTreeSet<_> = self.actions.iter().map(|action| &action.name).collect();
+                for name in module.handlers.keys().filter(|name| !names.contains(name)) {
                     problems.push(format!("{place}handlers.{name}: there is no action of that name; remove it"));
                 }
             }

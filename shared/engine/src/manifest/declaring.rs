@@ -1,6 +1,6 @@
 //! What a plugin says of itself to the registry: what it needs, what it may do, and where it takes part.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use schemars::JsonSchema;
@@ -170,11 +170,116 @@ impl Manifest {
         if self.dependencies.plugins.contains_key(&self.name) {
             problems.push(format!("dependencies.plugins.{}: a plugin cannot depend on itself; remove it", self.name));
         }
-        for (index, adapter) in self.data_adapters.iter().enumerate() {
-            if self.data_adapters.iter().take(index).any(|other| other.name == adapter.name) {
-                problems.push(format!("data_adapters: the name {} is used twice; choose another", adapter.name));
-            }
+        let mut names = BTreeSet::new();
+        for adapter in self.data_adapters.iter().filter(|adapter| !names.insert(&adapter.name)) {
+            problems.push(format!("data_adapters: the name {} is used twice; choose another", adapter.name));
         }
         problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+name: echo
+version: 1.0.0
+display_name: Echo
+description: Says it again.
+runtime: { type: http, base_url: "https://echo.example" }
+permissions: ["network:echo.example"]
+dependencies:
+  plugins: { other: ">=1.0.0, <3.0.0" }
+  libraries: { requests: ">=2.25.0" }
+compatible_versions: ">=0.1.0"
+hooks: [before_tool_call, on_error]
+data_adapters: [{ name: Store, type: database, config: { url: "env:STORE" } }]
+default_enabled: false
+actions:
+  - { name: Say, description: Says it., effect: read, request: { path: /say } }
+"#;
+
+    #[test]
+    fn what_is_declared_is_kept() {
+        let manifest = Manifest::parse(GOOD).unwrap();
+        let range = &manifest.dependencies.plugins[&PluginName::parse("other").unwrap()];
+        for (version, allowed) in
+            [("1.0.0", true), ("2.9.9", true), ("3.0.0", false), ("0.9.9", false), ("2.0.0-rc.1", false)]
+        {
+            assert_eq!(range.allows(&Version::parse(version).unwrap()), allowed, "{version}");
+        }
+        assert_eq!(manifest.dependencies.libraries["requests"], ">=2.25.0");
+        assert_eq!(manifest.hooks.iter().copied().collect::<Vec<_>>(), [Hook::BeforeToolCall, Hook::OnError]);
+        assert_eq!(manifest.data_adapters[0].config["url"], "env:STORE");
+        assert!(!manifest.default_enabled && manifest.is_compatible());
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place() {
+        for (from, to, said) in [
+            (">=1.0.0, <3.0.0", ">=1.0.0 <3.0.0", "write one such as"),
+            (">=1.0.0, <3.0.0", "latest", "\"latest\" is not a range of versions"),
+            ("other:", "echo:", "dependencies.plugins.echo: a plugin cannot depend on itself"),
+            ("other:", "Other:", "small letter"),
+            ("libraries:", "library:", "library"),
+            ("\">=0.1.0\"", "soon", "\"soon\" is not a range of versions"),
+            ("on_error", "on_success", "on_success"),
+            ("type: database", "type: disk", "disk"),
+            ("name: Store", "name: a b", "must begin with a letter"),
+            ("config: {", "configuration: {", "configuration"),
+            (
+                "config: { url: \"env:STORE\" } }",
+                "config: { a: 1 } }, { name: Store, type: api }",
+                "the name Store is used twice",
+            ),
+            ("default_enabled: false", "default_enabled: maybe", "boolean"),
+            ("name: Say", "name: 1st", "must begin with a letter"),
+            ("version: 1.0.0", "version: 1.0", "version"),
+            ("version: 1.0.0", "version: v1.0.0", "v"),
+            ("version: 1.0.0", "version: 01.0.0", "leading zero"),
+        ] {
+            assert!(GOOD.contains(from), "{from}");
+            let problem = Manifest::parse(&GOOD.replacen(from, to, 1)).unwrap_err().to_string();
+            assert!(problem.contains(said), "{to}: {problem}");
+        }
+    }
+
+    #[test]
+    fn a_range_of_overseer_itself_is_taken_as_semver_has_it() {
+        let compatible = |range: &str, version: &str| {
+            let manifest = Manifest::parse(&GOOD.replacen("\">=0.1.0\"", &format!("\"{range}\""), 1)).unwrap();
+            manifest.is_compatible_with(&Version::parse(version).unwrap())
+        };
+        for (range, good, bad) in [
+            // Before 1.0.0 a new minor version is another.
+            ("0.1.0", "0.1.9", "0.2.0"),
+            ("^0.1", "0.1.0", "0.2.0"),
+            ("0", "0.9.0", "1.0.0"),
+            (">=0.1.0", "2.0.0", "0.0.9"),
+            (">=0.1.0, <0.3.0", "0.2.7", "0.3.0"),
+            ("=0.1.0", "0.1.0", "0.1.1"),
+            ("1", "1.4.0", "0.1.0"),
+            // What comes before a release stands for the release, and for itself.
+            (">=0.2.0", "0.2.0-rc.1", "0.1.0-rc.1"),
+            (">=0.2.0-rc.2, <0.2.0", "0.2.0-rc.2", "0.2.0-rc.1"),
+        ] {
+            assert!(compatible(range, good) && !compatible(range, bad), "{range}");
+        }
+        let any = Manifest::parse(&GOOD.replacen("compatible_versions: \">=0.1.0\"\n", "", 1)).unwrap();
+        assert!(any.is_compatible() && any.is_compatible_with(&Version::new(0, 0, 0)));
+        assert!(Version::parse(env!("CARGO_PKG_VERSION")).is_ok());
+    }
+
+    #[test]
+    fn names_of_tools_stay_as_short_as_all_makers_of_models_take_them() {
+        let with = |plugin: usize, action: usize| {
+            let text = GOOD.replacen("name: echo", &format!("name: {}", "p".repeat(plugin)), 1);
+            Manifest::parse(&text.replacen("name: Say", &format!("name: {}", "A".repeat(action)), 1))
+        };
+        with(2, 60).unwrap();
+        with(62 - 1, 1).unwrap();
+        assert!(with(2, 61).unwrap_err().to_string().contains("more than 62 characters"));
+        assert!(with(2, 64).unwrap_err().to_string().contains("63 characters at most"));
     }
 }

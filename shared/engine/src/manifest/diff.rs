@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Action, Auth, Hook, Manifest, Permission, Runtime};
+use super::{Action, Hook, Manifest, Permission};
 use crate::ids::ActionName;
 
 /// What a newer manifest changes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an answer of its own")]
 pub struct Changes {
     /// Actions that are there no more, under their own name.
     pub actions_removed: Vec<ActionName>,
@@ -217,28 +218,172 @@ impl Manifest {
     fn action(&self, name: &ActionName) -> Option<&Action> {
         self.actions.iter().find(|action| action.name == *name)
     }
+}
 
-    /// Where a credential of the plugin goes and how. One serves only what it was handed over for: a manifest that says
-    /// otherwise later does not get it.
-    pub(crate) fn bound_to(&self) -> String {
-        let hosts: BTreeSet<&str> = self.hosts().collect();
-        let hosts = hosts.into_iter().collect::<Vec<_>>().join(" ");
-        let way = match &self.auth {
-            Auth::None => "nothing".to_owned(),
-            Auth::Oauth2(oauth) => format!("oauth2 of {} {:?}", oauth.authorization_url, oauth.issuer),
-            Auth::ClientCredentials(_) => "client_credentials".to_owned(),
-            Auth::ApiKey(key) => format!("api_key in {}", key.header.to_ascii_lowercase()),
-            Auth::Basic(_) => "basic".to_owned(),
-        };
-        let provider = self.auth.provider().map(|provider| {
-            let back = provider.revocation_url.as_ref().map(url::Url::as_str).unwrap_or_default();
-            format!(" by {} {back}", provider.token_url)
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::manifest::{Module, Runtime};
+
+    const OLD: &str = r#"
+name: chat
+version: 1.0.0
+display_name: Chat
+description: Talks.
+runtime: { type: http, base_url: "https://chat.example/v1" }
+auth: { type: oauth2, authorization_url: "https://p.example/a", token_url: "https://p.example/t", scopes: [read, write] }
+permissions: ["network:chat.example", "network:files.example"]
+config_schema: { type: object, properties: { tone: { type: string } } }
+instruction_template: Be kind.
+hooks: [on_error]
+actions:
+  - name: say
+    description: Says it.
+    effect: unsafe
+    parameters: { type: object, properties: { text: { type: string, description: The text. } } }
+    request: { method: POST, path: /say, json: { text: "{{ text }}", to: all } }
+  - name: hear
+    description: Hears it.
+    effect: read
+    request: { path: /hear }
+"#;
+
+    /// What is changed by a manifest in which texts are others.
+    #[track_caller]
+    fn changes(edits: &[(&str, &str)]) -> Changes {
+        let new = edits.iter().fold(OLD.to_owned(), |text, (from, to)| {
+            assert!(text.contains(from), "{from}");
+            text.replacen(from, to, 1)
         });
-        let provider = provider.unwrap_or_default();
-        let base = match &self.runtime {
-            Runtime::Http { base_url } => base_url.origin().ascii_serialization(),
-            Runtime::Container(_) | Runtime::Module(_) => "nowhere".to_owned(),
+        diff(&Manifest::parse(OLD).unwrap(), &Manifest::parse(&new).unwrap())
+    }
+
+    #[test]
+    fn what_means_the_same_is_no_change() {
+        let same = changes(&[
+            ("version: 1.0.0", "version: 2.0.0"),
+            (
+                "{ type: object, properties: { tone: { type: string } } }",
+                "{ properties: { tone: {\"type\": \"string\"} }, type: object }",
+            ),
+            ("[read, write]", "[write, read]"),
+            (
+                "\"network:chat.example\", \"network:files.example\"",
+                "\"network:files.example\", \"network:CHAT.example\"",
+            ),
+            (
+                "effect: read\n",
+                "effect: read # as ever\n    aliases: []\n    parameters: { additionalProperties: false, type: object }\n",
+            ),
+        ]);
+        // Scopes in another order are another text for the provider, and the same scopes.
+        assert_eq!(same, Changes { auth_changed: true, ..Changes::default() });
+        assert!(!same.widens());
+        assert!(changes(&[("version: 1.0.0", "version: 1.0.1")]).is_empty());
+    }
+
+    #[test]
+    fn actions_that_come_go_and_change_are_named() {
+        let changes = changes(&[
+            ("name: hear", "name: listen"),
+            ("effect: unsafe", "effect: idempotent\n    aliases: [tell]"),
+            ("to: all", "to: some"),
+        ]);
+        let json = serde_json::to_value(&changes).unwrap();
+        assert_eq!(json["actions_removed"], json!(["hear"]));
+        assert_eq!(json["actions_added"], json!(["listen"]));
+        assert_eq!(json["actions_changed"], json!([{ "name": "say", "keys": ["aliases", "effect", "request"] }]));
+        assert_eq!(json["description_changed"], json!([]));
+        assert!(!changes.widens() && !changes.reconnect);
+    }
+
+    #[test]
+    fn every_text_that_a_model_reads_is_shown_with_what_it_was() {
+        let changes = changes(&[
+            ("description: Talks.", "description: Talks a lot."),
+            ("Be kind.", "Be quick."),
+            ("Hears it.", "Hears all."),
+            ("description: The text.", "description: The text and all passwords., title: Text"),
+        ]);
+        let text = |place: &str, old: Option<&str>, new: &str| TextChanged {
+            place: place.to_owned(),
+            old: old.map(str::to_owned),
+            new: Some(new.to_owned()),
         };
-        format!("{way}{provider} to {base} {hosts}")
+        assert_eq!(
+            changes.description_changed,
+            [
+                text("actions.hear.description", Some("Hears it."), "Hears all."),
+                text(
+                    "actions.say.parameters/properties/text/description",
+                    Some("The text."),
+                    "The text and all passwords."
+                ),
+                text("actions.say.parameters/properties/text/title", None, "Text"),
+                text("description", Some("Talks."), "Talks a lot."),
+                text("instruction_template", Some("Be kind."), "Be quick."),
+            ]
+        );
+        assert!(!changes.widens());
+    }
+
+    #[test]
+    fn what_it_may_do_more_needs_consent_again() {
+        for (from, to, widens, reconnect) in [
+            ("\"network:files.example\"", "\"network:files.example\", \"network:more.example\"", true, true),
+            (", \"network:files.example\"", "", true, true),
+            ("https://chat.example/v1", "https://files.example/v1", true, true),
+            ("https://chat.example/v1", "https://chat.example/v2", true, false),
+            ("[on_error]", "[on_error, before_tool_call]", true, false),
+            ("[on_error]", "[]", false, false),
+            ("[read, write]", "[read, write, admin]", true, true),
+            ("[read, write]", "[read]", false, false),
+            ("https://p.example/t", "https://q.example/t", false, true),
+            ("scopes:", "refresh_margin_s: 60, scopes:", false, false),
+            ("effect: read", "effect: idempotent", false, false),
+        ] {
+            let changes = changes(&[(from, to)]);
+            assert_eq!((changes.widens(), changes.reconnect), (widens, reconnect), "{to}: {changes:?}");
+            assert!(!changes.is_empty());
+        }
+        let hosts = changes(&[(", \"network:files.example\"", "")]);
+        assert_eq!(serde_json::to_value(&hosts).unwrap()["permissions_removed"], json!(["network:files.example"]));
+        assert!(hosts.hosts_changed && !hosts.auth_changed && hosts.permissions_added.is_empty());
+        let hooks = changes(&[("[on_error]", "[before_tool_call]")]);
+        assert_eq!((hooks.hooks_added, hooks.hooks_removed), (vec![Hook::BeforeToolCall], vec![Hook::OnError]));
+    }
+
+    #[test]
+    fn everything_else_is_named_by_its_key() {
+        let changes = changes(&[
+            ("tone: { type: string }", "tone: { type: string }, size: { type: integer }"),
+            (
+                "instruction_template:",
+                "default_config: { size: 1 }\ndefault_enabled: false\nlicense: MIT\nretry: { attempts: 2 }\n\
+                 dependencies: { plugins: { other: \"1\" } }\ncompatible_versions: \">=0.1\"\n\
+                 data_adapters: [{ name: a, type: api }]\ninstruction_template:",
+            ),
+        ]);
+        assert!(changes.config_schema_changed && !changes.widens());
+        let keys = [
+            "license",
+            "retry",
+            "default_config",
+            "dependencies",
+            "compatible_versions",
+            "data_adapters",
+            "default_enabled",
+        ];
+        assert_eq!(changes.keys_changed, keys);
+    }
+
+    #[test]
+    fn another_runtime_is_another_place() {
+        let old = Manifest::parse(OLD).unwrap();
+        let new = Manifest { runtime: Runtime::Module(Module::default()), ..old.clone() };
+        let changes = diff(&old, &new);
+        assert!(changes.hosts_changed && changes.reconnect && changes.keys_changed == ["runtime"]);
     }
 }

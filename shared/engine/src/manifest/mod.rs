@@ -6,6 +6,7 @@
 mod auth;
 mod check;
 mod config;
+mod container;
 mod declaring;
 mod diff;
 mod naming;
@@ -29,14 +30,15 @@ pub use auth::{
     TokenRequest, TokenResponse,
 };
 pub(crate) use check::is_scope;
+pub use container::{
+    Bounds, Container, Image, Ingress, IngressPath, OptionalVariable, Plain, Port, PullPolicy, RequiredVariable,
+    Resources, Variables, Volume,
+};
 pub use declaring::{DataAdapter, DataAdapterKind, Dependencies, Hook, Permission, VersionRange};
 pub use diff::{ActionChanged, Changes, TextChanged, diff};
 pub use naming::{IdPattern, Lookup, NameKind};
 pub use reading::{MANIFEST_DEPTH_MAX, MANIFEST_MAX_BYTES, ManifestError};
-pub use runtime::{
-    Bounds, Container, Image, Ingress, IngressPath, Module, OptionalVariable, Plain, Port, PullPolicy,
-    RequiredVariable, Resources, Runtime, Variables, Volume,
-};
+pub use runtime::{Module, Runtime};
 
 /// A plugin's manifest.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]

@@ -72,7 +72,8 @@ impl PartialEq for IdPattern {
 impl TryFrom<String> for IdPattern {
     type Error = String;
     fn try_from(pattern: String) -> Result<Self, String> {
-        let validator = schema::compile(&json!({ "type": "string", "pattern": pattern }))?;
+        let validator = schema::compile(&json!({ "type": "string", "pattern": pattern }));
+        let validator = validator.map_err(|error| error.problem)?;
         Ok(Self { pattern, validator })
     }
 }

@@ -1,14 +1,13 @@
 //! How a plugin's actions run, and whether they can run here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
 use url::Url;
 
-use super::Manifest;
-use crate::ids::{ActionName, PartName};
+use super::{Container, Manifest};
+use crate::ids::ActionName;
 
 /// How a plugin's actions run.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -23,195 +22,6 @@ pub enum Runtime {
     Container(Box<Container>),
     /// In the author's own code, which Overseer does not run.
     Module(Module),
-}
-
-/// An environment of a container's image.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Container {
-    /// The image.
-    pub image: Image,
-    /// The variables that it reads.
-    #[serde(default)]
-    pub env: Variables,
-    /// What is mounted into it.
-    #[serde(default)]
-    pub volumes: Vec<Volume>,
-    /// What it may use of the machine.
-    #[serde(default)]
-    pub resources: Resources,
-    /// The ports that it listens on.
-    #[serde(default)]
-    pub ports: Vec<Port>,
-    /// What of it is reachable from outside.
-    #[serde(default)]
-    pub ingress: Ingress,
-}
-
-/// An image, and where it comes from.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Image {
-    /// Its name, with a tag if there is one.
-    pub name: String,
-    /// The registry that has it.
-    #[serde(default = "local")]
-    pub registry: String,
-    /// When it is fetched.
-    pub pull_policy: Option<PullPolicy>,
-}
-
-fn local() -> String {
-    "local".to_owned()
-}
-
-/// When an image is fetched, in the words of Kubernetes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-pub enum PullPolicy {
-    /// Before each start.
-    Always,
-    /// Where it is not there yet.
-    IfNotPresent,
-    /// Never: it has to be there.
-    Never,
-}
-
-/// The variables that a container reads.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Variables {
-    /// Those without which it does not work.
-    #[serde(default)]
-    pub required: Vec<RequiredVariable>,
-    /// The others.
-    #[serde(default)]
-    pub optional: Vec<OptionalVariable>,
-}
-
-/// A variable that has to be given.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RequiredVariable {
-    /// Its name.
-    pub name: String,
-    /// What it is for.
-    #[serde(default)]
-    pub description: String,
-}
-
-/// A variable that may be given.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct OptionalVariable {
-    /// Its name.
-    pub name: String,
-    /// What it is for.
-    #[serde(default)]
-    pub description: String,
-    /// What stands in for it.
-    pub default: Option<Plain>,
-}
-
-/// Something that is mounted.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Volume {
-    /// What it is called.
-    pub name: PartName,
-    /// Where it is mounted: an absolute path.
-    pub mount_path: String,
-    /// What it is, such as `secret`.
-    #[serde(rename = "type")]
-    pub kind: String,
-}
-
-/// What a container may use of the machine.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Resources {
-    /// Processors, as quantities of Kubernetes, such as `500m`.
-    #[serde(default)]
-    pub cpu: Bounds,
-    /// Memory, as quantities of Kubernetes, such as `2Gi`.
-    #[serde(default)]
-    pub memory: Bounds,
-}
-
-/// At least and at most how much.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Bounds {
-    /// What it always has.
-    pub min: Option<Plain>,
-    /// What it never exceeds.
-    pub max: Option<Plain>,
-}
-
-/// A text, or a number or boolean that is read as the text it is written as.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(try_from = "Value")]
-#[schemars(with = "PlainValue")]
-pub struct Plain(String);
-
-/// What [`Plain`] is read from.
-#[derive(JsonSchema)]
-#[schemars(untagged, inline)]
-#[expect(dead_code, reason = "is there for its schema")]
-enum PlainValue {
-    Text(String),
-    Number(f64),
-    Boolean(bool),
-}
-
-impl Plain {
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl TryFrom<Value> for Plain {
-    type Error = &'static str;
-    fn try_from(value: Value) -> Result<Self, Self::Error> {
-        match value {
-            Value::String(text) => Ok(Self(text)),
-            Value::Number(_) | Value::Bool(_) => Ok(Self(value.to_string())),
-            Value::Null | Value::Array(_) | Value::Object(_) => Err("must be a text; quote it"),
-        }
-    }
-}
-
-/// A port that a container listens on.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Port {
-    /// What it is called.
-    pub name: PartName,
-    /// Its number: 1 to 65535.
-    #[schemars(range(min = 1, max = 65535))]
-    pub container_port: i64,
-}
-
-/// What of a container is reachable from outside.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Ingress {
-    /// Whether anything is.
-    #[serde(default)]
-    pub enabled: bool,
-    /// Which paths lead to which port.
-    #[serde(default)]
-    pub paths: Vec<IngressPath>,
-}
-
-/// A path that leads to a port.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct IngressPath {
-    /// What the request's path begins with.
-    pub path: String,
-    /// The name of the port.
-    pub service_port: PartName,
 }
 
 /// The author's own code.
@@ -292,62 +102,137 @@ fn language(file: &str) -> &'static str {
     }
 }
 
-impl Container {
-    /// What is wrong with it, each with its place in it.
-    pub(super) fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        for (field, text) in [("name", &self.image.name), ("registry", &self.image.registry)] {
-            if text.is_empty() || text.contains(char::is_whitespace) {
-                problems.push(format!("image.{field}: must be something, without spaces"));
-            }
-        }
-        let variables = self.env.required.iter().map(|variable| &variable.name);
-        let variables = variables.chain(self.env.optional.iter().map(|variable| &variable.name));
-        let mut names = BTreeSet::new();
-        for name in variables {
-            if !is_variable(name) {
-                problems.push(format!(
-                    "env: {name:?} is not the name of a variable; use letters, digits and _, and no digit first"
-                ));
-            } else if !names.insert(name) {
-                problems.push(format!("env: the variable {name} is there twice; remove one"));
-            }
-        }
-        let mut names = BTreeSet::new();
-        for volume in &self.volumes {
-            if !names.insert(&volume.name) {
-                problems.push(format!("volumes: the name {} is used twice; choose another", volume.name));
-            }
-            if !volume.mount_path.starts_with('/') {
-                problems.push(format!("volumes.{}.mount_path: must be a path that begins with /", volume.name));
-            }
-        }
-        let mut names = BTreeSet::new();
-        for port in &self.ports {
-            if !names.insert(&port.name) {
-                problems.push(format!("ports: the name {} is used twice; choose another", port.name));
-            }
-            if !(1..=65_535).contains(&port.container_port) {
-                problems.push(format!("ports.{}.container_port: must be 1 to 65535", port.name));
-            }
-        }
-        for path in &self.ingress.paths {
-            if !path.path.starts_with('/') {
-                problems.push(format!("ingress.paths: {:?} must begin with /", path.path));
-            }
-            if !names.contains(&path.service_port) {
-                problems.push(format!(
-                    "ingress.paths: {:?} leads to the port {}, which is not in ports; write the name of one that is",
-                    path.path, path.service_port
-                ));
-            }
-        }
-        problems
-    }
-}
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
 
-fn is_variable(name: &str) -> bool {
-    let mut characters = name.chars();
-    let first = characters.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
-    first && name.len() <= 255 && characters.all(|c| c.is_ascii_alphanumeric() || c == '_')
+    use super::*;
+
+    const CONTAINER: &str = r#"
+name: desk
+version: 1.0.0
+display_name: Desk
+description: A desktop.
+runtime:
+  type: container
+  image: { name: "desk:1" }
+  env: { required: [{ name: KEY, description: A key. }], optional: [{ name: WIDTH, default: 1024 }] }
+  volumes: [{ name: home, mount_path: /home, type: secret }]
+  resources: { cpu: { min: 500m, max: 2 }, memory: { max: 2Gi } }
+  ports: [{ name: web, container_port: 80 }]
+  ingress: { enabled: true, paths: [{ path: /, service_port: web }] }
+"#;
+    const MODULE: &str = r"
+name: code
+version: 1.0.0
+display_name: Code
+description: Runs elsewhere.
+runtime: { type: module, handlers: { Do: functions/do } }
+actions:
+  - { name: Do, description: Does it., effect: unsafe }
+";
+
+    fn all_refused(text: &str, cases: &[(&str, &str, &str)]) {
+        for (from, to, said) in cases {
+            assert!(text.contains(from), "{from}");
+            let problem = Manifest::parse(&text.replacen(from, to, 1)).unwrap_err().to_string();
+            assert!(problem.contains(said), "{to}: {problem}");
+        }
+    }
+
+    #[test]
+    fn our_own_form_has_containers_too() {
+        let manifest = Manifest::parse(CONTAINER).unwrap();
+        let container = manifest.runtime.container().unwrap();
+        assert_eq!((container.image.registry.as_str(), container.image.pull_policy), ("local", None));
+        assert_eq!(container.env.optional[0].default.as_ref().unwrap().as_str(), "1024");
+        assert_eq!(container.resources.cpu.max.as_ref().unwrap().as_str(), "2");
+        assert!(manifest.cannot_run().unwrap().contains("deployed, not called"));
+        assert_eq!(manifest.runtime.base_url(), None);
+        all_refused(
+            CONTAINER,
+            &[
+                ("service_port: web", "service_port: wob", "runtime.ingress.paths: \"/\" leads to the port wob"),
+                ("container_port: 80", "container_port: 65536", "runtime.ports.web.container_port: must be 1 to 65535"),
+                ("container_port: 80", "container_port: -1", "runtime.ports.web.container_port"),
+                (
+                    "container_port: 80 }",
+                    "container_port: 80 }, { name: web, container_port: 81 }",
+                    "name web is used twice",
+                ),
+                ("mount_path: /home, ", "mount_path: /home, size: 5, ", "size"),
+                ("image: { name: \"desk:1\" }", "image: { name: \"desk 1\" }", "runtime.image.name"),
+                ("  ports:", "  prots:", "prots"),
+                ("default: 1024", "default: [1024]", "must be a text; quote it"),
+                (
+                    "  ingress:",
+                    "actions: [{ name: a, description: d, effect: read }]\nauth: { type: none }\nx:",
+                    "unknown field",
+                ),
+            ],
+        );
+        let with_actions = format!("{CONTAINER}actions: [{{ name: a, description: d, effect: read }}]\n");
+        assert!(Manifest::parse(&with_actions).unwrap_err().to_string().contains("actions: an environment has none"));
+    }
+
+    #[test]
+    fn code_registers_and_says_why_it_cannot_run() {
+        let reason = |runtime: &str| {
+            let text = MODULE.replacen("{ type: module, handlers: { Do: functions/do } }", runtime, 1);
+            Manifest::parse(&text).unwrap().cannot_run().unwrap()
+        };
+        for (runtime, said) in [
+            (
+                "{ type: module, handlers: { Do: functions/do } }",
+                "handlers of a TypeScript plugin, such as functions/do,",
+            ),
+            ("{ type: module, main_module: a.py, class_name: A }", "the class A of the Python module a.py,"),
+            ("{ type: module, main_module: a/b.ts }", "its code is the TypeScript module a/b.ts,"),
+            ("{ type: module, main_module: b.mjs }", "the JavaScript module b.mjs,"),
+            ("{ type: module, class_name: A }", "its code is the class A,"),
+            ("{ type: module }", "it declares no code,"),
+        ] {
+            let reason = reason(runtime);
+            assert!(reason.contains(said) && reason.contains("base_url"), "{reason}");
+        }
+        all_refused(
+            MODULE,
+            &[
+                (
+                    "effect: unsafe }",
+                    "effect: unsafe, request: { path: / } }",
+                    "actions.Do.request: is for the runtime http only",
+                ),
+                (
+                    "{ Do: functions/do }",
+                    "{ Od: functions/do }",
+                    "runtime.handlers.Od: there is no action of that name",
+                ),
+                ("{ type: module,", "{ type: module, language: rust,", "language"),
+            ],
+        );
+        let http = "{ type: http, base_url: \"https://a.example\" }\npermissions: [\"network:a.example\"]";
+        let text = MODULE.replacen("{ type: module, handlers: { Do: functions/do } }", http, 1);
+        let problem = Manifest::parse(&text).unwrap_err().to_string();
+        assert!(problem.contains("actions.Do.request: is missing"), "{problem}");
+    }
+
+    #[test]
+    fn the_published_schema_takes_them_and_refuses_what_is_not_known() {
+        let published = crate::schema::schema_of::<Manifest>();
+        let validator = crate::schema::compile(&published).unwrap();
+        let read = |text: &str| serde_saphyr::from_str::<Value>(text).unwrap();
+        for text in [CONTAINER, MODULE] {
+            let problems = crate::schema::problems_of(&validator, &published, &read(text), "");
+            assert!(problems.is_empty(), "{problems:?}");
+        }
+        for place in ["", "/runtime", "/runtime/image", "/runtime/ports/0", "/runtime/ingress/paths/0"] {
+            let mut wrong = read(CONTAINER);
+            wrong.pointer_mut(place).unwrap().as_object_mut().unwrap().insert("surprise".to_owned(), 1.into());
+            assert!(!validator.is_valid(&wrong), "an unknown key is taken at {place:?}");
+        }
+        let mut wrong = read(CONTAINER);
+        *wrong.pointer_mut("/runtime/ports/0/container_port").unwrap() = 65_536.into();
+        assert!(!validator.is_valid(&wrong));
+    }
 }

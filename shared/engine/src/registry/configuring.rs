@@ -80,23 +80,14 @@ pub(crate) fn check_config(
             FieldProblem::new(format!("{place}/{name}"), format!("is a secret; set it with {path}"))
         })
         .collect();
-    let schema = without_secrets(manifest, schema);
+    let schema = manifest.without_secrets(schema);
     let whole = Value::Object(manifest.config_with_defaults(config.clone()));
     match schema::compile(&schema) {
         Ok(validator) => problems.extend(schema::problems_of(&validator, &schema, &whole, place)),
         // A schema that does not compile was refused with its manifest.
-        Err(error) => problems.push(FieldProblem::new(place, format!("the plugin's own schema is wrong: {error}"))),
+        Err(_) => problems.push(FieldProblem::new(place, "the plugin's own schema is wrong; tell its author")),
     }
     if problems.is_empty() { Ok(()) } else { Err(problems) }
-}
-
-/// The schema of what is set beside the secrets.
-fn without_secrets(manifest: &Manifest, schema: &Value) -> Value {
-    let mut schema = schema.clone();
-    if let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut) {
-        required.retain(|name| !manifest.secret_names().any(|secret| name.as_str() == Some(secret)));
-    }
-    schema
 }
 
 impl Instance {

@@ -1,6 +1,6 @@
 //! The domain form: functions with handlers, the sources of their data, and what an agent is told, in camelCase.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
@@ -47,11 +47,13 @@ pub(super) fn translated(mut document: Map<String, Value>) -> Result<Translated,
 /// The schema of a function's parameters, which stand there as one or as a map of properties, with what `validation` says.
 pub(super) fn schema_of(parameters: Map<String, Value>, validation: &Map<String, Value>) -> Value {
     let parameters = Value::Object(parameters);
-    let whole = if is_schema(&parameters) { parameters } else { json!({ "properties": parameters }) };
+    let mut whole = if is_schema(&parameters) { parameters } else { json!({ "properties": parameters }) };
+    let required = validation.get("required").and_then(Value::as_array);
+    if let Some(fields) = whole.as_object_mut() {
+        add_required(fields, required.into_iter().flatten().cloned().collect());
+    }
     let mut schema = of_object(proper(whole));
     let Some(fields) = schema.as_object_mut() else { return schema };
-    let required = validation.get("required").and_then(Value::as_array);
-    add_required(fields, required.into_iter().flatten().cloned().collect());
     let example = validation.get("example").filter(|example| example.as_object().is_some_and(|one| !one.is_empty()));
     if let Some(example) = example {
         fields.entry("examples").or_insert_with(|| json!([example]));
@@ -94,10 +96,8 @@ fn add_required(fields: &mut Map<String, Value>, names: Vec<Value>) {
     if names.is_empty() {
         return;
     }
-    let required = fields.entry("required").or_insert_with(|| json!([]));
-    for name in names {
-        if let Some(required) = required.as_array_mut().filter(|required| !required.contains(&name)) {
-            required.push(name);
-        }
-    }
+    let Some(required) = fields.entry("required").or_insert_with(|| json!([])).as_array_mut() else { return };
+    let text = |name: &Value| name.as_str().unwrap_or_default().to_owned();
+    let mut there: BTreeSet<String> = required.iter().map(text).collect();
+    required.extend(names.into_iter().filter(|name| there.insert(text(name))));
 }

@@ -138,8 +138,11 @@ fn taken_object(fields: &mut Map<String, Value>, key: &str) -> Result<Map<String
     }
 }
 
-/// Takes a list of objects, each with its place.
-fn taken_objects(fields: &mut Map<String, Value>, key: &str) -> Result<Vec<(String, Map<String, Value>)>, String> {
+/// An object, and its place.
+type Placed = (String, Map<String, Value>);
+
+/// Takes a list of objects.
+fn taken_objects(fields: &mut Map<String, Value>, key: &str) -> Result<Vec<Placed>, String> {
     let list = match taken(fields, key) {
         None => return Ok(Vec::new()),
         Some(Value::Array(list)) => list,

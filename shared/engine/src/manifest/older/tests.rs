@@ -160,8 +160,12 @@ fn a_wrong_module_says_what_and_where_in_its_words() {
                 "\"parameters_schema\": {\"type\": \"array\"}",
                 "parameters_schema: must be a schema",
             ),
-            ("\"returns_schema\": {}", "\"returns_schema\": {\"type\": 5}", "actions.action_name.returns_schema: "),
-            ("\"returns_schema\": {}", "\"returns_schema\": {\"$ref\": \"https://x.example/s\"}", "returns_schema: "),
+            (
+                "\"returns_schema\": {}",
+                "\"returns_schema\": {\"type\": 5}",
+                "actions.action_name.returns_schema/type: ",
+            ),
+            ("\"returns_schema\": {}", "\"returns_schema\": {\"$ref\": \"https://x.example/s\"}", "nothing is fetched"),
             ("\"action_name\"", "\"1st\"", "actions[0].name: must begin with a letter"),
             (
                 "\"streaming_supported\": false",
@@ -267,11 +271,19 @@ fn a_wrong_domain_says_what_and_where_in_its_words() {
             ("name: GetAllPatients", "name: Get All", "functions[0].name: must begin with a letter"),
             ("name: GetAllPatients", "name: CreateAppointment", "functions: the name CreateAppointment is used twice"),
             ("parameters: {}", "parameters: []", "functions[0].parameters: must be an object"),
-            ("parameters: {}", "parameters: { a: { type: text } }", "functions.GetAllPatients.parameters: "),
+            (
+                "parameters: {}",
+                "parameters: { a: { type: text } }",
+                "functions.GetAllPatients.parameters/properties/a/type: ",
+            ),
             ("type: database", "type: disk", "dataAdapters[0].type: unknown variant"),
             ("name: opendental", "name: local-supabase", "dataAdapters: the name local-supabase is used twice"),
             ("config.allowSameDayBooking", "cfg.allowSameDayBooking", "instructionTemplate: "),
-            ("{ type: boolean, default: true }", "{ type: bool }", "configSchema: "),
+            (
+                "{ type: boolean, default: true }",
+                "{ type: bool }",
+                "configSchema/properties/allowSameDayBooking/type: ",
+            ),
             ("  allowSameDayBooking: true", "  allowSameDayBooking: maybe", "defaultConfig/allowSameDayBooking: "),
         ],
     );
