@@ -335,13 +335,13 @@ impl Engine {
         verifier: Option<Sealed>,
         attempt: Attempt,
     ) -> Result<Landing, NotConnected> {
+        let found = self.plugin_of(&attempt).await?;
         // By its name first: a path such as `x%2F..%2Fslack` makes the same URI.
         let own = plugin.is_some_and(|plugin| plugin == self.callback_name(&attempt.org, &attempt.plugin));
         if !own || self.redirect_uri(&attempt.org, &attempt.plugin).as_ref() != Some(&attempt.redirect_uri) {
             return Err(NotConnected::OtherProvider);
         }
-        let plugin = self.plugin_of(&attempt).await?;
-        let manifest = &plugin.manifest;
+        let manifest = &found.manifest;
         let Auth::Oauth2(oauth) = &manifest.auth else { return Err(NotConnected::Changed) };
         if let Some(issuer) = &oauth.issuer
             && !self.config.stand_ins.contains_key(&manifest.name)
