@@ -323,6 +323,9 @@ impl Figures<'_> {
         let call = json!({ "function": "look" });
         self.twice("a registered plugin", "POST", "/api/plugins/booking", call.clone()).await;
         self.twice("a registered plugin", "POST", "/api/booking", call).await;
+        let remove = || ask("DELETE", path, Value::Null);
+        let enable = ask("POST", format!("{path}/enable"), json!({}));
+        self.measure("", remove(), &[enable], remove()).await;
     }
 }
 

@@ -103,8 +103,13 @@ pub struct Rotate {
 /// What a key's bearer may do.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum RoleName {
+    /// Registers plugins for all organizations, and is an administrator of its own.
+    #[value(name = "platform_administrator")]
+    PlatformAdministrator,
     /// Manages the organization, and acts for each of its users.
     Administrator,
+    /// Sees what the organization has and what was done, and acts for each of its users.
+    Operator,
     /// Acts for each of the organization's users.
     Service,
     /// Acts for one user.
@@ -115,7 +120,9 @@ impl RoleName {
     /// The role's name in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::PlatformAdministrator => "platform_administrator",
             Self::Administrator => "administrator",
+            Self::Operator => "operator",
             Self::Service => "service",
             Self::User => "user",
         }

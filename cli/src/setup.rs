@@ -57,7 +57,7 @@ async fn administrator(engine: &Arc<Engine>, folder: &DataFolder, org: &OrgId) -
     }
     let new = NewApiKey {
         name: "The administrator's key, made at start".to_owned(),
-        roles: BTreeSet::from([Role::Administrator]),
+        roles: BTreeSet::from([Role::PlatformAdministrator, Role::Administrator]),
         user_id: UserId::parse(ADMINISTRATOR).ok(),
     };
     let (key, _) = engine.create_api_key(org, new).await?;

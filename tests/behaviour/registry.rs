@@ -4,7 +4,10 @@ mod configuring;
 mod installing;
 mod isolation;
 
-use axum::extract::Request;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
 use axum::routing::any;
 use axum::{Json, Router};
 use overseer_engine::manifest::MANIFEST_MAX_BYTES;
@@ -16,25 +19,37 @@ use serde_json::{Value, json};
 
 use crate::app::{Answer, App, Options};
 use crate::failures::own::OwnService;
+use crate::hooked::Gate;
 
 /// An Overseer, and a service that answers with what it was asked.
 pub struct Bench {
     pub app: App,
     pub service: OwnService,
+    /// Where `/waits` waits.
+    pub gate: Arc<Gate>,
 }
 
-async fn echo(request: Request) -> Json<Value> {
+async fn echo(State(gate): State<Arc<Gate>>, request: Request) -> Result<Json<Value>, StatusCode> {
+    match request.uri().path() {
+        "/fails" => return Err(StatusCode::INTERNAL_SERVER_ERROR),
+        "/waits" => {
+            gate.pass().await;
+        }
+        _ => {}
+    }
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
-    Json(json!({ "path": parts.uri.to_string(), "body": serde_json::from_slice::<Value>(&body).unwrap_or_default() }))
+    let body = serde_json::from_slice::<Value>(&body).unwrap_or_default();
+    Ok(Json(json!({ "path": parts.uri.to_string(), "body": body })))
 }
 
 impl Bench {
     pub async fn start() -> Self {
-        let service = OwnService::start(Router::new().fallback(any(echo))).await;
+        let gate = Arc::<Gate>::default();
+        let service = OwnService::start(Router::new().fallback(any(echo)).with_state(Arc::clone(&gate))).await;
         let allowed = vec![AllowedAddress::Socket(service.address)];
         let app = App::with(Options { allowed, unconnected: true, ..Options::default() }).await;
-        Self { app, service }
+        Self { app, service, gate }
     }
 
     /// A manifest of the service: an action `look` that reads, and `act` with an effect.

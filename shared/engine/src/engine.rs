@@ -27,7 +27,7 @@ use crate::ports::events::EventBusError;
 use crate::ports::vault::SecretId;
 use crate::ports::{Clock, Event, EventBus, Ids, Table, Timer, Vault, Work};
 use crate::principal::Principal;
-use crate::registry::{TextId, changes_all_the_time};
+use crate::registry::{Running, TextId, changes_all_the_time};
 use crate::runs::{Answered, Asked, Keyed};
 use crate::tasks::{Report, TASKS};
 
@@ -75,6 +75,8 @@ pub struct Engine {
     pub(crate) seen_installed: Cache<(OrgId, PluginName), (Timestamp, Arc<Installed>)>,
     /// Versions of registered plugins, read. They never change, so that these are never stale.
     pub(crate) seen_plugins: Cache<TextId, Arc<Plugin>>,
+    /// Calls of registered plugins that are under way.
+    pub(crate) running: Running,
     /// What services listed when they were asked about names.
     pub(crate) seen_lists: SeenLists,
     /// Lists that somebody is asking for at the moment.
@@ -97,6 +99,7 @@ impl Engine {
             seen_credentials: Cache::new(SEEN_MAX),
             seen_installed: Cache::new(SEEN_MAX),
             seen_plugins: Cache::new(PLUGINS_MAX),
+            running: Running::default(),
             seen_lists: no_lists(),
             flights: Mutex::default(),
             effects: TaskTracker::new(),

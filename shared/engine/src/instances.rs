@@ -18,7 +18,7 @@ use crate::keys;
 use crate::manifest::{Manifest, Permission};
 use crate::ports::table::{Condition, Item, NewItem, Query, Range, Read, TableError, Version};
 use crate::principal::Principal;
-use crate::registry::{Digest, Install, RegistryScope, check_config, granted};
+use crate::registry::{Digest, Install, Life, RegistryScope, check_config, granted};
 
 /// How often a change is tried while others change the same record. Each time that it fails, another was written: of
 /// failures at most a hundred for each breaker, which is then open and counts no more.
@@ -112,7 +112,7 @@ pub(crate) enum InUse {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SeenInstance {
     pub instance: Instance,
-    version: Option<Version>,
+    pub version: Option<Version>,
 }
 
 /// The right to try a plugin that is out of use, for one caller: until then.
@@ -161,6 +161,20 @@ impl Instance {
     /// The limits that count here: the organization's before the plugin's.
     pub(crate) fn limits(&self, manifest: &Manifest) -> BreakerLimits {
         self.breaker.or(manifest.breaker).or(BreakerLimits::USUAL)
+    }
+
+    /// Since when an administrator has taken it out of use, and why.
+    pub(crate) fn paused(&self) -> Option<(Timestamp, Option<String>)> {
+        self.disabled.as_ref().map(|disabled| (disabled.at, disabled.reason.clone()))
+    }
+
+    /// Since when a breaker is open, and what the actions do that it is for.
+    pub(crate) fn failed(&self, manifest: &Manifest, now: Timestamp) -> Option<(Timestamp, &'static str)> {
+        let open = |class, what| {
+            let breaker = self.breaker(class, manifest, now);
+            (breaker.state == BreakerState::Open).then_some((breaker.since?, what))
+        };
+        open(ActionClass::Write, "do something").or_else(|| open(ActionClass::Read, "read"))
     }
 
     /// Whether an administrator took it out of use.
@@ -219,6 +233,8 @@ pub struct InstanceView {
     pub version: String,
     /// Whether it is in use, as far as administrators decide that.
     pub enabled: bool,
+    /// Where it is in its life.
+    pub life: Life,
     /// Who took it out of use, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disabled: Option<Disabled>,
@@ -301,16 +317,8 @@ pub struct SetInstance {
 }
 
 impl Instance {
-    fn shown(&self, manifest: &Manifest, now: Timestamp) -> InstanceView {
-        let limits = self.limits(manifest);
-        let breaker = |circuit: &Circuit| {
-            let (state, retry_at) = match circuit.gate(now) {
-                Gate::Closed => (BreakerState::Closed, None),
-                Gate::HalfOpen | Gate::Tried => (BreakerState::HalfOpen, None),
-                Gate::Open(until) => (BreakerState::Open, Some(until)),
-            };
-            BreakerView { state, failures: circuit.counted(limits, now), since: circuit.open_since(), retry_at }
-        };
+    fn shown(&self, plugin: &Plugin, now: Timestamp) -> InstanceView {
+        let manifest = &plugin.manifest;
         let granted = self.installed.as_ref().map(|installed| &installed.permissions);
         let to_grant = |granted: &BTreeSet<Permission>| {
             manifest.permissions.iter().filter(|permission| !granted.contains(permission)).cloned().collect()
@@ -323,16 +331,30 @@ impl Instance {
             name: manifest.name.clone(),
             display_name: manifest.display_name.clone(),
             version: manifest.version.to_string(),
+            life: self.life(plugin, now),
             enabled: self.disabled.is_none(),
             disabled: self.disabled.clone(),
             record_reads: self.record_reads,
-            breaker: Breakers { read: breaker(&self.read), write: breaker(&self.write), limits },
+            breaker: self.breakers(manifest, now),
         }
+    }
+
+    fn breakers(&self, manifest: &Manifest, now: Timestamp) -> Breakers {
+        let limits = self.limits(manifest);
+        let breaker = |circuit: &Circuit| {
+            let (state, retry_at) = match circuit.gate(now) {
+                Gate::Closed => (BreakerState::Closed, None),
+                Gate::HalfOpen | Gate::Tried => (BreakerState::HalfOpen, None),
+                Gate::Open(until) => (BreakerState::Open, Some(until)),
+            };
+            BreakerView { state, failures: circuit.counted(limits, now), since: circuit.open_since(), retry_at }
+        };
+        Breakers { read: breaker(&self.read), write: breaker(&self.write), limits }
     }
 
     /// One of its breakers as it is shown.
     pub(crate) fn breaker(&self, class: ActionClass, manifest: &Manifest, now: Timestamp) -> BreakerView {
-        let Breakers { read, write, limits: _ } = self.shown(manifest, now).breaker;
+        let Breakers { read, write, limits: _ } = self.breakers(manifest, now);
         match class {
             ActionClass::Read => read,
             ActionClass::Write => write,
@@ -346,7 +368,7 @@ impl Engine {
         principal.must_operate()?;
         let now = self.ports.clock.now();
         let plugins = self.plugins_of(&principal.org).await?;
-        Ok(plugins.iter().map(|(plugin, instance)| instance.shown(&plugin.manifest, now)).collect())
+        Ok(plugins.iter().map(|(plugin, instance)| instance.shown(plugin, now)).collect())
     }
 
     /// Every plugin that an organization has, by name, each with its instance: the catalog's, and what it enabled of what is
@@ -404,7 +426,7 @@ impl Engine {
     pub async fn get_instance(&self, principal: &Principal, plugin: &str) -> Result<InstanceView, Error> {
         principal.must_operate()?;
         let (plugin, seen) = self.plugin_and_instance(&principal.org, plugin).await?;
-        Ok(seen.instance.shown(&plugin.manifest, self.ports.clock.now()))
+        Ok(seen.instance.shown(&plugin, self.ports.clock.now()))
     }
 
     /// Takes a plugin out of use for the organization, until an administrator brings it back.
@@ -425,12 +447,7 @@ impl Engine {
             reason: asked.reason,
         };
         let plugin = self.plugin_now(&principal.org, plugin).await?;
-        let name = &plugin.manifest.name;
-        let needing = self.dependents(&principal.org, name).await?;
-        if !needing.is_empty() {
-            let needing: Vec<_> = needing.iter().map(|(other, _)| other.as_str()).collect();
-            return Err(Error::Conflict(format!("{name} is needed by {}; disable that first", needing.join(", "))));
-        }
+        self.nobody_may_need(&principal.org, &plugin.manifest.name).await?;
         self.administer(principal, plugin, ("plugin.disabled", json!({})), move |instance| {
             instance.disabled = Some(disabled.clone());
             Ok(())
@@ -548,7 +565,7 @@ impl Engine {
         change: impl Fn(&mut Instance) -> Result<(), Error> + Send + Sync + 'static,
     ) -> Result<InstanceView, Error> {
         let instance = self.change_as(principal, Arc::clone(&plugin), None, said, change).await?;
-        Ok(instance.shown(&plugin.manifest, self.ports.clock.now()))
+        Ok(instance.shown(&plugin, self.ports.clock.now()))
     }
 
     /// As [`Self::administer`], beginning with what was `seen`. Gives the instance as it is then.

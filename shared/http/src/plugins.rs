@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use overseer_engine::engine::Engine;
 use overseer_engine::instances::{Disable, InstanceView, SetInstance};
-use overseer_engine::registry::{ConfigView, Install, SetConfig, UpgradeShown};
+use overseer_engine::registry::{ConfigView, Install, Life, SetConfig, UpgradeShown};
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +23,7 @@ pub fn routes() -> Routes {
     let path = |rest: &str| format!("/api/v1/plugins{rest}");
     Routes::new()
         .route(&path(""), get(list))
-        .route(&path("/{name}"), get(one).patch(set))
+        .route(&path("/{name}"), get(one).patch(set).delete(uninstall))
         .route(&path("/{name}/config"), get(config).put(set_config))
         .route(&path("/{name}/diff"), get(diff))
         .route(&path("/{name}/disable"), post(disable))
@@ -63,6 +63,15 @@ async fn set(
     JsonBody(body): JsonBody<SetInstance>,
 ) -> Result<Json<InstanceView>, Problem> {
     Ok(Json(engine.set_instance(&principal, &name, body).await?))
+}
+
+async fn uninstall(
+    State(engine): State<Arc<Engine>>,
+    Caller(principal): Caller,
+    Path(name): Path<String>,
+    Parameters(NoParameters {}): Parameters<NoParameters>,
+) -> Result<Json<Life>, Problem> {
+    Ok(Json(engine.uninstall(&principal, &name).await?))
 }
 
 async fn disable(

@@ -38,6 +38,7 @@ async fn a_plugin_is_shown_as_the_organization_has_it() {
     let limits = |failures: u8| json!({ "failures": failures, "window_s": 300, "open_s": 60, "open_max_s": 1800 });
     let own = json!({
         "name": "own", "display_name": "Own", "version": "1.0.0", "enabled": true, "record_reads": false,
+        "life": { "state": "active" },
         "breaker": { "read": closed, "write": closed, "limits": limits(7) },
     });
     assert_eq!(setup.app.get(OWN).await.json(), own);

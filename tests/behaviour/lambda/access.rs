@@ -330,6 +330,7 @@ impl Day {
             let answer = self.app.send(&self.app.admin, Method::POST, path, Some(&call)).await;
             assert!(answer.status.is_client_error(), "{path}: {}", answer.text);
         }
+        self.ok(Method::DELETE, path, None).await;
     }
 }
 

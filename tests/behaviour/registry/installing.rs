@@ -170,6 +170,71 @@ async fn a_version_that_is_no_longer_active_stays_where_it_is_in_use() {
 }
 
 #[tokio::test]
+async fn a_plugin_lives_from_discovered_to_stopped() {
+    let bench = Bench::start().await;
+    let app = &bench.app;
+    let life = async |path: &str| app.get(path).await.json()["life"].clone();
+    let mut manifest = bench.manifest("desk", "1.0.0");
+    manifest["breaker"] = json!({ "failures": 1 });
+    manifest["actions"][1]["request"]["path"] = json!("/fails");
+    bench.register(&manifest).await;
+    assert_eq!(life("/plugins/desk").await, json!({ "state": "discovered" }));
+    bench.install(&manifest).await;
+    let enabled_at = app.engine.ports.clock.now().to_string();
+    assert_eq!(life("/plugins/desk").await, json!({ "state": "active", "since": enabled_at }));
+    // An administrator pauses it, and lets it go on.
+    app.clock.advance(60);
+    let paused_at = app.engine.ports.clock.now().to_string();
+    app.post("/api/v1/plugins/desk/disable", &json!({ "reason": "The desk moves." })).await;
+    let paused = json!({ "state": "paused", "since": paused_at, "reason": "The desk moves." });
+    assert_eq!(life("/api/v1/plugins/desk").await, paused);
+    app.post("/api/v1/plugins/desk/enable", &json!({})).await;
+    assert_eq!(life("/api/v1/plugins/desk").await["state"], "active");
+    // It fails, and no other does.
+    bench.install(&bench.manifest("chair", "1.0.0")).await;
+    assert_eq!(app.intend("desk", "act", json!({})).await.failure(), "unavailable");
+    let failed = life("/api/v1/plugins/desk").await;
+    assert_eq!(failed["state"], "failed", "{failed}");
+    assert!(
+        failed["reason"].as_str().unwrap().contains("failed too often") && failed["since"] == paused_at,
+        "{failed}"
+    );
+    assert_eq!(life("/api/v1/plugins/chair").await["state"], "active");
+    // Its use ends; what is registered is there still, and read.
+    let stopped = app.delete("/api/v1/plugins/desk").await;
+    assert_eq!(stopped.json(), json!({ "state": "stopped" }), "{}", stopped.text);
+    assert_eq!(app.intend("desk", "look", json!({})).await.problem(404), "unknown_plugin");
+    assert_eq!(app.delete("/api/v1/plugins/desk").await.problem(404), "unknown_plugin");
+    assert_eq!(app.delete("/api/v1/plugins/slack").await.problem(409), "conflict");
+    assert_eq!(life("/plugins/desk").await, json!({ "state": "initialized" }));
+    // Enabled again it begins anew, with nothing granted.
+    let again = app.post("/api/v1/plugins/desk/enable", &json!({})).await.json();
+    assert_eq!((&again["permissions"], &again["life"]["state"]), (&json!([]), &json!("active")));
+    let kinds: Vec<_> = app.events.lock().unwrap().iter().map(|event| event.kind).collect();
+    for kind in ["plugin.enabled", "plugin.disabled", "breaker.opened", "plugin.stopped"] {
+        assert!(kinds.contains(&kind), "{kind}: {kinds:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_under_way_ends_after_the_use_has() {
+    let bench = Bench::start().await;
+    let app = &bench.app;
+    let mut manifest = bench.manifest("desk", "1.0.0");
+    manifest["actions"][0]["request"]["path"] = json!("/waits");
+    bench.install(&manifest).await;
+    let looking = app.intend("desk", "look", json!({}));
+    let stopping = async {
+        bench.gate.reached().await;
+        let stopping = app.delete("/api/v1/plugins/desk").await;
+        assert_eq!(stopping.json(), json!({ "state": "stopping" }), "{}", stopping.text);
+        bench.gate.open();
+    };
+    let (looked, ()) = tokio::join!(looking, stopping);
+    assert_eq!(looked.data()["path"], "/waits?v=1.0.0");
+}
+
+#[tokio::test]
 async fn a_plugin_for_another_overseer_is_not_enabled() {
     let bench = Bench::start().await;
     let mut manifest = bench.manifest("desk", "1.0.0");

@@ -128,6 +128,7 @@ impl Engine {
     pub(crate) async fn perform(&self, doing: Doing<'_>) -> Result<Option<Answered<Outcome>>, Error> {
         let started = Instant::now();
         let plugin = doing.plugin;
+        let _under_way = self.under_way(doing.org, plugin);
         let found = plugin.action(doing.action)?;
         let (manifest, action) = (&plugin.manifest, found.action);
         let what = What { doing: &doing, plugin, manifest, found, action, started };

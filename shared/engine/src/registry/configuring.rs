@@ -231,7 +231,7 @@ impl Engine {
         Ok(Some(ConfigSecrets { id, names }))
     }
 
-    async fn forget_secrets(&self, org: &OrgId, plugin: &PluginName, secrets: &ConfigSecrets) {
+    pub(super) async fn forget_secrets(&self, org: &OrgId, plugin: &PluginName, secrets: &ConfigSecrets) {
         if let Err(error) = self.ports.vault.delete(&secret_id(org, plugin, &secrets.id)).await {
             // Nothing refers to it any more, and it is sealed.
             tracing::error!(%org, error = %causes(&error), "secrets of a configuration stay in the vault");

@@ -221,7 +221,7 @@ impl Engine {
     }
 
     /// What stands in the way of using a version.
-    async fn obstacles(&self, org: &OrgId, manifest: &Manifest) -> Result<Vec<String>, Error> {
+    pub(super) async fn obstacles(&self, org: &OrgId, manifest: &Manifest) -> Result<Vec<String>, Error> {
         let mut obstacles: Vec<String> = manifest.cannot_run().into_iter().collect();
         if !manifest.is_compatible() {
             let range = manifest.compatible_versions.as_ref().map(ToString::to_string).unwrap_or_default();

@@ -4,6 +4,7 @@
 mod configuring;
 mod finding;
 mod installing;
+mod lifecycle;
 mod record;
 mod registering;
 
@@ -12,6 +13,8 @@ pub use configuring::{ConfigView, SetConfig};
 pub(crate) use finding::{TextId, changes_all_the_time};
 pub(crate) use installing::granted;
 pub use installing::{Install, UpgradeShown};
+pub(crate) use lifecycle::Running;
+pub use lifecycle::{Life, LifeState};
 pub(crate) use record::Digest;
 pub use record::{RegisteredVersion, RegistryScope};
 pub use registering::{Register, Registration, RegistrationText, VERSIONS_MAX};

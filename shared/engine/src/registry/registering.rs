@@ -7,7 +7,7 @@ use semver::Version;
 use serde::Serialize;
 
 use super::record::{Entry, Registered, Text};
-use super::{Digest, RegisteredVersion, RegistryScope};
+use super::{Digest, Life, RegisteredVersion, RegistryScope};
 use crate::engine::Engine;
 use crate::error::{Error, FieldProblem};
 use crate::ids::{OrgId, PluginName};
@@ -42,6 +42,9 @@ pub struct Registration {
     pub name: PluginName,
     /// For whom it is.
     pub scope: RegistryScope,
+    /// Where it is in its life in the organization; not in a list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub life: Option<Life>,
     /// Its versions, the latest first.
     pub versions: Vec<RegisteredVersion>,
 }
@@ -173,8 +176,20 @@ impl Engine {
     /// A plugin that is registered for the organization, or else for all.
     pub async fn registration(&self, principal: &Principal, name: &str) -> Result<Registration, Error> {
         principal.must_operate()?;
-        let (registered, scope) = self.find_registered(&principal.org, name, None).await?;
-        Ok(shown(registered, scope))
+        let org = &principal.org;
+        let (registered, scope) = self.find_registered(org, name, None).await?;
+        let life = match self.plugin_and_instance(org, name).await {
+            Ok((plugin, seen)) => seen.instance.life(&plugin, self.ports.clock.now()),
+            Err(Error::UnknownPlugin { .. }) => {
+                let latest = registered.versions.values().rev().find(|entry| entry.view.is_active);
+                let whose = scope.whose(org).cloned();
+                let read = latest
+                    .and_then(|entry| self.seen_plugins.get(&(whose, registered.name.clone(), entry.digest.clone())));
+                self.life_before(org, read).await?
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Registration { life: Some(life), ..shown(registered, scope) })
     }
 
     /// A version of a registered plugin, with its text.
@@ -253,7 +268,7 @@ fn problems(ManifestError(problems): ManifestError, pointer: &str) -> Error {
 
 fn shown(registered: Registered, scope: RegistryScope) -> Registration {
     let versions = registered.versions.into_values().rev().map(|entry| entry.view).collect();
-    Registration { name: registered.name, scope, versions }
+    Registration { name: registered.name, scope, life: None, versions }
 }
 
 /// 24 small letters and digits, the first a letter.

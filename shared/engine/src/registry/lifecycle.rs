@@ -1,0 +1,174 @@
+//! Where a plugin is in its life in an organization. Stored is only what nobody could tell otherwise: that it is enabled,
+//! that an administrator took it out of use, and that it failed, each with its time. The rest follows from what is
+//! registered, and what is read and runs in this process.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::catalog::Plugin;
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::ids::{OrgId, PluginName};
+use crate::instances::{Instance, SeenInstance};
+use crate::keys;
+use crate::ports::table::{Condition, Read, TableError};
+use crate::principal::Principal;
+
+/// Where a plugin is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LifeState {
+    /// It is registered, and not in use.
+    Discovered,
+    /// Beside that, this process has read it.
+    Loaded,
+    /// Beside that, nothing stands in the way of enabling it.
+    Initialized,
+    /// It is in use.
+    Active,
+    /// An administrator took it out of use.
+    Paused,
+    /// It is no longer in use, and calls of it are still under way in this process.
+    Stopping,
+    /// It is no longer in use.
+    Stopped,
+    /// It cannot be used: it failed too often, or it cannot run here any more.
+    Failed,
+}
+
+/// Where a plugin is in its life, since when, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Life {
+    /// Where it is.
+    pub state: LifeState,
+    /// Since when, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// Why, where there is something to say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl Life {
+    fn of(state: LifeState) -> Self {
+        Self { state, since: None, reason: None }
+    }
+}
+
+/// The calls of registered plugins that are under way in this process.
+pub(crate) type Running = Arc<Mutex<HashMap<(OrgId, PluginName), usize>>>;
+
+/// A call that is under way, until it is dropped.
+pub(crate) struct UnderWay {
+    running: Running,
+    of: (OrgId, PluginName),
+}
+
+fn locked(running: &Running) -> MutexGuard<'_, HashMap<(OrgId, PluginName), usize>> {
+    running.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut running = locked(&self.running);
+        if let Some(count) = running.get_mut(&self.of) {
+            *count -= 1;
+            if *count == 0 {
+                running.remove(&self.of);
+            }
+        }
+    }
+}
+
+impl Instance {
+    /// Where a plugin that is enabled is in its life.
+    pub(crate) fn life(&self, plugin: &Plugin, now: Timestamp) -> Life {
+        if let Some((since, reason)) = self.paused() {
+            return Life { state: LifeState::Paused, since: Some(since), reason };
+        }
+        if let Some(reason) = plugin.manifest.cannot_run() {
+            return Life { reason: Some(reason), ..Life::of(LifeState::Failed) };
+        }
+        if let Some((since, what)) = self.failed(&plugin.manifest, now) {
+            let reason = format!("its actions that {what} failed too often");
+            return Life { state: LifeState::Failed, since: Some(since), reason: Some(reason) };
+        }
+        Life { since: self.installed.as_ref().map(|installed| installed.at), ..Life::of(LifeState::Active) }
+    }
+}
+
+impl Engine {
+    /// Counts a call of a registered plugin as under way.
+    pub(crate) fn under_way(&self, org: &OrgId, plugin: &Plugin) -> Option<UnderWay> {
+        plugin.digest.as_ref()?;
+        let of = (org.clone(), plugin.manifest.name.clone());
+        *locked(&self.running).entry(of.clone()).or_default() += 1;
+        Some(UnderWay { running: Arc::clone(&self.running), of })
+    }
+
+    /// Where a plugin that is registered and not enabled is in its life: `plugin` is the version that would be enabled, if
+    /// this process has read it.
+    pub(super) async fn life_before(&self, org: &OrgId, plugin: Option<Arc<Plugin>>) -> Result<Life, Error> {
+        let Some(plugin) = plugin else { return Ok(Life::of(LifeState::Discovered)) };
+        let obstacles = self.obstacles(org, &plugin.manifest).await?;
+        Ok(if obstacles.is_empty() {
+            Life::of(LifeState::Initialized)
+        } else {
+            Life { reason: Some(obstacles.join("; ")), ..Life::of(LifeState::Loaded) }
+        })
+    }
+
+    /// Ends the use of a registered plugin: its configuration and what was granted are gone. Accounts at its service stay
+    /// until somebody disconnects them, and tasks for it will fail.
+    pub async fn uninstall(self: &Arc<Self>, principal: &Principal, name: &str) -> Result<Life, Error> {
+        principal.must_administer()?;
+        let (engine, principal) = (Arc::clone(self), principal.clone());
+        let (plugin, mut seen) = self.plugin_and_instance(&principal.org, name).await?;
+        let name = plugin.manifest.name.clone();
+        if plugin.digest.is_none() {
+            return Err(Error::Conflict(format!("{name} comes with Overseer; POST …/disable takes it out of use")));
+        }
+        self.nobody_may_need(&principal.org, &name).await?;
+        self.to_its_end(async move {
+            let org = &principal.org;
+            let key = keys::instance(org, &name);
+            loop {
+                let Some(version) = seen.version.take().filter(|_| seen.instance.installed.is_some()) else {
+                    return Err(Error::UnknownPlugin { name: name.to_string(), nearest: Vec::new() });
+                };
+                match engine.ports.table.delete(&key, Condition::Version(version)).await {
+                    Ok(()) => break,
+                    // A failure that was counted, or somebody else's change.
+                    Err(TableError::Condition { .. }) => {
+                        seen = SeenInstance::of(engine.ports.table.get(&key, Read::Consistent).await?)?;
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            engine.remember_installed(org, &name, None);
+            if let Some(secrets) = &seen.instance.secrets {
+                engine.forget_secrets(org, &name, secrets).await;
+            }
+            let said = json!({ "tool": name, "version": plugin.manifest.version, "key": principal.key,
+                               "userId": principal.user });
+            engine.publish(org, "plugin.stopped", &said).await;
+            let runs = locked(&engine.running).contains_key(&(org.clone(), name));
+            Ok(Life::of(if runs { LifeState::Stopping } else { LifeState::Stopped }))
+        })
+        .await
+    }
+
+    /// Refuses to take away what other plugins need.
+    pub(crate) async fn nobody_may_need(&self, org: &OrgId, name: &PluginName) -> Result<(), Error> {
+        let needing = self.dependents(org, name).await?;
+        if needing.is_empty() {
+            return Ok(());
+        }
+        let needing: Vec<_> = needing.iter().map(|(other, _)| other.as_str()).collect();
+        Err(Error::Conflict(format!("{name} is needed by {}; disable that first", needing.join(", "))))
+    }
+}
