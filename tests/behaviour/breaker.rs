@@ -308,14 +308,14 @@ async fn a_success_writes_nothing_and_reads_no_more_than_an_intent_does() {
     setup.act("200").await.data();
     costs("an action with an effect", (1, 2));
     setup.read("302").await.failure();
-    costs("the failure that opens it", (2, 3));
+    costs("the failure that opens it, of which webhooks might want to hear", (3, 3));
     setup.read("200").await.failure();
     costs("what is answered at once", (2, 2));
     setup.app.clock.advance(60);
     setup.app.get(OWN).await.json();
     setup.app.table.take();
     setup.read("200").await.data();
-    costs("a trial: its beginning, and its end", (2, 2));
+    costs("a trial: its beginning, and its end", (3, 2));
     setup.read("200").await.data();
     costs("a read after it", (1, 0));
     setup.app.get(OWN).await.json();
@@ -324,8 +324,8 @@ async fn a_success_writes_nothing_and_reads_no_more_than_an_intent_does() {
     costs("looking at all", (1, 0));
     for (what, path, body) in [("disable", "/disable", json!({})), ("enable", "/enable", json!({}))] {
         setup.app.post(&format!("{OWN}{path}"), &body).await.json();
-        costs(what, (1, 1));
+        costs(what, (2, 1));
     }
     setup.app.send(&setup.app.admin, Method::PATCH, OWN, Some(&json!({ "record_reads": true }))).await.json();
-    costs("setting it", (1, 1));
+    costs("setting it", (2, 1));
 }

@@ -14,6 +14,8 @@ use crate::error::{Error, FieldProblem, causes};
 use crate::ids::{KeyId, OrgId, PluginName, UserId};
 use crate::keys;
 use crate::manifest::Manifest;
+use crate::ports::Event;
+use crate::ports::events::EventKind;
 use crate::ports::table::{Condition, Item, NewItem, Read, TableError, Version};
 use crate::principal::Principal;
 
@@ -283,7 +285,7 @@ impl Engine {
             key: principal.key.clone(),
             reason: asked.reason,
         };
-        self.administer(principal, plugin, "plugin.disabled", move |instance| {
+        self.administer(principal, plugin, EventKind::PluginDisabled, move |instance| {
             instance.disabled = Some(disabled.clone());
         })
         .await
@@ -291,7 +293,7 @@ impl Engine {
 
     /// Brings a plugin back into use, whoever or whatever took it out.
     pub async fn enable_plugin(self: &Arc<Self>, principal: &Principal, plugin: &str) -> Result<InstanceView, Error> {
-        self.administer(principal, plugin, "plugin.enabled", |instance| {
+        self.administer(principal, plugin, EventKind::PluginEnabled, |instance| {
             instance.disabled = None;
             (instance.read, instance.write) = (Circuit::default(), Circuit::default());
         })
@@ -300,7 +302,7 @@ impl Engine {
 
     /// Closes the breakers of a plugin, and forgets its failures.
     pub async fn reset_breaker(self: &Arc<Self>, principal: &Principal, plugin: &str) -> Result<InstanceView, Error> {
-        self.administer(principal, plugin, "plugin.reset", |instance| {
+        self.administer(principal, plugin, EventKind::PluginReset, |instance| {
             (instance.read, instance.write) = (Circuit::default(), Circuit::default());
         })
         .await
@@ -321,7 +323,7 @@ impl Engine {
         if !problems.is_empty() {
             return Err(Error::Invalid(problems));
         }
-        self.administer(principal, plugin, "plugin.configured", move |instance| {
+        self.administer(principal, plugin, EventKind::PluginConfigured, move |instance| {
             instance.breaker = asked.breaker.unwrap_or(instance.breaker);
             instance.record_reads = asked.record_reads.unwrap_or(instance.record_reads);
         })
@@ -333,7 +335,7 @@ impl Engine {
         self: &Arc<Self>,
         principal: &Principal,
         plugin: &str,
-        kind: &'static str,
+        kind: EventKind,
         change: impl Fn(&mut Instance) + Send + Sync + 'static,
     ) -> Result<InstanceView, Error> {
         principal.must_administer()?;
@@ -341,25 +343,24 @@ impl Engine {
         let (engine, principal) = (Arc::clone(self), principal.clone());
         self.to_its_end(async move {
             let manifest = &plugin.manifest;
-            let changed = engine.change_instance(&principal.org, manifest, None, &change).await?;
-            let (instance, (), written) = changed;
-            if written {
-                let event = json!({ "tool": manifest.name, "key": principal.key, "userId": principal.user });
-                engine.publish(&principal.org, kind, &event).await;
-            }
-            Ok(instance.shown(manifest, engine.ports.clock.now()))
+            let detail = json!({ "tool": manifest.name, "key": principal.key, "userId": principal.user });
+            let event = |_: &Instance, (): &()| Some(engine.event(&principal.org, kind, &detail));
+            let changed = engine.change_instance(&principal.org, manifest, None, &change, event).await?;
+            Ok(changed.0.shown(manifest, engine.ports.clock.now()))
         })
         .await
     }
 
     /// Changes an instance by compare and set, beginning with what was `seen`. `change` may be called several times; where
-    /// it changes nothing, nothing is written. Gives the instance as it is then, and whether it was written.
+    /// it changes nothing, nothing is written. Gives the instance as it is then, and whether it was written; what `event`
+    /// says of that is written with it, and published.
     async fn change_instance<T: Send>(
         &self,
         org: &OrgId,
         manifest: &Manifest,
         seen: Option<SeenInstance>,
         change: impl Fn(&mut Instance) -> T + Send,
+        event: impl Fn(&Instance, &T) -> Option<Event> + Send,
     ) -> Result<(Instance, T, bool), Error> {
         let key = keys::instance(org, &manifest.name);
         let mut seen = match seen {
@@ -373,8 +374,14 @@ impl Engine {
                 return Ok((instance, said, false));
             }
             let condition = seen.version.map_or(Condition::Absent, Condition::Version);
-            match self.ports.table.put(instance.item(org, manifest)?, condition).await {
-                Ok(_) => return Ok((instance, said, true)),
+            let event = event(&instance, &said);
+            match self.put_with(instance.item(org, manifest)?, condition, event.as_ref()).await {
+                Ok(()) => {
+                    if let Some(event) = event {
+                        self.publish(event).await;
+                    }
+                    return Ok((instance, said, true));
+                }
                 Err(TableError::Condition { standing, .. }) => {
                     seen = SeenInstance::of(standing.map(|item| *item))?;
                 }
@@ -394,13 +401,14 @@ impl Engine {
         until: Timestamp,
     ) -> Result<Result<Trial, InUse>, Error> {
         let now = self.ports.clock.now();
-        let begun = self.change_instance(org, manifest, Some(seen), |instance| {
+        let try_it = |instance: &mut Instance| {
             let in_use = instance.in_use(class, now);
             if in_use == InUse::OnTrial {
                 instance.circuit_mut(class).begin_trial(until);
             }
             in_use
-        });
+        };
+        let begun = self.change_instance(org, manifest, Some(seen), try_it, |_, _| None);
         Ok(match begun.await? {
             (_, InUse::OnTrial, true) => Ok(Trial(until)),
             (_, in_use, _) => Err(in_use),
@@ -422,7 +430,7 @@ impl Engine {
         // What was read before the call is of no use for a trial: it was changed by its beginning.
         let seen = Some(seen).filter(|_| trial.is_none());
         let now = self.ports.clock.now();
-        let noted = self.change_instance(org, manifest, seen, |instance| {
+        let note = |instance: &mut Instance| {
             let limits = instance.limits(manifest);
             let circuit = instance.circuit_mut(class);
             let on_trial = trial.is_some_and(|Trial(until)| circuit.is_trial(until));
@@ -430,22 +438,19 @@ impl Engine {
                 return Turned::Nothing;
             }
             circuit.note(shown, on_trial, limits, now)
-        });
-        match noted.await {
-            Ok((_, _, false)) => {}
-            Ok((instance, turned, true)) => {
-                let kind = match turned {
-                    Turned::Nothing => return,
-                    Turned::Opened => "breaker.opened",
-                    Turned::Closed => "breaker.closed",
-                };
-                let breaker = instance.breaker(class, manifest, now);
-                let event = json!({ "tool": manifest.name, "class": class, "retryAt": breaker.retry_at });
-                self.publish(org, kind, &event).await;
-            }
-            Err(error) => {
-                tracing::error!(%org, plugin = %manifest.name, error = %causes(&error), "the breaker was not told");
-            }
+        };
+        let event = |instance: &Instance, turned: &Turned| {
+            let kind = match turned {
+                Turned::Nothing => return None,
+                Turned::Opened => EventKind::BreakerOpened,
+                Turned::Closed => EventKind::BreakerClosed,
+            };
+            let breaker = instance.breaker(class, manifest, now);
+            let detail = json!({ "tool": manifest.name, "class": class, "retryAt": breaker.retry_at });
+            Some(self.event(org, kind, &detail))
+        };
+        if let Err(error) = self.change_instance(org, manifest, seen, note, event).await {
+            tracing::error!(%org, plugin = %manifest.name, error = %causes(&error), "the breaker was not told");
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::engine::Engine;
 use crate::error::{Error, causes};
 use crate::ids::{Alias, OrgId, Owner, PluginName, TaskId};
 use crate::manifest::Manifest;
+use crate::ports::events::EventKind;
 use crate::principal::Principal;
 
 /// The time for giving a token back to its provider.
@@ -76,7 +77,8 @@ impl Engine {
                 not_revoked_because: given_back.err(),
                 tasks,
             };
-            engine.publish(&org, "integration.disconnected", &disconnected).await;
+            // Not with the change itself: what became of the tokens is known only now.
+            engine.tell(engine.event(&org, EventKind::IntegrationDisconnected, &disconnected)).await;
             Ok(disconnected)
         })
         .await

@@ -12,7 +12,8 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::ids::{Alias, OrgId, Owner, PluginName, UserId};
 use crate::keys;
-use crate::ports::table::{Condition, Item, NewItem, Read, TableError, Version};
+use crate::ports::Event;
+use crate::ports::table::{Condition, Item, NewItem, Read, TableError, Version, Write};
 use crate::ports::vault::{Purpose, SecretId};
 
 /// The most accounts that one owner may have at one plugin's service.
@@ -167,6 +168,8 @@ pub(super) enum Change<T> {
     Nothing(T),
     /// It is to be written.
     Write(T),
+    /// It is to be written with the event that it is, which is published by whoever asked for the change.
+    Tell(T, Event),
 }
 
 impl Engine {
@@ -183,31 +186,35 @@ impl Engine {
         let mut standing = self.ports.table.get(&key, Read::Consistent).await?;
         loop {
             let mut accounts = accounts_in(standing.as_ref(), owner, plugin)?;
-            let gives = match change(&mut accounts)? {
+            let (gives, event) = match change(&mut accounts)? {
                 Change::Nothing(gives) => return Ok(gives),
-                Change::Write(gives) => gives,
+                Change::Write(gives) => (gives, None),
+                Change::Tell(gives, event) => (gives, Some(event)),
             };
-            match self.put_accounts(org, &accounts, standing.map(|item| item.version)).await {
-                Ok(_) => return Ok(gives),
+            match self.put_accounts(org, &accounts, standing.map(|item| item.version), event.as_ref()).await {
+                Ok(()) => return Ok(gives),
                 Err(TableError::Condition { standing: found, .. }) => standing = found.map(|item| *item),
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// Writes accounts in the place of those that have `version`, or of none.
+    /// Writes accounts in the place of those that have `version`, or of none, with the event that it is, if it is one.
     pub(super) async fn put_accounts(
         &self,
         org: &OrgId,
         accounts: &Accounts,
         version: Option<Version>,
-    ) -> Result<Option<Version>, TableError> {
+        event: Option<&Event>,
+    ) -> Result<(), TableError> {
         let key = keys::integrations(org, &accounts.owner, &accounts.plugin);
         let condition = version.map_or(Condition::Absent, Condition::Version);
-        if accounts.by_alias.is_empty() {
-            return self.ports.table.delete(&key, condition).await.map(|()| None);
-        }
-        self.ports.table.put(NewItem::new(key, accounts)?, condition).await.map(Some)
+        let write = if accounts.by_alias.is_empty() {
+            Write::Delete(key, condition)
+        } else {
+            Write::Put(NewItem::new(key, accounts)?, condition)
+        };
+        self.transact_with(vec![write], event).await.map(|_| ())
     }
 }
 
