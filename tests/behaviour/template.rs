@@ -8,7 +8,9 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Config, Credentials, Region};
 use aws_sdk_dynamodb::types::KeySchemaElement;
 use overseer_aws::table::create_table;
-use overseer_http::{Routes, cron, errors, health, integrations, intent, keys, mappings, oauth, plugins, runs, tasks};
+use overseer_http::{
+    Routes, cron, errors, health, integrations, intent, keys, mappings, oauth, plugins, runs, tasks, webhooks,
+};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -19,7 +21,7 @@ fn functions() -> BTreeMap<String, BTreeSet<String>> {
         ("errors", errors::routes()),
         ("integrations", integrations::routes()),
         ("intent", intent::routes()),
-        ("keys", keys::routes()),
+        ("keys", keys::routes().merge(webhooks::routes())),
         ("mappings", mappings::routes()),
         ("oauth-callback", oauth::routes()),
         ("plugins", plugins::routes().merge(health::routes())),

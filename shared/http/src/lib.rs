@@ -19,6 +19,7 @@ pub mod plugins;
 mod problem;
 pub mod runs;
 pub mod tasks;
+pub mod webhooks;
 
 use std::sync::Arc;
 
