@@ -50,3 +50,4 @@ mod table;
 mod tasks;
 mod template;
 mod vault;
+mod webhooks;
