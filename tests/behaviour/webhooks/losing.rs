@@ -163,3 +163,30 @@ async fn an_end_whose_writing_was_not_acknowledged_stands() {
     assert_eq!(deliveries(&app, &id).await[0]["status"], "succeeded");
     assert_eq!(receiver.got().len(), 1);
 }
+
+/// What is told of a disconnection has what became of the tokens; unless whoever disconnected it crashed before.
+#[tokio::test]
+async fn a_disconnection_is_told_with_its_change_and_then_with_what_became_of_the_tokens() {
+    let receiver = Receiver::start().await;
+    let app = receiver.app().await;
+    let (id, _) = subscribe(&app, &app.admin, &receiver.url("/"), &["integration.disconnected"]).await;
+    app.connect("slack", "xoxb-playground").await;
+    let disconnected = app.delete("/api/plugin-engine/integrations/slack").await.json();
+    assert_eq!(receiver.has(1).await[0].json()["data"], disconnected);
+    assert!(disconnected["notRevokedBecause"].as_str().unwrap().contains("by hand"), "{disconnected}");
+    reached(&app, &id, "succeeded").await;
+
+    app.connect("slack", "xoxb-playground").await;
+    // The account is gone, and no more is heard of this process.
+    let rest: fn(&Operation<'_>) -> bool =
+        |asked| matches!(asked, Operation::Get(key) if key.partition.ends_with("#outbox"));
+    let crashed = app.hooked(Arc::new(Failing { before: Some(rest), after: None, on: AtomicBool::new(true) }));
+    let principal = crashed.authenticate(&app.admin.as_str().into()).await.unwrap();
+    crashed.disconnect(&principal, "slack", serde_json::from_value(json!({})).unwrap()).await.unwrap();
+    assert_eq!((outbox(&app).await.len(), app.engine.sweep().await.unwrap().due), (1, 0), "it waits for the rest");
+    app.clock.advance(60);
+    assert_eq!(app.engine.sweep().await.unwrap().enqueued, 1);
+    let told = receiver.has(2).await[1].json();
+    assert_eq!((&told["data"]["plugin"], &told["data"]["revoked"]), (&json!("slack"), &json!(false)));
+    assert!(told["data"]["notRevokedBecause"].as_str().unwrap().contains("not heard of again"), "{told}");
+}

@@ -170,6 +170,8 @@ pub(super) enum Change<T> {
     Write(T),
     /// It is to be written with the event that it is, which is published by whoever asked for the change.
     Tell(T, Event),
+    /// So it is, but the event is held under this id until all is known that is to be said of it.
+    Hold(T, Event, String),
 }
 
 impl Engine {
@@ -186,12 +188,14 @@ impl Engine {
         let mut standing = self.ports.table.get(&key, Read::Consistent).await?;
         loop {
             let mut accounts = accounts_in(standing.as_ref(), owner, plugin)?;
-            let (gives, event) = match change(&mut accounts)? {
+            let (gives, event, held) = match change(&mut accounts)? {
                 Change::Nothing(gives) => return Ok(gives),
-                Change::Write(gives) => (gives, None),
-                Change::Tell(gives, event) => (gives, Some(event)),
+                Change::Write(gives) => (gives, None, None),
+                Change::Tell(gives, event) => (gives, Some(event), None),
+                Change::Hold(gives, event, held) => (gives, Some(event), Some(held)),
             };
-            match self.put_accounts(org, &accounts, standing.map(|item| item.version), event.as_ref()).await {
+            let told = (event.as_ref(), held.as_deref());
+            match self.put_accounts(org, &accounts, standing.map(|item| item.version), told).await {
                 Ok(()) => return Ok(gives),
                 Err(TableError::Condition { standing: found, .. }) => standing = found.map(|item| *item),
                 Err(error) => return Err(error.into()),
@@ -199,13 +203,14 @@ impl Engine {
         }
     }
 
-    /// Writes accounts in the place of those that have `version`, or of none, with the event that it is, if it is one.
+    /// Writes accounts in the place of those that have `version`, or of none, with the event that it is, if it is one,
+    /// and the id under which that is held, if it is.
     pub(super) async fn put_accounts(
         &self,
         org: &OrgId,
         accounts: &Accounts,
         version: Option<Version>,
-        event: Option<&Event>,
+        (event, held): (Option<&Event>, Option<&str>),
     ) -> Result<(), TableError> {
         let key = keys::integrations(org, &accounts.owner, &accounts.plugin);
         let condition = version.map_or(Condition::Absent, Condition::Version);
@@ -214,7 +219,7 @@ impl Engine {
         } else {
             Write::Put(NewItem::new(key, accounts)?, condition)
         };
-        self.transact_with(vec![write], event).await.map(|_| ())
+        self.transact_holding(vec![write], event, held).await.map(|_| ())
     }
 }
 

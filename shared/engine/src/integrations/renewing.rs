@@ -96,7 +96,7 @@ impl Engine {
         }
         let mut accounts = found.accounts.clone();
         accounts.by_alias.insert(found.alias.clone(), account.clone());
-        match self.put_accounts(org, &accounts, Some(found.version.clone()), None).await {
+        match self.put_accounts(org, &accounts, Some(found.version.clone()), (None, None)).await {
             Ok(()) => {}
             Err(TableError::Condition { .. }) => return Ok(Renewal::Moved),
             Err(error) => return Err(error.into()),

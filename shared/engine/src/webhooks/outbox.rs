@@ -28,6 +28,8 @@ pub(crate) const OUTGOING: &str = "event";
 pub(crate) const DELIVERY: &str = "delivery";
 /// How long a process goes on taking an organization for one that has webhooks.
 const SEEN_FOR: SignedDuration = SignedDuration::from_secs(60);
+/// How long an event waits for what is not known of it yet: much longer than anything takes that it waits for.
+const HELD_FOR: SignedDuration = SignedDuration::from_secs(60);
 
 /// An event that webhooks are to be told of.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -44,9 +46,9 @@ impl Outgoing {
         Work { org: self.org.clone(), kind: OUTGOING.to_owned(), id: self.id.clone(), revision: 0 }
     }
 
-    fn item(&self) -> Result<NewItem, TableError> {
+    fn item(&self, at: Timestamp) -> Result<NewItem, TableError> {
         let mut item = NewItem::new(keys::outgoing(&self.org, &self.id), self)?;
-        item.due = Some(Due { queue: WEBHOOKS.to_owned(), at: self.time });
+        item.due = Some(Due { queue: WEBHOOKS.to_owned(), at });
         Ok(item)
     }
 }
@@ -70,21 +72,33 @@ impl Engine {
     /// are those of [`crate::ports::Table::transact`]; no change at all is fine.
     pub(crate) async fn transact_with(
         &self,
+        changes: Vec<Write>,
+        event: Option<&Event>,
+    ) -> Result<Vec<Version>, TableError> {
+        self.transact_holding(changes, event, None).await
+    }
+
+    /// As [`Self::transact_with`]. With `held`, an id, not all is known yet that is to be said of the event: it waits for
+    /// [`Self::tell_held`], and is told as it is if that does not come.
+    pub(crate) async fn transact_holding(
+        &self,
         mut changes: Vec<Write>,
         event: Option<&Event>,
+        held: Option<&str>,
     ) -> Result<Vec<Version>, TableError> {
         let mut outgoing = None;
         if let Some(event) = event
             && self.has_webhooks(&event.org).await?
         {
             let noted = Outgoing {
-                id: self.id_at(event.time),
+                id: held.map_or_else(|| self.id_at(event.time), str::to_owned),
                 org: event.org.clone(),
                 kind: event.kind.to_owned(),
                 time: event.time,
                 detail: event.detail.clone(),
             };
-            changes.push(Write::Put(noted.item()?, Condition::Absent));
+            let due = held.map_or(event.time, |_| event.time + HELD_FOR);
+            changes.push(Write::Put(noted.item(due)?, Condition::Absent));
             outgoing = Some(noted);
         }
         let versions = match (changes.len(), changes.pop()) {
@@ -95,7 +109,7 @@ impl Engine {
                 self.ports.table.transact(changes).await?
             }
         };
-        if let Some(noted) = outgoing {
+        if let Some(noted) = outgoing.filter(|_| held.is_none()) {
             self.set_webhook_alarm(noted.work(), noted.time).await;
         }
         Ok(versions)
@@ -111,13 +125,26 @@ impl Engine {
         self.transact_with(vec![Write::Put(item, condition)], event).await.map(|_| ())
     }
 
-    /// Tells of a change that was written before all was known that is to be said of it: webhooks, and whoever listens.
-    /// What has happened has happened: what goes wrong here is logged, and no more.
-    pub(crate) async fn tell(&self, event: Event) {
-        if let Err(error) = self.transact_with(Vec::new(), Some(&event)).await {
-            tracing::error!(org = %event.org, error = %causes(&error), "webhooks are not told of the event {}", event.kind);
+    /// Tells an event that was held under this id, with all that is known now, and publishes it. What has happened has
+    /// happened: what goes wrong here is logged, and no more.
+    pub(crate) async fn tell_held(&self, id: &str, event: Event) {
+        // Without webhooks nothing is held.
+        if self.seen_webhooks.get(&event.org).is_some()
+            && let Err(error) = self.release(id, &event).await
+        {
+            tracing::error!(org = %event.org, error = %causes(&error), "webhooks are told less of the event {}", event.kind);
         }
         self.publish(event).await;
+    }
+
+    async fn release(&self, id: &str, event: &Event) -> Result<(), TableError> {
+        let item = self.ports.table.get(&keys::outgoing(&event.org, id), Read::Consistent).await?;
+        let Some(item) = item else { return Ok(()) };
+        let outgoing = Outgoing { detail: event.detail.clone(), ..item.record()? };
+        let now = self.ports.clock.now();
+        self.ports.table.put(outgoing.item(now)?, Condition::Version(item.version)).await?;
+        self.set_webhook_alarm(outgoing.work(), now).await;
+        Ok(())
     }
 
     /// One write that needs no transaction; gives the new version of what was put.
