@@ -1,4 +1,5 @@
-//! The Lambda of `/api/v1/keys`: API keys. It makes the first one, too, for whoever may invoke the function itself: an
+//! The Lambda of `/api/v1/keys` and `/api/v1/webhooks`: API keys, and the other thing that administrators make and that is
+//! shown once. It makes the first one, too, for whoever may invoke the function itself: an
 //! event `{"setup": {"organization": "acme"}}`, which no gateway can send, since a gateway wraps what it is sent.
 
 use std::collections::BTreeSet;
@@ -11,7 +12,7 @@ use overseer_engine::error::causes;
 use overseer_engine::ids::OrgId;
 use overseer_engine::principal::Role;
 use overseer_functions::Lambda;
-use overseer_http::keys;
+use overseer_http::{keys, webhooks};
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -47,7 +48,7 @@ async fn answer(lambda: &Arc<Lambda>, event: LambdaEvent<Value>) -> Result<Value
     let wrong = |error| format!("{EXPECTED}: {error}");
     if payload.get("requestContext").is_some() {
         let request = LambdaRequest::deserialize(payload).map_err(wrong)?;
-        return lambda.answer(keys::routes(), request, context).await;
+        return lambda.answer(keys::routes().merge(webhooks::routes()), request, context).await;
     }
     let Own { setup } = Own::deserialize(payload).map_err(wrong)?;
     set_up(lambda, setup).await

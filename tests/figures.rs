@@ -26,7 +26,6 @@ mod ministack;
 #[path = "figures_routes.rs"]
 mod routes;
 #[path = "behaviour/stand_ins.rs"]
-#[expect(dead_code, reason = "the tests use more of it")]
 mod stand_ins;
 
 use std::collections::BTreeMap;
@@ -39,6 +38,7 @@ use bundle::Bundle;
 use gateway::{Gateway, Launch};
 use overseer_engine::catalog::Catalog;
 use overseer_engine::config::Config;
+use overseer_engine::ports::{RandomIds, SystemClock};
 use overseer_playground::{Playground, Service};
 use routes::{Figures, counted};
 use serde_json::{Value, json};
@@ -98,7 +98,8 @@ async fn main() {
     let of_routes = async {
         let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         let (key, rows, gateway, playground) = (key.to_owned(), Vec::new(), &gateway, &playground);
-        Figures { gateway, address, playing, playground, routes, key, cron_token, client, rows }.print().await;
+        let table = stand_ins.ports(stand_ins.dynamo, Arc::new(SystemClock), Arc::new(RandomIds)).table;
+        Figures { gateway, address, playing, playground, table, routes, key, cron_token, client, rows }.print().await;
     };
     if routes_only {
         of_routes.await;

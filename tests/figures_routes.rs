@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use overseer_engine::ports::Table;
+use overseer_engine::ports::table::Query;
 use overseer_playground::{CLIENT_ID, CLIENT_SECRET, Mode, Playground, Service, Switch};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -50,6 +53,8 @@ pub struct Figures<'a> {
     /// Where the stand-ins of services are.
     pub playing: SocketAddr,
     pub playground: &'a Playground,
+    /// The functions' table.
+    pub table: Arc<dyn Table>,
     pub routes: Vec<Route>,
     /// The key of an administrator, who is also the user `user_456`.
     pub key: String,
@@ -283,6 +288,29 @@ impl Figures<'_> {
         let [first, second] =
             made.map(|made| ask("DELETE", format!("{all}/{}", made.json()["id"].as_str().unwrap()), Value::Null));
         self.measure("", first, &[], second).await;
+
+        let all = "/api/v1/webhooks";
+        let new = json!({ "url": "https://hooks.example/", "events": ["task.failed"] });
+        let made = self.twice("", "POST", all, new).await.map(|made| made.json()["id"].as_str().unwrap().to_owned());
+        self.twice("", "GET", all, Value::Null).await;
+        let of = |n: usize| format!("{all}/{}", made[n]);
+        self.measure("", get(of(0)), &[], get(of(1))).await;
+        let change = |n: usize| ask("PATCH", of(n), json!({ "events": ["*"] }));
+        self.measure("", change(0), &[], change(1)).await;
+        let rotate = |n: usize| ask("POST", format!("{}/rotate", of(n)), json!({}));
+        self.measure("", rotate(0), &[], rotate(1)).await;
+        // One event, which becomes a delivery for each. Nobody takes what comes to the queue here.
+        self.send(&ask("POST", "/api/v1/keys", json!({ "name": "b", "roles": ["user"], "user_id": "ann" }))).await;
+        let outbox = self.table.query(Query::partition("org#local#outbox", 1)).await.unwrap();
+        let work = json!({ "org": "local", "kind": "event", "id": outbox.entries[0].stored.key.sort, "revision": 0 });
+        self.gateway.invoke("cron", json!({ "work": work })).await.unwrap();
+        let deliveries = |n: usize| format!("{}/deliveries", of(n));
+        let listed = self.measure("one delivery", get(deliveries(0)), &[], get(deliveries(1))).await;
+        let waiting = listed.map(|listed| listed.json()["deliveries"][0]["id"].as_str().unwrap().to_owned());
+        let retry = |n: usize| ask("POST", format!("{}/{}/retry", deliveries(n), waiting[n]), json!({}));
+        self.measure("", retry(0), &[], retry(1)).await;
+        let remove = |n: usize| ask("DELETE", of(n), Value::Null);
+        self.measure("", remove(0), &[], remove(1)).await;
 
         let (all, slack) = ("/api/v1/plugins", "/api/v1/plugins/slack");
         self.twice("", "GET", all, Value::Null).await;

@@ -12,7 +12,7 @@ use overseer_engine::engine::Engine;
 use overseer_engine::outbound::address::AllowedAddress;
 use overseer_http::{
     Routes, Untouched, calls, cron, errors, health, integrations, intent, keys, local_service, mappings, oauth,
-    plugins, registry, runs, tasks,
+    plugins, registry, runs, tasks, webhooks,
 };
 use overseer_playground::{CLIENT_ID, CLIENT_SECRET, Playground, Service};
 use url::Url;
@@ -24,6 +24,7 @@ pub fn routes(engine: Arc<Engine>, playground: &Playground, address: SocketAddr)
         .merge(intent::routes())
         .merge(integrations::routes())
         .merge(keys::routes())
+        .merge(webhooks::routes())
         .merge(mappings::routes())
         .merge(oauth::routes())
         .merge(tasks::routes())

@@ -1,6 +1,6 @@
 //! Accounts: connected by a token, which is kept and never given back.
 
-mod canary;
+pub mod canary;
 mod rotating;
 mod sealing;
 

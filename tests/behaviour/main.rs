@@ -51,3 +51,4 @@ mod table;
 mod tasks;
 mod template;
 mod vault;
+mod webhooks;

@@ -10,6 +10,7 @@ use aws_sdk_dynamodb::types::KeySchemaElement;
 use overseer_aws::table::create_table;
 use overseer_http::{
     Routes, calls, cron, errors, health, integrations, intent, keys, mappings, oauth, plugins, registry, runs, tasks,
+    webhooks,
 };
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -21,7 +22,7 @@ fn functions() -> BTreeMap<String, BTreeSet<String>> {
         ("errors", errors::routes()),
         ("integrations", integrations::routes()),
         ("intent", intent::routes().merge(calls::routes())),
-        ("keys", keys::routes()),
+        ("keys", keys::routes().merge(webhooks::routes())),
         ("mappings", mappings::routes()),
         ("oauth-callback", oauth::routes()),
         ("plugins", plugins::routes().merge(registry::routes()).merge(health::routes())),

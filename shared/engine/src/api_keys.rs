@@ -13,6 +13,7 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::ids::{self, KeyId, OrgId, UserId};
 use crate::keys;
+use crate::ports::events::EventKind;
 use crate::ports::ids::sha256;
 use crate::ports::table::{Condition, Cursor, Item, NewItem, Page, Query, Read, TableError, Write};
 use crate::principal::{Principal, Role};
@@ -95,8 +96,9 @@ impl Engine {
         item.list = Some(keys::api_key_in_list(org, view.created_at, &id));
         let (engine, org) = (Arc::clone(self), org.clone());
         self.to_its_end(async move {
-            engine.ports.table.put(item, Condition::Absent).await?;
-            engine.publish(&org, "api_key.created", &view).await;
+            let event = engine.event(&org, EventKind::ApiKeyCreated, &view);
+            engine.put_with(item, Condition::Absent, Some(&event)).await?;
+            engine.publish(event).await;
             Ok((format!("ovs_{id}_{secret}").into(), view))
         })
         .await
@@ -215,12 +217,13 @@ impl Engine {
             };
             let own = Write::Check(own.stored.key, Condition::Version(own.version));
             let revoke = Write::Put(changed, Condition::Version(item.version));
-            match self.ports.table.transact(vec![own, revoke]).await {
+            let event = self.event(org, EventKind::ApiKeyRevoked, &record.view);
+            match self.transact_with(vec![own, revoke], Some(&event)).await {
                 Err(TableError::Condition { .. }) => {}
                 Err(error) => return Err(error.into()),
                 Ok(_) => {
                     self.remember_revoked(id, now, &record);
-                    self.publish(org, "api_key.revoked", &record.view).await;
+                    self.publish(event).await;
                     return Ok(record.view);
                 }
             }

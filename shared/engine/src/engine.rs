@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use quick_cache::sync::Cache;
-use serde::Serialize;
+use secrecy::SecretString;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -30,6 +30,7 @@ use crate::principal::Principal;
 use crate::registry::{Running, TextId, changes_all_the_time};
 use crate::runs::{Answered, Asked, Keyed};
 use crate::tasks::{Report, TASKS};
+use crate::webhooks::{DELIVERY, OUTGOING};
 
 /// The time for publishing events.
 const PUBLISHING_TIME: Duration = Duration::from_secs(2);
@@ -77,6 +78,10 @@ pub struct Engine {
     pub(crate) seen_plugins: Cache<TextId, Arc<Plugin>>,
     /// Calls of registered plugins that are under way.
     pub(crate) running: Running,
+    /// Organizations that have webhooks, with the time when that was seen. That one has none is never remembered.
+    pub(crate) seen_webhooks: Cache<OrgId, Timestamp>,
+    /// What signs the deliveries of webhooks, by versions, which never change.
+    pub(crate) seen_signing: Cache<(SecretId, String), SecretString>,
     /// What services listed when they were asked about names.
     pub(crate) seen_lists: SeenLists,
     /// Lists that somebody is asking for at the moment.
@@ -100,6 +105,8 @@ impl Engine {
             seen_installed: Cache::new(SEEN_MAX),
             seen_plugins: Cache::new(PLUGINS_MAX),
             running: Running::default(),
+            seen_webhooks: Cache::new(SEEN_MAX),
+            seen_signing: Cache::new(SEEN_MAX),
             seen_lists: no_lists(),
             flights: Mutex::default(),
             effects: TaskTracker::new(),
@@ -134,6 +141,8 @@ impl Engine {
             match work.kind.as_str() {
                 PENDING => engine.drop_if_due(&work.org, &work.id).await.map(|()| Report::default()),
                 TASKS => Box::pin(engine.run_due(&work, deadline)).await,
+                OUTGOING => engine.fan_out(&work).await.map(|()| Report::default()),
+                DELIVERY => Box::pin(engine.deliver(&work, deadline)).await,
                 other => {
                     tracing::warn!(kind = other, "an alarm for work of a kind that is not known");
                     Ok(Report::default())
@@ -189,10 +198,9 @@ impl Engine {
     }
 
     /// Tells whoever listens. What has happened has happened: a bus that does not take it is logged, and no more.
-    pub(crate) async fn publish(&self, org: &OrgId, kind: &'static str, detail: &impl Serialize) {
-        let detail = serde_json::to_value(detail).unwrap_or_default();
-        tracing::info!(%org, %detail, "event {kind}");
-        let event = Event { org: org.clone(), kind, time: self.ports.clock.now(), detail };
+    pub(crate) async fn publish(&self, event: Event) {
+        let (org, kind) = (event.org.clone(), event.kind);
+        tracing::info!(%org, detail = %event.detail, "event {kind}");
         // Nobody waits for a bus that is slow just now.
         let published = timeout(PUBLISHING_TIME, self.ports.events.publish(vec![event])).await;
         let published = published.unwrap_or_else(|late| Err(EventBusError(Box::new(late))));

@@ -164,6 +164,10 @@ names! {
     RunId: made, made_schema;
     /// One recorded failure.
     FailureId: made, made_schema;
+    /// A subscription to events.
+    WebhookId: made, made_schema;
+    /// One event on its way to one webhook.
+    DeliveryId: made, made_schema;
     /// One request, on every answer and log line.
     RequestId: made, made_schema;
 }

@@ -16,6 +16,8 @@ use crate::error::{Error, FieldProblem, causes};
 use crate::ids::{KeyId, OrgId, PluginName, UserId};
 use crate::keys;
 use crate::manifest::{Manifest, Permission};
+use crate::ports::Event;
+use crate::ports::events::EventKind;
 use crate::ports::table::{Condition, Item, NewItem, Query, Range, Read, TableError, Version};
 use crate::principal::Principal;
 use crate::registry::{Digest, Install, Life, RegistryScope, check_config, granted};
@@ -448,7 +450,7 @@ impl Engine {
         };
         let plugin = self.plugin_now(&principal.org, plugin).await?;
         self.nobody_may_need(&principal.org, &plugin.manifest.name).await?;
-        self.administer(principal, plugin, ("plugin.disabled", json!({})), move |instance| {
+        self.administer(principal, plugin, (EventKind::PluginDisabled, json!({})), move |instance| {
             instance.disabled = Some(disabled.clone());
             Ok(())
         })
@@ -488,7 +490,7 @@ impl Engine {
         }
         let permissions = granted(&plugin, asked.permissions.as_ref())?;
         let said = json!({ "version": manifest.version });
-        self.administer(principal, Arc::clone(&plugin), ("plugin.enabled", said), move |instance| {
+        self.administer(principal, Arc::clone(&plugin), (EventKind::PluginEnabled, said), move |instance| {
             match (&mut instance.installed, &first) {
                 (standing @ None, Some(first)) => *standing = Some(first.clone()),
                 (Some(standing), Some(first)) if standing.digest != first.digest => {
@@ -515,7 +517,7 @@ impl Engine {
     pub async fn reset_breaker(self: &Arc<Self>, principal: &Principal, plugin: &str) -> Result<InstanceView, Error> {
         principal.must_administer()?;
         let plugin = self.plugin_now(&principal.org, plugin).await?;
-        self.administer(principal, plugin, ("plugin.reset", json!({})), |instance| {
+        self.administer(principal, plugin, (EventKind::PluginReset, json!({})), |instance| {
             instance.forget_failures();
             Ok(())
         })
@@ -540,7 +542,7 @@ impl Engine {
         }
         let permissions = granted(&found, asked.permissions.as_ref())?;
         let digest = found.digest.clone();
-        self.administer(principal, found, ("plugin.configured", json!({})), move |instance| {
+        self.administer(principal, found, (EventKind::PluginConfigured, json!({})), move |instance| {
             instance.breaker = asked.breaker.unwrap_or(instance.breaker);
             instance.record_reads = asked.record_reads.unwrap_or(instance.record_reads);
             if let (Some(installed), Some(permissions)) = (&mut instance.installed, &permissions) {
@@ -561,7 +563,7 @@ impl Engine {
         self: &Arc<Self>,
         principal: &Principal,
         plugin: Arc<Plugin>,
-        said: (&'static str, Value),
+        said: (EventKind, Value),
         change: impl Fn(&mut Instance) -> Result<(), Error> + Send + Sync + 'static,
     ) -> Result<InstanceView, Error> {
         let instance = self.change_as(principal, Arc::clone(&plugin), None, said, change).await?;
@@ -574,7 +576,7 @@ impl Engine {
         principal: &Principal,
         plugin: Arc<Plugin>,
         seen: Option<SeenInstance>,
-        (kind, said): (&'static str, Value),
+        (kind, said): (EventKind, Value),
         change: impl Fn(&mut Instance) -> Result<(), Error> + Send + Sync + 'static,
     ) -> Result<Instance, Error> {
         let (engine, principal) = (Arc::clone(self), principal.clone());
@@ -586,29 +588,30 @@ impl Engine {
                 *instance = changed;
                 Ok::<(), Error>(())
             };
-            let (instance, said_so, written) = engine.change_instance(&principal.org, manifest, seen, change).await?;
+            let mut detail = json!({ "tool": manifest.name, "key": principal.key, "userId": principal.user });
+            if let (Some(detail), Value::Object(said)) = (detail.as_object_mut(), said) {
+                detail.extend(said);
+            }
+            let event = |_: &Instance, _: &Result<(), Error>| Some(engine.event(&principal.org, kind, &detail));
+            let changed = engine.change_instance(&principal.org, manifest, seen, change, event).await?;
+            let (instance, said_so, _) = changed;
             said_so?;
             engine.remember_installed(&principal.org, &manifest.name, instance.installed.as_ref());
-            if written {
-                let mut event = json!({ "tool": manifest.name, "key": principal.key, "userId": principal.user });
-                if let (Some(event), Value::Object(said)) = (event.as_object_mut(), said) {
-                    event.extend(said);
-                }
-                engine.publish(&principal.org, kind, &event).await;
-            }
             Ok(instance)
         })
         .await
     }
 
     /// Changes an instance by compare and set, beginning with what was `seen`. `change` may be called several times; where
-    /// it changes nothing, nothing is written. Gives the instance as it is then, and whether it was written.
+    /// it changes nothing, nothing is written. Gives the instance as it is then, and whether it was written; what `event`
+    /// says of that is written with it, and published.
     async fn change_instance<T: Send>(
         &self,
         org: &OrgId,
         manifest: &Manifest,
         seen: Option<SeenInstance>,
         change: impl Fn(&mut Instance) -> T + Send,
+        event: impl Fn(&Instance, &T) -> Option<Event> + Send,
     ) -> Result<(Instance, T, bool), Error> {
         let key = keys::instance(org, &manifest.name);
         let mut seen = match seen {
@@ -622,8 +625,14 @@ impl Engine {
                 return Ok((instance, said, false));
             }
             let condition = seen.version.map_or(Condition::Absent, Condition::Version);
-            match self.ports.table.put(instance.item(org, manifest)?, condition).await {
-                Ok(_) => return Ok((instance, said, true)),
+            let event = event(&instance, &said);
+            match self.put_with(instance.item(org, manifest)?, condition, event.as_ref()).await {
+                Ok(()) => {
+                    if let Some(event) = event {
+                        self.publish(event).await;
+                    }
+                    return Ok((instance, said, true));
+                }
                 Err(TableError::Condition { standing, .. }) => {
                     seen = SeenInstance::of(standing.map(|item| *item))?;
                 }
@@ -643,13 +652,14 @@ impl Engine {
         until: Timestamp,
     ) -> Result<Result<Trial, InUse>, Error> {
         let now = self.ports.clock.now();
-        let begun = self.change_instance(org, manifest, Some(seen), |instance| {
+        let try_it = |instance: &mut Instance| {
             let in_use = instance.in_use(class, now);
             if in_use == InUse::OnTrial {
                 instance.circuit_mut(class).begin_trial(until);
             }
             in_use
-        });
+        };
+        let begun = self.change_instance(org, manifest, Some(seen), try_it, |_, _| None);
         Ok(match begun.await? {
             (_, InUse::OnTrial, true) => Ok(Trial(until)),
             (_, in_use, _) => Err(in_use),
@@ -671,7 +681,7 @@ impl Engine {
         // What was read before the call is of no use for a trial: it was changed by its beginning.
         let seen = Some(seen).filter(|_| trial.is_none());
         let now = self.ports.clock.now();
-        let noted = self.change_instance(org, manifest, seen, |instance| {
+        let note = |instance: &mut Instance| {
             let limits = instance.limits(manifest);
             let circuit = instance.circuit_mut(class);
             let on_trial = trial.is_some_and(|Trial(until)| circuit.is_trial(until));
@@ -679,22 +689,19 @@ impl Engine {
                 return Turned::Nothing;
             }
             circuit.note(shown, on_trial, limits, now)
-        });
-        match noted.await {
-            Ok((_, _, false)) => {}
-            Ok((instance, turned, true)) => {
-                let kind = match turned {
-                    Turned::Nothing => return,
-                    Turned::Opened => "breaker.opened",
-                    Turned::Closed => "breaker.closed",
-                };
-                let breaker = instance.breaker(class, manifest, now);
-                let event = json!({ "tool": manifest.name, "class": class, "retryAt": breaker.retry_at });
-                self.publish(org, kind, &event).await;
-            }
-            Err(error) => {
-                tracing::error!(%org, plugin = %manifest.name, error = %causes(&error), "the breaker was not told");
-            }
+        };
+        let event = |instance: &Instance, turned: &Turned| {
+            let kind = match turned {
+                Turned::Nothing => return None,
+                Turned::Opened => EventKind::BreakerOpened,
+                Turned::Closed => EventKind::BreakerClosed,
+            };
+            let breaker = instance.breaker(class, manifest, now);
+            let detail = json!({ "tool": manifest.name, "class": class, "retryAt": breaker.retry_at });
+            Some(self.event(org, kind, &detail))
+        };
+        if let Err(error) = self.change_instance(org, manifest, seen, note, event).await {
+            tracing::error!(%org, plugin = %manifest.name, error = %causes(&error), "the breaker was not told");
         }
     }
 }

@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::ids::{
-    ActionName, AgentId, Alias, IdempotencyKey, KeyId, MappingKind, OrgId, Owner, PluginName, RunId, Scope, TaskId,
-    UserId,
+    ActionName, AgentId, Alias, DeliveryId, IdempotencyKey, KeyId, MappingKind, OrgId, Owner, PluginName, RunId, Scope,
+    TaskId, UserId, WebhookId,
 };
 use crate::listing::Listed;
 use crate::ports::ids::sha256;
@@ -246,6 +246,33 @@ pub(crate) fn found_name(
 pub(crate) fn found_names(org: &OrgId, user: &UserId, plugin: Option<&PluginName>) -> (String, String) {
     let plugin = plugin.map(|plugin| format!("{plugin}#")).unwrap_or_default();
     (of_owner(org, &Owner::User(user.clone())), format!("found#{plugin}"))
+}
+
+/// Every webhook of an organization.
+pub(crate) fn webhooks(org: &OrgId) -> Key {
+    Key { partition: of_org(org, ""), sort: "webhooks".to_owned() }
+}
+
+/// An event that webhooks are to be told of.
+pub(crate) fn outgoing(org: &OrgId, event: &str) -> Key {
+    Key { partition: of_org(org, OUTBOX), sort: part(event) }
+}
+
+/// Whether such an event stands there.
+pub(crate) fn is_outgoing(key: &Key) -> bool {
+    key.partition.ends_with(OUTBOX)
+}
+
+const OUTBOX: &str = "#outbox";
+
+/// An event on its way to a webhook. The ids begin with the time of the event, so that they stand in that order.
+pub(crate) fn delivery(org: &OrgId, webhook: &WebhookId, id: &DeliveryId) -> Key {
+    Key { partition: deliveries_of(org, webhook), sort: part(id.as_str()) }
+}
+
+/// Where a webhook's deliveries stand.
+pub(crate) fn deliveries_of(org: &OrgId, webhook: &WebhookId) -> String {
+    of_org(org, &format!("#webhook#{webhook}"))
 }
 
 /// A version of a secret.

@@ -41,3 +41,4 @@ pub mod tasks;
 pub mod template;
 pub mod tools;
 pub mod vault;
+pub mod webhooks;

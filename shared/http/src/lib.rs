@@ -21,6 +21,7 @@ mod problem;
 pub mod registry;
 pub mod runs;
 pub mod tasks;
+pub mod webhooks;
 
 use std::sync::Arc;
 

@@ -51,7 +51,7 @@ fn forms(token: &str) -> Vec<String> {
 }
 
 #[track_caller]
-fn clean(text: &str, token: &str, place: &str) {
+pub fn clean(text: &str, token: &str, place: &str) {
     for form in forms(token) {
         assert!(!text.contains(&form), "{place} has the token as {form}: {text}");
     }
@@ -175,10 +175,10 @@ async fn a_token_never_comes_out_whatever_the_services_do() {
 
 /// All that is logged, at every level.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
-    fn take(&self) -> String {
+    pub fn take(&self) -> String {
         String::from_utf8_lossy(&std::mem::take(&mut *self.0.lock().unwrap())).into_owned()
     }
 }

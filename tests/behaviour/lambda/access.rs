@@ -3,6 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use axum::Router;
+use axum::routing::any;
+use overseer_engine::outbound::address::AllowedAddress;
 use overseer_engine::principal::Role;
 use overseer_playground::{Mode, Service, Switch};
 use reqwest::{Method, StatusCode};
@@ -11,6 +14,7 @@ use serde_json::{Value, json};
 use super::{App, Options, connected_two_hours_ago, connecting_two_hours_ago, event, invoke};
 use crate::bundle::Bundle;
 use crate::connecting::{Browser, link, parameter};
+use crate::failures::own::OwnService;
 
 const RETURN_TO: &str = "https://agent.example/done";
 
@@ -81,8 +85,46 @@ impl Day {
         assert_eq!(browser.open(&back).await.status, StatusCode::OK);
     }
 
+    /// A webhook of an organization that has no secret yet, one with everything, and one that is told of the day.
+    async fn webhooks(&self, receiver: &OwnService) {
+        let path = "/api/v1/webhooks";
+        let new = json!({ "url": format!("http://{}/", receiver.address), "events": ["*"] });
+        let made = invoke(&self.app, "keys", json!({ "setup": { "organization": "initech" } })).await;
+        let initech = made["key"].as_str().unwrap();
+        let first = self.app.send(initech, Method::POST, path, Some(&new)).await;
+        assert_eq!(first.status, StatusCode::CREATED, "{}", first.text);
+
+        let made = self.post(path, new.clone()).await;
+        let one = format!("{path}/{}", made["id"].as_str().unwrap());
+        self.ok(Method::PATCH, &one, Some(&json!({ "active": true }))).await;
+        // The last of them takes the place of the one that was replaced longest ago.
+        for _ in 0..5 {
+            self.post(&format!("{one}/rotate"), json!({})).await;
+        }
+        self.get(&one).await;
+        self.ok(Method::DELETE, &one, None).await;
+
+        let made = self.post(path, new).await;
+        let deliveries = format!("{path}/{}/deliveries", made["id"].as_str().unwrap());
+        self.post("/api/v1/keys", json!({ "name": "c", "roles": ["service"] })).await;
+        for _ in 0..1_000 {
+            let all = self.get(&deliveries).await;
+            if all["deliveries"][0]["status"] == "succeeded" {
+                let id = all["deliveries"][0]["id"].as_str().unwrap();
+                self.post(&format!("{deliveries}/{id}/retry"), json!({})).await;
+                return;
+            }
+        }
+        panic!("nothing was delivered: {}", self.get(&deliveries).await);
+    }
+
     async fn integrations(&self) {
         let path = "/api/plugin-engine/integrations";
+        // The first secret of an organization.
+        let umbrella = self.app.key("umbrella", &[Role::Administrator], Some("uma")).await;
+        let token = json!({ "token": Service::Slack.standing_token() });
+        let first = self.app.send(&umbrella, Method::POST, &format!("{path}/slack/connect"), Some(&token)).await;
+        assert_eq!(first.status, StatusCode::OK, "{}", first.text);
         for service in Service::ALL {
             self.app.connect(service.name(), service.standing_token()).await;
         }
@@ -339,11 +381,18 @@ fn in_a_day() -> String {
 }
 
 async fn day(vault: &str) {
-    let options = Options { unconnected: true, return_to: vec![RETURN_TO.to_owned()], ..Options::default() };
+    let receiver = OwnService::start(Router::new().fallback(any(|| async {}))).await;
+    let options = Options {
+        unconnected: true,
+        return_to: vec![RETURN_TO.to_owned()],
+        allowed: vec![AllowedAddress::Socket(receiver.address)],
+        ..Options::default()
+    };
     let mut app = App::on_lambdas(options, vault).await;
     app.admin = app.key("acme", &[Role::Administrator], Some("admin")).await;
     let day = Day { app };
     day.keys().await;
+    day.webhooks(&receiver).await;
     day.integrations().await;
     day.browsers().await;
     day.intents().await;

@@ -254,7 +254,10 @@ impl EventBus for World {
 
 /// Failures are recorded and breakers told by the way, several things at once; what is watched here is the tasks.
 fn is_by_the_way(key: &Key) -> bool {
-    key.sort.starts_with("failure#") || key.sort.starts_with("instance#") || key.partition.ends_with("#fallbacks")
+    key.sort.starts_with("failure#")
+        || key.sort.starts_with("instance#")
+        || key.sort == "webhooks"
+        || key.partition.ends_with("#fallbacks")
 }
 
 /// Where somebody is who asks this of the store.

@@ -490,8 +490,13 @@ impl Engine {
                 Write::Delete(key.clone(), Condition::Version(item.version.clone())),
                 Write::Put(NewItem::new(owners.clone(), &accounts)?, condition),
             ];
-            match self.ports.table.transact(writes).await {
-                Ok(_) => return self.connected(org, manifest, &accounts, &pending.alias, before).await,
+            let connected = self.connected(org, manifest, &accounts, &pending.alias)?;
+            match self.transact_with(writes, Some(&connected.event)).await {
+                Ok(_) => {
+                    let before =
+                        before.map(|before| before.secret_id(org, &accounts.owner, &accounts.plugin, &pending.alias));
+                    return Ok(self.after_connecting(connected, before).await);
+                }
                 Err(TableError::Condition { index: 0, .. }) => return Err(unknown()),
                 Err(TableError::Condition { standing: found, .. }) => standing = found.map(|item| *item),
                 Err(error) => return Err(error.into()),

@@ -13,10 +13,14 @@ use crate::engine::Engine;
 use crate::error::{Error, causes};
 use crate::ids::{Alias, OrgId, Owner, PluginName, TaskId};
 use crate::manifest::Manifest;
+use crate::ports::events::EventKind;
 use crate::principal::Principal;
 
 /// The time for giving a token back to its provider.
 const GIVING_BACK_TIME: Duration = Duration::from_secs(10);
+
+/// What is said of giving back where nobody heard how that went.
+const UNHEARD: &str = "whoever was to give the tokens back was not heard of again";
 
 /// An account that is no more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -49,12 +53,23 @@ impl Engine {
         let owner = owned_by(principal, manifest, which.owner, which.user_id)?;
         let (engine, org) = (Arc::clone(self), principal.org.clone());
         self.to_its_end(async move {
+            let found = engine.catalog.plugin(plugin.as_str()).ok();
+            let manifest = found.map(|plugin| &plugin.manifest);
+            let held = engine.id_at(engine.ports.clock.now());
             let (accounts, alias, account) = engine
                 .change_accounts(&org, &owner, &plugin, |accounts| {
                     let before = accounts.clone();
                     let alias = which.alias.clone().unwrap_or_else(|| accounts.default.clone());
                     let account = accounts.remove(&alias).ok_or(Error::NotFound("account"))?;
-                    Ok(Change::Write((before, alias, account)))
+                    // What is told if this process ends before it knows the rest.
+                    let unheard = Disconnected {
+                        integration: engine.shown(manifest, &before, &alias, &account),
+                        revoked: false,
+                        not_revoked_because: Some(UNHEARD.to_owned()),
+                        tasks: Vec::new(),
+                    };
+                    let event = engine.event(&org, EventKind::IntegrationDisconnected, &unheard);
+                    Ok(Change::Hold((before, alias, account), event, held.clone()))
                 })
                 .await?;
             let mut others = accounts.clone();
@@ -76,7 +91,8 @@ impl Engine {
                 not_revoked_because: given_back.err(),
                 tasks,
             };
-            engine.publish(&org, "integration.disconnected", &disconnected).await;
+            let event = engine.event(&org, EventKind::IntegrationDisconnected, &disconnected);
+            engine.tell_held(&held, event).await;
             Ok(disconnected)
         })
         .await

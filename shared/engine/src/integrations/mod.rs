@@ -25,7 +25,10 @@ use crate::ids::{self, Alias, OrgId, Owner, PluginName, UserId};
 use crate::manifest::{Auth, Manifest, is_scope};
 use crate::oauth::Refusal;
 use crate::outcome::{Failure, OutcomeCode};
+use crate::ports::Event;
+use crate::ports::events::EventKind;
 use crate::ports::table::TableError;
+use crate::ports::vault::SecretId;
 use crate::principal::Principal;
 use crate::runtime::{Call, Stopped};
 
@@ -111,6 +114,12 @@ pub enum Connecting {
     Connected(Box<Integration>),
     /// The user has to open a link.
     Link(ConnectLink),
+}
+
+/// An account that is connected as soon as it is written.
+struct Connected {
+    integration: Integration,
+    event: Event,
 }
 
 /// An account that is about to be.
@@ -344,11 +353,16 @@ impl Engine {
         let inserted = self
             .change_accounts(org, &owner, &manifest.name, |accounts| {
                 let before = accounts.insert(&alias, account.clone())?;
-                Ok(Change::Write((accounts.clone(), before)))
+                let connected = self.connected(org, manifest, accounts, &alias)?;
+                let event = connected.event.clone();
+                Ok(Change::Tell((connected, before), event))
             })
             .await;
         match inserted {
-            Ok((accounts, before)) => self.connected(org, manifest, &accounts, &alias, before).await,
+            Ok((connected, before)) => {
+                let before = before.map(|before| before.secret_id(org, &owner, &manifest.name, &alias));
+                Ok(self.after_connecting(connected, before).await)
+            }
             // Whether it was written is not known: a record that names nothing would be worse than a secret too many.
             Err(error @ Error::Table(TableError::Store(_))) => Err(error),
             Err(error) => {
@@ -361,27 +375,32 @@ impl Engine {
         }
     }
 
-    /// What follows when an account was connected: the credential that it replaced goes, and everybody hears of it.
-    async fn connected(
+    /// What is shown and told of an account that is about to be connected.
+    fn connected(
         &self,
         org: &OrgId,
         manifest: &Manifest,
         accounts: &Accounts,
         alias: &Alias,
-        before: Option<Account>,
-    ) -> Result<Integration, Error> {
-        if let Some(before) = before {
-            // It is not given back: a provider that knows one grant for each user would take the new tokens, too.
-            let id = before.secret_id(org, &accounts.owner, &accounts.plugin, alias);
-            if let Err(error) = self.ports.vault.delete(&id).await {
-                // Nothing refers to it any more, and it is sealed.
-                tracing::error!(%org, error = %causes(&error), "the credential that was replaced stays in the vault");
-            }
-        }
+    ) -> Result<Connected, Error> {
         let account = accounts.by_alias.get(alias).ok_or(Error::NotFound("account"))?;
         let integration = self.shown(Some(manifest), accounts, alias, account);
-        self.publish(org, "integration.connected", &integration).await;
-        Ok(integration)
+        let event = self.event(org, EventKind::IntegrationConnected, &integration);
+        Ok(Connected { integration, event })
+    }
+
+    /// What follows when an account was connected: the credential that it replaced goes, and everybody hears of it.
+    async fn after_connecting(&self, connected: Connected, before: Option<SecretId>) -> Integration {
+        let Connected { integration, event } = connected;
+        // It is not given back: a provider that knows one grant for each user would take the new tokens, too.
+        if let Some(id) = before
+            && let Err(error) = self.ports.vault.delete(&id).await
+        {
+            // Nothing refers to it any more, and it is sealed.
+            tracing::error!(org = %id.org, error = %causes(&error), "the credential that was replaced stays in the vault");
+        }
+        self.publish(event).await;
+        integration
     }
 
     /// Whether the caller's default account at a stand-in is missing or of no use. An account at the real service is

@@ -12,7 +12,8 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::ids::{Alias, OrgId, Owner, PluginName, UserId};
 use crate::keys;
-use crate::ports::table::{Condition, Item, NewItem, Read, TableError, Version};
+use crate::ports::Event;
+use crate::ports::table::{Condition, Item, NewItem, Read, TableError, Version, Write};
 use crate::ports::vault::{Purpose, SecretId};
 
 /// The most accounts that one owner may have at one plugin's service.
@@ -167,6 +168,10 @@ pub(super) enum Change<T> {
     Nothing(T),
     /// It is to be written.
     Write(T),
+    /// It is to be written with the event that it is, which is published by whoever asked for the change.
+    Tell(T, Event),
+    /// So it is, but the event is held under this id until all is known that is to be said of it.
+    Hold(T, Event, String),
 }
 
 impl Engine {
@@ -183,31 +188,38 @@ impl Engine {
         let mut standing = self.ports.table.get(&key, Read::Consistent).await?;
         loop {
             let mut accounts = accounts_in(standing.as_ref(), owner, plugin)?;
-            let gives = match change(&mut accounts)? {
+            let (gives, event, held) = match change(&mut accounts)? {
                 Change::Nothing(gives) => return Ok(gives),
-                Change::Write(gives) => gives,
+                Change::Write(gives) => (gives, None, None),
+                Change::Tell(gives, event) => (gives, Some(event), None),
+                Change::Hold(gives, event, held) => (gives, Some(event), Some(held)),
             };
-            match self.put_accounts(org, &accounts, standing.map(|item| item.version)).await {
-                Ok(_) => return Ok(gives),
+            let told = (event.as_ref(), held.as_deref());
+            match self.put_accounts(org, &accounts, standing.map(|item| item.version), told).await {
+                Ok(()) => return Ok(gives),
                 Err(TableError::Condition { standing: found, .. }) => standing = found.map(|item| *item),
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// Writes accounts in the place of those that have `version`, or of none.
+    /// Writes accounts in the place of those that have `version`, or of none, with the event that it is, if it is one,
+    /// and the id under which that is held, if it is.
     pub(super) async fn put_accounts(
         &self,
         org: &OrgId,
         accounts: &Accounts,
         version: Option<Version>,
-    ) -> Result<Option<Version>, TableError> {
+        (event, held): (Option<&Event>, Option<&str>),
+    ) -> Result<(), TableError> {
         let key = keys::integrations(org, &accounts.owner, &accounts.plugin);
         let condition = version.map_or(Condition::Absent, Condition::Version);
-        if accounts.by_alias.is_empty() {
-            return self.ports.table.delete(&key, condition).await.map(|()| None);
-        }
-        self.ports.table.put(NewItem::new(key, accounts)?, condition).await.map(Some)
+        let write = if accounts.by_alias.is_empty() {
+            Write::Delete(key, condition)
+        } else {
+            Write::Put(NewItem::new(key, accounts)?, condition)
+        };
+        self.transact_holding(vec![write], event, held).await.map(|_| ())
     }
 }
 

@@ -20,6 +20,8 @@ use crate::keys;
 use crate::manifest::{Auth, Manifest};
 use crate::oauth::{Refusal, Tokens};
 use crate::outcome::{Failure, OutcomeCode};
+use crate::ports::Event;
+use crate::ports::events::EventKind;
 use crate::ports::table::{Read, TableError};
 use crate::ports::vault::{SecretId, VaultError};
 
@@ -94,8 +96,8 @@ impl Engine {
         }
         let mut accounts = found.accounts.clone();
         accounts.by_alias.insert(found.alias.clone(), account.clone());
-        match self.put_accounts(org, &accounts, Some(found.version.clone())).await {
-            Ok(_) => {}
+        match self.put_accounts(org, &accounts, Some(found.version.clone()), (None, None)).await {
+            Ok(()) => {}
             Err(TableError::Condition { .. }) => return Ok(Renewal::Moved),
             Err(error) => return Err(error.into()),
         }
@@ -121,7 +123,7 @@ impl Engine {
             }
             Err(error) => {
                 // Nobody was asked yet, so that the next one need not wait.
-                self.settle(renewing, |_| {}).await?;
+                self.settle(renewing, |_| {}, |_| None).await?;
                 return Err(error);
             }
         };
@@ -132,7 +134,7 @@ impl Engine {
             Ok(Some(current)) => current,
             Ok(None) => return self.give_up(renewing, State::ReconnectRequired, Reason::CredentialLost).await,
             Err(error) => {
-                self.settle(renewing, |_| {}).await?;
+                self.settle(renewing, |_| {}, |_| None).await?;
                 return Err(error.into());
             }
         };
@@ -203,24 +205,30 @@ impl Engine {
     /// Makes a new version of the credential the one that counts, unless somebody else was faster.
     async fn commit(&self, renewing: &Renewing<'_>, version: &str, new: &Credential) -> Result<Renewal, Error> {
         let now = self.ports.clock.now();
-        let committed = self
-            .settle(renewing, |account| {
-                account.generation += 1;
-                version.clone_into(&mut account.version);
-                (account.issued_at, account.updated_at) = (now, now);
-                account.expires_at = new.expires_at;
-                account.granted = new.scopes.clone().or(account.granted.take());
-                account.trouble = None;
-                account.interrupted = false;
-                account.lapsed.clear();
-                account.becomes(State::Active, None, now);
-            })
-            .await?;
-        let Some(account) = committed else {
+        let Renewing { org, manifest, owner, alias, account: before, .. } = renewing;
+        let renewed = |account: &mut Account| {
+            account.generation += 1;
+            version.clone_into(&mut account.version);
+            (account.issued_at, account.updated_at) = (now, now);
+            account.expires_at = new.expires_at;
+            account.granted = new.scopes.clone().or(account.granted.take());
+            account.trouble = None;
+            account.interrupted = false;
+            account.lapsed.clear();
+            account.becomes(State::Active, None, now);
+        };
+        let event = |account: &Account| {
+            let (owner, user) = OwnerKind::of(owner, &account.connected_by);
+            let detail = json!({
+                "plugin": manifest.name, "alias": alias, "owner": owner, "userId": user,
+                "expiresAt": account.expires_at,
+            });
+            Some(self.event(org, EventKind::IntegrationRefreshed, &detail))
+        };
+        let Some((_, event)) = self.settle(renewing, renewed, event).await? else {
             self.abandon(renewing, version, new).await?;
             return Ok(Renewal::Moved);
         };
-        let Renewing { org, manifest, owner, alias, account: before, .. } = renewing;
         let id = before.secret_id(org, owner, &manifest.name, alias);
         // With what those brought who vanished and were overtaken.
         let overtaken = before.lapsed.iter().map(|lapsed| version_of(before.generation + 1, lapsed));
@@ -230,11 +238,9 @@ impl Engine {
                 tracing::error!(%org, error = %causes(&error), "a token that was renewed stays in the vault");
             }
         }
-        let (owner, user) = OwnerKind::of(owner, &account.connected_by);
-        let event = json!({
-            "plugin": manifest.name, "alias": alias, "owner": owner, "userId": user, "expiresAt": account.expires_at,
-        });
-        self.publish(org, "integration.refreshed", &event).await;
+        if let Some(event) = event {
+            self.publish(event).await;
+        }
         Ok(Renewal::Done)
     }
 
@@ -273,30 +279,32 @@ impl Engine {
             Refusal::InvalidGrant => "invalid_grant".to_owned(),
             Refusal::Unavailable(_) | Refusal::Unknown(_) => "unavailable".to_owned(),
         };
-        let failed = self
-            .settle(renewing, |account| {
-                // A failure of long ago that nobody met again says nothing about the time since.
-                let before =
-                    account.trouble.take().filter(|trouble| now.duration_since(trouble.retry_at) <= SERIES_GAP);
-                let count = before.as_ref().map_or(1, |trouble| trouble.count.saturating_add(1));
-                let since = before.map_or(now, |trouble| trouble.since);
-                let pause = BACK_OFF.0 * 2_i32.saturating_pow(count.saturating_sub(1).min(16));
-                account.trouble = Some(Trouble { since, count, retry_at: now + pause.min(BACK_OFF.1) });
-                account.interrupted |= matches!(refusal, Refusal::Unknown(_));
-                account.last_error = Some(LastError { code: code.clone(), message: refusal.to_string(), at: now });
-                if now.duration_since(since) >= FAILING_MAX {
-                    account.becomes(State::Expired, Some(Reason::RefreshFailed), now);
-                } else {
-                    account.becomes(State::Error, Some(Reason::RefreshFailing), now);
-                }
-            })
-            .await?;
-        let Some(account) = failed else { return Ok(Renewal::Moved) };
+        let failing = |account: &mut Account| {
+            // A failure of long ago that nobody met again says nothing about the time since.
+            let before = account.trouble.take().filter(|trouble| now.duration_since(trouble.retry_at) <= SERIES_GAP);
+            let count = before.as_ref().map_or(1, |trouble| trouble.count.saturating_add(1));
+            let since = before.map_or(now, |trouble| trouble.since);
+            let pause = BACK_OFF.0 * 2_i32.saturating_pow(count.saturating_sub(1).min(16));
+            account.trouble = Some(Trouble { since, count, retry_at: now + pause.min(BACK_OFF.1) });
+            account.interrupted |= matches!(refusal, Refusal::Unknown(_));
+            account.last_error = Some(LastError { code: code.clone(), message: refusal.to_string(), at: now });
+            if now.duration_since(since) >= FAILING_MAX {
+                account.becomes(State::Expired, Some(Reason::RefreshFailed), now);
+            } else {
+                account.becomes(State::Error, Some(Reason::RefreshFailing), now);
+            }
+        };
+        // Not each time, but the first and when it is given up.
+        let event = |account: &Account| {
+            let first = account.trouble.as_ref().is_some_and(|trouble| trouble.count == 1);
+            (first || account.state == State::Expired).then(|| self.failed_event(renewing, account))
+        };
+        let Some((account, event)) = self.settle(renewing, failing, event).await? else { return Ok(Renewal::Moved) };
         let Some(trouble) = &account.trouble else { return Ok(Renewal::Moved) };
         let Renewing { org, manifest, alias, .. } = renewing;
         tracing::warn!(%org, plugin = %manifest.name, %alias, count = trouble.count, error = %causes(refusal), "a token was not renewed");
-        if trouble.count == 1 || account.state == State::Expired {
-            self.publish_failed(renewing, &account).await;
+        if let Some(event) = event {
+            self.publish(event).await;
         }
         if account.state == State::Expired {
             return Ok(Renewal::Failed(connect_again(manifest, alias, Reason::RefreshFailed)));
@@ -307,33 +315,40 @@ impl Engine {
     /// Renewing will never succeed again.
     async fn give_up(&self, renewing: &Renewing<'_>, state: State, reason: Reason) -> Result<Renewal, Error> {
         let now = self.ports.clock.now();
-        let settled = self
-            .settle(renewing, |account| {
-                account.trouble = None;
-                let code = serde_json::to_value(reason).unwrap_or_default();
-                let code = code.as_str().unwrap_or_default().to_owned();
-                let message = format!("the account {}", reason.what());
-                account.last_error = Some(LastError { code, message, at: now });
-                account.becomes(state, Some(reason), now);
-            })
-            .await?;
-        let Some(account) = settled else { return Ok(Renewal::Moved) };
-        self.publish_failed(renewing, &account).await;
+        let given_up = |account: &mut Account| {
+            account.trouble = None;
+            let code = serde_json::to_value(reason).unwrap_or_default();
+            let code = code.as_str().unwrap_or_default().to_owned();
+            let message = format!("the account {}", reason.what());
+            account.last_error = Some(LastError { code, message, at: now });
+            account.becomes(state, Some(reason), now);
+        };
+        let event = |account: &Account| Some(self.failed_event(renewing, account));
+        let Some((_, event)) = self.settle(renewing, given_up, event).await? else { return Ok(Renewal::Moved) };
+        if let Some(event) = event {
+            self.publish(event).await;
+        }
         Ok(Renewal::Failed(connect_again(renewing.manifest, renewing.alias, reason)))
     }
 
-    async fn publish_failed(&self, renewing: &Renewing<'_>, account: &Account) {
+    fn failed_event(&self, renewing: &Renewing<'_>, account: &Account) -> Event {
         let Renewing { org, manifest, owner, alias, .. } = renewing;
         let (owner, user) = OwnerKind::of(owner, &account.connected_by);
-        let event = json!({
+        let detail = json!({
             "plugin": manifest.name, "alias": alias, "owner": owner, "userId": user, "state": account.state,
             "reason": account.reason, "lastError": account.last_error,
         });
-        self.publish(org, "integration.failed", &event).await;
+        self.event(org, EventKind::IntegrationFailed, &detail)
     }
 
-    /// Changes the account and gives the lease back, if it is still the one that the lease was taken for.
-    async fn settle(&self, renewing: &Renewing<'_>, change: impl Fn(&mut Account)) -> Result<Option<Account>, Error> {
+    /// Changes the account and gives the lease back, if it is still the one that the lease was taken for. What `event` says
+    /// of that is written with it.
+    async fn settle(
+        &self,
+        renewing: &Renewing<'_>,
+        change: impl Fn(&mut Account),
+        event: impl Fn(&Account) -> Option<Event>,
+    ) -> Result<Option<(Account, Option<Event>)>, Error> {
         let Renewing { org, manifest, owner, alias, account: before, me } = renewing;
         self.change_accounts(org, owner, &manifest.name, |accounts| {
             let account = accounts.by_alias.get_mut(alias).filter(|account| {
@@ -343,7 +358,10 @@ impl Engine {
             let Some(account) = account else { return Ok(Change::Nothing(None)) };
             account.lease = None;
             change(account);
-            Ok(Change::Write(Some(account.clone())))
+            Ok(match event(account) {
+                Some(event) => Change::Tell(Some((account.clone(), Some(event.clone()))), event),
+                None => Change::Write(Some((account.clone(), None))),
+            })
         })
         .await
     }

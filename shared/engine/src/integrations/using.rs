@@ -302,8 +302,8 @@ impl Engine {
         }
         let mut accounts = held.found.accounts.clone();
         accounts.by_alias.insert(held.found.alias.clone(), account);
-        match self.put_accounts(org, &accounts, Some(held.found.version.clone())).await {
-            Ok(_) | Err(TableError::Condition { .. }) => {}
+        match self.put_accounts(org, &accounts, Some(held.found.version.clone()), (None, None)).await {
+            Ok(()) | Err(TableError::Condition { .. }) => {}
             Err(error) => tracing::error!(%org, error = %causes(&error), "the use of an account was not written down"),
         }
     }

@@ -35,11 +35,15 @@ impl FromStr for AllowedAddress {
 
 /// Whether a call may go to `address`. The port is known only for an address that a URL has literally.
 pub(super) fn permitted(allowed: &[AllowedAddress], address: IpAddr, port: Option<u16>) -> bool {
-    is_public(address)
-        || allowed.iter().any(|entry| match entry {
-            AllowedAddress::Network(network) => network.contains(&address),
-            AllowedAddress::Socket(socket) => Some(*socket) == port.map(|port| SocketAddr::new(address, port)),
-        })
+    is_public(address) || among(allowed, address, port)
+}
+
+/// Whether the operator allowed `address`, public or not.
+pub(super) fn among(allowed: &[AllowedAddress], address: IpAddr, port: Option<u16>) -> bool {
+    allowed.iter().any(|entry| match entry {
+        AllowedAddress::Network(network) => network.contains(&address),
+        AllowedAddress::Socket(socket) => Some(*socket) == port.map(|port| SocketAddr::new(address, port)),
+    })
 }
 
 /// Whether an address is plainly public and unicast.

@@ -13,15 +13,21 @@ use bytes::{Bytes, BytesMut};
 use http::header::LOCATION;
 use http::{HeaderMap, Method, StatusCode};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use url::{Host, Url};
 use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 
 use crate::config::Authorities;
-use address::{AllowedAddress, permitted};
+use address::{AllowedAddress, among, permitted};
 
 /// Redirects within one origin that are followed before giving up.
 const REDIRECTS_MAX: usize = 5;
+/// What is read at most of an answer's body that nobody hears, in bytes.
+const UNHEARD_MAX: usize = 16 * 1024;
+/// The time for that.
+const UNHEARD_TIME: Duration = Duration::from_secs(1);
+/// The time for looking up a name that nothing is sent to yet.
+const LOOKING_UP_TIME: Duration = Duration::from_secs(2);
 
 /// A request that is ready to leave. (No `Debug`: its body may hold a secret.)
 #[derive(Clone)]
@@ -152,26 +158,16 @@ impl Outbound {
         }
     }
 
-    async fn send_once(
+    /// Sends `request` once, as [`Self::send`] does, and takes every redirect for the answer.
+    pub async fn send_once(
         &self,
         request: OutboundRequest,
         left: &AtomicUsize,
         deadline: Instant,
     ) -> Result<OutboundAnswer, OutboundError> {
         let host = request.url.host_str().unwrap_or_default().to_owned();
-        // The resolver never sees an address that the URL has literally, in whatever spelling; the parser of URLs has
-        // brought it into its one form.
-        let literal = match request.url.host() {
-            Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
-            Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
-            Some(Host::Domain(_)) | None => None,
-        };
-        if literal.is_some_and(|address| !permitted(&self.allowed, address, request.url.port_or_known_default())) {
-            return Err(OutboundError::Refused { host });
-        }
         let exchange = async {
-            let sent = self.client.request(request.method, request.url).headers(request.headers).body(request.body);
-            let mut answer = sent.send().await.map_err(|error| classify(error, &host))?;
+            let mut answer = self.begin(request).await?;
             let mut body = BytesMut::new();
             while let Some(chunk) = answer.chunk().await.map_err(|error| classify(error, &host))? {
                 let take = |left: usize| left.checked_sub(chunk.len());
@@ -184,6 +180,72 @@ impl Outbound {
             Ok(OutboundAnswer { status: answer.status(), headers, body: body.freeze() })
         };
         timeout_at(deadline, exchange).await.unwrap_or_else(|_| Err(OutboundError::Timeout { host: host.clone() }))
+    }
+
+    /// Sends `request` once, for its status and headers alone. Of the body a little is read, so that the connection can be
+    /// used again, and given up.
+    pub async fn knock(
+        &self,
+        request: OutboundRequest,
+        deadline: Instant,
+    ) -> Result<(StatusCode, HeaderMap), OutboundError> {
+        let host = request.url.host_str().unwrap_or_default().to_owned();
+        let begun = timeout_at(deadline, self.begin(request)).await;
+        let mut answer = begun.unwrap_or_else(|_| Err(OutboundError::Timeout { host }))?;
+        let (status, headers) = (answer.status(), std::mem::take(answer.headers_mut()));
+        let reading = async {
+            let mut left = UNHEARD_MAX;
+            while let Ok(Some(chunk)) = answer.chunk().await {
+                let Some(less) = left.checked_sub(chunk.len()) else { return };
+                left = less;
+            }
+        };
+        // What was said is known by now, whatever becomes of the rest.
+        let _ = timeout_at(deadline.min(Instant::now() + UNHEARD_TIME), reading).await;
+        Ok((status, headers))
+    }
+
+    /// Whether calls to `url` would be refused, as far as that can be told now: a name that does not resolve is not.
+    pub async fn refuses(&self, url: &Url) -> bool {
+        let port = url.port_or_known_default();
+        match url.host() {
+            Some(Host::Ipv4(address)) => !permitted(&self.allowed, address.into(), port),
+            Some(Host::Ipv6(address)) => !permitted(&self.allowed, address.into(), port),
+            Some(Host::Domain(name)) => {
+                let found = timeout(LOOKING_UP_TIME, tokio::net::lookup_host((name, 0))).await;
+                let Ok(Ok(found)) = found else { return false };
+                let found: Vec<_> = found.collect();
+                !found.is_empty() && !found.iter().any(|address| permitted(&self.allowed, address.ip(), None))
+            }
+            None => true,
+        }
+    }
+
+    /// Whether the operator allowed the address that `url` has literally.
+    pub fn allows(&self, url: &Url) -> bool {
+        let port = url.port_or_known_default();
+        match url.host() {
+            Some(Host::Ipv4(address)) => among(&self.allowed, address.into(), port),
+            Some(Host::Ipv6(address)) => among(&self.allowed, address.into(), port),
+            Some(Host::Domain(_)) | None => false,
+        }
+    }
+
+    /// Sends `request`, if its address may be called, up to where the body of the answer begins.
+    async fn begin(&self, request: OutboundRequest) -> Result<reqwest::Response, OutboundError> {
+        let host = request.url.host_str().unwrap_or_default().to_owned();
+        // The resolver never sees an address that the URL has literally, in whatever spelling; the parser of URLs has
+        // brought it into its one form.
+        let literal = match request.url.host() {
+            Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
+            Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
+            Some(Host::Domain(_)) | None => None,
+        };
+        if literal.is_some_and(|address| !permitted(&self.allowed, address, request.url.port_or_known_default())) {
+            return Err(OutboundError::Refused { host });
+        }
+        let sent = self.client.request(request.method, request.url).headers(request.headers).body(request.body);
+        sent.send().await.map_err(|error| classify(error, &host))
     }
 }
 

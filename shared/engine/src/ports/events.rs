@@ -20,6 +20,71 @@ pub struct Event {
     pub detail: Value,
 }
 
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident: $text:literal,)*) => {
+        /// What an event is about: a closed set, part of the public surface.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum EventKind {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl EventKind {
+            /// All of them, by their names in the alphabet.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The kind as it is written.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// An API key was made.
+    ApiKeyCreated: "api_key.created",
+    /// An API key was revoked.
+    ApiKeyRevoked: "api_key.revoked",
+    /// A plugin's breaker closed: calls go again.
+    BreakerClosed: "breaker.closed",
+    /// A plugin's breaker opened: calls are answered at once.
+    BreakerOpened: "breaker.opened",
+    /// An account was connected.
+    IntegrationConnected: "integration.connected",
+    /// An account was disconnected.
+    IntegrationDisconnected: "integration.disconnected",
+    /// An account's credential could not be renewed.
+    IntegrationFailed: "integration.failed",
+    /// An account's credential was renewed.
+    IntegrationRefreshed: "integration.refreshed",
+    /// An administrator set something of a plugin.
+    PluginConfigured: "plugin.configured",
+    /// An administrator took a plugin out of use.
+    PluginDisabled: "plugin.disabled",
+    /// An administrator brought a plugin back into use.
+    PluginEnabled: "plugin.enabled",
+    /// A version of a plugin was registered.
+    PluginRegistered: "plugin.registered",
+    /// An administrator closed a plugin's breakers.
+    PluginReset: "plugin.reset",
+    /// An administrator went back to the version of a plugin that was in use before.
+    PluginRolledBack: "plugin.rolled_back",
+    /// An administrator ended the use of a plugin.
+    PluginStopped: "plugin.stopped",
+    /// An administrator changed to another version of a plugin.
+    PluginUpgraded: "plugin.upgraded",
+    /// A task, or a run of one, failed for good.
+    TaskFailed: "task.failed",
+    /// Whether a task's run happened is not known.
+    TaskOutcomeUnknown: "task.outcome_unknown",
+    /// A task was paused after too many failures.
+    TaskPaused: "task.paused",
+    /// Overseer stopped sending to a webhook.
+    WebhookDeactivated: "webhook.deactivated",
+}
+
 /// The bus could not take the events.
 #[derive(Debug, thiserror::Error)]
 #[error("the event bus did not take the events")]

@@ -15,6 +15,7 @@ use crate::ids::{OrgId, PluginName};
 use crate::instances::{ConfigSecrets, Instance, SeenInstance};
 use crate::keys;
 use crate::manifest::Manifest;
+use crate::ports::events::EventKind;
 use crate::ports::ids::sha256;
 use crate::ports::table::Read;
 use crate::ports::vault::{Purpose, SecretId};
@@ -180,7 +181,7 @@ impl Engine {
                 instance.secrets.clone_from(&after);
                 Ok(())
             };
-            let said = ("plugin.configured", json!({}));
+            let said = (EventKind::PluginConfigured, json!({}));
             let changed = engine.change_as(&principal, Arc::clone(&plugin), Some(seen), said, change);
             let (instance, unused) = match changed.await {
                 Ok(instance) => (instance, before.filter(|before| Some(before) != kept.as_ref())),

@@ -18,6 +18,7 @@ use crate::ids::{OrgId, PluginName};
 use crate::instances::{Before, Installed, Instance, InstanceView, SeenInstance};
 use crate::keys;
 use crate::manifest::{Changes, Manifest, Permission, diff};
+use crate::ports::events::EventKind;
 use crate::ports::table::Read;
 use crate::principal::Principal;
 
@@ -163,7 +164,7 @@ impl Engine {
         let widened = diff(&plugin.manifest, &next.manifest).widens();
         let said = json!({ "from": seen.version, "to": version, "widened": widened });
         let new = Arc::clone(&next);
-        self.administer(principal, next, ("plugin.upgraded", said), move |instance| {
+        self.administer(principal, next, (EventKind::PluginUpgraded, said), move |instance| {
             let standing = instance.installed.as_ref().filter(|standing| **standing == seen).ok_or_else(meanwhile)?;
             let config = asked.config.as_ref().unwrap_or(&instance.config);
             check_config(&new.manifest, config, "/config").map_err(Error::Invalid)?;
@@ -197,7 +198,7 @@ impl Engine {
             return Err(Error::Conflict(format!("{name} {version} cannot be used: {}", obstacles.join("; "))));
         }
         let said = json!({ "from": seen.version, "to": before.installed.version });
-        self.administer(principal, back, ("plugin.rolled_back", said), move |instance| {
+        self.administer(principal, back, (EventKind::PluginRolledBack, said), move |instance| {
             if instance.installed.as_ref() != Some(&seen) || instance.before.as_ref() != Some(&before) {
                 return Err(meanwhile());
             }

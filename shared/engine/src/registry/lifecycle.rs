@@ -15,7 +15,8 @@ use crate::error::Error;
 use crate::ids::{OrgId, PluginName};
 use crate::instances::{Instance, SeenInstance};
 use crate::keys;
-use crate::ports::table::{Condition, Read, TableError};
+use crate::ports::events::EventKind;
+use crate::ports::table::{Condition, Read, TableError, Write};
 use crate::principal::Principal;
 
 /// Where a plugin is in its life.
@@ -136,12 +137,16 @@ impl Engine {
         self.to_its_end(async move {
             let org = &principal.org;
             let key = keys::instance(org, &name);
+            let said = json!({ "tool": name, "version": plugin.manifest.version, "key": principal.key,
+                               "userId": principal.user });
+            let event = engine.event(org, EventKind::PluginStopped, &said);
             loop {
                 let Some(version) = seen.version.take().filter(|_| seen.instance.installed.is_some()) else {
                     return Err(Error::UnknownPlugin { name: name.to_string(), nearest: Vec::new() });
                 };
-                match engine.ports.table.delete(&key, Condition::Version(version)).await {
-                    Ok(()) => break,
+                let delete = Write::Delete(key.clone(), Condition::Version(version));
+                match engine.transact_with(vec![delete], Some(&event)).await {
+                    Ok(_) => break,
                     // A failure that was counted, or somebody else's change.
                     Err(TableError::Condition { .. }) => {
                         seen = SeenInstance::of(engine.ports.table.get(&key, Read::Consistent).await?)?;
@@ -153,9 +158,7 @@ impl Engine {
             if let Some(secrets) = &seen.instance.secrets {
                 engine.forget_secrets(org, &name, secrets).await;
             }
-            let said = json!({ "tool": name, "version": plugin.manifest.version, "key": principal.key,
-                               "userId": principal.user });
-            engine.publish(org, "plugin.stopped", &said).await;
+            engine.publish(event).await;
             let runs = locked(&engine.running).contains_key(&(org.clone(), name));
             Ok(Life::of(if runs { LifeState::Stopping } else { LifeState::Stopped }))
         })

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use semver::Version;
 use serde::Serialize;
+use serde_json::json;
 
 use super::record::{Entry, Registered, Text};
 use super::{Digest, Life, RegisteredVersion, RegistryScope};
@@ -14,6 +15,7 @@ use crate::ids::{OrgId, PluginName};
 use crate::keys;
 use crate::manifest::{Manifest, ManifestError};
 use crate::ports::Ids;
+use crate::ports::events::EventKind;
 use crate::ports::table::{Condition, Cursor, Item, Page, Query, Read, TableError, Write};
 use crate::principal::Principal;
 
@@ -127,11 +129,12 @@ impl Engine {
                 Write::Put(registered.item(whose)?, condition),
                 Write::Put(Text::item(text_key, &text)?, Condition::Any),
             ];
-            match self.ports.table.transact(writes).await {
+            let said = json!({ "tool": name, "version": view.version, "scope": scope, "id": view.id,
+                               "key": principal.key, "userId": principal.user });
+            let event = self.event(&principal.org, EventKind::PluginRegistered, &said);
+            match self.transact_with(writes, Some(&event)).await {
                 Ok(_) => {
-                    let said = serde_json::json!({ "tool": name, "version": view.version, "scope": scope, "id": view.id,
-                                                   "key": principal.key, "userId": principal.user });
-                    self.publish(&principal.org, "plugin.registered", &said).await;
+                    self.publish(event).await;
                     return Ok(shown(view, text));
                 }
                 Err(TableError::Condition { .. }) => {}

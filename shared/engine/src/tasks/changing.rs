@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::listing::{TaskFilter, Wanted};
-use super::record::{self, Task, TaskState};
+use super::record::{Task, TaskState};
 use super::{CANCEL_MAX, TaskView, too_large, wrong_attempts, wrong_time};
 use crate::catalog::Plugin;
 use crate::engine::Engine;
@@ -71,7 +71,7 @@ impl Engine {
                 }
                 if engine.put_task(&task, item.version).await?.is_some() {
                     engine.forget_alarm(&before).await;
-                    engine.after(&task, record::Told::Nothing).await;
+                    engine.after(&task, None).await;
                     return Ok(task.whole());
                 }
             }

@@ -14,10 +14,13 @@ use crate::keys;
 use crate::manifest::Effect;
 use crate::outcome::{Failure, Outcome, OutcomeCode};
 use crate::performing::{Doing, Source, lease};
+use crate::ports::Event;
+use crate::ports::events::EventKind;
 use crate::ports::table::{BATCH_MAX, Condition, Item, Read, TableError, Version};
 use crate::ports::timer::Work;
 use crate::registry::changes_all_the_time;
 use crate::runs::{Answered, RuledOut};
+use crate::webhooks::{WEBHOOKS, webhook_work};
 
 /// How often it is tried to write down how an attempt ended.
 const SETTLE_TRIES: usize = 3;
@@ -144,9 +147,14 @@ impl Engine {
                     Lapse::Again => task.lapsed(true, harmless, now, self.jitter()),
                     Lapse::Unknown => task.lapsed(false, harmless, now, self.jitter()),
                 };
-                if self.put_task(&task, item.version.clone()).await?.is_some() {
-                    tracing::warn!(org = %task.org, task = %task.id, state = ?task.state, "the worker of a task is gone");
-                    self.after(&task, told).await;
+                let event = self.event_of(&task, told);
+                match self.put_with(task.item()?, Condition::Version(item.version.clone()), event.as_ref()).await {
+                    Ok(()) => {
+                        tracing::warn!(org = %task.org, task = %task.id, state = ?task.state, "the worker of a task is gone");
+                        self.after(&task, event).await;
+                    }
+                    Err(TableError::Condition { .. }) => {}
+                    Err(error) => return Err(error.into()),
                 }
                 Ok(Taken::Again)
             }
@@ -239,9 +247,10 @@ impl Engine {
             }
             let harmless = self.is_harmless(&task).await?;
             let told = task.settle(result, harmless, self.ports.clock.now(), jitter);
-            match self.ports.table.put(task.item()?, Condition::Version(item.version)).await {
-                Ok(_) => {
-                    self.after(&task, told).await;
+            let event = self.event_of(&task, told);
+            match self.put_with(task.item()?, Condition::Version(item.version), event.as_ref()).await {
+                Ok(()) => {
+                    self.after(&task, event).await;
                     return Ok(());
                 }
                 Err(TableError::Condition { standing: found, .. }) => {
@@ -252,22 +261,29 @@ impl Engine {
         }
     }
 
-    /// What follows when a task has a new state: the next alarm, and what others hear.
-    pub(super) async fn after(&self, task: &Task, told: Told) {
-        if matches!(task.state, TaskState::Scheduled | TaskState::Retrying) {
-            self.set_alarm(task, task.next_at).await;
-        }
+    /// What others hear of a task's new state.
+    fn event_of(&self, task: &Task, told: Told) -> Option<Event> {
         let kind = match told {
-            Told::Nothing => return,
-            Told::Failed => "task.failed",
-            Told::Unknown => "task.outcome_unknown",
-            Told::Paused => "task.paused",
+            Told::Nothing => return None,
+            Told::Failed => EventKind::TaskFailed,
+            Told::Unknown => EventKind::TaskOutcomeUnknown,
+            Told::Paused => EventKind::TaskPaused,
         };
-        let event = json!({
+        let detail = json!({
             "taskId": task.id, "userId": task.user, "agentId": task.agent, "tool": task.plugin, "intent": task.action,
             "status": task.state, "lastAttempt": task.attempts.last(),
         });
-        self.publish(&task.org, kind, &event).await;
+        Some(self.event(&task.org, kind, &detail))
+    }
+
+    /// What follows when a task has a new state: the next alarm, and what others hear.
+    pub(super) async fn after(&self, task: &Task, event: Option<Event>) {
+        if matches!(task.state, TaskState::Scheduled | TaskState::Retrying) {
+            self.set_alarm(task, task.next_at).await;
+        }
+        if let Some(event) = event {
+            self.publish(event).await;
+        }
     }
 
     /// Sets the alarm of a task. One that is not set is found by the sweep.
@@ -301,7 +317,7 @@ impl Engine {
     /// Sets the alarms of what is due until then, at most about `most`: at `at`, or each at its time.
     async fn alarm(&self, until: Timestamp, at: Option<Timestamp>, most: usize) -> Result<Report, Error> {
         let mut report = Report::default();
-        for queue in [TASKS, PENDING] {
+        for queue in [TASKS, PENDING, WEBHOOKS] {
             let (mut cursor, before) = (None, report.due);
             while report.due - before < most {
                 let page = self.ports.table.query_due(queue, until, BATCH_MAX, cursor).await?;
@@ -318,8 +334,11 @@ impl Engine {
                         report.due -= 1;
                         continue;
                     };
-                    let work =
-                        if queue == TASKS { item.record().map(|task: Task| task.work()) } else { pending_work(&item) };
+                    let work = match queue {
+                        TASKS => item.record().map(|task: Task| task.work()),
+                        PENDING => pending_work(&item),
+                        _ => webhook_work(&item),
+                    };
                     let work = match work {
                         Ok(work) => work,
                         // One that does not read must not keep the others waiting.
