@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::app::{Answer, App};
 use crate::registry::Bench;
+use crate::scripted::{Scripted, says};
 
 const CHANNEL: &str = "/api/v1/channels/twilio";
 const AGENT: &str = "/api/v1/agents/twilio";
@@ -253,25 +254,18 @@ async fn a_plugin_that_cannot_be_part_is_left_out_and_takes_no_other_with_it() {
 
 #[tokio::test]
 async fn an_open_breaker_is_a_warning_only() {
-    let bench = both().await;
-    let app = &bench.app;
-    set(app, json!([{ "plugin": "booking" }, { "plugin": "crm" }])).await;
+    let own = Scripted::with_breaker(vec![says(500)], &json!({ "failures": 1 })).await;
+    let app = &own.app;
+    set(app, json!([{ "plugin": "own" }])).await;
     let before = agent(app).await;
-    let breaker = json!({ "breaker": { "failures": 1 } });
-    ok(&app.send(&app.admin, Method::PATCH, "/api/v1/plugins/booking", Some(&breaker)).await);
-    // Its service is gone: the plugin speaks to a port at which nobody listens.
-    let mut gone = booking(&bench, "1.1.0");
-    gone["runtime"]["base_url"] = json!("http://127.0.0.1:1");
-    ok(&bench.register(&gone).await);
-    let upgrade = json!({ "version": "1.1.0", "permissions": ["network:127.0.0.1"] });
-    ok(&app.post("/api/v1/plugins/booking/upgrade", &upgrade).await);
-    app.intend("booking", "find", json!({})).await.failure();
-    let built = agent(app).await;
-    let state = app.get("/api/v1/plugins/booking").await.json()["breaker"]["read"]["state"].clone();
-    assert_eq!(state, "open");
-    assert_eq!((names(&built), &built["left_out"]), (names(&before), &json!([])));
-    assert_eq!(built["warnings"][0]["plugin"], "booking");
+    assert_eq!((names(&before).len(), &before["warnings"]), (4, &json!([])));
+    app.intend("own", "unsafe", json!({})).await.failure();
+    assert_eq!(app.get("/api/v1/plugins/own").await.json()["breaker"]["write"]["state"], "open");
+    let mut built = agent(app).await;
+    assert_eq!(built["warnings"][0]["plugin"], "own");
     assert!(built["warnings"][0]["message"].as_str().unwrap().contains("failed too often"), "{built}");
+    built["warnings"] = json!([]);
+    assert_eq!(built, before);
 }
 
 #[tokio::test]
