@@ -63,18 +63,18 @@ impl Engine {
             };
             actions.map(one).collect()
         };
-        Ok(match format.of_a_model() {
-            Some(in_format) => json!({ "tools": each(in_format) }),
-            None => {
-                let connected = match &user {
-                    Some(user) => {
-                        self.connected_plugins(&principal.org, user, &manifests).await?.into_iter().map(Some).collect()
-                    }
-                    None => vec![None; manifests.len()],
-                };
-                json!({ "tools": manifests.iter().zip(connected).map(|(manifest, c)| own(manifest, c)).collect::<Vec<_>>() })
+        if let Some(in_format) = format.of_a_model() {
+            return Ok(json!({ "tools": each(in_format) }));
+        }
+        let connected = match &user {
+            Some(user) => {
+                self.connected_plugins(&principal.org, user, &manifests).await?.into_iter().map(Some).collect()
             }
-        })
+            None => vec![None; manifests.len()],
+        };
+        Ok(
+            json!({ "tools": manifests.iter().zip(connected).map(|(manifest, c)| own(manifest, c)).collect::<Vec<_>>() }),
+        )
     }
 }
 

@@ -64,8 +64,7 @@ async fn call(
     AgentOrCaller(principal): AgentOrCaller,
     Path(name): Path<String>,
     Parameters(NoParameters {}): Parameters<NoParameters>,
-    Extension(request_id): Extension<RequestId>,
-    until: Option<Extension<Until>>,
+    (Extension(request_id), until): (Extension<RequestId>, Option<Extension<Until>>),
     headers: HeaderMap,
     JsonBody(call): JsonBody<FunctionCall>,
 ) -> Result<Response, Problem> {
@@ -76,8 +75,7 @@ async fn booking(
     State(engine): State<Arc<Engine>>,
     AgentOrCaller(principal): AgentOrCaller,
     Parameters(NoParameters {}): Parameters<NoParameters>,
-    Extension(request_id): Extension<RequestId>,
-    until: Option<Extension<Until>>,
+    (Extension(request_id), until): (Extension<RequestId>, Option<Extension<Until>>),
     headers: HeaderMap,
     JsonBody(call): JsonBody<FunctionCall>,
 ) -> Result<Response, Problem> {

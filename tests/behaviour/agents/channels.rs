@@ -147,9 +147,9 @@ async fn of_many_that_change_a_channel_at_once_none_undoes_a_lock() {
     let path = format!("{AGENT}/lock");
     let of = |priority: u16| json!({ "plugin_assignments": [{ "plugin": "crm", "priority": priority }] });
     let bodies: Vec<Value> = (1..=5).map(of).collect();
-    let changes = bodies.iter().map(|body| put(app, CHANNEL, body));
+    let all = bodies.iter().map(|body| put(app, CHANNEL, body));
     let nothing = json!({});
-    let (changed, locked) = tokio::join!(futures_util::future::join_all(changes), app.post(&path, &nothing));
+    let (changed, locked) = tokio::join!(futures_util::future::join_all(all), app.post(&path, &nothing));
     assert!(changed.iter().all(|answer| answer.status.is_success()));
     let hash = ok(&locked)["hash"].clone();
     let now = ok(&app.get(CHANNEL).await);

@@ -69,7 +69,7 @@ fn look(value: &Value, secret: bool, place: &str, problems: &mut Vec<FieldProble
     match value {
         Value::Null | Value::Bool(_) => {}
         Value::Number(_) if !secret => {}
-        Value::String(text) if !(secret && !is_reference(text)) && !has_credential(text) => {}
+        Value::String(text) if (!secret || is_reference(text)) && !has_credential(text) => {}
         Value::Number(_) | Value::String(_) => problems.push(FieldProblem::new(
             place,
             "looks like a credential, which a channel never holds; name one by env:…, config:… or credential:… instead",

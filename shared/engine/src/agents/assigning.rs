@@ -68,7 +68,7 @@ impl Channel {
     }
 }
 
-/// Refuses a change of a channel by somebody who looked at another. `expected` are the ETags that it may have.
+/// Refuses a change of a channel by somebody who looked at another. `expected` are the tags that it may have.
 fn as_expected(expected: Option<&Vec<String>>, standing: Option<&Channel>) -> Result<(), Error> {
     let Some(expected) = expected else { return Ok(()) };
     let is = standing.is_some_and(|channel| expected.contains(&channel.etag()));

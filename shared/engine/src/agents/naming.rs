@@ -68,7 +68,7 @@ pub(super) fn tools<'a>(manifests: impl Iterator<Item = &'a Manifest>) -> (Vec<A
     let mut renamed = Vec::new();
     let mut tools = Vec::with_capacity(actions.len());
     for ((manifest, action), wanted) in actions.into_iter().zip(names) {
-        let name = free_name(wanted, &taken);
+        let name = free_name(&wanted, &taken);
         taken.insert(name.clone());
         if name != action.name.as_str() {
             let (plugin, action) = (manifest.name.clone(), action.name.clone());
@@ -88,8 +88,8 @@ pub(super) fn tools<'a>(manifests: impl Iterator<Item = &'a Manifest>) -> (Vec<A
 }
 
 /// The name, or, where `a__b` and `c` have together what `a` and `b__c` have, the name with a number.
-fn free_name(wanted: String, taken: &BTreeSet<String>) -> String {
-    let mut name = wanted.clone();
+fn free_name(wanted: &str, taken: &BTreeSet<String>) -> String {
+    let mut name = wanted.to_owned();
     let mut number = 1_usize;
     while taken.contains(&name) {
         number += 1;
@@ -144,7 +144,7 @@ mod tests {
         let names: Vec<String> = (0..12).map(|_| "n".repeat(NAME_MAX)).collect();
         let mut taken = BTreeSet::new();
         for name in names {
-            let name = free_name(name, &taken);
+            let name = free_name(&name, &taken);
             assert!(name.len() == NAME_MAX && taken.insert(name.clone()), "{name}");
         }
         let (a, b) = (manifest(&"a".repeat(31), &[&"x".repeat(31)]), manifest(&"b".repeat(31), &[&"x".repeat(31)]));
