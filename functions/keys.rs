@@ -65,6 +65,8 @@ async fn set_up(lambda: &Lambda, setup: Setup) -> Result<Value, Error> {
         name: "Made at the setup".to_owned(),
         roles: BTreeSet::from([Role::Administrator]),
         user_id: None,
+        channel: None,
+        agent_id: None,
     });
     lambda.engine.create_organization(&organization).await.map_err(said)?;
     let (key, view) = lambda.engine.create_api_key(&organization, new).await.map_err(said)?;

@@ -47,7 +47,7 @@ use tempfile::tempdir;
 use tokio::net::TcpListener;
 
 /// The functions, each with the event that it is measured with.
-const FUNCTIONS: [(&str, &str); 10] = [
+const FUNCTIONS: [(&str, &str); 11] = [
     ("intent", "intent"),
     ("integrations", "integrations"),
     ("oauth_callback", "oauth_callback"),
@@ -58,6 +58,7 @@ const FUNCTIONS: [(&str, &str); 10] = [
     ("errors", "errors"),
     ("keys", "keys"),
     ("plugins", "plugins"),
+    ("agents", "agents"),
 ];
 /// Warm invocations that the average is of.
 const WARM: usize = 10;

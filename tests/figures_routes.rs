@@ -322,6 +322,7 @@ impl Figures<'_> {
         self.measure("", of("enable"), &[of("disable")], of("enable")).await;
         self.measure("", of("reset"), &[], of("reset")).await;
         self.registry().await;
+        self.agents().await;
         self.twice("", "GET", "/health", Value::Null).await;
         self.twice("", "GET", "/schemas/plugin-manifest.json", Value::Null).await;
     }
@@ -354,6 +355,30 @@ impl Figures<'_> {
         let remove = || ask("DELETE", path, Value::Null);
         let enable = ask("POST", format!("{path}/enable"), json!({}));
         self.measure("", remove(), &[enable], remove()).await;
+    }
+}
+
+impl Figures<'_> {
+    async fn agents(&mut self) {
+        let (channel, agent) = ("/api/v1/channels/twilio", "/api/v1/agents/twilio");
+        let set = |words: &str| {
+            let plugins = json!([{ "plugin": "slack", "priority": 1 }, { "plugin": "booking", "priority": 2 }]);
+            ask("PUT", channel, json!({ "plugin_assignments": plugins, "instructions": words }))
+        };
+        self.measure("two plugins", set("Be kind."), &[], set("Be brief.")).await;
+        self.twice("", "GET", "/api/v1/channels", Value::Null).await;
+        self.twice("", "GET", channel, Value::Null).await;
+        self.twice("two plugins", "GET", agent, Value::Null).await;
+        let of = |what: &str| ask("POST", format!("{agent}/{what}"), json!({}));
+        self.measure("", of("lock"), &[set("Be kind.")], of("lock")).await;
+        self.twice("", "POST", &format!("{agent}/diff"), json!({})).await;
+        let locks = self.twice("", "GET", &format!("{agent}/locks"), Value::Null).await[0].json();
+        let hash = |n: usize| locks["locks"][n]["hash"].clone();
+        let roll_back = |n: usize| ask("POST", format!("{agent}/rollback"), json!({ "hash": hash(n) }));
+        self.measure("", roll_back(1), &[], roll_back(0)).await;
+        self.measure("", of("unlock"), &[of("lock")], of("unlock")).await;
+        let remove = || ask("DELETE", channel, Value::Null);
+        self.measure("", remove(), &[set("Be kind.")], remove()).await;
     }
 }
 

@@ -75,6 +75,12 @@ pub struct NewKey {
     /// The user that it acts for.
     #[arg(long)]
     pub user: Option<String>,
+    /// The agent that it is for: with the role agent.
+    #[arg(long)]
+    pub agent: Option<String>,
+    /// The channel whose plugins the agent may use: with the role agent.
+    #[arg(long)]
+    pub channel: Option<String>,
 }
 
 /// What to do with the vault.
@@ -114,6 +120,8 @@ pub enum RoleName {
     Service,
     /// Acts for one user.
     User,
+    /// Runs as one agent, with the plugins of its channel.
+    Agent,
 }
 
 impl RoleName {
@@ -125,6 +133,7 @@ impl RoleName {
             Self::Operator => "operator",
             Self::Service => "service",
             Self::User => "user",
+            Self::Agent => "agent",
         }
     }
 }

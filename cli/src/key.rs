@@ -27,7 +27,8 @@ pub async fn run(arguments: &Arguments, command: &KeyCommand) -> Result<(), Fail
     match command {
         KeyCommand::Create(new) => {
             let roles: Vec<&str> = new.roles.iter().map(|role| role.as_str()).collect();
-            let body = json!({ "name": new.name, "roles": roles, "user_id": new.user });
+            let body = json!({ "name": new.name, "roles": roles, "user_id": new.user, "agent_id": new.agent,
+                               "channel": new.channel });
             let made = server.ask(Method::POST, "", Some(body)).await?;
             print(made.get("key").and_then(Value::as_str).unwrap_or_default())
         }

@@ -11,8 +11,8 @@ use overseer_engine::config::{Config, OauthClient, StandIn};
 use overseer_engine::engine::Engine;
 use overseer_engine::outbound::address::AllowedAddress;
 use overseer_http::{
-    Routes, Untouched, calls, cron, errors, health, integrations, intent, keys, local_service, mappings, oauth,
-    plugins, registry, runs, tasks, webhooks,
+    Routes, Untouched, agents, calls, channels, cron, errors, health, integrations, intent, keys, local_service,
+    mappings, oauth, plugins, registry, runs, tasks, webhooks,
 };
 use overseer_playground::{CLIENT_ID, CLIENT_SECRET, Playground, Service};
 use url::Url;
@@ -32,6 +32,8 @@ pub fn routes(engine: Arc<Engine>, playground: &Playground, address: SocketAddr)
         .merge(plugins::routes())
         .merge(registry::routes())
         .merge(calls::routes())
+        .merge(channels::routes())
+        .merge(agents::routes())
         .merge(errors::routes())
         .merge(cron::routes())
         .merge(playground.router().layer(from_fn(in_a_vendors_name)).with_state(()));

@@ -59,6 +59,8 @@ async fn administrator(engine: &Arc<Engine>, folder: &DataFolder, org: &OrgId) -
         name: "The administrator's key, made at start".to_owned(),
         roles: BTreeSet::from([Role::PlatformAdministrator, Role::Administrator]),
         user_id: UserId::parse(ADMINISTRATOR).ok(),
+        channel: None,
+        agent_id: None,
     };
     let (key, _) = engine.create_api_key(org, new).await?;
     folder.write_admin_key(&key)?;

@@ -348,6 +348,8 @@ impl App {
             name: "a test's".to_owned(),
             roles: roles.iter().copied().collect(),
             user_id: user.map(|user| UserId::parse(user).unwrap()),
+            channel: None,
+            agent_id: None,
         };
         self.engine.create_api_key(&org, new).await.unwrap().0.expose_secret().to_owned()
     }

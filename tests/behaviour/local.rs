@@ -275,6 +275,13 @@ async fn keys_are_made_listed_and_revoked_from_the_terminal() {
     assert!(run(&["revoke", id]).contains("revoked"));
     assert_eq!(call(&server.address, made, "/api/plugin-engine", None).await.0, StatusCode::UNAUTHORIZED);
 
+    let lexis = run(&["create", "--name", "lexi's", "--role", "agent", "--agent", "lexi", "--channel", "twilio"]);
+    // There is no such channel yet, and so no agent in it.
+    let seen = call(&server.address, lexis.trim(), "/api/v1/agents/twilio", None).await;
+    assert_eq!(seen.0, StatusCode::NOT_FOUND);
+    let seen = call(&server.address, lexis.trim(), "/api/v1/agents/web", None).await;
+    assert_eq!(seen.0, StatusCode::FORBIDDEN);
+
     let refused = sentence(&overseer(&["--port", port, "--data", data, "key", "revoke", "0000"]));
     assert!(refused.contains("no such API key"), "{refused}");
     drop(server);

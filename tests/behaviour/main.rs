@@ -10,6 +10,7 @@
 #![expect(unreachable_pub, reason = "a binary has nothing to reach; pub says what is for other files")]
 
 mod accounts;
+mod agents;
 mod alarms;
 mod app;
 mod aws;

@@ -84,6 +84,7 @@ fn principal(user: &str) -> Principal {
         user: Some(UserId::parse(user).unwrap()),
         roles: [Role::Administrator].into(),
         key: KeyId::parse("k1").unwrap(),
+        agent: None,
     }
 }
 

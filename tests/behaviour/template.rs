@@ -9,8 +9,8 @@ use aws_sdk_dynamodb::config::{BehaviorVersion, Config, Credentials, Region};
 use aws_sdk_dynamodb::types::KeySchemaElement;
 use overseer_aws::table::create_table;
 use overseer_http::{
-    Routes, calls, cron, errors, health, integrations, intent, keys, mappings, oauth, plugins, registry, runs, tasks,
-    webhooks,
+    Routes, agents, calls, channels, cron, errors, health, integrations, intent, keys, mappings, oauth, plugins,
+    registry, runs, tasks, webhooks,
 };
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 /// Every function, by what its name in AWS ends with, with its routes.
 fn functions() -> BTreeMap<String, BTreeSet<String>> {
     let all = [
+        ("agents", channels::routes().merge(agents::routes())),
         ("cron", cron::routes()),
         ("errors", errors::routes()),
         ("integrations", integrations::routes()),
@@ -125,12 +126,18 @@ fn each_function_has_all_that_belongs_to_it() {
     assert_eq!(names(permissions.collect()), expected);
 
     let monitoring = template("infra/monitoring.yaml");
-    for alarm in ["ErrorsAlarm", "ThrottlesAlarm"] {
-        let metrics = resources(&monitoring, "AWS::CloudWatch::Alarm")[alarm]["Metrics"].as_array().unwrap();
-        let dimensions = metrics.iter().map(|metric| &metric["MetricStat"]["Metric"]["Dimensions"][0]);
-        // The first is their sum.
-        let watched = dimensions.skip(1).map(|dimension| after(dimension, "Value", "${Prefix}-"));
-        assert_eq!(names(watched.collect()), expected, "{alarm}");
+    let alarms = resources(&monitoring, "AWS::CloudWatch::Alarm");
+    for kind in ["ErrorsAlarm", "ThrottlesAlarm"] {
+        let mut watched = Vec::new();
+        for alarm in [kind.to_owned(), format!("Administration{kind}")] {
+            let metrics = alarms[alarm.as_str()]["Metrics"].as_array().unwrap();
+            // The first is their sum, and ten are the most that CloudWatch takes.
+            assert!(metrics.len() <= 11, "{alarm}");
+            let dimensions = metrics.iter().skip(1).map(|metric| &metric["MetricStat"]["Metric"]["Dimensions"][0]);
+            watched.extend(dimensions.map(|dimension| after(dimension, "Value", "${Prefix}-")));
+        }
+        assert_eq!(watched.len(), expected.len(), "{kind}");
+        assert_eq!(names(watched), expected, "{kind}");
     }
 }
 

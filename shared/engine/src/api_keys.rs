@@ -10,13 +10,13 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
-use crate::error::Error;
-use crate::ids::{self, KeyId, OrgId, UserId};
+use crate::error::{Error, FieldProblem};
+use crate::ids::{self, AgentId, ChannelName, KeyId, OrgId, UserId};
 use crate::keys;
 use crate::ports::events::EventKind;
 use crate::ports::ids::sha256;
 use crate::ports::table::{Condition, Cursor, Item, NewItem, Page, Query, Read, TableError, Write};
-use crate::principal::{Principal, Role};
+use crate::principal::{AgentOf, Principal, Role};
 use crate::schema::NAME_FORMAT;
 
 /// How long a process may go on without looking whether a key was revoked by another.
@@ -36,6 +36,37 @@ pub struct NewApiKey {
     pub roles: BTreeSet<Role>,
     /// The user that it is bound to. Needed for the role `user` alone; otherwise the user meant when a request names none.
     pub user_id: Option<UserId>,
+    /// The channel whose plugins its bearer may use. Needed for the role `agent`, and of use for no other.
+    pub channel: Option<ChannelName>,
+    /// The agent that its bearer is. Needed for the role `agent`, and of use for no other.
+    pub agent_id: Option<AgentId>,
+}
+
+impl NewApiKey {
+    fn check(&self) -> Result<(), Error> {
+        let mut problems = Vec::new();
+        let mut problem = |pointer: &str, message: &str| problems.push(FieldProblem::new(pointer, message));
+        if let Err(error) = ids::free(&self.name) {
+            problem("/name", &error.to_string());
+        }
+        let only = |role: Role| !self.roles.is_empty() && self.roles.iter().all(|own| *own == role);
+        if self.roles.is_empty() {
+            problem("/roles", "must hold at least one of administrator, operator, service, user and agent");
+        } else if self.roles.contains(&Role::Agent) && !only(Role::Agent) {
+            problem("/roles", "agent stands alone: it limits what its bearer may do, and other roles would undo that");
+        }
+        if only(Role::User) && self.user_id.is_none() {
+            problem("/user_id", "is needed for a key that acts for one user");
+        }
+        for (pointer, is_there) in [("/channel", self.channel.is_some()), ("/agent_id", self.agent_id.is_some())] {
+            match (self.roles.contains(&Role::Agent), is_there) {
+                (true, false) => problem(pointer, "is needed for the role agent"),
+                (false, true) => problem(pointer, "is only for the role agent; leave it out"),
+                (true, true) | (false, false) => {}
+            }
+        }
+        if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(problems)) }
+    }
 }
 
 /// A key as it is listed.
@@ -50,6 +81,12 @@ pub struct ApiKey {
     /// The user that it is bound to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_id: Option<UserId>,
+    /// Of an agent's key, the channel whose plugins it may use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channel: Option<ChannelName>,
+    /// Of an agent's key, the agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_id: Option<AgentId>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it stopped being good.
@@ -74,13 +111,7 @@ impl Engine {
         org: &OrgId,
         new: NewApiKey,
     ) -> Result<(SecretString, ApiKey), Error> {
-        ids::free(&new.name).map_err(|error| Error::field("/name", error.to_string()))?;
-        if new.roles.is_empty() {
-            return Err(Error::field("/roles", "must hold at least one of administrator, operator, service and user"));
-        }
-        if new.roles.iter().all(|role| *role == Role::User) && new.user_id.is_none() {
-            return Err(Error::field("/user_id", "is needed for a key that acts for one user"));
-        }
+        new.check()?;
         let id = KeyId::parse(self.ports.ids.hex(8)).map_err(|error| Error::field("", error.to_string()))?;
         let secret = self.ports.ids.hex(32);
         let view = ApiKey {
@@ -88,6 +119,8 @@ impl Engine {
             name: new.name,
             roles: new.roles,
             user_id: new.user_id,
+            channel: new.channel,
+            agent_id: new.agent_id,
             created_at: self.ports.clock.now(),
             revoked_at: None,
         };
@@ -124,8 +157,9 @@ impl Engine {
             Some(record) if record.view.revoked_at.is_some() => {
                 Err(Error::Unauthenticated("the API key was revoked; ask an administrator for another"))
             }
-            Some(record) => {
-                Ok(Principal { org: record.org, user: record.view.user_id, roles: record.view.roles, key: id })
+            Some(Record { org, view, .. }) => {
+                let agent = view.channel.zip(view.agent_id).map(|(channel, id)| AgentOf { channel, id });
+                Ok(Principal { org, user: view.user_id, roles: view.roles, key: id, agent })
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::api_keys;
 use crate::catalog::{Catalog, Plugin};
 use crate::config::Config;
 use crate::error::{Error, causes};
-use crate::ids::{KeyId, OrgId, PluginName, UserId};
+use crate::ids::{ChannelName, KeyId, OrgId, PluginName, UserId};
 use crate::instances::Installed;
 use crate::integrations::{Credential, PENDING};
 use crate::intent::Intent;
@@ -159,13 +159,26 @@ impl Engine {
     }
 
     async fn take(&self, principal: &Principal, intent: Intent, asked: &Asked) -> Result<Answered<Outcome>, Error> {
+        let intent = principal.in_its_name(intent)?;
+        let channel = principal.channel(asked.channel.as_ref())?;
+        let came = self.take_in(principal, &intent, asked, channel).await;
+        self.admitted(&principal.org, channel, &intent.tool, came).await
+    }
+
+    async fn take_in(
+        &self,
+        principal: &Principal,
+        intent: &Intent,
+        asked: &Asked,
+        channel: Option<&ChannelName>,
+    ) -> Result<Answered<Outcome>, Error> {
         let deadline = Instant::now() + self.config.limits.budget;
         let deadline = asked.until.map_or(deadline, |until| until.min(deadline));
         intent.is_for_now()?;
         let user = principal.acting_for(intent.user_id.clone())?;
         let mut plugin = self.plugin_guessed(&principal.org, &intent.tool).await?;
         loop {
-            let came = self.take_by(&plugin, principal, (&user, &intent, asked), deadline).await;
+            let came = self.take_by(&plugin, principal, (&user, intent, asked), channel, deadline).await;
             match self.plugin_instead(&principal.org, &plugin, &came).await? {
                 Some(newer) => plugin = newer,
                 None => return came?.ok_or_else(|| changes_all_the_time(&intent.tool)),
@@ -178,6 +191,7 @@ impl Engine {
         plugin: &Plugin,
         principal: &Principal,
         (user, intent, asked): (&UserId, &Intent, &Asked),
+        channel: Option<&ChannelName>,
         deadline: Instant,
     ) -> Result<Option<Answered<Outcome>>, Error> {
         let action = plugin.action(&intent.intent)?.action;
@@ -187,6 +201,7 @@ impl Engine {
             org: &principal.org,
             user,
             agent: intent.agent_id.as_ref(),
+            channel,
             plugin,
             action: &intent.intent,
             integration: intent.integration.as_ref(),

@@ -10,7 +10,7 @@ use crate::breaker::{ActionClass, BreakerLimits};
 use crate::catalog::Plugin;
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::ids::{ActionName, AgentId, PluginName, UserId};
+use crate::ids::{ActionName, AgentId, ChannelName, PluginName, UserId};
 use crate::instances::BreakerView;
 use crate::integrations::{Found, Integration, not_connected};
 use crate::intent::Intent;
@@ -125,9 +125,22 @@ impl Engine {
         asked: &Asked,
         later: bool,
     ) -> Result<Explanation, Error> {
+        let intent = principal.in_its_name(intent)?;
+        let channel = principal.channel(asked.channel.as_ref())?;
+        let came = self.explain_in(principal, &intent, (asked, channel), later).await;
+        self.admitted(&principal.org, channel, &intent.tool, came).await
+    }
+
+    async fn explain_in(
+        &self,
+        principal: &Principal,
+        intent: &Intent,
+        asked: (&Asked, Option<&ChannelName>),
+        later: bool,
+    ) -> Result<Explanation, Error> {
         let mut plugin = self.plugin_guessed(&principal.org, &intent.tool).await?;
         loop {
-            let came = self.explain_by(&plugin, principal, &intent, asked, later).await;
+            let came = self.explain_by(&plugin, principal, intent, asked, later).await;
             match self.plugin_instead(&principal.org, &plugin, &came).await? {
                 Some(newer) => plugin = newer,
                 None => return came?.ok_or_else(|| changes_all_the_time(&intent.tool)),
@@ -140,7 +153,7 @@ impl Engine {
         plugin: &Plugin,
         principal: &Principal,
         intent: &Intent,
-        asked: &Asked,
+        (asked, channel): (&Asked, Option<&ChannelName>),
         later: bool,
     ) -> Result<Option<Explanation>, Error> {
         let found = plugin.action(&intent.intent)?;
@@ -168,6 +181,7 @@ impl Engine {
             org,
             user: &user,
             agent,
+            channel,
             plugin,
             action: action.name.as_str(),
             integration: alias,

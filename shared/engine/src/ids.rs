@@ -142,6 +142,8 @@ names! {
     IdempotencyKey: free, free_schema;
     /// A plugin; `tool` in an intent.
     PluginName: slug, slug_schema;
+    /// A way by which people reach an agent, such as `twilio`; it has plugins of its own.
+    ChannelName: slug, slug_schema;
     /// An action of a plugin, or an alias of one; `intent` in an intent.
     ActionName: word, word_schema;
     /// A part of a plugin that its author named, such as a port or a source of data.

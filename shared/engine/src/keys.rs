@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::ids::{
-    ActionName, AgentId, Alias, DeliveryId, IdempotencyKey, KeyId, MappingKind, OrgId, Owner, PluginName, RunId, Scope,
-    TaskId, UserId, WebhookId,
+    ActionName, AgentId, Alias, ChannelName, DeliveryId, IdempotencyKey, KeyId, MappingKind, OrgId, Owner, PluginName,
+    RunId, Scope, TaskId, UserId, WebhookId,
 };
 use crate::listing::Listed;
 use crate::ports::ids::sha256;
@@ -167,6 +167,22 @@ pub(crate) fn instance(org: &OrgId, plugin: &PluginName) -> Key {
 /// The partition of an organization's instances, and how their sort keys begin.
 pub(crate) fn instances(org: &OrgId) -> (String, &'static str) {
     (of_org(org, ""), "instance#")
+}
+
+/// A channel of an organization.
+pub(crate) fn channel(org: &OrgId, channel: &ChannelName) -> Key {
+    let (partition, prefix) = channels(org);
+    Key { partition, sort: format!("{prefix}{channel}") }
+}
+
+/// The partition of an organization's channels, and how their sort keys begin.
+pub(crate) fn channels(org: &OrgId) -> (String, &'static str) {
+    (of_org(org, ""), "channel#")
+}
+
+/// What was built for a channel and locked, by its hash.
+pub(crate) fn build(org: &OrgId, channel: &ChannelName, hash: &str) -> Key {
+    Key { partition: of_org(org, &format!("#builds#{channel}")), sort: part(hash) }
 }
 
 /// The counter of an organization's failures of one plugin, action and code in the hour of `time`.

@@ -5,6 +5,7 @@
 //! cloud, no HTTP server and no database. [`manifest`] is the format in which plugins are written, [`template`] what
 //! stands in it, and [`host`] the only way by which a plugin's call gets out.
 
+pub mod agents;
 pub mod api_keys;
 pub mod breaker;
 mod calling;

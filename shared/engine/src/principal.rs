@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::ids::{KeyId, OrgId, UserId};
+use crate::ids::{AgentId, ChannelName, KeyId, OrgId, UserId};
+use crate::intent::Intent;
 
 /// What a caller may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -23,6 +24,17 @@ pub enum Role {
     Service,
     /// Acts for one user.
     User,
+    /// Runs as one agent, with the plugins of its channel: for one user, or, bound to none, for each of the organization's.
+    Agent,
+}
+
+/// Which agent a caller is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentOf {
+    /// The channel whose plugins it may use.
+    pub channel: ChannelName,
+    /// What its intents say of who asks.
+    pub id: AgentId,
 }
 
 /// A caller whose credential was good.
@@ -36,6 +48,8 @@ pub struct Principal {
     pub roles: BTreeSet<Role>,
     /// The API key that was used.
     pub key: KeyId,
+    /// The agent that the caller is. Whoever is one may do what agents may, and nothing else.
+    pub agent: Option<AgentOf>,
 }
 
 impl Principal {
@@ -75,11 +89,43 @@ impl Principal {
 
     /// The user that a request is for, if this caller may act for them.
     pub fn acting_for(&self, asked: Option<UserId>) -> Result<UserId, Error> {
+        let for_all = self.acts_for_all() || (self.agent.is_some() && self.user.is_none());
         match (asked, &self.user) {
-            (Some(asked), own) if self.acts_for_all() || own.as_ref() == Some(&asked) => Ok(asked),
+            (Some(asked), own) if for_all || own.as_ref() == Some(&asked) => Ok(asked),
             (Some(_), _) => Err(Error::Forbidden("this API key does not act for that user".to_owned())),
             (None, Some(own)) => Ok(own.clone()),
             (None, None) => Err(Error::field("/userId", "is needed, because the API key is not bound to a user")),
         }
+    }
+
+    /// Refuses agents, which have routes of their own.
+    pub fn must_be_no_agent(&self) -> Result<(), Error> {
+        let Some(agent) = &self.agent else { return Ok(()) };
+        Err(Error::Forbidden(format!(
+            "the API key of an agent is for intents, GET /api/plugin-engine and GET /api/v1/agents/{}; this needs another",
+            agent.channel
+        )))
+    }
+
+    /// The channel whose plugins count: of an agent its own, of everybody else the one that is `asked` for, if any is.
+    pub(crate) fn channel<'a>(&'a self, asked: Option<&'a ChannelName>) -> Result<Option<&'a ChannelName>, Error> {
+        let Some(AgentOf { channel, .. }) = &self.agent else { return Ok(asked) };
+        match asked {
+            Some(asked) if asked != channel => Err(Error::Forbidden(format!(
+                "this API key is of an agent in the channel {channel}, and not in the channel {asked}"
+            ))),
+            Some(_) | None => Ok(Some(channel)),
+        }
+    }
+
+    /// The intent with whose it is: an agent speaks for no other.
+    pub(crate) fn in_its_name(&self, mut intent: Intent) -> Result<Intent, Error> {
+        if let Some(AgentOf { id, .. }) = &self.agent {
+            if intent.agent_id.as_ref().is_some_and(|asked| asked != id) {
+                return Err(Error::Forbidden(format!("this API key is of the agent {id}; leave agentId out")));
+            }
+            intent.agent_id = Some(id.clone());
+        }
+        Ok(intent)
     }
 }

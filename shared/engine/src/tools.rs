@@ -46,25 +46,35 @@ impl Engine {
             (None, None) => None,
             (asked, _) => Some(principal.acting_for(asked)?),
         };
-        let plugins = self.plugins_of(&principal.org).await?;
+        let mut plugins = self.plugins_of(&principal.org).await?;
+        if let Some(agent) = &principal.agent {
+            let channel = self.channel_if_any(&principal.org, &agent.channel).await?;
+            plugins.retain(|(plugin, _)| channel.as_ref().is_some_and(|channel| channel.admits(&plugin.manifest.name)));
+        }
         let manifests: Vec<&Manifest> = plugins.iter().map(|(plugin, _)| &plugin.manifest).collect();
-        let each = |one: fn(&Manifest, &Action) -> Value| -> Value {
-            manifests.iter().flat_map(|manifest| manifest.actions.iter().map(|action| one(manifest, action))).collect()
+        let each = |in_format: fn(&Described<'_>) -> Value| -> Value {
+            let actions =
+                manifests.iter().flat_map(|manifest| manifest.actions.iter().map(|action| (*manifest, action)));
+            let one = |(manifest, action): (&Manifest, &Action)| {
+                let (name, title) =
+                    (full_name(manifest, action), format!("{}: {}", manifest.display_name, action.name));
+                let Action { description, parameters, effect, .. } = action;
+                in_format(&Described { name: &name, title: &title, description, parameters, effect: *effect })
+            };
+            actions.map(one).collect()
         };
-        Ok(match format {
-            ToolFormat::Openai => json!({ "tools": each(openai) }),
-            ToolFormat::Anthropic => json!({ "tools": each(anthropic) }),
-            ToolFormat::Mcp => json!({ "tools": each(mcp) }),
-            ToolFormat::Overseer => {
-                let connected = match &user {
-                    Some(user) => {
-                        self.connected_plugins(&principal.org, user, &manifests).await?.into_iter().map(Some).collect()
-                    }
-                    None => vec![None; manifests.len()],
-                };
-                json!({ "tools": manifests.iter().zip(connected).map(|(manifest, c)| own(manifest, c)).collect::<Vec<_>>() })
+        if let Some(in_format) = format.of_a_model() {
+            return Ok(json!({ "tools": each(in_format) }));
+        }
+        let connected = match &user {
+            Some(user) => {
+                self.connected_plugins(&principal.org, user, &manifests).await?.into_iter().map(Some).collect()
             }
-        })
+            None => vec![None; manifests.len()],
+        };
+        Ok(
+            json!({ "tools": manifests.iter().zip(connected).map(|(manifest, c)| own(manifest, c)).collect::<Vec<_>>() }),
+        )
     }
 }
 
@@ -93,29 +103,47 @@ fn own(manifest: &Manifest, connected: Option<bool>) -> Tool<'_> {
 }
 
 /// One name for plugin and action, in the characters that every maker allows.
-fn full_name(manifest: &Manifest, action: &Action) -> String {
+pub(crate) fn full_name(manifest: &Manifest, action: &Action) -> String {
     format!("{}__{}", manifest.name, action.name)
 }
 
-fn openai(manifest: &Manifest, action: &Action) -> Value {
+/// An action as models are told of it.
+pub(crate) struct Described<'a> {
+    pub name: &'a str,
+    pub title: &'a str,
+    pub description: &'a str,
+    pub parameters: &'a Value,
+    pub effect: Effect,
+}
+
+impl ToolFormat {
+    /// How an action is told to a model; nothing in our own shape.
+    pub(crate) fn of_a_model(self) -> Option<fn(&Described<'_>) -> Value> {
+        match self {
+            Self::Overseer => None,
+            Self::Openai => Some(openai),
+            Self::Anthropic => Some(anthropic),
+            Self::Mcp => Some(mcp),
+        }
+    }
+}
+
+fn openai(tool: &Described<'_>) -> Value {
     json!({ "type": "function", "function": {
-        "name": full_name(manifest, action), "description": action.description, "parameters": action.parameters,
+        "name": tool.name, "description": tool.description, "parameters": tool.parameters,
     }})
 }
 
-fn anthropic(manifest: &Manifest, action: &Action) -> Value {
-    json!({
-        "name": full_name(manifest, action), "description": action.description, "input_schema": action.parameters,
-    })
+fn anthropic(tool: &Described<'_>) -> Value {
+    json!({ "name": tool.name, "description": tool.description, "input_schema": tool.parameters })
 }
 
-fn mcp(manifest: &Manifest, action: &Action) -> Value {
-    let read_only = action.effect == Effect::Read;
+fn mcp(tool: &Described<'_>) -> Value {
     json!({
-        "name": full_name(manifest, action), "description": action.description, "inputSchema": action.parameters,
+        "name": tool.name, "description": tool.description, "inputSchema": tool.parameters,
         "annotations": {
-            "title": format!("{}: {}", manifest.display_name, action.name), "readOnlyHint": read_only,
-            "idempotentHint": action.effect != Effect::Unsafe, "openWorldHint": true,
+            "title": tool.title, "readOnlyHint": tool.effect == Effect::Read,
+            "idempotentHint": tool.effect != Effect::Unsafe, "openWorldHint": true,
         },
     })
 }

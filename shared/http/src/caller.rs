@@ -12,10 +12,23 @@ use secrecy::SecretString;
 
 use crate::Problem;
 
-/// The caller, proved.
+/// The caller, proved, and no agent.
 pub(crate) struct Caller(pub(crate) Principal);
 
 impl FromRequestParts<Arc<Engine>> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, engine: &Arc<Engine>) -> Result<Self, Problem> {
+        let AgentOrCaller(principal) = AgentOrCaller::from_request_parts(parts, engine).await?;
+        principal.must_be_no_agent()?;
+        Ok(Self(principal))
+    }
+}
+
+/// The caller, proved, where it may be an agent as well: only on routes that say what of it agents may use.
+pub(crate) struct AgentOrCaller(pub(crate) Principal);
+
+impl FromRequestParts<Arc<Engine>> for AgentOrCaller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, engine: &Arc<Engine>) -> Result<Self, Problem> {

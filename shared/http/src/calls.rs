@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Extension, Json};
 use overseer_engine::engine::Engine;
 use overseer_engine::error::Error;
-use overseer_engine::ids::{Alias, IdempotencyKey, RequestId, UserId};
+use overseer_engine::ids::{Alias, ChannelName, IdempotencyKey, RequestId, UserId};
 use overseer_engine::intent::Intent;
 use overseer_engine::principal::Principal;
 use overseer_engine::runs::{Answered, Asked};
@@ -17,7 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::caller::Caller;
+use crate::caller::AgentOrCaller;
 use crate::input::{JsonBody, NoParameters, Parameters};
 use crate::{Code, Problem, Routes, Until};
 
@@ -60,33 +61,33 @@ struct Answer {
 
 async fn call(
     State(engine): State<Arc<Engine>>,
-    Caller(principal): Caller,
+    AgentOrCaller(principal): AgentOrCaller,
     Path(name): Path<String>,
     Parameters(NoParameters {}): Parameters<NoParameters>,
-    Extension(request_id): Extension<RequestId>,
-    until: Option<Extension<Until>>,
+    (Extension(request_id), until): (Extension<RequestId>, Option<Extension<Until>>),
+    headers: HeaderMap,
     JsonBody(call): JsonBody<FunctionCall>,
 ) -> Result<Response, Problem> {
-    run(engine, principal, name, request_id, until, call).await
+    run(engine, principal, name, (request_id, until), channel(&headers)?, call).await
 }
 
 async fn booking(
     State(engine): State<Arc<Engine>>,
-    Caller(principal): Caller,
+    AgentOrCaller(principal): AgentOrCaller,
     Parameters(NoParameters {}): Parameters<NoParameters>,
-    Extension(request_id): Extension<RequestId>,
-    until: Option<Extension<Until>>,
+    (Extension(request_id), until): (Extension<RequestId>, Option<Extension<Until>>),
+    headers: HeaderMap,
     JsonBody(call): JsonBody<FunctionCall>,
 ) -> Result<Response, Problem> {
-    run(engine, principal, "booking".to_owned(), request_id, until, call).await
+    run(engine, principal, "booking".to_owned(), (request_id, until), channel(&headers)?, call).await
 }
 
 async fn run(
     engine: Arc<Engine>,
     principal: Principal,
     name: String,
-    request_id: RequestId,
-    until: Option<Extension<Until>>,
+    (request_id, until): (RequestId, Option<Extension<Until>>),
+    channel: Option<ChannelName>,
     call: FunctionCall,
 ) -> Result<Response, Problem> {
     let FunctionCall { function, parameters, session_id, user_id, integration, idempotency_key } = call;
@@ -103,7 +104,7 @@ async fn run(
         idempotency_key,
     };
     let until = until.map(|Extension(Until(until))| until);
-    let asked = Asked { request: Some(request_id.clone()), until, ..Asked::default() };
+    let asked = Asked { request: Some(request_id.clone()), until, channel, ..Asked::default() };
     let Answered { answer: outcome, .. } = engine.intend(principal, intent, asked).await.map_err(in_these_words)?;
     let code = outcome.result.as_ref().err().map(|failure| Extension(Code::of(&failure.code)));
     let mut shown = match serde_json::to_value(&outcome) {
@@ -114,6 +115,18 @@ async fn run(
         shown.insert("result".to_owned(), data);
     }
     Ok((code, Json(Answer { outcome: shown, session_id, request_id })).into_response())
+}
+
+/// The channel that a call came by, if it says so: only its plugins count then.
+fn channel(headers: &HeaderMap) -> Result<Option<ChannelName>, Error> {
+    let wrong = |message: String| Error::field("", format!("the header x-channel {message}"));
+    let mut values = headers.get_all("x-channel").iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(wrong("is there twice".to_owned()));
+    }
+    let name = ChannelName::parse(value.to_str().unwrap_or_default());
+    name.map(Some).map_err(|rule| wrong(rule.to_string()))
 }
 
 /// What is wrong, with the places that it has in the body of a call.

@@ -21,7 +21,7 @@ use overseer_engine::tools::ToolFormat;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::caller::Caller;
+use crate::caller::AgentOrCaller;
 use crate::input::{JsonBody, Parameters};
 use crate::{Code, Problem, Routes, Until};
 
@@ -71,7 +71,7 @@ struct Explained {
 
 async fn intend(
     State(engine): State<Arc<Engine>>,
-    Caller(principal): Caller,
+    AgentOrCaller(principal): AgentOrCaller,
     Parameters(IntentParameters { resolve, explain }): Parameters<IntentParameters>,
     Extension(request_id): Extension<RequestId>,
     until: Option<Extension<Until>>,
@@ -81,7 +81,8 @@ async fn intend(
     let preferences = Preferences::of(&headers);
     let wait = preferences.wait_s.map_or(Duration::ZERO, Duration::from_secs);
     let until = until.map(|Extension(Until(until))| until);
-    let asked = Asked { request: Some(request_id.clone()), key: idempotency_key(&headers)?, wait, resolve, until };
+    let key = idempotency_key(&headers)?;
+    let asked = Asked { request: Some(request_id.clone()), key, wait, resolve, until, channel: None };
     let later = intent.scheduled_time.is_some() || intent.schedule.is_some();
     // A time says already that nobody waits.
     let unwatched = !later && preferences.respond_async;
@@ -168,7 +169,7 @@ struct ToolParameters {
 
 async fn tools(
     State(engine): State<Arc<Engine>>,
-    Caller(principal): Caller,
+    AgentOrCaller(principal): AgentOrCaller,
     Parameters(ToolParameters { format, user_id }): Parameters<ToolParameters>,
 ) -> Result<Json<Value>, Problem> {
     Ok(Json(engine.tools(&principal, user_id, format).await?))

@@ -3,8 +3,10 @@
 //! Each block of routes is a module with a `routes` function that makes a router without state. [`service`] puts around
 //! them what every answer has: a request id, a log line, and problems in one form.
 
+pub mod agents;
 mod caller;
 pub mod calls;
+pub mod channels;
 pub mod cron;
 mod envelope;
 pub mod errors;

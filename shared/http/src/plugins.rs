@@ -154,7 +154,7 @@ fn with_etag(view: ConfigView) -> Response {
 }
 
 /// The tags that a thing may have (RFC 9110, 13.1.1). `None` where it may have any. A weak one matches nothing.
-fn if_match(headers: &HeaderMap) -> Option<Vec<String>> {
+pub(crate) fn if_match(headers: &HeaderMap) -> Option<Vec<String>> {
     let values: Vec<_> = headers.get_all(IF_MATCH).iter().map(|value| value.to_str().unwrap_or_default()).collect();
     if values.is_empty() || values.iter().any(|value| value.trim() == "*") {
         return None;

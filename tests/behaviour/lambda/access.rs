@@ -18,8 +18,19 @@ use crate::failures::own::OwnService;
 
 const RETURN_TO: &str = "https://agent.example/done";
 
-const FUNCTIONS: [&str; 10] =
-    ["intent", "integrations", "oauth_callback", "tasks", "cron", "runs", "mappings", "errors", "keys", "plugins"];
+const FUNCTIONS: [&str; 11] = [
+    "intent",
+    "integrations",
+    "oauth_callback",
+    "tasks",
+    "cron",
+    "runs",
+    "mappings",
+    "errors",
+    "keys",
+    "plugins",
+    "agents",
+];
 
 /// What a day without bad luck does not need.
 fn needed_rarely(function: &str) -> Vec<&'static str> {
@@ -338,6 +349,35 @@ impl Day {
         self.get("/health").await;
     }
 
+    /// A channel is set, its agent built, locked and gone back to; then it goes.
+    async fn agents(&self) {
+        let (channel, agent) = ("/api/v1/channels/twilio", "/api/v1/agents/twilio");
+        let set = |priority: u16| json!({ "plugin_assignments": [{ "plugin": "slack" }, { "plugin": "desk", "priority": priority }] });
+        self.ok(Method::PUT, channel, Some(&set(1))).await;
+        self.get("/api/v1/channels").await;
+        self.get(channel).await;
+        self.get(agent).await;
+        let locked = self.post(&format!("{agent}/lock"), json!({})).await;
+        let words = json!({ "plugin_assignments": [{ "plugin": "slack" }], "instructions": "Be kind." });
+        self.ok(Method::PUT, channel, Some(&words)).await;
+        self.post(&format!("{agent}/diff"), json!({})).await;
+        self.post(&format!("{agent}/lock"), json!({})).await;
+        self.post(&format!("{agent}/rollback"), json!({ "hash": locked["hash"] })).await;
+        self.get(&format!("{agent}/locks")).await;
+        self.get(agent).await;
+        // An agent of the channel, which may use what that is locked to.
+        let key = json!({ "name": "c", "roles": ["agent"], "channel": "twilio", "agent_id": "lexi" });
+        let key = self.post("/api/v1/keys", key).await["key"].as_str().unwrap().to_owned();
+        let read = |tool: &str| json!({ "tool": tool, "intent": "fetch", "userId": "admin", "context": { "channel": "C0PLAYGEN1" } });
+        for (tool, status) in [("slack", StatusCode::OK), ("notion", StatusCode::FORBIDDEN)] {
+            let answer = self.app.send(&key, Method::POST, "/api/plugin-engine", Some(&read(tool))).await;
+            assert_eq!(answer.status, status, "{tool}: {}", answer.text);
+        }
+        assert_eq!(self.app.send(&key, Method::GET, "/api/plugin-engine", None).await.status, StatusCode::OK);
+        self.post(&format!("{agent}/unlock"), json!({})).await;
+        self.ok(Method::DELETE, channel, None).await;
+    }
+
     /// A plugin is registered in two versions, configured, changed, called by its functions, and gone back from.
     async fn registry(&self) {
         let manifest = |version: &str| {
@@ -402,6 +442,7 @@ async fn day(vault: &str) {
     day.mappings().await;
     day.errors().await;
     day.plugins().await;
+    day.agents().await;
 
     let mut made = BTreeMap::<String, BTreeSet<String>>::new();
     for call in day.app.lambdas().gateway.calls() {

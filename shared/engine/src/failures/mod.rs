@@ -27,6 +27,7 @@ pub use record::{FailureView, KEPT, MESSAGE_MAX, Resolved, ResolvedBy};
 pub use redaction::{KEPT_MAX_BYTES, STRING_MAX};
 pub(crate) use redaction::{Secrets, redacted};
 pub use resolving::{ManyResolved, NOTE_MAX, RESOLVE_MAX, ResolveMany};
+pub(crate) use secret_names::looks_secret;
 pub use statistics::{
     ActionCount, By, CodeCount, DAYS_MAX, HOURS_MAX, Point, Statistics, StatisticsOf, ToolCount, Trends, TrendsOf,
 };

@@ -43,7 +43,7 @@ const SECRET_WORDS: [&str; 16] =
     ["pass", "pwd", "pw", "pin", "puk", "otp", "totp", "mfa", "cvv", "cvc", "pan", "ssn", "iban", "auth", "jwt", "sid"];
 
 /// Whether the value under this key is likely to be a secret.
-pub(super) fn looks_secret(key: &str) -> bool {
+pub(crate) fn looks_secret(key: &str) -> bool {
     let plain: String = key.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
     SECRET_PARTS.iter().any(|part| plain.contains(part))
         || words(key).iter().any(|word| SECRET_WORDS.contains(&word.as_str()))

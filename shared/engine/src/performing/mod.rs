@@ -9,11 +9,12 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::agents::must_admit;
 use crate::breaker::ActionClass;
 use crate::catalog::{ActionOf, Plugin};
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::ids::{AgentId, Alias, OrgId, RequestId, RunId, TaskId, UserId};
+use crate::ids::{AgentId, Alias, ChannelName, OrgId, RequestId, RunId, TaskId, UserId};
 use crate::instances::{InUse, SeenInstance};
 use crate::integrations::Found;
 use crate::keys;
@@ -38,6 +39,8 @@ pub(crate) struct Doing<'a> {
     pub org: &'a OrgId,
     pub user: &'a UserId,
     pub agent: Option<&'a AgentId>,
+    /// The channel in which the plugin has to be enabled.
+    pub channel: Option<&'a ChannelName>,
     pub plugin: &'a Plugin,
     pub action: &'a str,
     pub integration: Option<&'a Alias>,
@@ -218,8 +221,9 @@ impl Engine {
 
     /// Everything that is needed, in one read; nothing where the organization uses another version of the plugin by now.
     pub(crate) async fn see(&self, what: &What<'_>, naming: &Naming) -> Result<Option<Seen>, Error> {
-        let Doing { org, user, agent, integration, .. } = what.doing;
+        let Doing { org, user, agent, channel, integration, .. } = what.doing;
         let mut wanted = vec![keys::instance(org, &what.manifest.name)];
+        wanted.extend(channel.map(|channel| keys::channel(org, channel)));
         wanted.extend(what.keyed().map(|keyed| keys::idempotency(org, user, &keyed.key)));
         let with_account = !matches!(what.manifest.auth, Auth::None);
         if with_account {
@@ -228,6 +232,9 @@ impl Engine {
         wanted.extend(naming.keys(org, user, *agent, *integration));
         let mut items = self.ports.table.batch_get(&wanted, Read::Consistent).await?.into_iter();
         let instance = SeenInstance::of(items.next().flatten())?;
+        if let Some(channel) = channel {
+            must_admit(channel, items.next().flatten().as_ref(), &what.manifest.name)?;
+        }
         if instance.instance.installed.as_ref().map(|installed| &installed.digest) != what.plugin.digest.as_ref() {
             return Ok(None);
         }

@@ -43,6 +43,12 @@ macro_rules! kinds {
 }
 
 kinds! {
+    /// An agent was pinned as its channel's configuration had it.
+    AgentLocked: "agent.locked",
+    /// An agent went back to an earlier lock.
+    AgentRolledBack: "agent.rolled_back",
+    /// An agent follows its channel's configuration again.
+    AgentUnlocked: "agent.unlocked",
     /// An API key was made.
     ApiKeyCreated: "api_key.created",
     /// An API key was revoked.
@@ -51,6 +57,8 @@ kinds! {
     BreakerClosed: "breaker.closed",
     /// A plugin's breaker opened: calls are answered at once.
     BreakerOpened: "breaker.opened",
+    /// What a channel's agent has was changed, or the channel removed.
+    ChannelChanged: "channel.changed",
     /// An account was connected.
     IntegrationConnected: "integration.connected",
     /// An account was disconnected.

@@ -12,7 +12,7 @@ use super::record::{Answer, Kept, KeyState, Run};
 use super::{NOT_HEARD_OF, RunState, Verdict, resolution};
 use crate::engine::Engine;
 use crate::error::{Error, causes};
-use crate::ids::{ActionName, IdempotencyKey, PluginName, RequestId, RunId, TaskId, UserId};
+use crate::ids::{ActionName, ChannelName, IdempotencyKey, PluginName, RequestId, RunId, TaskId, UserId};
 use crate::intent::Intent;
 use crate::keys;
 use crate::outcome::{Failure, Metadata, Outcome, OutcomeCode};
@@ -38,6 +38,8 @@ pub struct Asked {
     pub resolve: Option<Resolve>,
     /// When whoever runs this has to be done, if that is sooner than the budget of an intent.
     pub until: Option<Instant>,
+    /// The channel that it came by: where there is one, only its plugins count. An agent has one of its own.
+    pub channel: Option<ChannelName>,
 }
 
 /// What a caller decides about a key whose outcome is not known.

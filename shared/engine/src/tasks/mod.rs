@@ -153,6 +153,8 @@ impl Engine {
         intent: Intent,
         asked: &Asked,
     ) -> Result<Answered<Made>, Error> {
+        let intent = principal.in_its_name(intent)?;
+        self.must_be_admitted(&principal.org, principal.channel(asked.channel.as_ref())?, &intent.tool).await?;
         let plugin = self.plugin(&principal.org, &intent.tool).await?;
         let found = plugin.action(&intent.intent)?;
         let at = self.ports.clock.now();
@@ -249,6 +251,7 @@ impl Engine {
             org: principal.org.clone(),
             user,
             agent: intent.agent_id.clone(),
+            channel: principal.agent.as_ref().map(|agent| agent.channel.clone()),
             plugin: plugin.manifest.name.clone(),
             action: found.action.name.clone(),
             integration: intent.integration.clone(),

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::ids::{ActionName, AgentId, Alias, NameError, OrgId, PluginName, RunId, TaskId, UserId};
+use crate::ids::{ActionName, AgentId, Alias, ChannelName, NameError, OrgId, PluginName, RunId, TaskId, UserId};
 use crate::keys;
 use crate::listing::Listed;
 use crate::outcome::{Failure, MESSAGE_MAX, OutcomeCode, Success, can_be_kept, cut};
@@ -137,6 +137,9 @@ pub(crate) struct Task {
     pub org: OrgId,
     pub user: UserId,
     pub agent: Option<AgentId>,
+    /// The channel of the agent that made it, in which the plugin has to be enabled still when it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel: Option<ChannelName>,
     pub plugin: PluginName,
     pub action: ActionName,
     pub integration: Option<Alias>,
@@ -409,6 +412,7 @@ mod tests {
             org: OrgId::parse("acme").unwrap(),
             user: UserId::parse("ann").unwrap(),
             agent: None,
+            channel: None,
             plugin: PluginName::parse("p").unwrap(),
             action: ActionName::parse("a").unwrap(),
             integration: None,

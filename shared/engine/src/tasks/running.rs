@@ -195,6 +195,7 @@ impl Engine {
                 org: &task.org,
                 user: &task.user,
                 agent: task.agent.as_ref(),
+                channel: task.channel.as_ref(),
                 plugin: &plugin,
                 action: task.action.as_str(),
                 integration: task.integration.as_ref(),

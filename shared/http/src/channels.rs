@@ -1,0 +1,83 @@
+//! `/api/v1/channels`: which plugins agents have, for administrators.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::http::header::ETAG;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use overseer_engine::agents::{ChannelView, SetChannel};
+use overseer_engine::engine::Engine;
+use overseer_engine::ports::table::Cursor;
+use serde::{Deserialize, Serialize};
+
+use crate::caller::Caller;
+use crate::input::{JsonBody, NoParameters, Parameters, page_size};
+use crate::plugins::if_match;
+use crate::{Problem, Routes};
+
+/// The routes.
+pub fn routes() -> Routes {
+    Routes::new()
+        .route("/api/v1/channels", get(list))
+        .route("/api/v1/channels/{channel}", get(one).put(set).delete(remove))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListParameters {
+    limit: Option<usize>,
+    cursor: Option<Cursor>,
+}
+
+#[derive(Serialize)]
+struct Listed {
+    channels: Vec<ChannelView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<Cursor>,
+}
+
+async fn list(
+    State(engine): State<Arc<Engine>>,
+    Caller(principal): Caller,
+    Parameters(ListParameters { limit, cursor }): Parameters<ListParameters>,
+) -> Result<Json<Listed>, Problem> {
+    let page = engine.list_channels(&principal, page_size(limit)?, cursor).await?;
+    Ok(Json(Listed { channels: page.entries, next_cursor: page.next }))
+}
+
+async fn one(
+    State(engine): State<Arc<Engine>>,
+    Caller(principal): Caller,
+    Path(channel): Path<String>,
+    Parameters(NoParameters {}): Parameters<NoParameters>,
+) -> Result<Response, Problem> {
+    Ok(with_etag(engine.channel(&principal, &channel).await?))
+}
+
+async fn set(
+    State(engine): State<Arc<Engine>>,
+    Caller(principal): Caller,
+    Path(channel): Path<String>,
+    Parameters(NoParameters {}): Parameters<NoParameters>,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody<SetChannel>,
+) -> Result<Response, Problem> {
+    Ok(with_etag(engine.set_channel(&principal, &channel, body, if_match(&headers)).await?))
+}
+
+async fn remove(
+    State(engine): State<Arc<Engine>>,
+    Caller(principal): Caller,
+    Path(channel): Path<String>,
+    Parameters(NoParameters {}): Parameters<NoParameters>,
+    headers: HeaderMap,
+) -> Result<Json<ChannelView>, Problem> {
+    Ok(Json(engine.remove_channel(&principal, &channel, if_match(&headers)).await?))
+}
+
+fn with_etag(view: ChannelView) -> Response {
+    ([(ETAG, format!("\"{}\"", view.etag))], Json(view)).into_response()
+}

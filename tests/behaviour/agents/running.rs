@@ -1,0 +1,281 @@
+//! The role `agent`: what its key may do is what the plugins of its channel can, and nothing else.
+
+use overseer_engine::ids::OrgId;
+use overseer_engine::ports::Work;
+use overseer_engine::principal::Role;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::{AGENT, CHANNEL, agent, both, ok, put, set};
+use crate::app::{Answer, App};
+use crate::bundle::Bundle;
+
+const INTENTS: &str = "/api/plugin-engine";
+const KEYS: &str = "/api/v1/keys";
+
+/// A key of the agent `lexi` in a channel.
+async fn key(app: &App, channel: &str, user: Option<&str>) -> String {
+    let mut new = json!({ "name": "lexi's", "roles": ["agent"], "channel": channel, "agent_id": "lexi" });
+    if let Some(user) = user {
+        new["user_id"] = json!(user);
+    }
+    ok(&app.post(KEYS, &new).await)["key"].as_str().unwrap().to_owned()
+}
+
+fn find(plugin: &str) -> Value {
+    json!({ "tool": plugin, "intent": "find", "userId": "ann", "context": { "what": "a" } })
+}
+
+async fn intend(app: &App, key: &str, intent: &Value) -> Answer {
+    app.send(key, Method::POST, INTENTS, Some(intent)).await
+}
+
+#[track_caller]
+fn forbidden(answer: &Answer, words: &str) {
+    assert_eq!(answer.problem(403), "forbidden");
+    let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains(words), "{detail}");
+}
+
+/// A call by the name of a function, with a channel.
+async fn call(app: &App, key: &str, plugin: &str, channels: &[&str]) -> Answer {
+    let request = app.request(Method::POST, &format!("/api/plugins/{plugin}"));
+    let mut request =
+        request.header("authorization", format!("Bearer {key}")).header("content-type", "application/json");
+    for channel in channels {
+        request = request.header("x-channel", *channel);
+    }
+    let body = json!({ "function": "find", "parameters": {}, "userId": "ann" }).to_string();
+    Answer::of(request.body(body).send().await.unwrap()).await
+}
+
+#[tokio::test]
+async fn the_key_of_an_agent_says_which_and_in_which_channel() {
+    let app = App::start().await;
+    let whole = json!({ "name": "n", "roles": ["agent"], "channel": "twilio", "agent_id": "lexi", "user_id": "ann" });
+    let made = ok(&app.post(KEYS, &whole).await);
+    assert_eq!(
+        (&made["channel"], &made["agent_id"], &made["user_id"]),
+        (&json!("twilio"), &json!("lexi"), &json!("ann"))
+    );
+    assert_eq!(ok(&app.get(KEYS).await)["keys"][1]["channel"], "twilio");
+    for (change, pointers) in [
+        (json!({ "channel": null }), vec!["/channel"]),
+        (json!({ "channel": null, "agent_id": null }), vec!["/agent_id", "/channel"]),
+        (json!({ "channel": "Twilio" }), vec!["/channel"]),
+        (json!({ "roles": ["agent", "administrator"] }), vec!["/roles"]),
+        (json!({ "roles": ["agent", "user"] }), vec!["/roles"]),
+        (json!({ "roles": ["service"] }), vec!["/agent_id", "/channel"]),
+        (json!({ "roles": ["user"], "agent_id": null }), vec!["/channel"]),
+    ] {
+        let mut new = whole.clone();
+        new.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        let answer = app.post(KEYS, &new).await;
+        assert_eq!(answer.problem(400), "invalid_parameters", "{change}");
+        assert_eq!(answer.pointers(), pointers, "{change}");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_reaches_the_plugins_of_its_channel_and_no_others() {
+    let bench = both().await;
+    let app = &bench.app;
+    let lexi = key(app, "twilio", None).await;
+    // Where there is no channel there is nothing that an agent may use.
+    forbidden(&intend(app, &lexi, &find("crm")).await, "there is no channel twilio");
+    set(app, json!([{ "plugin": "crm" }, { "plugin": "booking", "enabled": false }])).await;
+    intend(app, &lexi, &find("crm")).await.data();
+    assert_eq!(bench.service.calls(), ["POST /find"]);
+    for refused in [
+        find("booking"),
+        find("slack"),
+        find("nothing"),
+        // What is wrong with it is of no concern to whoever may not use the plugin.
+        json!({ "tool": "booking", "intent": "nothing", "userId": "ann" }),
+        json!({ "tool": "booking", "intent": "find", "userId": "ann", "context": { "what": 5 } }),
+        json!({ "tool": "booking", "intent": "find", "userId": "ann", "maxAttempts": 3 }),
+        json!({ "tool": "booking", "intent": "find", "userId": "ann", "scheduledTime": "2026-11-22T09:00:00Z" }),
+        json!({ "tool": "booking", "intent": "find", "userId": "ann", "idempotencyKey": "k1" }),
+    ] {
+        forbidden(&intend(app, &lexi, &refused).await, "in the channel twilio");
+    }
+    let explain = app.send(&lexi, Method::POST, &format!("{INTENTS}?explain=true"), Some(&find("booking"))).await;
+    forbidden(&explain, "in the channel twilio");
+    let explain = app.send(&lexi, Method::POST, &format!("{INTENTS}?explain=true"), Some(&find("crm"))).await;
+    assert_eq!(
+        (&ok(&explain)["explanation"]["agentId"], explain.json()["explanation"]["wouldCall"].as_bool()),
+        (&json!("lexi"), Some(true))
+    );
+    // What is wrong with an intent that it may send is said as to everybody.
+    let wrong = json!({ "tool": "crm", "intent": "find", "userId": "ann", "context": { "what": 5 } });
+    assert_eq!(intend(app, &lexi, &wrong).await.pointers(), ["/context/what"]);
+    assert_eq!(bench.service.calls().len(), 1);
+
+    let tools = ok(&app.send(&lexi, Method::GET, INTENTS, None).await);
+    let tools: Vec<_> = tools["tools"].as_array().unwrap().iter().map(|tool| tool["tool"].clone()).collect();
+    assert_eq!(tools, ["crm"]);
+    let own = ok(&app.send(&lexi, Method::GET, AGENT, None).await);
+    assert_eq!(own["hash"], agent(app).await["hash"]);
+    ok(&put(app, "/api/v1/channels/web", &json!({ "plugin_assignments": [] })).await);
+    forbidden(&app.send(&lexi, Method::GET, "/api/v1/agents/web", None).await, "not in the channel web");
+
+    // With the channel everything goes.
+    ok(&app.delete(CHANNEL).await);
+    forbidden(&intend(app, &lexi, &find("crm")).await, "there is no channel twilio");
+    assert_eq!(ok(&app.send(&lexi, Method::GET, INTENTS, None).await)["tools"], json!([]));
+}
+
+#[tokio::test]
+async fn every_other_route_is_closed_to_agents() {
+    let bench = both().await;
+    let app = &bench.app;
+    set(app, json!([{ "plugin": "crm" }])).await;
+    let lexi = key(app, "twilio", Some("ann")).await;
+    let allowed = [
+        "GET /api/plugin-engine",
+        "POST /api/plugin-engine",
+        "POST /api/plugins/{name}",
+        "POST /api/booking",
+        "GET /api/v1/agents/{channel}",
+    ];
+    // What is open to everybody, or has a secret of its own.
+    let open = |path: &str| {
+        ["/health", "/schemas/", "/api/plugin-engine/oauth/", "/api/plugin-engine/cron"]
+            .iter()
+            .any(|open| path.starts_with(open))
+    };
+    let mut tried = 0;
+    for route in Bundle::read().routes() {
+        let name = format!("{} {}", route.method, route.path);
+        if allowed.contains(&name.as_str()) || open(&route.path) {
+            continue;
+        }
+        let path: Vec<_> = route.path.split('/').map(|part| if part.starts_with('{') { "crm" } else { part }).collect();
+        let answer = app.send(&lexi, route.method.parse().unwrap(), &path.join("/"), Some(&json!({}))).await;
+        assert_eq!(answer.problem(403), "forbidden", "{name}");
+        assert!(answer.text.contains("the API key of an agent"), "{name}: {}", answer.text);
+        tried += 1;
+    }
+    assert!(tried > 60, "{tried}");
+}
+
+#[tokio::test]
+async fn an_agent_speaks_for_itself_and_for_whom_it_is_bound_to() {
+    let bench = both().await;
+    let app = &bench.app;
+    set(app, json!([{ "plugin": "crm" }])).await;
+    let (anybodys, anns) = (key(app, "twilio", None).await, key(app, "twilio", Some("ann")).await);
+    let with = |more: Value| {
+        let mut intent = json!({ "tool": "crm", "intent": "AddLead" });
+        intent.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        intent
+    };
+    intend(app, &anybodys, &with(json!({ "userId": "bob" }))).await.data();
+    let run = ok(&app.get("/api/plugin-engine/runs?userId=bob").await)["runs"][0].clone();
+    assert_eq!((&run["agentId"], &run["userId"]), (&json!("lexi"), &json!("bob")));
+    assert_eq!(intend(app, &anybodys, &with(json!({}))).await.pointers(), ["/userId"]);
+    intend(app, &anns, &with(json!({}))).await.data();
+    intend(app, &anns, &with(json!({ "userId": "ann", "agentId": "lexi" }))).await.data();
+    forbidden(&intend(app, &anns, &with(json!({ "userId": "bob" }))).await, "that user");
+    for later in [json!({}), json!({ "scheduledTime": "2026-11-22T09:00:00Z" })] {
+        let mut other = with(json!({ "agentId": "other" }));
+        other.as_object_mut().unwrap().extend(later.as_object().unwrap().clone());
+        forbidden(&intend(app, &anns, &other).await, "the agent lexi");
+    }
+    assert_eq!(app.send(&anns, Method::GET, &format!("{INTENTS}?userId=bob"), None).await.problem(403), "forbidden");
+    assert_eq!(bench.service.calls().len(), 3);
+}
+
+#[tokio::test]
+async fn where_a_channel_is_locked_its_lock_says_what_counts() {
+    let bench = both().await;
+    let app = &bench.app;
+    let lexi = key(app, "twilio", None).await;
+    set(app, json!([{ "plugin": "crm" }])).await;
+    let locked = ok(&app.post(&format!("{AGENT}/lock"), &json!({})).await);
+    set(app, json!([{ "plugin": "booking" }])).await;
+    intend(app, &lexi, &find("crm")).await.data();
+    forbidden(&intend(app, &lexi, &find("booking")).await, "the channel twilio is locked to");
+    let own = ok(&app.send(&lexi, Method::GET, AGENT, None).await);
+    assert_eq!((&own["hash"], &own["locked"]), (&locked["hash"], &locked["locked"]));
+    let tools = ok(&app.send(&lexi, Method::GET, &format!("{INTENTS}?format=mcp"), None).await);
+    assert_eq!(tools["tools"][0]["name"], "crm__find");
+    ok(&app.post(&format!("{AGENT}/unlock"), &json!({})).await);
+    intend(app, &lexi, &find("booking")).await.data();
+    forbidden(&intend(app, &lexi, &find("crm")).await, "crm is not enabled in the channel twilio");
+}
+
+#[tokio::test]
+async fn a_call_may_say_by_which_channel_it_came() {
+    let bench = both().await;
+    let app = &bench.app;
+    set(app, json!([{ "plugin": "crm" }])).await;
+    let (lexi, service) = (key(app, "twilio", None).await, app.key("acme", &[Role::Service], None).await);
+    for key in [&lexi, &service] {
+        for channels in [vec!["twilio"], vec![]] {
+            let answer = call(app, key, "crm", &channels).await;
+            assert_eq!(ok(&answer)["success"], true);
+        }
+        forbidden(&call(app, key, "booking", &["twilio"]).await, "booking is not enabled in the channel twilio");
+    }
+    // Without one everything counts for whoever is no agent.
+    ok(&call(app, &service, "booking", &[]).await);
+    forbidden(&call(app, &lexi, "booking", &[]).await, "in the channel twilio");
+    forbidden(&call(app, &service, "crm", &["web"]).await, "there is no channel web");
+    forbidden(&call(app, &lexi, "crm", &["web"]).await, "not in the channel web");
+    for channels in [vec!["Twilio"], vec![""], vec!["twilio", "twilio"]] {
+        let answer = call(app, &service, "crm", &channels).await;
+        assert_eq!(answer.problem(400), "invalid_parameters", "{channels:?}");
+        assert!(answer.text.contains("x-channel"), "{}", answer.text);
+    }
+    // Another organization's channel of that name is another.
+    let other = app.key("other", &[Role::Service], None).await;
+    forbidden(&call(app, &other, "slack", &["twilio"]).await, "there is no channel twilio");
+}
+
+#[tokio::test]
+async fn a_task_of_an_agent_runs_while_its_channel_has_the_plugin() {
+    let bench = both().await;
+    let app = &bench.app;
+    let lexi = key(app, "twilio", None).await;
+    set(app, json!([{ "plugin": "crm" }])).await;
+    let mut later = find("crm");
+    later["scheduledTime"] = json!("2026-11-21T09:00:30Z");
+    let mut tasks = Vec::new();
+    for _ in 0..2 {
+        let made = intend(app, &lexi, &later).await;
+        assert_eq!(made.status.as_u16(), 202, "{}", made.text);
+        assert_eq!(made.json()["task"]["agentId"], "lexi");
+        tasks.push(made.json()["task"]["id"].as_str().unwrap().to_owned());
+    }
+    app.clock.advance(30);
+    let org = OrgId::parse("acme").unwrap();
+    let work = |id: &str| Work { org: org.clone(), kind: "task".to_owned(), id: format!("{id} ann"), revision: 1 };
+    assert_eq!(app.engine.wake(work(&tasks[0]), None).await.unwrap().succeeded, 1);
+    set(app, json!([{ "plugin": "booking" }])).await;
+    assert_eq!(app.engine.wake(work(&tasks[1]), None).await.unwrap().failed, 1);
+    let task = ok(&app.get(&format!("/api/plugin-engine/tasks/{}", tasks[1])).await);
+    assert_eq!((&task["status"], &task["attempts"][0]["code"]), (&json!("failed"), &json!("rejected")), "{task}");
+    assert!(task["attempts"][0]["message"].as_str().unwrap().contains("the channel twilio"), "{task}");
+    assert_eq!(bench.service.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn a_warm_intent_of_an_agent_costs_one_read() {
+    let bench = both().await;
+    let app = &bench.app;
+    let lexi = key(app, "twilio", None).await;
+    set(app, json!([{ "plugin": "crm" }])).await;
+    let add = json!({ "tool": "crm", "intent": "AddLead", "userId": "ann" });
+    intend(app, &lexi, &find("crm")).await.data();
+    call(app, &app.admin, "crm", &["twilio"]).await;
+    app.table.take();
+    for (what, intent, expected) in [("that reads", find("crm"), (1, 0)), ("with an effect", add, (1, 2))] {
+        intend(app, &lexi, &intent).await.data();
+        assert_eq!(app.table.take(), expected, "{what}");
+    }
+    ok(&call(app, &app.admin, "crm", &["twilio"]).await);
+    assert_eq!(app.table.take(), (1, 0), "with x-channel");
+    forbidden(&intend(app, &lexi, &find("booking")).await, "twilio");
+    assert_eq!(app.table.take().1, 0, "what is refused is not recorded");
+}
