@@ -341,5 +341,9 @@ async fn only_those_who_may_register() {
     // Nobody becomes more than they are.
     let new = json!({ "name": "a", "roles": ["platform_administrator"], "user_id": "ann" });
     assert_eq!(app.post("/api/v1/keys", &new).await.problem(403), "forbidden");
-    assert_eq!(app.send(&platform, Method::POST, "/api/v1/keys", Some(&new)).await.status.as_u16(), 201);
+    let made = app.send(&platform, Method::POST, "/api/v1/keys", Some(&new)).await;
+    assert_eq!(made.status.as_u16(), 201, "{}", made.text);
+    let path = format!("/api/v1/keys/{}", made.json()["id"].as_str().unwrap());
+    assert_eq!(app.delete(&path).await.problem(403), "forbidden");
+    assert_eq!(app.send(&platform, Method::DELETE, &path, None).await.status.as_u16(), 200);
 }

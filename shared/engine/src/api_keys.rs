@@ -239,6 +239,9 @@ impl Engine {
             if record.org != *org {
                 return Err(Error::NotFound("API key"));
             }
+            if record.view.roles.contains(&Role::PlatformAdministrator) {
+                principal.must_administer_platform()?;
+            }
             if record.view.revoked_at.is_some() {
                 return Ok(record.view);
             }

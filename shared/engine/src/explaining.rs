@@ -193,9 +193,11 @@ impl Engine {
         let Some(Seen { account, instance, judged, names }) = self.see(&what, &naming).await? else {
             return Ok(None);
         };
-        instance.instance.must_be_granted(manifest)?;
         let (idempotency, in_its_place) = under_key(&what, judged);
         let repeats = !matches!(idempotency, None | Some(KeyShown::New | KeyShown::Again));
+        if !repeats {
+            instance.instance.must_be_granted(plugin)?;
+        }
         naming.read(names, account.as_ref().map(Found::identity))?;
         let in_use = |class| out_of_use(manifest, &instance.instance.in_use(class, now), now);
         let unfit = match (&manifest.auth, &account) {
@@ -287,17 +289,20 @@ impl Engine {
 /// What stands under a key, and what would be answered for it.
 fn under_key(what: &What<'_>, judged: Judged) -> (Option<KeyShown>, Option<Failure>) {
     let Some(keyed) = what.keyed() else { return (None, None) };
-    let again = keyed.resolve == Some(Resolve::Retry)
-        || (what.action.effect == Effect::Keyed && keyed.resolve != Some(Resolve::Abandon));
+    let again = |by: &str| {
+        keyed.resolve == Some(Resolve::Retry) || (what.is_known_by_key(by) && keyed.resolve != Some(Resolve::Abandon))
+    };
     match judged {
         Judged::Free => (Some(KeyShown::New), None),
         Judged::Busy => (Some(KeyShown::InProgress), None),
-        Judged::Ended(_, answer, _) if answer.is_open() && again => (Some(KeyShown::Again), None),
-        Judged::Lost(..) if again => (Some(KeyShown::Again), None),
+        Judged::Ended(_, answer, _) if answer.is_open() && again(&answer.metadata.version) => {
+            (Some(KeyShown::Again), None)
+        }
+        Judged::Lost(_, (_, by), _) if again(&by) => (Some(KeyShown::Again), None),
         Judged::Ended(_, answer, _) if answer.is_open() => (Some(KeyShown::Unknown), answer.outcome().result.err()),
         Judged::Ended(_, answer, _) => (Some(KeyShown::Answered), answer.outcome().result.err()),
         Judged::Task(..) => (Some(KeyShown::Answered), None),
-        Judged::Lost(run, began, _) => (Some(KeyShown::Unknown), Some(lost(&run, began))),
+        Judged::Lost(run, (began, _), _) => (Some(KeyShown::Unknown), Some(lost(&run, began))),
     }
 }
 

@@ -1,5 +1,5 @@
 //! All that a runtime can reach of the world. A runtime never holds a credential: the host adds it to the request, only
-//! towards the hosts that the manifest names, and takes it out of what comes back.
+//! towards the plugin's service, and takes it out of what comes back.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,8 +22,8 @@ use crate::secrets::Striker;
 /// Why a call did not happen or had no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// The manifest does not permit the host.
-    #[error("the plugin's permissions do not name {0}")]
+    /// The URL is not at the plugin's service.
+    #[error("a call may not go to {0}, which is not where the plugin's service is")]
     NotPermitted(String),
     /// The credential cannot be sent in a header.
     #[error("the credential has characters that no header can carry")]
@@ -99,9 +99,7 @@ impl<'a> Host<'a> {
         body: Bytes,
         format: BodyFormat,
     ) -> Result<Answer, FetchError> {
-        let same_origin = url.origin() == self.base.origin();
-        let named = url.scheme() == "https" && self.manifest.hosts().any(|host| Some(host) == url.host_str());
-        if !(same_origin || named) || !url.username().is_empty() || url.password().is_some() {
+        if url.origin() != self.base.origin() || !url.username().is_empty() || url.password().is_some() {
             return Err(FetchError::NotPermitted(url.host_str().unwrap_or_default().to_owned()));
         }
         self.authorize(&mut headers)?;

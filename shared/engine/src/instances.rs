@@ -20,7 +20,7 @@ use crate::ports::Event;
 use crate::ports::events::EventKind;
 use crate::ports::table::{Condition, Item, NewItem, Query, Range, Read, TableError, Version};
 use crate::principal::Principal;
-use crate::registry::{Digest, Install, Life, RegistryScope, check_config, granted};
+use crate::registry::{Digest, Install, Life, RegistryScope, check_config, granted, meanwhile};
 
 /// How often a change is tried while others change the same record. Each time that it fails, another was written: of
 /// failures at most a hundred for each breaker, which is then open and counts no more.
@@ -179,23 +179,47 @@ impl Instance {
         open(ActionClass::Write, "do something").or_else(|| open(ActionClass::Read, "read"))
     }
 
+    /// Grants these permissions of a plugin, and no other. What is taken away is taken from the version before as well, or
+    /// going back would bring it again.
+    fn grant(&mut self, plugin: &Plugin, permissions: &BTreeSet<Permission>) {
+        let Some(installed) = &mut self.installed else { return };
+        installed.permissions.clone_from(permissions);
+        if let Some(before) = &mut self.before {
+            let taken = |permission: &Permission| {
+                plugin.manifest.permissions.contains(permission) && !permissions.contains(permission)
+            };
+            before.installed.permissions.retain(|permission| !taken(permission));
+        }
+    }
+
     /// Whether an administrator took it out of use.
     pub(crate) fn is_disabled(&self) -> bool {
         self.disabled.is_some()
     }
 
+    /// Whether this is the plugin that the organization uses by its name. What the operator brought goes before what was
+    /// registered, also where that was there first.
+    pub(crate) fn uses(&self, plugin: &Plugin) -> bool {
+        plugin.digest.is_none() || self.installed.as_ref().map(|installed| &installed.digest) == plugin.digest.as_ref()
+    }
+
+    /// What was granted to a plugin that was registered.
+    fn granted(&self, plugin: &Plugin) -> Option<&BTreeSet<Permission>> {
+        let installed = self.installed.as_ref().filter(|_| plugin.digest.is_some());
+        installed.map(|installed| &installed.permissions)
+    }
+
     /// The permission that a plugin's calls need and nobody granted. What the operator brought has all that it asks for; of
     /// what was registered, what an administrator granted.
-    pub(crate) fn not_granted(&self, manifest: &Manifest) -> Option<Permission> {
-        let granted = &self.installed.as_ref()?.permissions;
-        let needed = Permission::Network(manifest.runtime.base_url()?.host_str()?.to_owned());
-        (!granted.contains(&needed)).then_some(needed)
+    pub(crate) fn not_granted(&self, plugin: &Plugin) -> Option<Permission> {
+        let (granted, manifest) = (self.granted(plugin)?, &plugin.manifest);
+        manifest.needed().find(|needed| !granted.contains(needed))
     }
 
     /// Refuses a plugin whose calls need a permission that nobody granted.
-    pub(crate) fn must_be_granted(&self, manifest: &Manifest) -> Result<(), Error> {
-        let Some(missing) = self.not_granted(manifest) else { return Ok(()) };
-        let name = &manifest.name;
+    pub(crate) fn must_be_granted(&self, plugin: &Plugin) -> Result<(), Error> {
+        let Some(missing) = self.not_granted(plugin) else { return Ok(()) };
+        let name = &plugin.manifest.name;
         Err(Error::Forbidden(format!(
             "{name} was not granted the permission {missing}; an administrator grants it with PATCH /api/v1/plugins/{name}"
         )))
@@ -321,12 +345,12 @@ pub struct SetInstance {
 impl Instance {
     fn shown(&self, plugin: &Plugin, now: Timestamp) -> InstanceView {
         let manifest = &plugin.manifest;
-        let granted = self.installed.as_ref().map(|installed| &installed.permissions);
+        let granted = self.granted(plugin);
         let to_grant = |granted: &BTreeSet<Permission>| {
             manifest.permissions.iter().filter(|permission| !granted.contains(permission)).cloned().collect()
         };
         InstanceView {
-            scope: self.installed.as_ref().map(|installed| installed.scope),
+            scope: self.installed.as_ref().filter(|_| plugin.digest.is_some()).map(|installed| installed.scope),
             to_grant: granted.map(to_grant).unwrap_or_default(),
             permissions: granted.cloned(),
             previous_version: self.before.as_ref().map(|before| before.installed.version.to_string()),
@@ -369,19 +393,19 @@ impl Engine {
     pub async fn list_instances(&self, principal: &Principal) -> Result<Vec<InstanceView>, Error> {
         principal.must_operate()?;
         let now = self.ports.clock.now();
-        let plugins = self.plugins_of(&principal.org).await?;
+        let plugins = self.plugins_of(&principal.org, Read::Eventual).await?;
         Ok(plugins.iter().map(|(plugin, instance)| instance.shown(plugin, now)).collect())
     }
 
     /// Every plugin that an organization has, by name, each with its instance: the catalog's, and what it enabled of what is
     /// registered.
-    pub(crate) async fn plugins_of(&self, org: &OrgId) -> Result<Vec<(Arc<Plugin>, Instance)>, Error> {
+    pub(crate) async fn plugins_of(&self, org: &OrgId, read: Read) -> Result<Vec<(Arc<Plugin>, Instance)>, Error> {
         let mut instances = BTreeMap::new();
         let (partition, prefix) = keys::instances(org);
         let mut cursor = None;
         loop {
             let range = Range::Prefix(prefix.to_owned());
-            let query = Query { range, cursor, read: Read::Eventual, ..Query::partition(partition.as_str(), PAGE) };
+            let query = Query { range, cursor, read, ..Query::partition(partition.as_str(), PAGE) };
             let page = self.ports.table.query(query).await?;
             for item in page.entries {
                 let name = item.stored.key.sort.strip_prefix(prefix).and_then(|name| PluginName::parse(name).ok());
@@ -421,7 +445,7 @@ impl Engine {
             return Ok(());
         }
         let item = self.ports.table.get(&keys::instance(org, &plugin.manifest.name), Read::Consistent).await?;
-        SeenInstance::of(item)?.instance.must_be_granted(&plugin.manifest)
+        SeenInstance::of(item)?.instance.must_be_granted(plugin)
     }
 
     /// A plugin as the organization has it.
@@ -485,23 +509,29 @@ impl Engine {
                 format!("{} comes with Overseer, at {}", manifest.name, manifest.version)
             }));
         }
+        if plugin.digest.is_none() && asked.scope.is_some() {
+            return Err(Error::field("/scope", format!("{} comes with Overseer; leave it out", manifest.name)));
+        }
         if let Some(config) = &asked.config {
             check_config(manifest, config, "/config").map_err(Error::Invalid)?;
         }
         let permissions = granted(&plugin, asked.permissions.as_ref())?;
         let said = json!({ "version": manifest.version });
-        self.administer(principal, Arc::clone(&plugin), (EventKind::PluginEnabled, said), move |instance| {
-            match (&mut instance.installed, &first) {
-                (standing @ None, Some(first)) => *standing = Some(first.clone()),
-                (Some(standing), Some(first)) if standing.digest != first.digest => {
-                    return Err(Error::Conflict(
-                        "somebody else enabled another version just now; look again".to_owned(),
-                    ));
-                }
-                _ => {}
+        let of = Arc::clone(&plugin);
+        self.administer_any(principal, plugin, (EventKind::PluginEnabled, said), move |instance| {
+            if let (standing @ None, Some(first)) = (&mut instance.installed, &first) {
+                *standing = Some(first.clone());
             }
-            if let (Some(installed), Some(permissions)) = (&mut instance.installed, &permissions) {
-                installed.permissions.clone_from(permissions);
+            if !instance.uses(&of) {
+                return Err(meanwhile());
+            }
+            if let (Some(asked), Some(installed)) = (asked.scope, &instance.installed)
+                && asked != installed.scope
+            {
+                return Err(Error::field("/scope", "is another than that of the plugin in use; leave it out"));
+            }
+            if let Some(permissions) = &permissions {
+                instance.grant(of.as_ref(), permissions);
             }
             if let Some(config) = &asked.config {
                 instance.config.clone_from(config);
@@ -541,16 +571,12 @@ impl Engine {
             return Err(Error::Invalid(problems));
         }
         let permissions = granted(&found, asked.permissions.as_ref())?;
-        let digest = found.digest.clone();
+        let of = Arc::clone(&found);
         self.administer(principal, found, (EventKind::PluginConfigured, json!({})), move |instance| {
             instance.breaker = asked.breaker.unwrap_or(instance.breaker);
             instance.record_reads = asked.record_reads.unwrap_or(instance.record_reads);
-            if let (Some(installed), Some(permissions)) = (&mut instance.installed, &permissions) {
-                // What is granted is granted to what somebody looked at.
-                if digest.as_ref() != Some(&installed.digest) {
-                    return Err(Error::Conflict("its version was changed just now; look again".to_owned()));
-                }
-                installed.permissions.clone_from(permissions);
+            if let Some(permissions) = &permissions {
+                instance.grant(&of, permissions);
             }
             Ok(())
         })
@@ -560,6 +586,25 @@ impl Engine {
     /// Changes an instance in an administrator's name, and says so: of which kind the event is, and what it says beside the
     /// plugin and who did it. Nothing is changed where `change` fails.
     pub(crate) async fn administer(
+        self: &Arc<Self>,
+        principal: &Principal,
+        plugin: Arc<Plugin>,
+        said: (EventKind, Value),
+        change: impl Fn(&mut Instance) -> Result<(), Error> + Send + Sync + 'static,
+    ) -> Result<InstanceView, Error> {
+        let of = Arc::clone(&plugin);
+        self.administer_any(principal, plugin, said, move |instance| {
+            // What was decided was decided of the version that was looked at.
+            if !instance.uses(&of) {
+                return Err(meanwhile());
+            }
+            change(instance)
+        })
+        .await
+    }
+
+    /// As [`Self::administer`], whichever version is in use.
+    pub(crate) async fn administer_any(
         self: &Arc<Self>,
         principal: &Principal,
         plugin: Arc<Plugin>,

@@ -8,6 +8,7 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::ids::UserId;
 use crate::manifest::{Action, Auth, Effect, Manifest};
+use crate::ports::table::Read;
 use crate::principal::Principal;
 
 /// The shape of the list.
@@ -46,7 +47,7 @@ impl Engine {
             (None, None) => None,
             (asked, _) => Some(principal.acting_for(asked)?),
         };
-        let mut plugins = self.plugins_of(&principal.org).await?;
+        let mut plugins = self.plugins_of(&principal.org, Read::Eventual).await?;
         if let Some(agent) = &principal.agent {
             let channel = self.channel_if_any(&principal.org, &agent.channel).await?;
             plugins.retain(|(plugin, _)| channel.as_ref().is_some_and(|channel| channel.admits(&plugin.manifest.name)));

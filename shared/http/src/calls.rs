@@ -2,6 +2,7 @@
 //! `/api/booking`, which is the plugin `booking`. What comes of it is what comes of an intent.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
@@ -13,13 +14,14 @@ use overseer_engine::error::Error;
 use overseer_engine::ids::{Alias, ChannelName, IdempotencyKey, RequestId, UserId};
 use overseer_engine::intent::Intent;
 use overseer_engine::principal::Principal;
-use overseer_engine::runs::{Answered, Asked};
+use overseer_engine::runs::{Answered, Asked, Resolve};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::caller::AgentOrCaller;
-use crate::input::{JsonBody, NoParameters, Parameters};
+use crate::input::{JsonBody, Parameters};
+use crate::intent::{Preferences, idempotency_key, marked};
 use crate::{Code, Problem, Routes, Until};
 
 /// The routes.
@@ -48,6 +50,14 @@ struct FunctionCall {
     idempotency_key: Option<IdempotencyKey>,
 }
 
+/// What the URL of a call may say.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CallParameters {
+    /// What to do where it is not known what came of an earlier call with the same key.
+    resolve: Option<Resolve>,
+}
+
 /// What came of it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -63,23 +73,23 @@ async fn call(
     State(engine): State<Arc<Engine>>,
     AgentOrCaller(principal): AgentOrCaller,
     Path(name): Path<String>,
-    Parameters(NoParameters {}): Parameters<NoParameters>,
+    Parameters(CallParameters { resolve }): Parameters<CallParameters>,
     (Extension(request_id), until): (Extension<RequestId>, Option<Extension<Until>>),
     headers: HeaderMap,
     JsonBody(call): JsonBody<FunctionCall>,
 ) -> Result<Response, Problem> {
-    run(engine, principal, name, (request_id, until), channel(&headers)?, call).await
+    run(engine, principal, name, (request_id, until), (&headers, resolve), call).await
 }
 
 async fn booking(
     State(engine): State<Arc<Engine>>,
     AgentOrCaller(principal): AgentOrCaller,
-    Parameters(NoParameters {}): Parameters<NoParameters>,
+    Parameters(CallParameters { resolve }): Parameters<CallParameters>,
     (Extension(request_id), until): (Extension<RequestId>, Option<Extension<Until>>),
     headers: HeaderMap,
     JsonBody(call): JsonBody<FunctionCall>,
 ) -> Result<Response, Problem> {
-    run(engine, principal, "booking".to_owned(), (request_id, until), channel(&headers)?, call).await
+    run(engine, principal, "booking".to_owned(), (request_id, until), (&headers, resolve), call).await
 }
 
 async fn run(
@@ -87,9 +97,10 @@ async fn run(
     principal: Principal,
     name: String,
     (request_id, until): (RequestId, Option<Extension<Until>>),
-    channel: Option<ChannelName>,
+    (headers, resolve): (&HeaderMap, Option<Resolve>),
     call: FunctionCall,
 ) -> Result<Response, Problem> {
+    let (key, channel) = (idempotency_key(headers)?, channel(headers)?);
     let FunctionCall { function, parameters, session_id, user_id, integration, idempotency_key } = call;
     let intent = Intent {
         tool: name,
@@ -104,8 +115,10 @@ async fn run(
         idempotency_key,
     };
     let until = until.map(|Extension(Until(until))| until);
-    let asked = Asked { request: Some(request_id.clone()), until, channel, ..Asked::default() };
-    let Answered { answer: outcome, .. } = engine.intend(principal, intent, asked).await.map_err(in_these_words)?;
+    let wait = Preferences::of(headers).wait_s.map_or(Duration::ZERO, Duration::from_secs);
+    let asked = Asked { request: Some(request_id.clone()), key, wait, resolve, until, channel };
+    let Answered { answer: outcome, replayed } =
+        engine.intend(principal, intent, asked).await.map_err(in_these_words)?;
     let code = outcome.result.as_ref().err().map(|failure| Extension(Code::of(&failure.code)));
     let mut shown = match serde_json::to_value(&outcome) {
         Ok(Value::Object(shown)) => shown,
@@ -114,7 +127,7 @@ async fn run(
     if let Some(data) = shown.remove("data") {
         shown.insert("result".to_owned(), data);
     }
-    Ok((code, Json(Answer { outcome: shown, session_id, request_id })).into_response())
+    Ok(marked((code, Json(Answer { outcome: shown, session_id, request_id })).into_response(), replayed))
 }
 
 /// The channel that a call came by, if it says so: only its plugins count then.

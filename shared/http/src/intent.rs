@@ -112,7 +112,7 @@ async fn intend(
 }
 
 /// Says of an answer whether it is an earlier one.
-fn marked(mut response: Response, replayed: bool) -> Response {
+pub(crate) fn marked(mut response: Response, replayed: bool) -> Response {
     if replayed {
         let name = HeaderName::from_static("idempotent-replayed");
         response.headers_mut().insert(name, HeaderValue::from_static("true"));
@@ -121,7 +121,7 @@ fn marked(mut response: Response, replayed: bool) -> Response {
 }
 
 /// The key of the header, if there is one: as it is, or in quotation marks (a string of RFC 9651).
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Error> {
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Error> {
     let wrong = |message: String| Error::field("", format!("the header Idempotency-Key {message}"));
     let mut values = headers.get_all("idempotency-key").iter();
     let Some(value) = values.next() else { return Ok(None) };
@@ -135,15 +135,15 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Error>
 
 /// What a caller prefers (RFC 7240).
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Preferences {
+pub(crate) struct Preferences {
     /// Not to wait for the outcome.
     respond_async: bool,
     /// How long to wait, in seconds. What is no number is passed over, as the RFC has it.
-    wait_s: Option<u64>,
+    pub(crate) wait_s: Option<u64>,
 }
 
 impl Preferences {
-    fn of(headers: &HeaderMap) -> Self {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
         let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
         let mut preferences = Self::default();
         for one in values.flat_map(|value| value.split(',')) {

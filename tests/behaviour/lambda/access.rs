@@ -413,6 +413,7 @@ impl Day {
             assert!(answer.status.is_client_error(), "{path}: {}", answer.text);
         }
         self.ok(Method::DELETE, path, None).await;
+        self.post(&format!("{path}/enable"), json!({})).await;
     }
 }
 

@@ -86,6 +86,10 @@ async fn secrets_are_written_and_never_read_back() {
     assert_ne!(kept.headers["etag"], tag);
     let gone = put(&bench, &json!({ "desk": "side", "code": null }), None).await;
     assert_eq!((gone.status, &gone.json()["secrets"]), (StatusCode::OK, &json!([])), "{}", gone.text);
+    // Neither at once nor little by little may there be more than is allowed.
+    let large = |bytes: usize| json!({ "code": "x".repeat(bytes - json!({ "code": "" }).to_string().len()) });
+    assert_eq!(put(&bench, &large(16 * 1024), None).await.status, StatusCode::OK);
+    assert_eq!(put(&bench, &large(16 * 1024 + 1), None).await.problem(400), "invalid_parameters");
     // Nowhere else may one stand.
     let enable = json!({ "config": { "code": secret } });
     let refused = bench.app.post("/api/v1/plugins/desk/enable", &enable).await;

@@ -243,3 +243,74 @@ async fn a_plugin_for_another_overseer_is_not_enabled() {
     let refused = bench.app.post("/api/v1/plugins/desk/enable", &json!({})).await;
     assert!(refused.problem(409) == "conflict" && refused.text.contains(">=99.0.0"), "{}", refused.text);
 }
+
+#[tokio::test]
+async fn going_back_brings_nothing_that_was_taken_away() {
+    let bench = Bench::start().await;
+    let app = &bench.app;
+    bench.install(&bench.manifest("desk", "1.0.0")).await;
+    bench.register(&bench.manifest("desk", "1.1.0")).await;
+    app.post("/api/v1/plugins/desk/upgrade", &json!({ "version": "1.1.0" })).await;
+    // Not a permission.
+    app.send(&app.admin, Method::PATCH, "/api/v1/plugins/desk", Some(&json!({ "permissions": [] }))).await;
+    let back = app.post("/api/v1/plugins/desk/rollback", &json!({})).await.json();
+    assert_eq!((&back["version"], &back["permissions"]), (&json!("1.0.0"), &json!([])), "{back}");
+    // Not a version that nobody is to use any more.
+    let off = json!({ "is_active": false });
+    app.send(&app.admin, Method::PATCH, "/plugins/desk/1.1.0", Some(&off)).await;
+    assert_eq!(app.post("/api/v1/plugins/desk/rollback", &json!({})).await.problem(409), "conflict");
+}
+
+#[tokio::test]
+async fn a_request_stays_at_the_service_whatever_its_path_says() {
+    let bench = Bench::start().await;
+    let other = bench.service.address.port().wrapping_add(1);
+    for (version, path) in [
+        ("1.0.0", "{{ '.evil.example' }}/x".to_owned()),
+        ("1.0.1", format!("{{% if false %}}/{{% endif %}}:{other}/x")),
+        ("1.0.2", "{% if false %}/{% endif %}@evil.example/x".to_owned()),
+    ] {
+        let mut manifest = bench.manifest("desk", version);
+        manifest["permissions"] = json!(["network:127.0.0.1", "network:127.0.0.1.evil.example"]);
+        manifest["actions"][0]["request"]["path"] = json!(path);
+        // Whoever reads it may refuse it already.
+        if bench.register(&manifest).await.status != StatusCode::OK {
+            continue;
+        }
+        let enable = json!({ "version": version, "permissions": ["network:127.0.0.1"] });
+        let path = if version == "1.0.0" { "enable" } else { "upgrade" };
+        bench.app.post(&format!("/api/v1/plugins/desk/{path}"), &enable).await;
+        let answer = bench.app.intend("desk", "look", json!({})).await;
+        assert_eq!(answer.failure(), "unavailable", "{version}");
+        assert!(answer.text.contains("the plugin is at fault"), "{}", answer.text);
+    }
+    assert!(bench.service.calls().is_empty(), "{:?}", bench.service.calls());
+}
+
+#[tokio::test]
+async fn what_one_version_left_unclear_another_does_not_do_again_by_itself() {
+    let bench = Bench::start().await;
+    let app = &bench.app;
+    let mut unsafe_one = bench.manifest("desk", "1.0.0");
+    unsafe_one["actions"][1]["request"]["path"] = json!("/fails");
+    bench.install(&unsafe_one).await;
+    let act = json!({ "tool": "desk", "intent": "act", "idempotencyKey": "order-1" });
+    let first = app.post("/api/plugin-engine", &act).await;
+    assert_eq!(first.json()["error"]["mayHaveHappened"], true, "{}", first.text);
+    // The next version says that the service knows a repetition; of this one it was never told the key.
+    let mut keyed = bench.manifest("desk", "2.0.0");
+    keyed["actions"][1]["effect"] = json!("keyed");
+    keyed["actions"][1]["request"]["headers"] = json!({ "idempotency-key": "{{ idempotency_key }}" });
+    bench.register(&keyed).await;
+    let upgraded = app.post("/api/v1/plugins/desk/upgrade", &json!({ "version": "2.0.0" })).await;
+    assert_eq!(upgraded.status, StatusCode::OK, "{}", upgraded.text);
+    let calls = bench.service.calls().len();
+    let again = app.post("/api/plugin-engine", &act).await;
+    assert_eq!(again.json()["error"]["mayHaveHappened"], true, "{}", again.text);
+    assert_eq!(bench.service.calls().len(), calls, "it was done again");
+    let decided = app.post("/api/plugin-engine?resolve=retry", &act).await;
+    assert_eq!(decided.json()["success"], true, "{}", decided.text);
+    // An answer is an answer, also where the plugin may not be used any more.
+    app.send(&app.admin, Method::PATCH, "/api/v1/plugins/desk", Some(&json!({ "permissions": [] }))).await;
+    assert_eq!(app.post("/api/plugin-engine", &act).await.json()["success"], true);
+}

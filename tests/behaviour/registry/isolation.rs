@@ -46,7 +46,13 @@ async fn what_is_registered_for_all_each_organization_enables_for_itself() {
     let made = app.send(&platform, Method::POST, "/plugins?scope=global", Some(&bench.manifest("desk", "1.0.0"))).await;
     assert_eq!(made.json()["scope"], "global", "{}", made.text);
     let globex = app.key("globex", &[Role::Administrator], Some("hank")).await;
-    assert_eq!(app.get("/plugins?scope=global").await.json()["plugins"][0]["name"], "desk");
+    let listed = app.get("/plugins?scope=global").await;
+    assert_eq!(listed.json()["plugins"][0]["name"], "desk");
+    // Who it was in another organization is nobody's business.
+    let (by, seen) = (&made.json()["key"], app.get("/plugins/desk/1.0.0").await.text);
+    for text in [listed.text, seen, app.get("/plugins/desk").await.text] {
+        assert!(!text.contains(by.as_str().unwrap()), "{text}");
+    }
     let enable = json!({ "permissions": ["network:127.0.0.1"], "config": { "desk": "acme" } });
     let enabled = app.post("/api/v1/plugins/desk/enable", &enable).await;
     assert_eq!(enabled.json()["scope"], "global", "{}", enabled.text);
@@ -76,6 +82,16 @@ async fn a_function_is_called_by_its_name() {
         assert_eq!((&answer["success"], &answer["sessionId"]), (&json!(true), &json!("s-1")), "{answer}");
         assert_eq!(answer["result"]["body"], json!({ "note": "a", "loud": false }), "{path}");
     }
+    // A key makes it safe to call again, in the body or as a header.
+    let keyed = || {
+        let request = app.request(Method::POST, "/api/booking").header("idempotency-key", "call-1");
+        let request = request.header("authorization", format!("Bearer {}", app.admin));
+        request.header("content-type", "application/json").body(call.to_string()).send()
+    };
+    let calls = bench.service.calls().len();
+    assert!(!keyed().await.unwrap().headers().contains_key("idempotent-replayed"));
+    assert_eq!(keyed().await.unwrap().headers()["idempotent-replayed"], "true");
+    assert_eq!(bench.service.calls().len(), calls + 1);
     let refused = app.post("/api/booking", &json!({ "function": "act", "parameters": { "note": 7 } })).await;
     assert_eq!(
         (refused.problem(400), refused.pointers()),
@@ -98,10 +114,15 @@ async fn a_provider_sends_browsers_back_to_one_organizations_plugin() {
     let app = &bench.app;
     let mut manifest = bench.manifest("desk", "1.0.0");
     manifest["auth"] = crate::app::oauth2();
+    // Where tokens come from is reached as well.
+    let refused = bench.register(&manifest).await;
+    assert_eq!(refused.problem(400), "invalid_parameters");
+    assert!(refused.text.contains("permissions: add network:provider.example"), "{}", refused.text);
+    manifest["permissions"] = json!(["network:127.0.0.1", "network:provider.example"]);
     bench.install(&manifest).await;
     let globex = app.key("globex", &[Role::Administrator], Some("hank")).await;
     app.send(&globex, Method::POST, "/plugins", Some(&manifest)).await;
-    let grant = json!({ "permissions": ["network:127.0.0.1"] });
+    let grant = json!({ "permissions": manifest["permissions"] });
     app.send(&globex, Method::POST, "/api/v1/plugins/desk/enable", Some(&grant)).await;
     let path = "/api/plugin-engine/integrations/desk/client";
     let client = json!({ "clientId": "a", "clientSecret": "only-a-test" });
@@ -112,9 +133,22 @@ async fn a_provider_sends_browsers_back_to_one_organizations_plugin() {
     }
     assert!(uris.iter().all(|uri| uri.contains("/oauth/callback/desk~")), "{uris:?}");
     assert_ne!(uris[0], uris[1]);
-    // Connecting hands a credential to the plugin's service, which somebody has to have granted.
-    let none = json!({ "permissions": [] });
-    app.send(&app.admin, Method::PATCH, "/api/v1/plugins/desk", Some(&none)).await;
-    let refused = app.post("/api/plugin-engine/integrations/desk/connect", &json!({})).await;
-    assert_eq!(refused.problem(403), "forbidden");
+    // Connecting hands a credential to the plugin's service and its provider, which somebody has to have granted. Who is on
+    // the way when that is taken back does not arrive.
+    let link = app.post("/api/plugin-engine/integrations/desk/connect", &json!({})).await.json();
+    let link = link["connectUrl"].as_str().unwrap().to_owned();
+    assert_eq!(app.client.get(&link).send().await.unwrap().status().as_u16(), 200);
+    for granted in [json!([]), json!(["network:127.0.0.1"]), json!(["network:provider.example"])] {
+        let grant = json!({ "permissions": granted });
+        app.send(&app.admin, Method::PATCH, "/api/v1/plugins/desk", Some(&grant)).await;
+        let refused = app.post("/api/plugin-engine/integrations/desk/connect", &json!({})).await;
+        assert_eq!(refused.problem(403), "forbidden", "{grant}");
+        let page = app.client.get(&link).send().await.unwrap();
+        assert_eq!(page.status().as_u16(), 400, "{grant}");
+    }
+    // A client is there to remove also when its plugin is gone.
+    app.delete("/api/v1/plugins/desk").await;
+    let removed = app.delete(path).await;
+    assert_eq!((removed.status.as_u16(), removed.json().get("clientId")), (200, None), "{}", removed.text);
+    assert_eq!(app.delete(path).await.problem(404), "unknown_plugin");
 }

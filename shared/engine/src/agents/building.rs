@@ -218,7 +218,7 @@ impl Engine {
         if let Some(failure) = unusable.as_ref().filter(|_| instance.is_disabled()) {
             return Err((Reason::Disabled, failure.message.clone()));
         }
-        instance.must_be_granted(manifest).map_err(|error| (Reason::NotGranted, error.to_string()))?;
+        instance.must_be_granted(&plugin).map_err(|error| (Reason::NotGranted, error.to_string()))?;
         let failed = |what: String| (Reason::Failed, format!("{name}: {what}"));
         let adapter = adapters::chosen(manifest, assignment.data_adapter.as_ref());
         let adapter = adapter.map_err(|message| failed(format!("data_adapter {message}")))?;

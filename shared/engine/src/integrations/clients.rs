@@ -188,18 +188,24 @@ impl Engine {
         self.client_in_use(principal, plugin).await
     }
 
-    /// Removes the organization's own client for a plugin; removing none is fine.
+    /// Removes the organization's own client for a plugin, also for one that is gone; removing none is fine.
     pub async fn remove_client(self: &Arc<Self>, principal: &Principal, plugin: &str) -> Result<ClientInUse, Error> {
         principal.must_administer()?;
-        let found = self.plugin(&principal.org, plugin).await?;
-        let manifest = &found.manifest;
-        with_a_client(manifest)?;
-        let (engine, org, name) = (Arc::clone(self), principal.org.clone(), manifest.name.clone());
-        self.to_its_end(async move { engine.replace_client(&org, &name, None).await }).await?;
-        self.client_in_use(principal, plugin).await
+        let Ok(name) = PluginName::parse(plugin) else { return self.client_in_use(principal, plugin).await };
+        let found = self.plugin_if_any(&principal.org, &name).await?;
+        if let Some(found) = &found {
+            with_a_client(&found.manifest)?;
+        }
+        let (engine, org, of) = (Arc::clone(self), principal.org.clone(), name.clone());
+        let removed = self.to_its_end(async move { engine.replace_client(&org, &of, None).await }).await?;
+        if found.is_some() || !removed {
+            return self.client_in_use(principal, plugin).await;
+        }
+        Ok(ClientInUse { plugin: name, client_id: None, source: None, redirect_uri: None })
     }
 
-    async fn replace_client(&self, org: &OrgId, plugin: &PluginName, new: Option<&Record>) -> Result<(), Error> {
+    /// Says whether there was one before.
+    async fn replace_client(&self, org: &OrgId, plugin: &PluginName, new: Option<&Record>) -> Result<bool, Error> {
         let key = keys::client(org, plugin);
         let mut standing = self.ports.table.get(&key, Read::Consistent).await?;
         loop {
@@ -211,6 +217,7 @@ impl Engine {
             };
             match written {
                 Ok(()) => {
+                    let there_was_one = before.is_some();
                     let secret = before.and_then(|before| before.secret);
                     if let Some(id) = secret
                         && let Err(error) = self.ports.vault.delete(&secret_id(org, plugin, &id)).await
@@ -218,7 +225,7 @@ impl Engine {
                         // Nothing refers to it any more, and it is sealed.
                         tracing::error!(%org, error = %causes(&error), "a client secret that was replaced stays in the vault");
                     }
-                    return Ok(());
+                    return Ok(there_was_one);
                 }
                 Err(TableError::Condition { standing: found, .. }) => standing = found.map(|item| *item),
                 Err(error) => return Err(error.into()),

@@ -113,7 +113,7 @@ pub enum NotConnected {
     /// The provider would not.
     #[error("The service refused ({0}).")]
     Provider(String),
-    /// The plugin or its client is not the same any more.
+    /// The plugin or its client is not the same any more, or a permission was taken from it.
     #[error("The plugin was changed in the meantime.")]
     Changed,
     /// Overseer failed.
@@ -206,7 +206,11 @@ impl Engine {
         if attempt.bound_to != self.bound_to(&plugin.manifest) {
             return Err(NotConnected::Changed);
         }
-        Ok(plugin)
+        match self.must_be_granted(&attempt.org, &plugin).await {
+            Ok(()) => Ok(plugin),
+            Err(Error::Forbidden(_)) => Err(NotConnected::Changed),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What the user with this ticket is asked. Looking changes nothing: programs look at links, too.

@@ -70,7 +70,7 @@ impl Changes {
     /// Whether the newer manifest may do or reach more than the older, so that an administrator has to consent again.
     pub fn widens(&self) -> bool {
         let more = [self.permissions_added.is_empty(), self.hooks_added.is_empty(), self.scopes_added.is_empty()];
-        self.hosts_changed || more.contains(&false)
+        self.hosts_changed || self.reconnect || more.contains(&false)
     }
 
     /// Whether nothing has another meaning.

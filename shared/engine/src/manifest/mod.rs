@@ -132,8 +132,8 @@ impl Default for Retry {
     }
 }
 
-/// What doing an action twice would mean.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, Deserialize, JsonSchema)]
+/// What doing an action twice would mean, the harmless first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
     /// It changes nothing.

@@ -108,10 +108,15 @@ impl What<'_> {
         }
     }
 
-    /// Whether what stands under the key may be done again or given up now: because the caller says so, or because the
-    /// service knows a repetition.
-    fn may_decide(&self, run: &RunId, met: &Met) -> bool {
-        let wanted = self.keyed().is_some_and(|keyed| keyed.resolve.is_some()) || self.action.effect == Effect::Keyed;
+    /// Whether the service knows what that version of the plugin did by the key: another may not have told it.
+    pub(crate) fn is_known_by_key(&self, by: &str) -> bool {
+        self.action.effect == Effect::Keyed && self.manifest.version.to_string() == by
+    }
+
+    /// Whether what stands under the key, and was done by that version of the plugin, may be done again or given up now:
+    /// because the caller says so, or because the service knows a repetition.
+    fn may_decide(&self, run: &RunId, by: &str, met: &Met) -> bool {
+        let wanted = self.keyed().is_some_and(|keyed| keyed.resolve.is_some()) || self.is_known_by_key(by);
         wanted
             && match met {
                 Met::Nobody => true,
@@ -153,7 +158,6 @@ impl Engine {
                 return Ok(Some(Answered::anew(what.failed(failure))));
             };
             let Some(mut seen) = seen? else { return Ok(None) };
-            seen.instance.instance.must_be_granted(manifest)?;
             let claim = match std::mem::replace(&mut seen.judged, Judged::Free) {
                 Judged::Free if what.keyed().is_some_and(|keyed| keyed.resolve == Some(Resolve::Abandon)) => {
                     let message =
@@ -173,10 +177,12 @@ impl Engine {
                 }
                 // A task is made of other words than an outcome.
                 Judged::Task(..) => return Err(Error::KeyReused),
-                Judged::Ended(run, answer, _) if !answer.is_open() || !what.may_decide(&run, &met) => {
+                Judged::Ended(run, answer, _)
+                    if !answer.is_open() || !what.may_decide(&run, &answer.metadata.version, &met) =>
+                {
                     return Ok(Some(self.replayed(&what, answer.outcome()).await));
                 }
-                Judged::Lost(run, began, _) if !what.may_decide(&run, &met) => {
+                Judged::Lost(run, (began, by), _) if !what.may_decide(&run, &by, &met) => {
                     let metadata = what.metadata(0, Some(run.clone()));
                     let outcome = Outcome { result: Err(lost(&run, began)), metadata };
                     return Ok(Some(self.replayed(&what, outcome).await));
@@ -193,6 +199,7 @@ impl Engine {
                     }
                 }
             };
+            seen.instance.instance.must_be_granted(plugin)?;
             match Box::pin(self.try_once(&what, (&parameters, naming.clone()), seen, claim)).await? {
                 Came::To(outcome) => return Ok(Some(Answered::anew(outcome))),
                 Came::Late => {}
@@ -235,7 +242,7 @@ impl Engine {
         if let Some(channel) = channel {
             must_admit(channel, items.next().flatten().as_ref(), &what.manifest.name)?;
         }
-        if instance.instance.installed.as_ref().map(|installed| &installed.digest) != what.plugin.digest.as_ref() {
+        if !instance.instance.uses(what.plugin) {
             return Ok(None);
         }
         let judged = match what.keyed() {

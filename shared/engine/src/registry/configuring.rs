@@ -18,7 +18,7 @@ use crate::manifest::Manifest;
 use crate::ports::events::EventKind;
 use crate::ports::ids::sha256;
 use crate::ports::table::Read;
-use crate::ports::vault::{Purpose, SecretId};
+use crate::ports::vault::{Purpose, SecretId, VaultError};
 use crate::principal::Principal;
 use crate::schema;
 
@@ -215,13 +215,19 @@ impl Engine {
         }
         let mut all = BTreeMap::<String, Value>::new();
         if let Some(secrets) = &seen.secrets {
-            let stored = self.ports.vault.get(&secret_id(org, &manifest.name, &secrets.id), VERSION).await?;
+            let stored = self.ports.vault.get(&secret_id(org, &manifest.name, &secrets.id), VERSION).await;
+            let stored = match stored {
+                // What nobody can open any more can only be set anew.
+                Err(VaultError::DoesNotOpen) => None,
+                stored => stored?,
+            };
             if let Some(text) = stored {
                 all = serde_json::from_str(text.expose_secret()).unwrap_or_default();
             }
         }
         all.extend(given);
-        all.retain(|_, value| !value.is_null());
+        all.retain(|name, value| !value.is_null() && manifest.secret_names().any(|secret| secret == name));
+        check_secrets(manifest, &all).map_err(Error::Invalid)?;
         if all.is_empty() {
             return Ok(None);
         }

@@ -96,8 +96,8 @@ impl Engine {
         }
     }
 
-    /// What an organization uses of a registered plugin, and its text.
-    async fn in_use_by(&self, org: &OrgId, name: &str) -> Result<(Arc<Plugin>, Installed, Instance), Error> {
+    /// What an organization uses of a registered plugin.
+    async fn in_use_by(&self, org: &OrgId, name: &str) -> Result<(PluginName, Installed, Instance), Error> {
         let unknown = || Error::UnknownPlugin { name: name.to_owned(), nearest: Vec::new() };
         let parsed = PluginName::parse(name).map_err(|_| unknown())?;
         if self.catalog.has(&parsed) {
@@ -106,7 +106,7 @@ impl Engine {
         let item = self.ports.table.get(&keys::instance(org, &parsed), Read::Consistent).await?;
         let instance = SeenInstance::of(item)?.instance;
         let installed = instance.installed.clone().ok_or_else(unknown)?;
-        Ok((self.loaded(org, &parsed, &installed).await?, installed, instance))
+        Ok((parsed, installed, instance))
     }
 
     /// What changing to `version` would mean.
@@ -118,7 +118,8 @@ impl Engine {
     ) -> Result<UpgradeShown, Error> {
         principal.must_operate()?;
         let org = &principal.org;
-        let (plugin, installed, instance) = self.in_use_by(org, name).await?;
+        let (parsed, installed, instance) = self.in_use_by(org, name).await?;
+        let plugin = self.loaded(org, &parsed, &installed).await?;
         let (registered, _) = self.find_registered(org, name, Some(installed.scope)).await?;
         let (version, entry) = chosen(&registered, version)?;
         let next = self.loaded(org, &registered.name, &self.as_installed(installed.scope, version, entry)).await?;
@@ -148,7 +149,7 @@ impl Engine {
         let Some(version) = &asked.version else {
             return Err(Error::field("/version", "is needed: which version to change to"));
         };
-        let (plugin, seen, _) = self.in_use_by(org, name).await?;
+        let (parsed, seen, _) = self.in_use_by(org, name).await?;
         if asked.scope.is_some_and(|scope| scope != seen.scope) {
             return Err(Error::field("/scope", "is another than that of the plugin in use; leave it out"));
         }
@@ -161,10 +162,12 @@ impl Engine {
             return Err(Error::Conflict(format!("{name} {version} cannot be used: {}", obstacles.join("; "))));
         }
         let consented = granted(&next, asked.permissions.as_ref())?;
-        let widened = diff(&plugin.manifest, &next.manifest).widens();
+        // What does not read any more is taken for less than anything.
+        let old = self.loaded(org, &parsed, &seen).await.ok();
+        let widened = old.is_none_or(|old| diff(&old.manifest, &next.manifest).widens());
         let said = json!({ "from": seen.version, "to": version, "widened": widened });
         let new = Arc::clone(&next);
-        self.administer(principal, next, (EventKind::PluginUpgraded, said), move |instance| {
+        self.administer_any(principal, next, (EventKind::PluginUpgraded, said), move |instance| {
             let standing = instance.installed.as_ref().filter(|standing| **standing == seen).ok_or_else(meanwhile)?;
             let config = asked.config.as_ref().unwrap_or(&instance.config);
             check_config(&new.manifest, config, "/config").map_err(Error::Invalid)?;
@@ -188,17 +191,19 @@ impl Engine {
     pub async fn roll_back_plugin(self: &Arc<Self>, principal: &Principal, name: &str) -> Result<InstanceView, Error> {
         principal.must_administer()?;
         let org = &principal.org;
-        let (plugin, seen, instance) = self.in_use_by(org, name).await?;
+        let (parsed, seen, instance) = self.in_use_by(org, name).await?;
         let nothing = || Error::Conflict(format!("{name} was never changed to another version"));
         let before = instance.before.ok_or_else(nothing)?;
-        let back = self.loaded(org, &plugin.manifest.name, &before.installed).await?;
+        let (registered, _) = self.find_registered(org, name, Some(before.installed.scope)).await?;
+        chosen(&registered, Some(&before.installed.version))?;
+        let back = self.loaded(org, &parsed, &before.installed).await?;
         let obstacles = self.obstacles_to_change(org, &back.manifest).await?;
         if !obstacles.is_empty() {
             let version = &before.installed.version;
             return Err(Error::Conflict(format!("{name} {version} cannot be used: {}", obstacles.join("; "))));
         }
         let said = json!({ "from": seen.version, "to": before.installed.version });
-        self.administer(principal, back, (EventKind::PluginRolledBack, said), move |instance| {
+        self.administer_any(principal, back, (EventKind::PluginRolledBack, said), move |instance| {
             if instance.installed.as_ref() != Some(&seen) || instance.before.as_ref() != Some(&before) {
                 return Err(meanwhile());
             }
@@ -232,7 +237,7 @@ impl Engine {
             return Ok(obstacles);
         }
         let there: BTreeMap<_, _> = self
-            .plugins_of(org)
+            .plugins_of(org, Read::Consistent)
             .await?
             .into_iter()
             .map(|(plugin, instance)| (plugin.manifest.name.clone(), (plugin.manifest.version.clone(), instance)))
@@ -310,7 +315,7 @@ impl Engine {
         org: &OrgId,
         name: &PluginName,
     ) -> Result<Vec<(PluginName, crate::manifest::VersionRange)>, Error> {
-        let plugins = self.plugins_of(org).await?;
+        let plugins = self.plugins_of(org, Read::Consistent).await?;
         let in_use = plugins.iter().filter(|(_, instance)| !instance.is_disabled());
         let needing = in_use.filter_map(|(plugin, _)| {
             let range = plugin.manifest.dependencies.plugins.get(name)?;
@@ -338,7 +343,7 @@ fn chosen<'a>(registered: &'a Registered, asked: Option<&Version>) -> Result<(&'
     found.ok_or_else(|| Error::Conflict(format!("the version of {name} is no longer active; choose another")))
 }
 
-fn meanwhile() -> Error {
+pub(crate) fn meanwhile() -> Error {
     Error::Conflict("somebody else changed it in the meantime; look again".to_owned())
 }
 

@@ -128,16 +128,23 @@ impl Engine {
     pub async fn uninstall(self: &Arc<Self>, principal: &Principal, name: &str) -> Result<Life, Error> {
         principal.must_administer()?;
         let (engine, principal) = (Arc::clone(self), principal.clone());
-        let (plugin, mut seen) = self.plugin_and_instance(&principal.org, name).await?;
-        let name = plugin.manifest.name.clone();
-        if plugin.digest.is_none() {
-            return Err(Error::Conflict(format!("{name} comes with Overseer; POST …/disable takes it out of use")));
-        }
+        let unknown = || Error::UnknownPlugin { name: name.to_owned(), nearest: Vec::new() };
+        let name = PluginName::parse(name).map_err(|_| unknown())?;
+        // Its manifest is not looked at: one that does not read any more must not be there for ever.
+        let item = self.ports.table.get(&keys::instance(&principal.org, &name), Read::Consistent).await?;
+        let mut seen = SeenInstance::of(item)?;
+        let Some(installed) = seen.instance.installed.clone() else {
+            return Err(if self.catalog.has(&name) {
+                Error::Conflict(format!("{name} comes with Overseer; POST …/disable takes it out of use"))
+            } else {
+                unknown()
+            });
+        };
         self.nobody_may_need(&principal.org, &name).await?;
         self.to_its_end(async move {
             let org = &principal.org;
             let key = keys::instance(org, &name);
-            let said = json!({ "tool": name, "version": plugin.manifest.version, "key": principal.key,
+            let said = json!({ "tool": name, "version": installed.version, "key": principal.key,
                                "userId": principal.user });
             let event = engine.event(org, EventKind::PluginStopped, &said);
             loop {

@@ -8,13 +8,27 @@ mod lifecycle;
 mod record;
 mod registering;
 
+use crate::manifest::{Manifest, Permission};
+
 pub(crate) use configuring::check_config;
 pub use configuring::{ConfigView, SetConfig};
 pub(crate) use finding::{TextId, changes_all_the_time};
-pub(crate) use installing::granted;
 pub use installing::{Install, UpgradeShown};
+pub(crate) use installing::{granted, meanwhile};
 pub(crate) use lifecycle::Running;
 pub use lifecycle::{Life, LifeState};
 pub(crate) use record::Digest;
 pub use record::{RegisteredVersion, RegistryScope};
 pub use registering::{Register, Registration, RegistrationText, VERSIONS_MAX};
+
+impl Manifest {
+    /// The permissions without which nothing goes: those for where its service is, and for where credentials are sent to
+    /// get tokens and to give them back.
+    pub(crate) fn needed(&self) -> impl Iterator<Item = Permission> {
+        let provider = self.auth.provider();
+        let tokens = provider.map(|provider| &provider.token_url);
+        let revocation = provider.and_then(|provider| provider.revocation_url.as_ref());
+        let urls = [self.runtime.base_url(), tokens, revocation];
+        urls.into_iter().flatten().filter_map(|url| Some(Permission::Network(url.host_str()?.to_owned())))
+    }
+}

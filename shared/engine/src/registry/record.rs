@@ -14,6 +14,7 @@ use crate::ids::{KeyId, OrgId, PluginName, UserId};
 use crate::keys;
 use crate::ports::ids::sha256;
 use crate::ports::table::{Key, NewItem, TableError};
+use crate::principal::Principal;
 
 /// For whom a plugin is registered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -81,11 +82,22 @@ pub struct RegisteredVersion {
     pub created_at: Timestamp,
     /// When it was changed last: whether it is active is all that can.
     pub updated_at: Timestamp,
-    /// With which API key it was registered.
-    pub key: KeyId,
+    /// With which API key it was registered; of what is for all, only platform administrators are told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<KeyId>,
     /// By which user, where the key is bound to one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<UserId>,
+}
+
+impl RegisteredVersion {
+    /// Without who registered it, where that may be somebody of another organization.
+    pub(super) fn for_eyes_of(self, principal: &Principal, scope: RegistryScope) -> Self {
+        if scope == RegistryScope::Organization || principal.must_administer_platform().is_ok() {
+            return self;
+        }
+        Self { key: None, by: None, ..self }
+    }
 }
 
 impl Registered {

@@ -13,7 +13,7 @@ use crate::engine::Engine;
 use crate::error::{Error, FieldProblem};
 use crate::ids::{OrgId, PluginName};
 use crate::keys;
-use crate::manifest::{Manifest, ManifestError};
+use crate::manifest::{Manifest, ManifestError, Permission};
 use crate::ports::Ids;
 use crate::ports::events::EventKind;
 use crate::ports::table::{Condition, Cursor, Item, Page, Query, Read, TableError, Write};
@@ -75,6 +75,11 @@ impl Engine {
         }
         let Register { text, pointer, scope } = asked;
         let manifest = Manifest::parse(&text).map_err(|error| problems(error, pointer))?;
+        let missing: Vec<_> = manifest.needed().filter(|needed| !manifest.permissions.contains(needed)).collect();
+        if !missing.is_empty() {
+            let problem = |needed: Permission| format!("permissions: add {needed}, where requests for tokens go");
+            return Err(problems(ManifestError(missing.into_iter().map(problem).collect()), pointer));
+        }
         if self.catalog.has(&manifest.name) {
             let taken = format!("{} is the name of a plugin that comes with Overseer; choose another", manifest.name);
             return Err(Error::Conflict(taken));
@@ -155,7 +160,7 @@ impl Engine {
             is_active: true,
             created_at: now,
             updated_at: now,
-            key: principal.key.clone(),
+            key: Some(principal.key.clone()),
             by: principal.user.clone(),
         }
     }
@@ -172,7 +177,7 @@ impl Engine {
         let partition = keys::all_registered(scope.whose(&principal.org));
         let query = Query { cursor, ..Query::partition(partition, limit) };
         let page = self.ports.table.query(query).await.map_err(Error::of_cursor)?;
-        let entries = page.entries.iter().map(|item| Ok(shown(item.record()?, scope)));
+        let entries = page.entries.iter().map(|item| Ok(shown(principal, item.record()?, scope)));
         Ok(Page { entries: entries.collect::<Result<_, TableError>>()?, next: page.next })
     }
 
@@ -192,7 +197,7 @@ impl Engine {
             }
             Err(error) => return Err(error),
         };
-        Ok(Registration { life: Some(life), ..shown(registered, scope) })
+        Ok(Registration { life: Some(life), ..shown(principal, registered, scope) })
     }
 
     /// A version of a registered plugin, with its text.
@@ -206,7 +211,12 @@ impl Engine {
         let (registered, scope) = self.find_registered(&principal.org, name, None).await?;
         let entry = registered.versions.get(version).ok_or(Error::NotFound("version of this plugin"))?;
         let manifest = self.manifest_text(&principal.org, scope, &registered.name, version).await?;
-        Ok(RegistrationText { name: registered.name.clone(), scope, version: entry.view.clone(), manifest })
+        Ok(RegistrationText {
+            name: registered.name.clone(),
+            scope,
+            version: entry.view.clone().for_eyes_of(principal, scope),
+            manifest,
+        })
     }
 
     /// What is registered under a name: in the scope that is asked for, or for the organization before all.
@@ -250,12 +260,12 @@ impl Engine {
             let now = self.ports.clock.now();
             let entry = registered.versions.get_mut(version).ok_or(Error::NotFound("version of this plugin"))?;
             if entry.view.is_active == is_active {
-                return Ok(shown(registered, scope));
+                return Ok(shown(principal, registered, scope));
             }
             (entry.view.is_active, entry.view.updated_at) = (is_active, now);
             let changed = registered.item(scope.whose(&principal.org))?;
             match self.ports.table.put(changed, Condition::Version(item.version)).await {
-                Ok(_) => return Ok(shown(registered, scope)),
+                Ok(_) => return Ok(shown(principal, registered, scope)),
                 Err(TableError::Condition { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -269,8 +279,9 @@ fn problems(ManifestError(problems): ManifestError, pointer: &str) -> Error {
     Error::Invalid(problems.into_iter().map(|problem| FieldProblem::new(pointer, problem)).collect())
 }
 
-fn shown(registered: Registered, scope: RegistryScope) -> Registration {
-    let versions = registered.versions.into_values().rev().map(|entry| entry.view).collect();
+fn shown(principal: &Principal, registered: Registered, scope: RegistryScope) -> Registration {
+    let versions =
+        registered.versions.into_values().rev().map(|entry| entry.view.for_eyes_of(principal, scope)).collect();
     Registration { name: registered.name, scope, life: None, versions }
 }
 

@@ -96,7 +96,7 @@ impl Engine {
     pub(crate) async fn begin_run(&self, run: Run, claim: Option<Claim>) -> Result<Option<Begun>, Error> {
         let (org, user) = (run.org.clone(), run.user.clone());
         let kept = claim.map(|Claim { key, payload, condition }| {
-            let state = KeyState::Started { run: run.id.clone(), until: run.until };
+            let state = KeyState::Started { run: run.id.clone(), until: run.until, by: run.version.clone() };
             (key, Kept { payload, made_at: run.started_at, state }, condition)
         });
         let written = match &kept {

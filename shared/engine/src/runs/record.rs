@@ -185,8 +185,13 @@ pub(crate) struct Kept {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum KeyState {
-    /// It is under way, until then at most.
-    Started { run: RunId, until: Timestamp },
+    /// It is under way, until then at most, by that version of the plugin.
+    Started {
+        run: RunId,
+        until: Timestamp,
+        #[serde(default)]
+        by: String,
+    },
     /// This came of it.
     Ended { run: RunId, answer: Box<Answer> },
     /// A task was made of it.

@@ -123,8 +123,8 @@ pub(crate) enum Judged {
     Ended(RunId, Box<Answer>, Version),
     /// A task was made.
     Task(TaskId, Vec<String>),
-    /// The first was not heard of again.
-    Lost(RunId, Timestamp, Version),
+    /// The first was not heard of again: when it began, and by which version of the plugin.
+    Lost(RunId, (Timestamp, String), Version),
 }
 
 impl Judged {
@@ -137,7 +137,7 @@ impl Judged {
         }
         Ok(match kept.state {
             KeyState::Started { until, .. } if now < until => Self::Busy,
-            KeyState::Started { run, .. } => Self::Lost(run, kept.made_at, item.version),
+            KeyState::Started { run, by, .. } => Self::Lost(run, (kept.made_at, by), item.version),
             KeyState::Ended { run, answer } => Self::Ended(run, answer, item.version),
             KeyState::Task { id, warnings } => Self::Task(id, warnings),
         })

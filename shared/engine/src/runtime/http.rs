@@ -178,6 +178,10 @@ fn build(
     if path.split('/').any(dots) {
         return Err(Stopped::Parameter(FieldProblem::new("/context", "a value in the path may not be . or ..")));
     }
+    // What stands right behind the host could change it, or its port.
+    if !path.starts_with('/') {
+        return Err(Stopped::at_fault("a request's path does not begin with /"));
+    }
     let url = format!("{}{path}", base.as_str().trim_end_matches('/'));
     let mut url =
         Url::parse(&url).map_err(|error| Stopped::at_fault(format_args!("its path gives no URL: {error}")))?;

@@ -21,7 +21,7 @@ use crate::instances::{InUse, SeenInstance};
 use crate::integrations::Found;
 use crate::intent::Intent;
 use crate::keys;
-use crate::manifest::{Auth, Manifest};
+use crate::manifest::Auth;
 use crate::ports::table::{Condition, Read, TableError, Write};
 use crate::principal::Principal;
 use crate::runs::{Answered, Asked, Judged, Kept, KeyState, Keyed, in_progress};
@@ -155,7 +155,7 @@ impl Engine {
     ) -> Result<Answered<Made>, Error> {
         let intent = principal.in_its_name(intent)?;
         self.must_be_admitted(&principal.org, principal.channel(asked.channel.as_ref())?, &intent.tool).await?;
-        let plugin = self.plugin(&principal.org, &intent.tool).await?;
+        let plugin = self.plugin_now(&principal.org, &intent.tool).await?;
         let found = plugin.action(&intent.intent)?;
         let at = self.ports.clock.now();
         let user = principal.acting_for(intent.user_id.clone())?;
@@ -176,7 +176,7 @@ impl Engine {
         let task = self.plan(&plugin, principal, &intent, at)?;
         let (engine, principal) = (Arc::clone(self), principal.clone());
         self.to_its_end(async move {
-            let warnings = engine.warnings(&task, &plugin.manifest).await?;
+            let warnings = engine.warnings(&task, &plugin).await?;
             if let Some(keyed) = &keyed {
                 let state = KeyState::Task { id: task.id.clone(), warnings: warnings.clone() };
                 let kept = Kept { payload: keyed.payload.clone(), made_at: at, state };
@@ -291,7 +291,8 @@ impl Engine {
     }
 
     /// What stands in a task's way already.
-    async fn warnings(&self, task: &Task, manifest: &Manifest) -> Result<Vec<String>, Error> {
+    async fn warnings(&self, task: &Task, plugin: &Plugin) -> Result<Vec<String>, Error> {
+        let manifest = &plugin.manifest;
         let mut wanted = vec![keys::instance(&task.org, &manifest.name)];
         wanted.extend(Found::keys(&task.org, &task.user, &manifest.name));
         let mut items = self.ports.table.batch_get(&wanted, Read::Consistent).await?.into_iter();
@@ -303,6 +304,10 @@ impl Engine {
             warnings.push(format!(
                 "{name} was taken out of use by an administrator{reason}; it has to be back before then"
             ));
+        }
+        if let Some(missing) = instance.not_granted(plugin) {
+            warnings
+                .push(format!("{name} was not granted the permission {missing}; an administrator has to, before then"));
         }
         if matches!(manifest.auth, Auth::None) {
             return Ok(warnings);

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use crate::ids::{ActionName, AgentId, Alias, ChannelName, NameError, OrgId, PluginName, RunId, TaskId, UserId};
 use crate::keys;
 use crate::listing::Listed;
+use crate::manifest::Effect;
 use crate::outcome::{Failure, MESSAGE_MAX, OutcomeCode, Success, can_be_kept, cut};
 use crate::ports::table::{Due, NewItem, TableError};
 use crate::ports::timer::Work;
@@ -121,6 +122,13 @@ pub(crate) struct Claim {
     pub since: Timestamp,
     /// When whoever claimed it must have ended: longer than any call takes.
     pub until: Timestamp,
+    /// What doing the action twice would mean, as it was known then.
+    #[serde(default = "worst")]
+    pub effect: Effect,
+}
+
+fn worst() -> Effect {
+    Effect::Unsafe
 }
 
 impl Claim {
@@ -239,14 +247,14 @@ impl Task {
     }
 
     /// Takes it for `worker`.
-    pub(super) fn claim(&mut self, worker: String, now: Timestamp, lease: SignedDuration) {
+    pub(super) fn claim(&mut self, worker: String, effect: Effect, now: Timestamp, lease: SignedDuration) {
         if self.state == TaskState::Scheduled {
             self.runs = self.runs.saturating_add(1);
             self.attempt = 0;
         }
         self.by_hand = false;
         self.attempt = self.attempt.saturating_add(1);
-        self.claim = Some(Claim { worker, since: now, until: now + lease });
+        self.claim = Some(Claim { worker, since: now, until: now + lease, effect });
         self.becomes(TaskState::Running, now);
     }
 
@@ -436,7 +444,7 @@ mod tests {
             created_at: now(),
             updated_at: now(),
         };
-        task.claim("w".to_owned(), now(), SignedDuration::from_secs(150));
+        task.claim("w".to_owned(), Effect::Unsafe, now(), SignedDuration::from_secs(150));
         task
     }
 
@@ -538,7 +546,7 @@ mod tests {
         assert_eq!(serde_json::to_string(&task.parameters).unwrap().len(), most);
         for _ in 0..ATTEMPTS_KEPT {
             task.settle(succeeded(json!("\"".repeat(KEPT_MAX_BYTES / 2 - 1))), true, now(), 0.5);
-            task.claim("w".to_owned(), now(), SignedDuration::from_secs(150));
+            task.claim("w".to_owned(), Effect::Unsafe, now(), SignedDuration::from_secs(150));
         }
         assert!(task.result.as_ref().unwrap().data.is_some());
         crate::ports::table::check_item(&task.item().unwrap()).unwrap();

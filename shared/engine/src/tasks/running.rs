@@ -124,7 +124,8 @@ impl Engine {
                     self.put_task(&task, item.version.clone()).await?;
                     return Ok(Taken::Again);
                 }
-                task.claim(worker.to_owned(), now, lease(self.config.limits.task_budget));
+                let effect = self.effect_of(&task).await?;
+                task.claim(worker.to_owned(), effect, now, lease(self.config.limits.task_budget));
                 match self.put_task(&task, item.version.clone()).await {
                     Ok(Some(_)) => Ok(Taken::Claimed(Box::new(task))),
                     Ok(None) => Ok(Taken::Again),
@@ -375,7 +376,11 @@ impl Engine {
 
     /// What doing a task's action twice would mean; what is not known any more is taken for the worst.
     async fn effect_of(&self, task: &Task) -> Result<Effect, Error> {
-        let plugin = self.plugin_if_any(&task.org, &task.plugin).await?;
+        let plugin = match self.plugin_if_any(&task.org, &task.plugin).await {
+            // One that does not read any more.
+            Err(Error::Unavailable(_)) => None,
+            found => found?,
+        };
         let action = plugin.and_then(|plugin| Some(plugin.action(task.action.as_str()).ok()?.action.effect));
         Ok(action.unwrap_or(Effect::Unsafe))
     }
@@ -386,7 +391,9 @@ impl Engine {
 
     /// What is known of an attempt whose worker is gone.
     async fn never_seen_again(&self, task: &Task) -> Result<Lapse, Error> {
-        let effect = self.effect_of(task).await?;
+        // The plugin may have been changed to another version since: what either says counts, the worse of both.
+        let then = task.claim.as_ref().map(|claim| claim.effect);
+        let effect = self.effect_of(task).await?.max(then.unwrap_or(Effect::Unsafe));
         let known = match (effect, &task.claim) {
             // What only reads is not in the ledger.
             (Effect::Read, _) => return Ok(Lapse::Again),
