@@ -225,6 +225,14 @@ async fn a_secret_is_shown_once_and_nowhere_else() {
     receiver.answer(StatusCode::GONE);
     event(&app, "b").await;
     reached(&app, &id, "failed").await;
+    // That the delivery failed is written before anybody is told what follows.
+    let told = || app.events.lock().unwrap().iter().any(|event| event.kind == "webhook.deactivated");
+    for _ in 0..1_000 {
+        if told() {
+            break;
+        }
+        app.get(WEBHOOKS).await;
+    }
 
     let mut texts = vec![("an event", format!("{:?}", app.events.lock().unwrap())), ("the log", log.take())];
     for path in [WEBHOOKS, &path, &format!("{path}/deliveries")] {

@@ -340,7 +340,7 @@ actions:
             ("[on_error]", "[]", false, false),
             ("[read, write]", "[read, write, admin]", true, true),
             ("[read, write]", "[read]", false, false),
-            ("https://p.example/t", "https://q.example/t", false, true),
+            ("https://p.example/t", "https://q.example/t", true, true),
             ("scopes:", "refresh_margin_s: 60, scopes:", false, false),
             ("effect: read", "effect: idempotent", false, false),
         ] {
