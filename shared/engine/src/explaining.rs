@@ -198,7 +198,8 @@ impl Engine {
         if !repeats {
             instance.instance.must_be_granted(plugin)?;
         }
-        naming.read(names, account.as_ref().map(Found::identity))?;
+        let seen_by = instance.instance.names_seen_by(plugin, account.as_ref().map(Found::identity));
+        naming.read(names, seen_by.as_deref())?;
         let in_use = |class| out_of_use(manifest, &instance.instance.in_use(class, now), now);
         let unfit = match (&manifest.auth, &account) {
             (Auth::None, _) => None,

@@ -18,6 +18,7 @@ use crate::keys;
 use crate::manifest::{Manifest, Permission};
 use crate::ports::Event;
 use crate::ports::events::EventKind;
+use crate::ports::ids::sha256;
 use crate::ports::table::{Condition, Item, NewItem, Query, Range, Read, TableError, Version};
 use crate::principal::Principal;
 use crate::registry::{Digest, Install, Life, RegistryScope, check_config, granted, meanwhile};
@@ -223,6 +224,13 @@ impl Instance {
         Err(Error::Forbidden(format!(
             "{name} was not granted the permission {missing}; an administrator grants it with PATCH /api/v1/plugins/{name}"
         )))
+    }
+
+    /// What names that are looked up through an account, or through none, count for: of a plugin that organizations bring,
+    /// for its version and configuration alone, which may have it look elsewhere.
+    pub(crate) fn names_seen_by(&self, plugin: &Plugin, account: Option<&str>) -> Option<String> {
+        let Some(digest) = &plugin.digest else { return account.map(str::to_owned) };
+        Some(sha256(json!([digest, self.effective_config(&plugin.manifest), account]).to_string().as_bytes()))
     }
 
     /// Closes both breakers.

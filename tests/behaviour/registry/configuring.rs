@@ -118,3 +118,25 @@ async fn of_two_who_change_it_the_second_looks_again() {
     bench.app.post("/api/v1/plugins/desk/enable", &json!({})).await;
     assert_eq!(bench.app.get(CONFIG).await.headers["etag"], tag);
 }
+
+#[tokio::test]
+async fn what_a_name_was_found_to_be_counts_for_the_configuration_it_was_found_by() {
+    let bench = Bench::start().await;
+    let mut manifest = bench.manifest("desk", "1.0.0");
+    manifest["mappings"] = json!({ "drawer": { "lookup": {
+        "action": "drawers", "items": "[data]", "name": "'top'", "id": "item.path",
+    } } });
+    manifest["actions"].as_array_mut().unwrap().push(json!({
+        "name": "drawers", "description": "Lists drawers.", "effect": "read", "request": { "path": "/drawers/{{ config.desk }}" },
+    }));
+    manifest["actions"][1]["parameters"]["properties"]["drawer"] = json!({ "type": "string", "x-mapping": "drawer" });
+    manifest["actions"][1]["request"]["json"] = json!({ "drawer": "{{ drawer }}" });
+    bench.install(&manifest).await;
+    let act =
+        async || bench.app.intend("desk", "act", json!({ "drawer": "top" })).await.data()["body"]["drawer"].clone();
+    assert_eq!(act().await, "/drawers/front");
+    put(&bench, &json!({ "desk": "back" }), None).await;
+    assert_eq!(act().await, "/drawers/back");
+    put(&bench, &json!({}), None).await;
+    assert_eq!(act().await, "/drawers/front");
+}

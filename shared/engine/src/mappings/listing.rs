@@ -181,7 +181,12 @@ impl Engine {
         let keys = naming.keys(org, &user, agent_id.as_ref(), alias);
         let items =
             if keys.is_empty() { Vec::new() } else { self.ports.table.batch_get(&keys, Read::Consistent).await? };
-        naming.read(items, account.as_ref().map(Account::identity))?;
+        let account = account.as_ref().map(Account::identity);
+        let seen_by = match plugin.digest {
+            None => account.map(str::to_owned),
+            Some(_) => self.plugin_and_instance(org, tool.as_str()).await?.1.instance.names_seen_by(&plugin, account),
+        };
+        naming.read(items, seen_by.as_deref())?;
         let resolved = naming.shown().pop();
         let known = resolved.and_then(|one| Some((one.external_id?, one.how, one.expires_at)));
         let known = known.filter(|(id, how, _)| *how != How::AsGiven || names.is_id(id));

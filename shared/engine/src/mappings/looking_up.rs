@@ -94,6 +94,8 @@ pub(crate) struct Asking<'a> {
     pub plugin: &'a Plugin,
     /// The plugin's configuration in the organization.
     pub config: &'a Map<String, Value>,
+    /// What the names that are found count for: [`Instance::names_seen_by`](crate::instances::Instance::names_seen_by).
+    pub seen_by: Option<String>,
     /// The action that is intended.
     pub action: &'a Action,
     pub held: Option<&'a Held>,
@@ -109,7 +111,7 @@ impl Asking<'_> {
     }
 
     fn account(&self) -> Option<&str> {
-        self.held.map(Held::identity)
+        self.seen_by.as_deref()
     }
 }
 

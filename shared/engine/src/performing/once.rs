@@ -64,7 +64,8 @@ impl Engine {
             Ok(held) => held,
             Err(failure) => return Ok(Came::To(self.conclude(what, parameters, Err(failure), 0, None).await)),
         };
-        naming.read(names, held.as_ref().map(Held::identity))?;
+        let seen_by = instance.instance.names_seen_by(what.plugin, held.as_ref().map(Held::identity));
+        naming.read(names, seen_by.as_deref())?;
         // What is kept of the parameters never has the account's token in it, should the caller have put it there.
         let secrets = held.as_ref().map(|held| held.credential.secrets()).unwrap_or_default();
         let striker = Striker::new(&secrets);
@@ -262,8 +263,8 @@ impl Engine {
             let had_time = self.had_time(deadline, Instant::now());
             let called = AtomicBool::new(false);
             let (plugin, config) = (what.plugin, &instance.instance.effective_config(what.manifest));
-            let called = &called;
-            let asking = Asking { org, user, agent, plugin, config, action: what.action, held, alias, called };
+            let (called, seen_by) = (&called, instance.instance.names_seen_by(plugin, held.map(Held::identity)));
+            let asking = Asking { org, user, agent, plugin, config, seen_by, action: what.action, held, alias, called };
             let asked = self.look_up(&asking, &mut naming, deadline).await;
             let shown = match &asked {
                 _ if !called.load(Ordering::Relaxed) => Shown::Nothing,
