@@ -10,25 +10,34 @@ use std::collections::BTreeSet;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::future::join;
-use overseer_engine::ports::Table as _;
 use overseer_engine::ports::table::{Item, Read};
 use serde_json::Value;
 use tokio::sync::Mutex;
 
 use crate::app::App;
 use crate::connect::canary::Log;
-use day::{afternoon, look_around, morning};
+use day::{Made, afternoon, look_around, morning};
 use world::{Side, World};
 
 pub const ACME: &str = "acme-7f3a";
 pub const GLOBEX: &str = "globex-91bc";
 
-/// Whose marker is in a text; of what has those of both nobody can say it.
-#[track_caller]
-fn whose(text: &str, what: &str) -> Option<&'static str> {
-    let found: Vec<_> = [ACME, GLOBEX].into_iter().filter(|marker| text.contains(marker)).collect();
-    assert!(found.len() < 2, "{what} is of both: {text}");
-    found.first().copied()
+/// What tells that something is of the one or of the other.
+struct Marks<'a>([(&'static str, Vec<&'a str>); 2]);
+
+impl<'a> Marks<'a> {
+    fn of(acme: &'a Made, globex: &'a Made) -> Self {
+        Self([(ACME, acme), (GLOBEX, globex)].map(|(marker, made)| (marker, [&[marker], &made.ids()[..]].concat())))
+    }
+
+    /// Whose a text is, if it has a mark; of what has those of both nobody can say it.
+    #[track_caller]
+    fn whose(&self, text: &str, what: &str) -> Option<&'static str> {
+        let has = |marks: &[&str]| marks.iter().any(|mark| text.contains(mark));
+        let found: Vec<_> = self.0.iter().filter(|(_, marks)| has(marks)).map(|(marker, _)| *marker).collect();
+        assert!(found.len() < 2, "{what} is of both: {text}");
+        found.first().copied()
+    }
 }
 
 /// All that is in an item, with what is in Base64 there.
@@ -51,12 +60,12 @@ fn written(item: &Item) -> String {
 }
 
 /// Looks through everything that is stored. Gives what each organization has there, without its marker.
-async fn stored(app: &App) -> [BTreeSet<String>; 2] {
+async fn stored(app: &App, marks: &Marks<'_>) -> [BTreeSet<String>; 2] {
     let mut kinds = [BTreeSet::new(), BTreeSet::new()];
     for key in app.table.items().await {
         // It may have gone by now.
         let Some(item) = app.table.inner.get(&key, Read::Consistent).await.unwrap() else { continue };
-        let found = whose(&written(&item), "an item");
+        let found = marks.whose(&written(&item), "an item");
         for (kinds, marker) in kinds.iter_mut().zip([ACME, GLOBEX]) {
             let Some(rest) = key.partition.strip_prefix(&format!("org#{marker}")) else { continue };
             assert!(rest.is_empty() || rest.starts_with('#'), "{key:?}");
@@ -73,14 +82,17 @@ async fn stored(app: &App) -> [BTreeSet<String>; 2] {
 }
 
 /// Looks through all that there is of a day so far.
-async fn apart(app: &App, world: &World, sides: [&Side<'_>; 2], log: &str, secrets: &[String]) {
+async fn apart(sides: [&Side<'_>; 2], made: [&Made; 2], log: &str) {
+    let (app, world, marks) = (sides[0].app, sides[0].world, Marks::of(made[0], made[1]));
+    let secrets = made.map(|made| made.secrets.clone()).concat();
+    assert_eq!(secrets.len(), 26);
     for side in sides {
         for (request, answer) in side.answers.lock().unwrap().iter() {
-            let found = whose(answer, request);
+            let found = marks.whose(answer, request);
             assert!(found.is_none_or(|found| found == side.marker), "{} asked {request}: {answer}", side.marker);
         }
     }
-    let [acme, globex] = stored(app).await;
+    let [acme, globex] = stored(app, &marks).await;
     assert_eq!(acme, globex);
     assert!(acme.len() > 10, "{acme:?}");
 
@@ -91,12 +103,12 @@ async fn apart(app: &App, world: &World, sides: [&Side<'_>; 2], log: &str, secre
         }
     };
     for event in app.events.lock().unwrap().iter().filter(|event| event.org.as_str() != "acme") {
-        let found = whose(&event.detail.to_string(), event.kind);
+        let found = marks.whose(&event.detail.to_string(), event.kind);
         assert!(found.is_none_or(|found| found == event.org.as_str()), "{event:?}");
         count(Some(event.org.as_str()), 0);
     }
     for got in world.got() {
-        let found = whose(&format!("{got:?}"), "a call");
+        let found = marks.whose(&format!("{} {:?} {}", got.path, got.headers, got.body), "a call");
         assert!(found.is_some(), "{got:?}");
         count(found, if got.path.starts_with("/hook/") { 1 } else { 2 });
     }
@@ -105,7 +117,7 @@ async fn apart(app: &App, world: &World, sides: [&Side<'_>; 2], log: &str, secre
 
     let mut lines = [0; 2];
     for line in log.lines() {
-        let found = whose(line, "a line of the log");
+        let found = marks.whose(line, "a line of the log");
         if let Some(place) = [ACME, GLOBEX].iter().position(|marker| found == Some(marker)) {
             lines[place] += 1;
         }
@@ -129,31 +141,36 @@ async fn both(in_turns: bool) {
 
     let (of_acme, of_globex) = join(morning(&acme), morning(&globex)).await;
     join(look_around(&acme, &of_acme), look_around(&globex, &of_globex)).await;
-    let secrets = [of_acme.secrets.clone(), of_globex.secrets.clone()].concat();
-    assert_eq!(secrets.len(), 24);
-    apart(&app, &world, sides, &log.take(), &secrets).await;
-    for (side, other) in [(&acme, &of_globex), (&globex, &of_acme)] {
-        side.meets_nothing_of(other).await;
-    }
+    let made = [&of_acme, &of_globex];
+    apart(sides, made, &log.take()).await;
+    acme.meets_nothing_of(&globex, &of_globex).await;
+    globex.meets_nothing_of(&acme, &of_acme).await;
 
     app.clock.advance(3_600);
     app.engine.sweep().await.unwrap();
     join(afternoon(&acme, &of_acme), afternoon(&globex, &of_globex)).await;
-    apart(&app, &world, sides, &log.take(), &secrets).await;
+    apart(sides, made, &log.take()).await;
 }
 
 impl Side<'_> {
     /// Asks for what the other organization made, with its ids and the places where its lists go on.
-    async fn meets_nothing_of(&self, other: &day::Made) {
+    async fn meets_nothing_of(&self, other: &Self, made: &Made) {
         for path in [
-            format!("/api/plugin-engine/tasks/{}", other.task),
-            format!("/api/plugin-engine/runs/{}", other.run),
-            format!("/api/plugin-engine/errors/{}", other.failure),
-            format!("/api/v1/webhooks/{}", other.webhook),
-            format!("/api/v1/webhooks/{}/deliveries", other.webhook),
+            format!("/api/plugin-engine/tasks/{}", made.task),
+            format!("/api/plugin-engine/runs/{}", made.run),
+            format!("/api/plugin-engine/errors/{}", made.failure),
+            format!("/api/v1/webhooks/{}", made.webhook),
+            format!("/api/v1/webhooks/{}/deliveries", made.webhook),
         ] {
             let answer = self.ask(&format!("GET {path}"), &Value::Null).await;
             assert_eq!(answer.problem(404), "not_found", "{path}");
+        }
+        for list in ["plugin-engine/tasks", "plugin-engine/runs", "plugin-engine/errors", "v1/keys"] {
+            let list = format!("GET /api/{list}?limit=1");
+            let page = other.done(&list, &Value::Null).await;
+            let next = page["nextCursor"].as_str().or(page["next_cursor"].as_str()).unwrap();
+            let answer = self.ask(&format!("{list}&cursor={next}"), &Value::Null).await;
+            assert_eq!(answer.problem(400), "invalid_parameters", "{list}");
         }
     }
 }

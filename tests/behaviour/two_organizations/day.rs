@@ -1,7 +1,6 @@
 //! A day of an organization: everything it can have is made in the morning, and used and taken away in the afternoon.
 //! Its user, agent, channel, plugin, keys and names are called as the other organization's are; what they hold is not.
 
-use overseer_engine::ports::Table as _;
 use overseer_engine::ports::table::Query;
 use serde_json::{Value, json};
 
@@ -29,6 +28,14 @@ pub struct Made {
     pub lock: String,
     /// What nobody may ever see in a log.
     pub secrets: Vec<String>,
+}
+
+impl Made {
+    /// The ids that were given here: they are found where a name is not.
+    pub fn ids(&self) -> [&str; 8] {
+        let Self { task, daily, failed, run, failure, service, webhook, delivery, .. } = self;
+        [task, daily, failed, run, failure, service, webhook, delivery]
+    }
 }
 
 fn text(value: &Value) -> String {
@@ -68,7 +75,7 @@ async fn plugins(side: &Side<'_>, secrets: &mut Vec<String>) -> String {
     let client = json!({ "clientId": format!("{marker}-client"), "clientSecret": secret });
     side.done(&format!("PUT {accounts}/client"), &client).await;
     secrets.push(secret);
-    for (alias, owner) in [("default", "user"), ("second", "user"), ("default", "organization")] {
+    for (alias, owner) in [("default", "user"), ("second", "user"), (marker, "user"), ("default", "organization")] {
         let token = format!("{marker}-token-{alias}-{owner}");
         let connect = json!({ "userId": "ann", "alias": alias, "owner": owner, "token": token });
         side.done(&format!("POST {accounts}/connect"), &connect).await;
@@ -92,14 +99,16 @@ async fn settings(side: &Side<'_>, secrets: &mut Vec<String>) -> (String, String
     let lock = side.done("POST /api/v1/agents/front/lock", &Value::Null).await;
     side.done("POST /api/v1/agents/front/diff", &Value::Null).await;
 
-    let agent = json!({ "name": format!("an agent of {marker}"), "roles": ["agent"], "channel": "front", "agent_id": "lexi" });
+    let agent =
+        json!({ "name": format!("an agent of {marker}"), "roles": ["agent"], "channel": "front", "agent_id": "lexi" });
     let agent = text(&side.done("POST /api/v1/keys", &agent).await["key"]);
     let service = json!({ "name": format!("a service of {marker}"), "roles": ["service"] });
     let service = side.done("POST /api/v1/keys", &service).await;
     secrets.extend([agent.clone(), text(&service["key"]), side.key.clone()]);
 
     for whose in [json!({}), json!({ "userId": "ann" }), json!({ "agentId": "lexi" })] {
-        let mut name = json!({ "tool": "desk", "kind": "room", "name": "lobby", "externalId": format!("R-lobby-{marker}") });
+        let mut name =
+            json!({ "tool": "desk", "kind": "room", "name": "lobby", "externalId": format!("R-lobby-{marker}") });
         name.as_object_mut().unwrap().extend(whose.as_object().unwrap().clone());
         side.done("PUT /api/plugin-engine/context-mappings", &name).await;
     }
@@ -110,6 +119,10 @@ async fn settings(side: &Side<'_>, secrets: &mut Vec<String>) -> (String, String
         side.done("PUT /api/plugin-engine/errors/fallbacks", &fallback).await;
     }
     (agent, text(&service["id"]), text(&lock["hash"]))
+}
+
+fn has_failed(task: &Value) -> bool {
+    ["failed", "outcome_unknown"].contains(&task["status"].as_str().unwrap())
 }
 
 /// Makes everything.
@@ -149,18 +162,14 @@ pub async fn morning(side: &Side<'_>) -> Made {
     let mut tasks = Vec::new();
     for (intent, when) in [
         ("act", json!({ "scheduledTime": "2026-11-21T10:00:00Z" })),
-        ("look", json!({ "schedule": { "rate": "1 day", "start": "2026-11-22T09:00:00Z" } })),
+        ("look", json!({ "schedule": { "rate": "1 day", "start": "2026-11-22T09:00:00Z" }, "agentId": marker })),
         ("act", json!({ "scheduledTime": "2026-11-21T09:00:00Z" })),
         ("fail", json!({ "scheduledTime": "2026-11-21T09:00:00Z", "maxAttempts": 1 })),
     ] {
         tasks.push(text(&side.done(&intend, &desk(side, intent, &when)).await["task"]["id"]));
     }
-    for (id, wanted) in [(&tasks[2], vec!["succeeded"]), (&tasks[3], vec!["failed", "outcome_unknown"])] {
-        side.until(&format!("GET /api/plugin-engine/tasks/{id}"), |task| {
-            wanted.contains(&task["status"].as_str().unwrap())
-        })
-        .await;
-    }
+    side.until(&format!("GET /api/plugin-engine/tasks/{}", tasks[2]), |task| task["status"] == "succeeded").await;
+    side.until(&format!("GET /api/plugin-engine/tasks/{}", tasks[3]), has_failed).await;
     let told = told(side, &webhook).await;
     let delivery = text(&told["deliveries"][0]["id"]);
     let [task, daily, _, failed] = tasks.try_into().unwrap();
@@ -221,7 +230,9 @@ pub async fn look_around(side: &Side<'_>, made: &Made) {
         // The intent that failed, and the task.
         assert!(counted.to_string().contains("\"count\":2"), "{}: {path}: {counted}", side.marker);
     }
-    for path in [format!("webhooks/{webhook}/deliveries"), "agents/front/locks".to_owned(), "plugins/desk/diff".to_owned()] {
+    for path in
+        [format!("webhooks/{webhook}/deliveries"), "agents/front/locks".to_owned(), "plugins/desk/diff".to_owned()]
+    {
         side.done(&format!("GET /api/v1/{path}"), &Value::Null).await;
     }
 }
@@ -233,6 +244,9 @@ pub async fn afternoon(side: &Side<'_>, made: &Made) {
     let done = side.until(&format!("GET /api/plugin-engine/tasks/{task}"), |task| task["status"] == "succeeded").await;
     assert!(done.to_string().contains(marker), "{done}");
     look_around(side, made).await;
+    let failed = format!("/api/plugin-engine/tasks/{failed}");
+    side.done(&format!("POST {failed}/retry"), &Value::Null).await;
+    side.until(&format!("GET {failed}"), has_failed).await;
     let note = json!({ "note": format!("seen by {marker}") });
     let upgrade = json!({ "version": "1.1.0", "permissions": ["network:127.0.0.1"] });
     for (request, body) in [
@@ -246,11 +260,11 @@ pub async fn afternoon(side: &Side<'_>, made: &Made) {
         ("POST /api/v1/agents/front/unlock".to_owned(), Value::Null),
         (format!("POST /api/plugin-engine/tasks/{daily}/pause"), Value::Null),
         (format!("POST /api/plugin-engine/tasks/{daily}/resume"), Value::Null),
-        (format!("POST /api/plugin-engine/tasks/{failed}/retry"), Value::Null),
         (format!("DELETE /api/plugin-engine/tasks/{daily}"), Value::Null),
         ("POST /api/plugin-engine/tasks/cancel".to_owned(), json!({})),
         (format!("POST /api/v1/webhooks/{webhook}/deliveries/{delivery}/retry"), Value::Null),
         ("DELETE /api/plugin-engine/integrations/desk?userId=ann&alias=second".to_owned(), Value::Null),
+        (format!("DELETE /api/plugin-engine/integrations/desk?userId=ann&alias={marker}"), Value::Null),
         ("DELETE /api/plugin-engine/integrations/desk?owner=organization".to_owned(), Value::Null),
         ("DELETE /api/plugin-engine/integrations/desk/client".to_owned(), Value::Null),
         ("DELETE /api/plugin-engine/context-mappings?tool=desk&kind=room&name=lobby".to_owned(), Value::Null),
@@ -267,7 +281,5 @@ pub async fn afternoon(side: &Side<'_>, made: &Made) {
     let failed = side.done(&format!("POST {INTENTS}"), &desk(side, "act", &json!({}))).await;
     assert_eq!(failed["error"]["code"], "not_connected", "{failed}");
     assert!(failed.to_string().contains(&format!("{marker} is sorry")), "{failed}");
-    let failed = format!("GET /api/plugin-engine/tasks/{}", made.failed);
-    side.until(&failed, |task| ["failed", "outcome_unknown"].contains(&task["status"].as_str().unwrap())).await;
     told(side, webhook).await;
 }

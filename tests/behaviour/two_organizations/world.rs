@@ -157,7 +157,8 @@ impl<'a> Side<'a> {
             json!({ "name": name, "description": format!("It can {name}, says {marker}."), "effect": effect,
                     "parameters": note, "request": request })
         };
-        let post = |path: &str| json!({ "method": "POST", "path": format!("/{marker}/{path}"), "json": "{{ parameters }}" });
+        let post =
+            |path: &str| json!({ "method": "POST", "path": format!("/{marker}/{path}"), "json": "{{ parameters }}" });
         json!({
             "name": name, "version": version, "display_name": format!("The {name} of {marker}"),
             "description": format!("Takes notes for {marker}."), "instruction_template": format!("You are of {marker}, at {{{{ config.place }}}}."),
