@@ -66,6 +66,9 @@ async fn stored(app: &App, marks: &Marks<'_>) -> [BTreeSet<String>; 2] {
         // It may have gone by now.
         let Some(item) = app.table.inner.get(&key, Read::Consistent).await.unwrap() else { continue };
         let found = marks.whose(&written(&item), "an item");
+        // What is found before the organization is known is not in a partition of it.
+        let begins = key.partition.split('#').next().unwrap();
+        assert!(["org", "key", "ticket"].contains(&begins), "{key:?} is nobody's");
         for (kinds, marker) in kinds.iter_mut().zip([ACME, GLOBEX]) {
             let Some(rest) = key.partition.strip_prefix(&format!("org#{marker}")) else { continue };
             assert!(rest.is_empty() || rest.starts_with('#'), "{key:?}");
