@@ -65,7 +65,11 @@ impl Hooks for Counts {
                 self.keys.lock().unwrap().extend(asked.keys().into_iter().cloned());
                 &self.writes
             }
-            Operation::Delete(_) | Operation::Add(_) => &self.writes,
+            Operation::Add(key) => {
+                self.keys.lock().unwrap().insert((*key).clone());
+                &self.writes
+            }
+            Operation::Delete(_) => &self.writes,
         };
         if matches!(asked, Operation::Put(_)) {
             for _ in 0..self.turns.load(Ordering::SeqCst) {
