@@ -243,7 +243,7 @@ impl Line {
             "PUT /api/v1/plugins/desk/config" => config,
             "PATCH /api/v1/plugins/desk" => json!({ "record_reads": true }),
             "POST /api/v1/plugins/desk/upgrade" => {
-                json!({ "version": "1.1.0", "permissions": ["network:127.0.0.1"] })
+                json!({ "version": "1.1.0", "permissions": ["network:127.0.0.1", "network:provider.example"] })
             }
             "POST /api/plugin-engine/tasks/cancel" | "POST /api/plugin-engine/errors/{failure}/resolve" => json!({}),
             _ => Value::Null,

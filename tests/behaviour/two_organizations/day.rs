@@ -63,7 +63,7 @@ async fn plugins(side: &Side<'_>, secrets: &mut Vec<String>) -> String {
     }
     for (name, version) in [("desk", "1.0.0"), ("booking", "1.0.0"), (&ledger, "2.0.0")] {
         let code = format!("{marker}-code-of-{name}");
-        let enable = json!({ "version": version, "permissions": ["network:127.0.0.1"] });
+        let enable = json!({ "version": version, "permissions": ["network:127.0.0.1", "network:provider.example"] });
         side.done(&format!("POST /api/v1/plugins/{name}/enable"), &enable).await;
         let config = json!({ "place": format!("a place of {marker}"), "code": code });
         side.done(&format!("PUT /api/v1/plugins/{name}/config"), &config).await;
@@ -248,7 +248,7 @@ pub async fn afternoon(side: &Side<'_>, made: &Made) {
     side.done(&format!("POST {failed}/retry"), &Value::Null).await;
     side.until(&format!("GET {failed}"), has_failed).await;
     let note = json!({ "note": format!("seen by {marker}") });
-    let upgrade = json!({ "version": "1.1.0", "permissions": ["network:127.0.0.1"] });
+    let upgrade = json!({ "version": "1.1.0", "permissions": ["network:127.0.0.1", "network:provider.example"] });
     for (request, body) in [
         (format!("POST /api/plugin-engine/errors/{failure}/resolve"), note.clone()),
         ("POST /api/plugin-engine/errors/bulk".to_owned(), json!({ "filter": {}, "note": note["note"] })),

@@ -163,7 +163,7 @@ impl<'a> Side<'a> {
             "name": name, "version": version, "display_name": format!("The {name} of {marker}"),
             "description": format!("Takes notes for {marker}."), "instruction_template": format!("You are of {marker}, at {{{{ config.place }}}}."),
             "runtime": { "type": "http", "base_url": format!("http://{}", self.world.address) },
-            "permissions": ["network:127.0.0.1"], "auth": auth, "breaker": { "failures": 100 },
+            "permissions": ["network:127.0.0.1", "network:provider.example"], "auth": auth, "breaker": { "failures": 100 },
             "config_schema": { "type": "object", "additionalProperties": false, "properties": {
                 "place": { "type": "string" }, "code": { "type": "string", "writeOnly": true, "minLength": 4 } } },
             "default_config": { "place": format!("the door of {marker}") },
