@@ -104,7 +104,7 @@ impl Principal {
         if self.acts_for_all() {
             return Ok(());
         }
-        Err(Error::Forbidden("this needs the API key of an administrator or of a service".to_owned()))
+        Err(Error::Forbidden("this needs the API key of an administrator, an operator or a service".to_owned()))
     }
 
     /// Whose records are meant: one user's, or everybody's, where nobody is named by a caller who acts for all.

@@ -1,4 +1,4 @@
-//! `/api/v1/plugins`: the plugins as an organization has them, for its administrators.
+//! `/api/v1/plugins`: the plugins as an organization has them. Its administrators change them, operators see them.
 
 use std::sync::Arc;
 

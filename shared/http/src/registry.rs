@@ -17,7 +17,7 @@ use semver::Version;
 use serde::{Deserialize, Serialize};
 
 use crate::caller::Caller;
-use crate::input::{JsonBody, NoParameters, Parameters, page_size, read_body};
+use crate::input::{JsonBody, Parameters, page_size, read_body};
 use crate::{Problem, Routes};
 
 /// The field of a form that has the manifest.
@@ -113,22 +113,28 @@ async fn list(
     Ok(Json(Listed { plugins: page.entries, next_cursor: page.next }))
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ShowParameters {
+    scope: Option<RegistryScope>,
+}
+
 async fn one(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(name): Path<String>,
-    Parameters(NoParameters {}): Parameters<NoParameters>,
+    Parameters(ShowParameters { scope }): Parameters<ShowParameters>,
 ) -> Result<Json<Registration>, Problem> {
-    Ok(Json(engine.registration(&principal, &name).await?))
+    Ok(Json(engine.registration(&principal, &name, scope).await?))
 }
 
 async fn text(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path((name, version)): Path<(String, String)>,
-    Parameters(NoParameters {}): Parameters<NoParameters>,
+    Parameters(ShowParameters { scope }): Parameters<ShowParameters>,
 ) -> Result<Json<RegistrationText>, Problem> {
-    Ok(Json(engine.registration_text(&principal, &name, &parsed(&version)?).await?))
+    Ok(Json(engine.registration_text(&principal, (&name, &parsed(&version)?), scope).await?))
 }
 
 #[derive(Deserialize, JsonSchema)]

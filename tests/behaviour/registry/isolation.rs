@@ -69,6 +69,11 @@ async fn what_is_registered_for_all_each_organization_enables_for_itself() {
     assert_eq!((&enabled["scope"], &enabled["version"]), (&json!("organization"), &json!("2.0.0")));
     let look = app.send(&globex, Method::POST, "/api/plugin-engine", Some(&intent)).await;
     assert_eq!(look.data()["path"], "/look/own?v=2.0.0");
+    // Both can be looked at.
+    for (query, version, state) in [("", "2.0.0", "active"), ("?scope=global", "1.0.0", "discovered")] {
+        let shown = app.send(&globex, Method::GET, &format!("/plugins/desk{query}"), None).await.json();
+        assert_eq!((&shown["versions"][0]["version"], &shown["life"]["state"]), (&json!(version), &json!(state)));
+    }
 }
 
 #[tokio::test]

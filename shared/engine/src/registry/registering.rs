@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::record::{Entry, Registered, Text};
-use super::{Digest, Life, RegisteredVersion, RegistryScope};
+use super::{Digest, Life, LifeState, RegisteredVersion, RegistryScope};
 use crate::engine::Engine;
 use crate::error::{Error, FieldProblem};
 use crate::ids::{OrgId, PluginName};
@@ -181,13 +181,22 @@ impl Engine {
         Ok(Page { entries: entries.collect::<Result<_, TableError>>()?, next: page.next })
     }
 
-    /// A plugin that is registered for the organization, or else for all.
-    pub async fn registration(&self, principal: &Principal, name: &str) -> Result<Registration, Error> {
+    /// A plugin that is registered in that scope; where none is said, for the organization, or else for all.
+    pub async fn registration(
+        &self,
+        principal: &Principal,
+        name: &str,
+        scope: Option<RegistryScope>,
+    ) -> Result<Registration, Error> {
         principal.must_operate()?;
         let org = &principal.org;
-        let (registered, scope) = self.find_registered(org, name, None).await?;
+        let (registered, scope) = self.find_registered(org, name, scope).await?;
         let life = match self.plugin_and_instance(org, name).await {
-            Ok((plugin, seen)) => seen.instance.life(&plugin, self.ports.clock.now()),
+            Ok((plugin, seen)) if seen.instance.installed.as_ref().is_some_and(|used| used.scope == scope) => {
+                seen.instance.life(&plugin, self.ports.clock.now())
+            }
+            // Another by that name is in use.
+            Ok(_) => Life { state: LifeState::Discovered, since: None, reason: None },
             Err(Error::UnknownPlugin { .. }) => {
                 let latest = registered.versions.values().rev().find(|entry| entry.view.is_active);
                 let whose = scope.whose(org).cloned();
@@ -200,15 +209,15 @@ impl Engine {
         Ok(Registration { life: Some(life), ..shown(principal, registered, scope) })
     }
 
-    /// A version of a registered plugin, with its text.
+    /// A version of a registered plugin, with its text; `scope` as for [`Self::registration`].
     pub async fn registration_text(
         &self,
         principal: &Principal,
-        name: &str,
-        version: &Version,
+        (name, version): (&str, &Version),
+        scope: Option<RegistryScope>,
     ) -> Result<RegistrationText, Error> {
         principal.must_operate()?;
-        let (registered, scope) = self.find_registered(&principal.org, name, None).await?;
+        let (registered, scope) = self.find_registered(&principal.org, name, scope).await?;
         let entry = registered.versions.get(version).ok_or(Error::NotFound("version of this plugin"))?;
         let manifest = self.manifest_text(&principal.org, scope, &registered.name, version).await?;
         Ok(RegistrationText {
