@@ -22,6 +22,10 @@ const OWN_HEADERS: [&str; 5] = ["authorization", "connection", "content-length",
 impl Manifest {
     /// What is wrong with it, in the words of our own form.
     pub(super) fn problems(&self, form: Form) -> Vec<String> {
+        let too_much = self.limit_problems();
+        if !too_much.is_empty() {
+            return too_much;
+        }
         let strict = form == Form::Own;
         let mut problems = self.runtime_problems(if strict { "runtime." } else { "" });
         problems.extend(self.auth.problems().into_iter().map(|problem| format!("auth.{problem}")));

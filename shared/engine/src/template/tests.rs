@@ -143,7 +143,7 @@ fn a_template_is_as_long_as_it_may_be_and_no_longer() {
     Template::try_from(json!(chain(499))).unwrap();
     // What stands in each other too deep is not even made into a tree.
     for part in ["-1", "|first", ".a", "[0]", " or a", " if a else a"] {
-        assert!(refused(&format!("{{{{ a{} }}}}", part.repeat(4_000))).contains("words and signs"), "{part}");
+        assert!(refused(&format!("{{{{ a{} }}}}", part.repeat(2_000))).contains("words and signs"), "{part}");
     }
     let elif = "{% elif a %}".repeat(2_000);
     assert!(refused(&format!("{{% if a %}}{elif}{{% endif %}}")).contains("words and signs"));
@@ -202,7 +202,7 @@ fn work_is_paid_for_before_it_is_done() {
     let begun = std::time::Instant::now();
     for template in [
         // A step for each element, over a large value.
-        json!("{{ many | map('default', a) | map('upper') | list }}"),
+        json!("{{ many | map(attribute='none', default=a) | map('upper') | list }}"),
         json!("{{ many | select('in', a) | list }}"),
         json!("{{ many | map('replace', '1', a) | list }}"),
         json!({ "$for": "n", "$in": "many", "$do": "{{ a | length }}" }),
