@@ -41,8 +41,8 @@ impl Limits {
 }
 
 impl Manifest {
-    /// What is too long or too many.
-    pub(super) fn limit_problems(&self) -> Vec<String> {
+    /// What is too long or too many. `place` is where the form says how it runs.
+    pub(super) fn limit_problems(&self, place: &str) -> Vec<String> {
         let mut limits = Limits::default();
         limits.length("version", &self.version.to_string(), VERSION_MAX);
         limits.length("display_name", &self.display_name, TEXT_MAX);
@@ -67,7 +67,7 @@ impl Manifest {
             limits.length(&format!("actions.{}.description", action.name), &action.description, DESCRIPTION_MAX);
             limits.number(&format!("actions.{}.aliases", action.name), action.aliases.len(), LISTED_MAX);
         }
-        self.container_limits(&mut limits);
+        self.container_limits(place, &mut limits);
         // What is too long to be shown is not looked into.
         if limits.0.is_empty() {
             self.schema_limits(&mut limits);
@@ -75,15 +75,15 @@ impl Manifest {
         limits.0
     }
 
-    fn container_limits(&self, limits: &mut Limits) {
+    fn container_limits(&self, place: &str, limits: &mut Limits) {
         let Some(container) = self.runtime.container() else { return };
-        limits.length("runtime.image.name", &container.image.name, TEXT_MAX);
-        limits.length("runtime.image.registry", &container.image.registry, TEXT_MAX);
+        limits.length(&format!("{place}image.name"), &container.image.name, TEXT_MAX);
+        limits.length(&format!("{place}image.registry"), &container.image.registry, TEXT_MAX);
         let variables = container.env.required.len() + container.env.optional.len();
-        limits.number("runtime.env", variables, VARIABLES_MAX);
-        limits.number("runtime.volumes", container.volumes.len(), LISTED_MAX);
-        limits.number("runtime.ports", container.ports.len(), LISTED_MAX);
-        limits.number("runtime.ingress.paths", container.ingress.paths.len(), LISTED_MAX);
+        limits.number(&format!("{place}env"), variables, VARIABLES_MAX);
+        limits.number(&format!("{place}volumes"), container.volumes.len(), LISTED_MAX);
+        limits.number(&format!("{place}ports"), container.ports.len(), LISTED_MAX);
+        limits.number(&format!("{place}ingress.paths"), container.ingress.paths.len(), LISTED_MAX);
     }
 
     fn schema_limits(&self, limits: &mut Limits) {
@@ -284,7 +284,7 @@ mod tests {
             manifest.to_string()
         };
         let filled = |piece: &str| piece.repeat(250_000 / piece.len());
-        let slow = "[\\p{L}\\p{N}]{1,10}";
+        let slow = "\\pL{1,4}";
         let manifests = [
             ("patterns", with(&|m| m["mappings"] = named(50, |_| json!({ "id": slow })))),
             ("too many patterns", with(&|m| m["mappings"] = named(5_000, |_| json!({ "id": slow })))),
@@ -325,7 +325,7 @@ mod tests {
             (
                 "missing names",
                 with(&|m| {
-                    m["actions"][0]["request"]["query"] = named(2_000, |n| {
+                    m["actions"][0]["request"]["query"] = named(1_200, |n| {
                         json!(format!(
                             "{{{{ [{}] }}}}",
                             (0..25).map(|one| format!("m{n}{one}")).collect::<Vec<_>>().join(",")
@@ -338,7 +338,7 @@ mod tests {
                 "templates",
                 with(&|m| {
                     let template = format!("{{{{ body.a{} }}}}", " | default(body.b)".repeat(60));
-                    m["actions"][0]["response"] = json!({ "data": some(220, |_| json!(template)) });
+                    m["actions"][0]["response"] = json!({ "data": some(200, |_| json!(template)) });
                 }),
             ),
             ("one template", with(&|m| m["actions"][0]["response"] = json!({ "message": filled("{{ a }}") }))),
@@ -358,10 +358,9 @@ mod tests {
             let read = Manifest::parse(manifest);
             let length = read.as_ref().map_or_else(|error| error.to_string().len(), |_| 0);
             slowest = slowest.max((begun.elapsed(), name));
-            println!("{name}: {:?}, {} bytes, {length} bytes said", begun.elapsed(), manifest.len());
-            assert!(length < 200_000, "{name}");
+            assert!(length < 200_000, "{name}: {length} bytes are said");
         }
-        // A debug build takes some twenty times as long as a release.
-        assert!(slowest.0 < Duration::from_secs(20), "{slowest:?}");
+        // Each takes half a second at most in a debug build.
+        assert!(slowest.0 < Duration::from_secs(5), "{slowest:?}");
     }
 }

@@ -204,7 +204,7 @@ fn work_is_paid_for_before_it_is_done() {
         // A step for each element, over a large value.
         json!("{{ many | map(attribute='none', default=a) | map('upper') | list }}"),
         json!("{{ many | select('in', a) | list }}"),
-        json!("{{ many | map('replace', '1', a) | list }}"),
+        json!("{{ many | map('replace', '9', a) | list }}"),
         json!({ "$for": "n", "$in": "many", "$do": "{{ a | length }}" }),
         json!({ "$for": "n", "$in": "many", "$do": "{{ a == b }}" }),
         json!({ "$for": "n", "$in": "many", "$do": "{{ n in a }}" }),
@@ -221,7 +221,8 @@ fn work_is_paid_for_before_it_is_done() {
         let error =
             evaluate(template.clone(), json!({ "a": large, "b": large, "many": many })).unwrap_err().to_string();
         let shown: String = template.to_string().chars().take(100).collect();
-        assert!(error.contains("too much work") || error.contains("more than 24 MiB"), "{shown}: {error}");
+        let too_much = ["too much work", "more than 24 MiB", "longer than 4 MiB"];
+        assert!(too_much.iter().any(|said| error.contains(said)), "{shown}: {error}");
     }
     // Some seconds in a debug build, and minutes without limits.
     assert!(begun.elapsed() < std::time::Duration::from_secs(30), "{:?}", begun.elapsed());
