@@ -205,8 +205,8 @@ async fn a_plugin_that_cannot_be_part_is_left_out_and_takes_no_other_with_it() {
     let mut broken = bench.manifest("broken", "1.0.0");
     broken["instruction_template"] = json!("Say {{ config.code }}.");
     let mut long = bench.manifest("long", "1.0.0");
-    long["instruction_template"] =
-        json!("{% for i in range(900) %}forty characters, again and again and again{% endfor %}");
+    long["default_config"]["desk"] = json!("forty characters, again and again again. ".repeat(90));
+    long["instruction_template"] = json!("{{ config.desk }}".repeat(10));
     for manifest in [&broken, &long] {
         bench.install(manifest).await;
     }

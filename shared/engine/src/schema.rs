@@ -3,6 +3,8 @@
 
 mod cost;
 
+pub(crate) use cost::Cost;
+
 use std::any::TypeId;
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -67,6 +69,10 @@ const KEYWORDS: [&str; 38] = [
 
 /// Problems beyond this many are not listed.
 const PROBLEMS_MAX: usize = 100;
+/// The most schemas, for all parts of a value, that are asked for every problem. A problem takes some hundred bytes.
+const ASKED_MAX: usize = 200_000;
+/// How much of a problem is said, in characters.
+const SAID_MAX: usize = 2_000;
 
 /// Why a schema is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,9 +108,33 @@ pub(crate) fn compile(schema: &Value) -> Result<Validator, NoSchema> {
         .map_err(NoSchema::from)
 }
 
-/// Everything that is wrong with `value` by `schema`, which `validator` was made of. Pointers begin with `prefix`.
+/// What a schema costs, if that is not too much.
+pub(crate) fn cost_of(schema: &Value) -> Result<Cost, NoSchema> {
+    cost::bounded(schema)
+}
+
+/// Everything that is wrong with `value` by `schema`, which `validator` was made of. Pointers begin with `prefix`. Of a value
+/// that is too large to be asked for every problem it is said only that something is.
 pub(crate) fn problems_of(validator: &Validator, schema: &Value, value: &Value, prefix: &str) -> Vec<FieldProblem> {
+    if validator.is_valid(value) {
+        return Vec::new();
+    }
+    let schemas = cost::bounded(schema).map_or(cost::SCHEMAS_MAX, |cost| cost.schemas);
+    if parts_of(value).saturating_mul(schemas) > ASKED_MAX {
+        let problem = "is not what the schema allows, and is too large to say where; try with less of it";
+        return vec![FieldProblem::new(prefix, problem)];
+    }
     validator.iter_errors(value).flat_map(|error| explain(&error, schema, prefix)).take(PROBLEMS_MAX).collect()
+}
+
+/// How many values a value is made of.
+fn parts_of(value: &Value) -> usize {
+    let parts: usize = match value {
+        Value::Array(items) => items.iter().map(parts_of).sum(),
+        Value::Object(fields) => fields.values().map(parts_of).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    };
+    parts + 1
 }
 
 fn explain(error: &ValidationError<'_>, schema: &Value, prefix: &str) -> Vec<FieldProblem> {
@@ -135,6 +165,10 @@ fn explain(error: &ValidationError<'_>, schema: &Value, prefix: &str) -> Vec<Fie
             if let Some(description) = field.and_then(|field| field.get("description")?.as_str()) {
                 message = format!("{message}. {description}");
             }
+            if let Some((end, _)) = message.char_indices().nth(SAID_MAX) {
+                message.truncate(end);
+                message.push('…');
+            }
             vec![FieldProblem::new(place, message)]
         }
     }
@@ -147,18 +181,18 @@ fn constants(schema: &Value, error: &ValidationError<'_>) -> Option<Vec<String>>
 }
 
 /// Keywords that no vocabulary of JSON Schema 2020-12 has, each with its place: slips that would be passed over in
-/// silence. Those that begin with `x-` are the author's own.
+/// silence. Those that begin with `x-` are the author's own. No more than a hundred are listed.
 pub(crate) fn unknown_keywords(schema: &Value) -> Vec<(String, String)> {
-    keywords(schema, &|keyword| !keyword.starts_with("x-") && !KEYWORDS.contains(&keyword))
+    keywords(schema, &|keyword| !keyword.starts_with("x-") && !KEYWORDS.contains(&keyword), PROBLEMS_MAX)
 }
 
 /// Where a keyword stands in a schema.
 pub(crate) fn places_of(schema: &Value, keyword: &str) -> Vec<String> {
-    keywords(schema, &|word| word == keyword).into_iter().map(|(place, _)| place).collect()
+    keywords(schema, &|word| word == keyword, usize::MAX).into_iter().map(|(place, _)| place).collect()
 }
 
 /// The keywords that hold no schemas and that are `wanted`, each with its place.
-fn keywords(schema: &Value, wanted: &dyn Fn(&str) -> bool) -> Vec<(String, String)> {
+fn keywords(schema: &Value, wanted: &dyn Fn(&str) -> bool, most: usize) -> Vec<(String, String)> {
     let Some(fields) = schema.as_object() else { return Vec::new() };
     let mut found = Vec::new();
     for (keyword, value) in fields {
@@ -189,10 +223,15 @@ fn keywords(schema: &Value, wanted: &dyn Fn(&str) -> bool) -> Vec<(String, Strin
                 Vec::new()
             }
         };
+        if found.len() >= most {
+            break;
+        }
         for (place, schema) in below {
-            found.extend(keywords(schema, wanted).into_iter().map(|(inner, word)| (format!("{place}{inner}"), word)));
+            let inside = keywords(schema, wanted, most);
+            found.extend(inside.into_iter().map(|(inner, word)| (format!("{place}{inner}"), word)));
         }
     }
+    found.truncate(most);
     found
 }
 

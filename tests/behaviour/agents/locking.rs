@@ -149,7 +149,7 @@ async fn what_fits_into_no_item_is_not_locked() {
         let mut manifest = bench.manifest(name, "1.0.0");
         manifest["actions"] = json!([action("look")]);
         manifest["actions"][0]["name"] = json!(format!("look_{name}"));
-        manifest["actions"][0]["description"] = json!("x".repeat(200 * 1024));
+        manifest["actions"][0]["parameters"]["description"] = json!("x".repeat(200 * 1024));
         bench.install(&manifest).await;
     }
     set(app, json!([{ "plugin": "one" }])).await;

@@ -23,7 +23,12 @@ impl Manifest {
     /// What is wrong with it, in the words of our own form.
     pub(super) fn problems(&self, form: Form) -> Vec<String> {
         let strict = form == Form::Own;
-        let mut problems = self.runtime_problems(if strict { "runtime." } else { "" });
+        let place = if strict { "runtime." } else { "" };
+        let too_much = self.limit_problems(place);
+        if !too_much.is_empty() {
+            return too_much;
+        }
+        let mut problems = self.runtime_problems(place);
         problems.extend(self.auth.problems().into_iter().map(|problem| format!("auth.{problem}")));
         if self.retry.attempts.is_some_and(|attempts| !(1..=ATTEMPTS_MAX).contains(&attempts)) {
             problems.push(format!("retry.attempts: must be 1 to {ATTEMPTS_MAX}"));

@@ -202,8 +202,8 @@ impl Container {
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         for (field, text) in [("name", &self.image.name), ("registry", &self.image.registry)] {
-            if text.is_empty() || text.contains(char::is_whitespace) {
-                problems.push(format!("image.{field}: must be something, without spaces"));
+            if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+                problems.push(format!("image.{field}: must be something in ASCII, without spaces"));
             }
         }
         let variables = self.env.required.iter().map(|variable| &variable.name);

@@ -9,6 +9,7 @@ mod config;
 mod container;
 mod declaring;
 mod diff;
+mod limits;
 mod naming;
 mod older;
 mod reading;

@@ -1,5 +1,7 @@
 //! Names in the place of a service's ids: what a plugin says of each kind of them, and which parameters take them.
 
+use std::sync::OnceLock;
+
 use jsonschema::Validator;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -54,13 +56,14 @@ fn a_day() -> u32 {
     86_400
 }
 
-/// A regular expression that runs in linear time.
+/// A regular expression that runs in linear time. It is compiled when it is first used: how many there may be is known only
+/// when the whole manifest is read.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(try_from = "String")]
+#[serde(from = "String")]
 #[schemars(with = "String")]
 pub struct IdPattern {
     pattern: String,
-    validator: Validator,
+    validator: OnceLock<Result<Validator, String>>,
 }
 
 impl PartialEq for IdPattern {
@@ -69,19 +72,27 @@ impl PartialEq for IdPattern {
     }
 }
 
-impl TryFrom<String> for IdPattern {
-    type Error = String;
-    fn try_from(pattern: String) -> Result<Self, String> {
-        let validator = schema::compile(&json!({ "type": "string", "pattern": pattern }));
-        let validator = validator.map_err(|error| error.problem)?;
-        Ok(Self { pattern, validator })
+impl From<String> for IdPattern {
+    fn from(pattern: String) -> Self {
+        Self { pattern, validator: OnceLock::new() }
+    }
+}
+
+impl IdPattern {
+    /// What tells an id, or what is wrong with the pattern.
+    fn validator(&self) -> Result<&Validator, &str> {
+        let compiled = self.validator.get_or_init(|| {
+            let validator = schema::compile(&json!({ "type": "string", "pattern": self.pattern }));
+            validator.map_err(|error| error.problem)
+        });
+        compiled.as_ref().map_err(String::as_str)
     }
 }
 
 impl NameKind {
     /// Whether a value is surely an id of the service.
     pub(crate) fn is_id(&self, value: &str) -> bool {
-        self.id.as_ref().is_some_and(|id| id.validator.is_valid(&value.into()))
+        self.id.as_ref().is_some_and(|id| id.validator().is_ok_and(|validator| validator.is_valid(&value.into())))
     }
 
     /// A name without what may stand around it.
@@ -188,8 +199,9 @@ impl NameKind {
     fn problems(&self, manifest: &Manifest) -> Vec<String> {
         let empty = self.prefix.as_ref().is_some_and(|prefix| prefix.trim() != prefix || prefix.is_empty());
         let empty = empty.then(|| "prefix: must be something, without spaces around it".to_owned());
+        let id = self.id.as_ref().and_then(|id| id.validator().err()).map(|problem| format!("id: {problem}"));
         let lookup = self.lookup.iter().flat_map(|lookup| lookup.problems(manifest));
-        empty.into_iter().chain(lookup.map(|problem| format!("lookup.{problem}"))).collect()
+        empty.into_iter().chain(id).chain(lookup.map(|problem| format!("lookup.{problem}"))).collect()
     }
 }
 

@@ -14,6 +14,10 @@ pub const MANIFEST_MAX_BYTES: usize = 256 * 1024;
 pub const MANIFEST_DEPTH_MAX: usize = 64;
 /// The most aliases (`*name`) in a manifest.
 const ALIASES_MAX: usize = 100;
+/// The most bytes of texts in a manifest, with those that aliases stand for.
+const TEXTS_MAX_BYTES: usize = 1024 * 1024;
+/// The most problems that are listed.
+const PROBLEMS_MAX: usize = 100;
 /// The most pieces of YAML that aliases may stand for, all together.
 const REPEATED_MAX: usize = 10_000;
 
@@ -59,7 +63,10 @@ impl Manifest {
         if problems.is_empty() {
             return Ok(self);
         }
-        Err(ManifestError(problems.into_iter().map(|problem| form.in_its_words(problem)).collect()))
+        let more = problems.len().saturating_sub(PROBLEMS_MAX);
+        let said = problems.into_iter().take(PROBLEMS_MAX).map(|problem| form.in_its_words(problem));
+        let more = (more > 0).then(|| format!("and {more} more problems; mend these first"));
+        Err(ManifestError(said.chain(more).collect()))
     }
 }
 
@@ -72,6 +79,7 @@ fn yaml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
             max_depth: MANIFEST_DEPTH_MAX,
             max_documents: 1,
             max_aliases: ALIASES_MAX,
+            max_total_scalar_bytes: TEXTS_MAX_BYTES,
             // There are limits on what they stand for.
             enforce_alias_anchor_ratio: false,
         },
@@ -185,6 +193,13 @@ actions:
         };
         Manifest::parse(&with(ALIASES_MAX)).unwrap();
         assert!(refused(&with(ALIASES_MAX + 1)).contains("too many"));
+        // Aliases of one long text.
+        let long = |length: usize| {
+            let aliases = ["*a"; 4].join(", ");
+            format!("{GOOD}config_schema: {{ type: object, x-a: &a {}, x-b: [{aliases}] }}\n", "x".repeat(length))
+        };
+        Manifest::parse(&long(200_000)).unwrap();
+        assert!(refused(&long(220_000)).contains("stand for too much"));
         // Few aliases of much.
         let large = |pieces: usize| {
             let much = vec!["x"; pieces].join(", ");

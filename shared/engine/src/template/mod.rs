@@ -1,15 +1,20 @@
-//! The templates that a manifest writes its requests and answers with: minijinja, with a limit on its steps.
+//! The templates that a manifest writes its requests and answers with: a part of minijinja (`language`), with limits on
+//! what evaluating may cost (`work`).
 //!
 //! A string that is one `{{ expression }}` keeps the expression's type, and an absent value drops the key that it would
-//! have filled. Any other string is text, in which an absent value is an error (`default` gives it one). An evaluation
-//! may take [`FUEL`] steps. What templates see never includes a credential.
+//! have filled. Any other string is text, in which an absent value is an error (`default` gives it one). What templates see
+//! never includes a credential.
 
 mod check;
 mod filters;
+mod language;
 mod mail;
+#[cfg(test)]
+mod tests;
+mod work;
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use minijinja::value::{Serde, ValueKind};
 use minijinja::{Environment, UndefinedBehavior};
@@ -20,20 +25,22 @@ use serde_json::Value;
 
 pub(crate) use check::{NOT_THERE, Names};
 pub(crate) use filters::text_of;
+pub use language::TEMPLATE_MAX_BYTES;
+use language::{Path, Shape};
+use work::{Limited, Work};
+pub use work::{TEXT_MAX, WORK_MAX};
 
-/// The steps that one evaluation may take; the largest built-in template takes about a hundred.
-pub const FUEL: u64 = 50_000;
+/// How much of a template, or of what is wrong with it, is shown, in characters.
+const SHOWN_MAX: usize = 300;
 
 /// All but the unreserved characters, which mean nothing anywhere in a URL (RFC 3986, 2.3).
 pub(crate) const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 fn environment(undefined: UndefinedBehavior) -> Environment<'static> {
-    let mut environment = Environment::new();
-    environment.set_fuel(Some(FUEL));
+    let mut environment = Environment::empty();
     environment.set_recursion_limit(64);
     environment.set_undefined_behavior(undefined);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    environment.remove_global("debug");
     filters::add(&mut environment);
     environment
 }
@@ -49,30 +56,49 @@ static PATHS: LazyLock<Environment<'static>> = LazyLock::new(|| {
         if value.is_undefined() {
             return Err(minijinja::Error::from(minijinja::ErrorKind::UndefinedError));
         }
-        out.write_str(&utf8_percent_encode(&value.to_string(), UNRESERVED).to_string()).map_err(minijinja::Error::from)
+        let text = work::text_of(value)?;
+        let mut pieces = utf8_percent_encode(&text, UNRESERVED);
+        pieces.try_for_each(|piece| out.write_str(piece)).map_err(minijinja::Error::from)
     });
     environment
 });
 
-/// What a template may refer to.
+/// What a template may refer to, and what is left of the work that all templates may do that share it or a copy of it.
 #[derive(Debug, Clone, Default)]
-pub struct Context(BTreeMap<String, minijinja::Value>);
+pub struct Context {
+    variables: BTreeMap<String, minijinja::Value>,
+    work: Arc<Work>,
+}
 
 impl Context {
     /// This context with one more variable; an older one of that name is hidden.
     #[must_use]
     pub fn with(mut self, name: &str, value: &impl serde::Serialize) -> Self {
-        self.0.insert(name.to_owned(), minijinja::Value::from(Serde(value)));
+        self.variables.insert(name.to_owned(), minijinja::Value::from(Serde(value)));
         self
     }
 
     /// The variable of that name, as JSON.
     pub(crate) fn get(&self, name: &str) -> Option<Value> {
-        serde_json::to_value(self.0.get(name)?).ok()
+        serde_json::to_value(self.variables.get(name)?).ok()
     }
 
     fn value(&self) -> minijinja::Value {
-        minijinja::Value::from_pairs(self.0.iter().map(|(name, value)| (name.as_str(), value.clone())))
+        let work = (work::LEFT, minijinja::Value::from_dyn_object(Arc::clone(&self.work)));
+        let variables = self.variables.iter().map(|(name, value)| (name.as_str(), value.clone()));
+        minijinja::Value::from_pairs(variables.chain([work]))
+    }
+
+    /// Takes away what an evaluation costs before anything of it is done.
+    fn begin(&self, source: &str, shape: &Shape) -> Result<(), minijinja::Error> {
+        self.work.begin(source)?;
+        shape.heavy.iter().filter_map(|path| self.at(path)).try_for_each(|value| self.work.look_at(&value))
+    }
+
+    fn at(&self, path: &Path) -> Option<minijinja::Value> {
+        let (name, attributes) = path.split_first()?;
+        let value = self.variables.get(name)?.clone();
+        attributes.iter().try_fold(value, |value, attribute| value.get_attr(attribute).ok())
     }
 }
 
@@ -106,43 +132,58 @@ impl TemplateError {
             }
             cause = inner.source();
         }
-        Self::Template { source_text: source_text.to_owned(), reason: error.to_string() }
+        Self::template(source_text, &error.to_string())
     }
+
+    fn template(source_text: &str, reason: &str) -> Self {
+        Self::Template { source_text: shortened(source_text), reason: shortened(reason) }
+    }
+}
+
+/// The beginning of a text that may be long.
+fn shortened(text: &str) -> String {
+    let mut short: String = text.chars().take(SHOWN_MAX).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
 }
 
 /// A bare expression, such as `body.ok and not body.error`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "String")]
-pub struct Expression(String);
+pub struct Expression {
+    source: String,
+    shape: Shape,
+}
 
 impl TryFrom<String> for Expression {
     type Error = TemplateError;
     fn try_from(source: String) -> Result<Self, TemplateError> {
+        let shape = language::of_expression(&source).map_err(|reason| TemplateError::template(&source, &reason))?;
         let read = EXPRESSIONS.compile_expression_owned(source.as_str()).map(drop);
         read.map_err(|error| TemplateError::from_minijinja(&source, &error))?;
-        Ok(Self(source))
+        Ok(Self { source, shape })
     }
 }
 
 impl Expression {
     /// The value, or nothing if it is absent.
     pub fn evaluate(&self, context: &Context) -> Result<Option<Value>, TemplateError> {
-        let failed = |error| TemplateError::from_minijinja(&self.0, &error);
-        let compiled = EXPRESSIONS.compile_expression_owned(self.0.as_str()).map_err(failed)?;
+        let failed = |error| TemplateError::from_minijinja(&self.source, &error);
+        context.begin(&self.source, &self.shape).map_err(failed)?;
+        let compiled = EXPRESSIONS.compile_expression_owned(self.source.as_str()).map_err(failed)?;
         let value = compiled.eval(context.value()).map_err(failed)?;
         if value.is_undefined() {
             return Ok(None);
         }
         if matches!(value.kind(), ValueKind::Invalid) {
-            return Err(TemplateError::Template {
-                source_text: self.0.clone(),
-                reason: "the value is invalid".to_owned(),
-            });
+            return Err(TemplateError::template(&self.source, "the value is invalid"));
         }
-        serde_json::to_value(&value)
-            .map(Some)
-            .map_err(|error| TemplateError::Template { source_text: self.0.clone(), reason: error.to_string() })
+        context.work.give(&value).map_err(failed)?;
+        let value = serde_json::to_value(&value);
+        value.map(Some).map_err(|error| TemplateError::template(&self.source, &error.to_string()))
     }
 
     /// Whether the value is present and counts as true.
@@ -162,35 +203,50 @@ impl Expression {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "String")]
-pub struct Text(String);
+pub struct Text {
+    source: String,
+    shape: Shape,
+}
 
 impl TryFrom<String> for Text {
     type Error = TemplateError;
     fn try_from(source: String) -> Result<Self, TemplateError> {
+        let shape = language::of_text(&source).map_err(|reason| TemplateError::template(&source, &reason))?;
         let read = TEXTS.template_from_str(&source).map(drop);
         read.map_err(|error| TemplateError::from_minijinja(&source, &error))?;
-        Ok(Self(source))
+        Ok(Self { source, shape })
     }
 }
 
 impl Text {
     /// The text as its author wrote it.
     pub(crate) fn source(&self) -> &str {
-        &self.0
+        &self.source
     }
 
     /// The text with its values filled in.
     pub fn render(&self, context: &Context) -> Result<String, TemplateError> {
-        Self::render_in(&TEXTS, &self.0, context)
+        self.render_in(&TEXTS, context)
     }
 
     /// The text as a path: every value is percent-encoded, so that none can leave its segment.
     pub fn render_path(&self, context: &Context) -> Result<String, TemplateError> {
-        Self::render_in(&PATHS, &self.0, context)
+        self.render_in(&PATHS, context)
     }
 
-    fn render_in(environment: &Environment<'_>, source: &str, context: &Context) -> Result<String, TemplateError> {
-        environment.render_str(source, context.value()).map_err(|error| TemplateError::from_minijinja(source, &error))
+    fn render_in(&self, environment: &Environment<'_>, context: &Context) -> Result<String, TemplateError> {
+        let mut text = Limited::default();
+        let rendered = context.begin(&self.source, &self.shape).and_then(|()| {
+            let template = environment.template_from_str(&self.source)?;
+            template.render_captured_to(context.value(), &mut text).map(drop)
+        });
+        let rendered = match rendered {
+            Err(_) if text.full => Err(work::too_long()),
+            other => other,
+        };
+        let text = rendered.and_then(|()| text.into_text());
+        let text = text.and_then(|text| context.work.spend(work::bytes(text.len())).map(|()| text));
+        text.map_err(|error| TemplateError::from_minijinja(&self.source, &error))
     }
 }
 
@@ -253,18 +309,27 @@ impl Template {
     fn loop_of(mut fields: serde_json::Map<String, Value>) -> Result<Self, TemplateError> {
         let parts = (fields.remove("$for"), fields.remove("$in"), fields.remove("$do"), fields.is_empty());
         let (Some(Value::String(name)), Some(Value::String(list)), Some(element), true) = parts else {
-            return Err(TemplateError::Template {
-                source_text: "$for".to_owned(),
-                reason: "a loop is {$for: a name, $in: an expression, $do: a template}, the first two as text, and \
-                         nothing else"
-                    .to_owned(),
-            });
+            let reason = "a loop is {$for: a name, $in: an expression, $do: a template}, the first two as text, and \
+                          nothing else";
+            return Err(TemplateError::template("$for", reason));
         };
         Ok(Self::For { name, list: list.try_into()?, element: Box::new(Self::try_from(element)?) })
     }
 
+    /// What it costs to write what is neither an expression nor a text.
+    fn own_cost(&self) -> u64 {
+        let length = match self {
+            Self::Literal(Value::String(text)) => text.len(),
+            Self::Object(fields) => fields.iter().map(|(key, _)| key.len()).sum(),
+            Self::Literal(_) | Self::Expression(_) | Self::Text(_) | Self::Array(_) | Self::For { .. } => 0,
+        };
+        work::bytes(length).saturating_add(work::NODE)
+    }
+
     /// The value, or nothing if it is absent.
     pub fn evaluate(&self, context: &Context) -> Result<Option<Value>, TemplateError> {
+        // A loop writes the same many times.
+        context.work.spend(self.own_cost()).map_err(|error| TemplateError::from_minijinja("$for", &error))?;
         Ok(Some(match self {
             Self::Literal(value) => value.clone(),
             Self::Expression(expression) => return expression.evaluate(context),
@@ -286,87 +351,8 @@ impl Template {
                         items.iter().filter_map(|item| element.evaluate(&context.clone().with(name, item)).transpose());
                     Value::Array(values.collect::<Result<_, _>>()?)
                 }
-                Some(_) => {
-                    return Err(TemplateError::Template {
-                        source_text: list.0.clone(),
-                        reason: "what $in gives is not a list".to_owned(),
-                    });
-                }
+                Some(_) => return Err(TemplateError::template(&list.source, "what $in gives is not a list")),
             },
         }))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn evaluate(template: Value, parameters: Value) -> Result<Option<Value>, TemplateError> {
-        let mut context = Context::default();
-        if let Value::Object(parameters) = parameters {
-            for (name, value) in parameters {
-                context = context.with(&name, &value);
-            }
-        }
-        Template::try_from(template)?.evaluate(&context)
-    }
-
-    #[test]
-    fn a_single_expression_keeps_its_type_and_an_absent_value_drops_its_key() {
-        let template = json!({
-            "n": "{{ n }}", "list": "{{ list }}", "gone": "{{ missing }}", "deep": "{{ missing.deeper }}",
-            "null": "{{ nothing }}", "text": "n is {{ n }}", "two": "{{ n }}{{ n }}",
-            "map": "{{ {'a': {'b': n}} }}", "kept": [1, "{{ missing }}", true]
-        });
-        let made = evaluate(template, json!({"n": 3, "list": [1, {"a": null}], "nothing": null})).unwrap();
-        assert_eq!(
-            made.unwrap(),
-            json!({"n": 3, "list": [1, {"a": null}], "null": null, "text": "n is 3", "two": "33",
-                "map": {"a": {"b": 3}}, "kept": [1, true]})
-        );
-    }
-
-    #[test]
-    fn values_are_never_read_as_templates() {
-        let made = evaluate(json!("{{ text }}"), json!({"text": "{{ 1 + 1 }}"})).unwrap();
-        assert_eq!(made, Some(json!("{{ 1 + 1 }}")));
-    }
-
-    #[test]
-    fn a_loop_gives_a_list() {
-        let template = json!({"$for": "word", "$in": "words", "$do": {"text": "{{ word }}"}});
-        let made = evaluate(template.clone(), json!({"words": ["a", "b"]})).unwrap();
-        assert_eq!(made, Some(json!([{"text": "a"}, {"text": "b"}])));
-        assert_eq!(evaluate(template.clone(), json!({})).unwrap(), None);
-        assert!(evaluate(template, json!({"words": "ab"})).is_err());
-        assert!(evaluate(json!({"$for": "x", "$in": "y"}), json!({})).is_err());
-    }
-
-    #[test]
-    fn absent_values_in_text_are_errors_and_wrong_templates_are_found_when_read() {
-        assert!(evaluate(json!("hello {{ missing }}"), json!({})).is_err());
-        assert_eq!(evaluate(json!("hello {{ missing|default('you') }}"), json!({})).unwrap(), Some(json!("hello you")));
-        assert!(Template::try_from(json!("{{ 1 + }}")).is_err());
-        assert!(Template::try_from(json!("a {% for %}")).is_err());
-        assert!(Expression::try_from("a b".to_owned()).is_err());
-    }
-
-    #[test]
-    fn endless_work_runs_out_of_fuel() {
-        let endless = json!("{% for a in range(10000) %}{% for b in range(10000) %}x{% endfor %}{% endfor %}");
-        let Err(TemplateError::Template { reason, .. }) = evaluate(endless, json!({})) else {
-            panic!("it did not fail")
-        };
-        assert!(reason.contains("fuel"), "{reason}");
-    }
-
-    #[test]
-    fn a_path_value_stays_in_its_segment() {
-        let path = Text::try_from("/pages/{{ id }}/x".to_owned()).unwrap();
-        let context = Context::default().with("id", &"../a?b#c d/é");
-        assert_eq!(path.render_path(&context).unwrap(), "/pages/..%2Fa%3Fb%23c%20d%2F%C3%A9/x");
-        assert!(path.render_path(&Context::default()).is_err());
     }
 }

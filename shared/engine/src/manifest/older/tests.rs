@@ -79,6 +79,12 @@ fn a_wrong_environment_says_what_and_where_in_its_words() {
             ("name: claude-environment", "name: Claude", "name: must begin with a small letter"),
             ("  name: a8s-claude\n", "", "image: missing field `name`"),
             ("name: a8s-claude", "name: ''", "image.name: must be something"),
+            (
+                "registry: local",
+                &format!("registry: {}", "r".repeat(256)),
+                "image.registry: has 256 characters, more than the 255 allowed",
+            ),
+            ("registry: local", "registry: \"a\\u0001b\"", "image.registry: must be something in ASCII"),
             ("pull_policy: Never", "pull_policy: Sometimes", "image.pull_policy: unknown variant"),
             ("container_port: 5900", "container_port: 0", "ports.vnc.container_port: must be 1 to 65535"),
             ("container_port: 5900", "container_port: 65536", "ports.vnc.container_port: must be 1 to 65535"),
