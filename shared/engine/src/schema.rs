@@ -69,7 +69,7 @@ const KEYWORDS: [&str; 38] = [
 
 /// Problems beyond this many are not listed.
 const PROBLEMS_MAX: usize = 100;
-/// The most schemas, for all parts of a value, that are asked for every problem. A problem takes some hundred bytes.
+/// The most checks, for all parts of a value, that are asked for every problem. A problem takes some hundred bytes.
 const ASKED_MAX: usize = 200_000;
 /// How much of a problem is said, in characters.
 const SAID_MAX: usize = 2_000;
@@ -119,8 +119,8 @@ pub(crate) fn problems_of(validator: &Validator, schema: &Value, value: &Value, 
     if validator.is_valid(value) {
         return Vec::new();
     }
-    let schemas = cost::bounded(schema).map_or(cost::SCHEMAS_MAX, |cost| cost.schemas);
-    if parts_of(value).saturating_mul(schemas) > ASKED_MAX {
+    let checks = cost::bounded(schema).map_or(usize::MAX, |cost| cost.checks);
+    if parts_of(value).saturating_mul(checks) > ASKED_MAX {
         let problem = "is not what the schema allows, and is too large to say where; try with less of it";
         return vec![FieldProblem::new(prefix, problem)];
     }

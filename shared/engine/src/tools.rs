@@ -48,14 +48,21 @@ impl Engine {
             (asked, _) => Some(principal.acting_for(asked)?),
         };
         let mut plugins = self.plugins_of(&principal.org, Read::Eventual).await?;
+        let mut channel = None;
         if let Some(agent) = &principal.agent {
-            let channel = self.channel_if_any(&principal.org, &agent.channel).await?;
-            plugins.retain(|(plugin, _)| channel.as_ref().is_some_and(|channel| channel.admits(&plugin.manifest.name)));
+            channel = self.channel_if_any(&principal.org, &agent.channel).await?;
+            plugins.retain(|(plugin, _)| {
+                channel.as_ref().is_some_and(|channel| channel.admits(&plugin.manifest.name, None))
+            });
         }
+        let admits = |manifest: &Manifest, action: &Action| {
+            channel.as_ref().is_none_or(|channel| channel.admits(&manifest.name, Some(&action.name)))
+        };
         let manifests: Vec<&Manifest> = plugins.iter().map(|(plugin, _)| &plugin.manifest).collect();
         let each = |in_format: fn(&Described<'_>) -> Value| -> Value {
             let actions =
                 manifests.iter().flat_map(|manifest| manifest.actions.iter().map(|action| (*manifest, action)));
+            let actions = actions.filter(|(manifest, action)| admits(manifest, action));
             let one = |(manifest, action): (&Manifest, &Action)| {
                 let (name, title) =
                     (full_name(manifest, action), format!("{}: {}", manifest.display_name, action.name));
@@ -74,12 +81,12 @@ impl Engine {
             None => vec![None; manifests.len()],
         };
         Ok(
-            json!({ "tools": manifests.iter().zip(connected).map(|(manifest, c)| own(manifest, c)).collect::<Vec<_>>() }),
+            json!({ "tools": manifests.iter().zip(connected).map(|(manifest, c)| own(manifest, c, &admits)).collect::<Vec<_>>() }),
         )
     }
 }
 
-fn own(manifest: &Manifest, connected: Option<bool>) -> Tool<'_> {
+fn own<'a>(manifest: &'a Manifest, connected: Option<bool>, admits: &dyn Fn(&Manifest, &Action) -> bool) -> Tool<'a> {
     Tool {
         name: manifest.name.as_str(),
         display_name: &manifest.display_name,
@@ -89,6 +96,7 @@ fn own(manifest: &Manifest, connected: Option<bool>) -> Tool<'_> {
         actions: manifest
             .actions
             .iter()
+            .filter(|action| admits(manifest, action))
             .map(|action| {
                 let mut described = json!({
                     "intent": action.name, "aliases": action.aliases, "description": action.description,

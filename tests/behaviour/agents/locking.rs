@@ -1,6 +1,7 @@
 //! What is locked stays, whatever is configured since: what would change, going back, and letting go.
 
 use overseer_engine::agents::LOCKS_MAX;
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{AGENT, CHANNEL, action, agent, booking, both, names, ok, put, set};
@@ -37,6 +38,16 @@ async fn what_is_locked_stays_until_somebody_decides_otherwise() {
     ok(&app.post("/api/v1/plugins/booking/upgrade", &json!({ "version": "1.1.0" })).await);
     set(app, json!([{ "plugin": "booking", "data_adapter": "opendental" }])).await;
     app.clock.advance(60);
+
+    // What came after the lock is not for the agent: neither to do nor to see.
+    let new = json!({ "name": "lexi", "roles": ["agent"], "channel": "twilio", "agent_id": "lexi" });
+    let made = ok(&app.post("/api/v1/keys", &new).await);
+    let key = made["key"].as_str().unwrap();
+    let cancel = json!({ "tool": "booking", "intent": "cancel", "userId": "ann" });
+    let refused = app.send(key, Method::POST, "/api/plugin-engine", Some(&cancel)).await;
+    assert_eq!(refused.problem(403), "forbidden", "{}", refused.text);
+    let seen = app.send(key, Method::GET, "/api/plugin-engine?format=openai", None).await.text;
+    assert!(seen.contains("booking__find") && !seen.contains("booking__cancel"), "{seen}");
 
     let mut still = agent(app).await;
     assert_eq!(still["locked"], locked["locked"]);

@@ -11,13 +11,17 @@ use super::*;
 
 /// Fires the alarm of a delivery at the time of its next attempt; gives it as it is then.
 async fn next(app: &App, deaf: &Engine, id: &str, work: &Work) -> Value {
-    let waits = deliveries(app, id).await.remove(0);
+    let own = async || {
+        let all = deliveries(app, id).await;
+        all.into_iter().find(|one| work.id.ends_with(one["id"].as_str().unwrap())).unwrap()
+    };
+    let waits = own().await;
     let at: jiff::Timestamp = waits["next_attempt_at"].as_str().unwrap().parse().unwrap();
     let now = deaf.ports.clock.now();
     // The clock has whole seconds.
     app.clock.advance(at.duration_since(now).as_secs() + i64::from(at.subsec_nanosecond() > 0));
     fire(app, work).await;
-    deliveries(app, id).await.remove(0)
+    own().await
 }
 
 async fn fire(app: &App, work: &Work) -> Report {
@@ -141,6 +145,43 @@ async fn a_webhook_at_which_nothing_arrives_for_five_days_is_deactivated() {
     }
     assert!((5..=6).contains(&days), "{days}");
     assert_eq!(webhook().await["deactivated"]["reason"], "every delivery failed for five days");
+}
+
+#[tokio::test]
+async fn what_failed_long_ago_may_fail_again_without_harm_to_the_webhook() {
+    let receiver = Receiver::start().await;
+    let app = receiver.app().await;
+    let (id, _) = subscribe(&app, &app.admin, &receiver.url("/"), &["api_key.created"]).await;
+    let deaf = app.deaf();
+    let fails = async || {
+        for _ in 0..8 {
+            receiver.answer(StatusCode::NOT_FOUND);
+        }
+    };
+    let ends = async |delivery: &Value| {
+        let work = alarm(&id, delivery);
+        fire(&app, &work).await;
+        while deliveries(&app, &id).await.iter().any(|one| one["id"] == delivery["id"] && one["status"] == "waiting") {
+            next(&app, &deaf, &id, &work).await;
+        }
+    };
+    let tell = async || {
+        make_key(&deaf).await;
+        deaf.wake(outbox(&app).await.remove(0), None).await.unwrap();
+        deliveries(&app, &id).await[0].clone()
+    };
+    fails().await;
+    let old = tell().await;
+    ends(&old).await;
+    // All else arrives.
+    ends(&tell().await).await;
+    app.clock.advance(6 * 24 * 3600);
+    fails().await;
+    let path = format!("{WEBHOOKS}/{id}/deliveries/{}/retry", old["id"].as_str().unwrap());
+    assert!(app.post(&path, &json!({})).await.status.is_success());
+    let again = deliveries(&app, &id).await.into_iter().find(|one| one["id"] == old["id"]).unwrap();
+    ends(&again).await;
+    assert_eq!(app.get(&format!("{WEBHOOKS}/{id}")).await.json()["active"], true);
 }
 
 #[tokio::test]

@@ -2,7 +2,6 @@
 //! channel is shown to operators and to agents, so that no credential may stand in it: only what names one.
 
 use serde_json::{Map, Value, json};
-use url::Url;
 
 use crate::error::FieldProblem;
 use crate::failures::looks_secret;
@@ -97,10 +96,16 @@ fn is_reference(text: &str) -> bool {
     REFERENCES.iter().any(|prefix| text.strip_prefix(prefix).is_some_and(is_name))
 }
 
-/// Whether a text is a URL with a password or a secret parameter in it.
+/// Whether a text is an address with a user, a password, a fragment or a secret parameter in it, or says `name=value` of
+/// something secret as connection strings do.
 fn has_credential(text: &str) -> bool {
-    let Ok(url) = Url::parse(text) else { return false };
-    url.password().is_some() || url.query_pairs().any(|(name, value)| is_secret(&name) && !is_reference(&value))
+    let authority = text.split_once("://").and_then(|(_, rest)| rest.split(['/', '?', '#']).next());
+    let of_parameters = || {
+        let pairs = text.split(['?', '&', ';', '#']).filter_map(|part| part.split_once('='));
+        pairs.into_iter().any(|(name, value)| is_secret(name.trim()) && !is_reference(value.trim()))
+    };
+    let has_user = authority.is_some_and(|authority| authority.contains('@'));
+    has_user || (authority.is_some() && text.contains('#')) || of_parameters()
 }
 
 #[cfg(test)]
@@ -164,6 +169,10 @@ mod tests {
             (json!({ "headers": [{ "name": "authorization", "value": "Bearer x" }] }), "/headers/0/value"),
             (json!({ "url": "postgres://user:hunter2@db.example/a" }), "/url"),
             (json!({ "url": "https://a.example/?access_token=x" }), "/url"),
+            (json!({ "url": "https://ghp_abc@a.example/" }), "/url"),
+            (json!({ "url": "https://a.example/#ghp_abc" }), "/url"),
+            (json!({ "url": "jdbc:postgresql://u:hunter2@db.example/x" }), "/url"),
+            (json!({ "dsn": "Server=a; Password=b" }), "/dsn"),
             (json!({ "connectionString": "Server=a;Password=b" }), "/connectionString"),
             (json!({ "secret": "env:A B" }), "/secret"),
         ] {

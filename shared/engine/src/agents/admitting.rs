@@ -1,27 +1,32 @@
-//! Which plugins an agent may use: those of its channel.
+//! Which plugins an agent may use: those of its channel; if that is locked, with the actions that they had then.
 
 use super::record::{Channel, SeenChannel};
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::ids::{ChannelName, OrgId, PluginName};
+use crate::ids::{ActionName, ChannelName, OrgId, PluginName};
 use crate::keys;
 use crate::ports::table::{Item, Read};
 
 /// Refuses a plugin that is not enabled in a channel, as that was read.
-pub(crate) fn must_admit(channel: &ChannelName, item: Option<&Item>, plugin: &PluginName) -> Result<(), Error> {
+pub(crate) fn must_admit(
+    channel: &ChannelName,
+    item: Option<&Item>,
+    (plugin, action): (&PluginName, Option<&ActionName>),
+) -> Result<(), Error> {
     let Some(SeenChannel { channel: seen, .. }) = SeenChannel::of(item)? else {
         return Err(Error::Forbidden(format!(
             "there is no channel {channel}, so that nothing is enabled in it; an administrator makes it with \
              PUT /api/v1/channels/{channel}"
         )));
     };
-    if seen.admits(plugin) {
+    if seen.admits(plugin, action) {
         return Ok(());
     }
     Err(Error::Forbidden(if seen.pinned.is_some() {
         format!(
-            "{plugin} is not among the plugins that the channel {channel} is locked to; an administrator locks it anew with \
-             POST /api/v1/agents/{channel}/lock"
+            "{plugin}{} is not among what the channel {channel} is locked to; an administrator locks it anew with POST \
+             /api/v1/agents/{channel}/lock",
+            action.map(|action| format!(" {action}")).unwrap_or_default()
         )
     } else {
         format!(
@@ -42,7 +47,7 @@ impl Engine {
         // What cannot be a plugin's name is refused as such.
         let (Some(channel), Ok(plugin)) = (channel, PluginName::parse(plugin)) else { return Ok(()) };
         let item = self.ports.table.get(&keys::channel(org, channel), Read::Consistent).await?;
-        must_admit(channel, item.as_ref(), &plugin)
+        must_admit(channel, item.as_ref(), (&plugin, None))
     }
 
     /// What came of a request in a channel. What is wrong with it is of no concern to whoever may not use the plugin: an

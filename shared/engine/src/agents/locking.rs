@@ -1,6 +1,7 @@
 //! Locking an agent: what was looked at stays what agents get, whatever is configured since, until somebody decides
 //! otherwise.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -144,7 +145,11 @@ impl Engine {
         };
         let unchanged = seen.unchanged();
         let mut channel = seen.channel;
-        let plugins = build.plugins.iter().map(|used| used.name.clone()).collect();
+        let mut plugins: BTreeMap<_, BTreeSet<_>> =
+            build.plugins.iter().map(|used| (used.name.clone(), BTreeSet::new())).collect();
+        for tool in &build.tools {
+            plugins.entry(tool.plugin.clone()).or_default().insert(tool.action.clone());
+        }
         channel.pinned = Some(Pinned { lock: lock.clone(), plugins });
         channel.locks.retain(|earlier| earlier.hash != lock.hash);
         channel.locks.insert(0, lock.clone());

@@ -1,7 +1,7 @@
 //! What is stored of a channel: one small item, which an agent's intent reads with everything else that it needs, and each
 //! build that was locked in an item of its own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::ids::{ChannelName, KeyId, OrgId, PluginName, UserId};
+use crate::ids::{ActionName, ChannelName, KeyId, OrgId, PluginName, UserId};
 use crate::keys;
 use crate::ports::ids::sha256;
 use crate::ports::table::{Condition, Item, NewItem, Read, TableError, Version};
@@ -70,8 +70,8 @@ pub struct Lock {
 pub(super) struct Pinned {
     #[serde(flatten)]
     pub lock: Lock,
-    /// The plugins of the build.
-    pub plugins: BTreeSet<PluginName>,
+    /// The plugins of the build, each with its actions.
+    pub plugins: BTreeMap<PluginName, BTreeSet<ActionName>>,
 }
 
 /// The stored record.
@@ -90,10 +90,14 @@ pub(crate) struct Channel {
 }
 
 impl Channel {
-    /// Whether an agent in the channel may use a plugin.
-    pub(crate) fn admits(&self, plugin: &PluginName) -> bool {
+    /// Whether an agent in the channel may use a plugin, and that action of it. What a version has that came after a lock is
+    /// not among what was looked at.
+    pub(crate) fn admits(&self, plugin: &PluginName, action: Option<&ActionName>) -> bool {
         match &self.pinned {
-            Some(pinned) => pinned.plugins.contains(plugin),
+            Some(pinned) => {
+                let actions = pinned.plugins.get(plugin);
+                actions.is_some_and(|actions| action.is_none_or(|action| actions.contains(action)))
+            }
             None => self.assignments.iter().any(|one| one.enabled && one.plugin == *plugin),
         }
     }

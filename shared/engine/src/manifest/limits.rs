@@ -115,7 +115,6 @@ impl Manifest {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
 
     use serde_json::{Value, json};
 
@@ -351,16 +350,11 @@ mod tests {
                 with(&|m| m["actions"][0]["response"] = json!({ "message": format!("{{{{ a{} }}}}", filled("-1")) })),
             ),
         ];
-        let mut slowest = (Duration::ZERO, "");
         for (name, manifest) in &manifests {
             assert!(manifest.len() <= super::super::MANIFEST_MAX_BYTES, "{name}: {}", manifest.len());
-            let begun = Instant::now();
             let read = Manifest::parse(manifest);
             let length = read.as_ref().map_or_else(|error| error.to_string().len(), |_| 0);
-            slowest = slowest.max((begun.elapsed(), name));
             assert!(length < 200_000, "{name}: {length} bytes are said");
         }
-        // Each takes half a second at most in a debug build.
-        assert!(slowest.0 < Duration::from_secs(5), "{slowest:?}");
     }
 }

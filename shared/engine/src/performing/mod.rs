@@ -240,7 +240,8 @@ impl Engine {
         let mut items = self.ports.table.batch_get(&wanted, Read::Consistent).await?.into_iter();
         let instance = SeenInstance::of(items.next().flatten())?;
         if let Some(channel) = channel {
-            must_admit(channel, items.next().flatten().as_ref(), &what.manifest.name)?;
+            let wanted = (&what.manifest.name, Some(&what.action.name));
+            must_admit(channel, items.next().flatten().as_ref(), wanted)?;
         }
         if !instance.instance.uses(what.plugin) {
             return Ok(None);

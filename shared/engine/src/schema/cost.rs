@@ -27,6 +27,8 @@ const RETURNS_MAX: usize = 100;
 pub(crate) struct Cost {
     /// How many schemas there are in it.
     pub schemas: usize,
+    /// How many checks there are in all of them.
+    pub checks: usize,
     /// How many patterns are compiled for it.
     pub patterns: usize,
 }
@@ -165,6 +167,7 @@ impl<'a> Walk<'a> {
     /// Counts a schema that makes so many checks of the present value.
     fn count(&mut self, checks: usize, place: &str) -> Result<(), NoSchema> {
         self.cost.schemas += 1;
+        self.cost.checks = self.cost.checks.saturating_add(checks);
         if self.cost.schemas > SCHEMAS_MAX {
             let problem = "its schemas are more than 2000, with those that references ($ref) multiply; make it simpler";
             return Err(refused(place, problem));
@@ -226,7 +229,6 @@ fn checks_of(fields: &Map<String, Value>) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
 
     use serde_json::json;
 
@@ -247,10 +249,8 @@ mod tests {
         // Each level is twice the one above, and a schema for each reference.
         compile(&chain(6)).unwrap();
         for length in [10, 30, 60] {
-            let before = Instant::now();
             let refused = compile(&chain(length)).unwrap_err();
             assert!(refused.problem.contains("500 ways") && refused.place.starts_with("/$ref/"), "{refused:?}");
-            assert!(before.elapsed() < Duration::from_secs(1));
         }
         let next = |index: usize| (format!("d{index}"), json!({ "$ref": format!("#/$defs/d{}", index + 1) }));
         let long = |length: usize| {
@@ -343,25 +343,29 @@ mod tests {
             let objects = ["a", "b", "c", "d", "e"].map(|name| (name.to_owned(), json!({ "properties": fields })));
             json!({ "properties": objects.into_iter().collect::<Map<_, _>>() })
         };
-        assert_eq!(bounded(&with(398)).unwrap(), Cost { schemas: 1_996, patterns: 0 });
+        assert_eq!(bounded(&with(398)).unwrap().schemas, 1_996);
         assert!(compile(&with(399)).unwrap_err().problem.contains("more than 2000"));
         let patterns = json!({ "pattern": "a", "patternProperties": { "b": { "pattern": "c" }, "d": true } });
-        assert_eq!(bounded(&patterns).unwrap(), Cost { schemas: 3, patterns: 4 });
+        let cost = bounded(&patterns).unwrap();
+        assert_eq!((cost.schemas, cost.patterns), (3, 4));
     }
 
     #[test]
-    fn a_large_value_is_checked_in_no_time() {
+    fn of_a_large_value_it_is_said_only_that_something_is_wrong() {
         // Half a MiB, and none of it fits.
         let value = json!(vec!["a"; 131_072]);
         let constants: Vec<Value> = (0..480).map(|one| json!({ "const": format!("{one}") })).collect();
         let schema = each(&json!({ "anyOf": constants }));
         let validator = compile(&schema).unwrap();
-        let begun = Instant::now();
         let problems = super::super::problems_of(&validator, &schema, &value, "/context");
-        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
         let [problem] = &*problems else { panic!("{problems:?}") };
         assert_eq!(problem.pointer, "/context");
         assert!(problem.message.contains("too large to say where"), "{problem:?}");
+        // Also where few schemas find much.
+        let names: Vec<_> = (0..480).map(|one| format!("n{one}")).collect();
+        let (schema, value) = (each(&json!({ "required": names })), json!(vec![json!({}); 1_000]));
+        let problems = super::super::problems_of(&compile(&schema).unwrap(), &schema, &value, "/context");
+        assert!(problems.len() == 1 && problems[0].message.contains("too large to say where"), "{problems:?}");
         // A small one is told all that is wrong with it.
         let problems = super::super::problems_of(&validator, &schema, &json!(vec!["a"; 50]), "/context");
         assert_eq!(problems.len(), 50);

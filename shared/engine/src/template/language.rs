@@ -138,7 +138,13 @@ impl Reader {
         match expression {
             Expr::Var(_) | Expr::Const(_) => {}
             Expr::GetAttr(attribute) => self.expression(&attribute.expr)?,
-            Expr::GetItem(item) => self.expressions([&item.expr, &item.subscript_expr])?,
+            Expr::GetItem(item) => {
+                self.expressions([&item.expr, &item.subscript_expr])?;
+                // It is compared with the names of what it is looked for in.
+                if !is_scalar(&item.subscript_expr) {
+                    self.heavy(before)?;
+                }
+            }
             Expr::Slice(slice) => {
                 self.expression(&slice.expr)?;
                 self.expressions([&slice.start, &slice.stop, &slice.step].into_iter().flatten())?;
@@ -244,7 +250,7 @@ impl Reader {
         self.heavy += 1;
         if self.heavy > HEAVY_MAX {
             return Err(format!(
-                "it has more than {HEAVY_MAX} of ~, +, in, slices and comparisons of two values; use a text with \
+                "it has more than {HEAVY_MAX} of ~, +, in, slices, [name] and comparisons of two values; use a text with \
                  {{{{ … }}}} in it, or several templates"
             ));
         }

@@ -199,7 +199,6 @@ fn a_text_is_cut_into_as_many_pieces_as_there_may_be() {
 fn work_is_paid_for_before_it_is_done() {
     let large = "x".repeat(TEXT_MAX);
     let many: Vec<usize> = (0..1_000).collect();
-    let begun = std::time::Instant::now();
     for template in [
         // A step for each element, over a large value.
         json!("{{ many | map(attribute='none', default=a) | map('upper') | list }}"),
@@ -224,8 +223,6 @@ fn work_is_paid_for_before_it_is_done() {
         let too_much = ["too much work", "more than 24 MiB", "longer than 4 MiB"];
         assert!(too_much.iter().any(|said| error.contains(said)), "{shown}: {error}");
     }
-    // Some seconds in a debug build, and minutes without limits.
-    assert!(begun.elapsed() < std::time::Duration::from_secs(30), "{:?}", begun.elapsed());
 }
 
 #[test]

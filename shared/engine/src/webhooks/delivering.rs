@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::deliveries::{Delivery, DeliveryState, SendAttempt};
 use super::record::{Webhook, webhooks_in};
-use super::{FAILING_MAX, signing};
+use super::{FAILING_MAX, TRIED_FOR, signing};
 use crate::engine::Engine;
 use crate::error::{Error, causes};
 use crate::ids::{DeliveryId, OrgId, WebhookId};
@@ -231,7 +231,7 @@ impl Engine {
                 webhook.failing_since = None;
                 return Ok(((), None));
             }
-            let since = *webhook.failing_since.get_or_insert(delivery.created_at);
+            let since = *webhook.failing_since.get_or_insert(delivery.until - TRIED_FOR);
             let reason = if gone {
                 "its receiver answered 410 Gone"
             } else if now.duration_since(since) >= FAILING_MAX {
