@@ -13,6 +13,7 @@ use axum::{Json, Router};
 use overseer_engine::manifest::MANIFEST_MAX_BYTES;
 use overseer_engine::outbound::address::AllowedAddress;
 use overseer_engine::principal::Role;
+use overseer_engine::registry::VERSIONS_MAX;
 use reqwest::Method;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
@@ -195,6 +196,18 @@ async fn a_version_never_changes() {
     assert_eq!(bench.app.get("/plugins/desk/1.2.0").await.problem(404), "not_found");
     assert_eq!(bench.app.get("/plugins/desk/one").await.problem(404), "not_found");
     assert_eq!(bench.app.get("/plugins/chair").await.problem(404), "unknown_plugin");
+}
+
+#[tokio::test]
+async fn a_plugin_has_as_many_versions_as_it_may_have() {
+    let bench = Bench::start().await;
+    for patch in 0..VERSIONS_MAX {
+        let made = bench.register(&bench.manifest("desk", &format!("1.0.{patch}"))).await;
+        assert_eq!(made.status.as_u16(), 200, "{}", made.text);
+    }
+    assert_eq!(bench.register(&bench.manifest("desk", "2.0.0")).await.problem(409), "conflict");
+    // What is there already is still answered as it was.
+    assert_eq!(bench.register(&bench.manifest("desk", "1.0.0")).await.status.as_u16(), 200);
 }
 
 #[tokio::test]

@@ -145,6 +145,11 @@ impl Error {
         Self::Invalid(vec![FieldProblem::new(pointer, message)])
     }
 
+    /// No plugin of that name, and nothing that may have been meant.
+    pub(crate) fn unknown_plugin(name: &str) -> Self {
+        Self::UnknownPlugin { name: name.to_owned(), nearest: Vec::new() }
+    }
+
     /// A cursor that the store does not know came from the caller.
     pub(crate) fn of_cursor(error: TableError) -> Self {
         match error {

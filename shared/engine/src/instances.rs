@@ -354,12 +354,9 @@ impl Instance {
     fn shown(&self, plugin: &Plugin, now: Timestamp) -> InstanceView {
         let manifest = &plugin.manifest;
         let granted = self.granted(plugin);
-        let to_grant = |granted: &BTreeSet<Permission>| {
-            manifest.permissions.iter().filter(|permission| !granted.contains(permission)).cloned().collect()
-        };
         InstanceView {
             scope: self.installed.as_ref().filter(|_| plugin.digest.is_some()).map(|installed| installed.scope),
-            to_grant: granted.map(to_grant).unwrap_or_default(),
+            to_grant: granted.map(|granted| manifest.not_among(granted)).unwrap_or_default(),
             permissions: granted.cloned(),
             previous_version: self.before.as_ref().map(|before| before.installed.version.to_string()),
             name: manifest.name.clone(),

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
-use axum::http::header::ETAG;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::get;
 use overseer_engine::agents::{ChannelView, SetChannel};
 use overseer_engine::engine::Engine;
@@ -14,8 +13,8 @@ use overseer_engine::ports::table::Cursor;
 use serde::{Deserialize, Serialize};
 
 use crate::caller::Caller;
+use crate::etag::{if_match, with_etag};
 use crate::input::{JsonBody, NoParameters, Parameters, page_size};
-use crate::plugins::if_match;
 use crate::{Problem, Routes};
 
 /// The routes.
@@ -54,7 +53,8 @@ async fn one(
     Path(channel): Path<String>,
     Parameters(NoParameters {}): Parameters<NoParameters>,
 ) -> Result<Response, Problem> {
-    Ok(with_etag(engine.channel(&principal, &channel).await?))
+    let view = engine.channel(&principal, &channel).await?;
+    Ok(with_etag(&view.etag, &view))
 }
 
 async fn set(
@@ -65,7 +65,8 @@ async fn set(
     headers: HeaderMap,
     JsonBody(body): JsonBody<SetChannel>,
 ) -> Result<Response, Problem> {
-    Ok(with_etag(engine.set_channel(&principal, &channel, body, if_match(&headers)).await?))
+    let view = engine.set_channel(&principal, &channel, body, if_match(&headers)).await?;
+    Ok(with_etag(&view.etag, &view))
 }
 
 async fn remove(
@@ -76,8 +77,4 @@ async fn remove(
     headers: HeaderMap,
 ) -> Result<Json<ChannelView>, Problem> {
     Ok(Json(engine.remove_channel(&principal, &channel, if_match(&headers)).await?))
-}
-
-fn with_etag(view: ChannelView) -> Response {
-    ([(ETAG, format!("\"{}\"", view.etag))], Json(view)).into_response()
 }

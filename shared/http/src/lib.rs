@@ -10,6 +10,7 @@ pub mod channels;
 pub mod cron;
 mod envelope;
 pub mod errors;
+mod etag;
 mod guard;
 pub mod health;
 pub mod input;

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
-use axum::http::header::{ETAG, IF_MATCH};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{get, post};
 use overseer_engine::engine::Engine;
 use overseer_engine::instances::{Disable, InstanceView, SetInstance};
-use overseer_engine::registry::{ConfigView, Install, Life, SetConfig, UpgradeShown};
+use overseer_engine::registry::{Install, Life, SetConfig, UpgradeShown};
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
 use crate::caller::Caller;
+use crate::etag::{if_match, with_etag};
 use crate::input::{JsonBody, NoParameters, OptionalJsonBody, Parameters};
 use crate::{Problem, Routes};
 
@@ -135,7 +135,8 @@ async fn config(
     Path(name): Path<String>,
     Parameters(NoParameters {}): Parameters<NoParameters>,
 ) -> Result<Response, Problem> {
-    Ok(with_etag(engine.config(&principal, &name).await?))
+    let view = engine.config(&principal, &name).await?;
+    Ok(with_etag(&view.etag, &view))
 }
 
 async fn set_config(
@@ -146,21 +147,8 @@ async fn set_config(
     headers: HeaderMap,
     JsonBody(body): JsonBody<SetConfig>,
 ) -> Result<Response, Problem> {
-    Ok(with_etag(engine.set_config(&principal, &name, body, if_match(&headers)).await?))
-}
-
-fn with_etag(view: ConfigView) -> Response {
-    ([(ETAG, format!("\"{}\"", view.etag))], Json(view)).into_response()
-}
-
-/// The tags that a thing may have (RFC 9110, 13.1.1). `None` where it may have any. A weak one matches nothing.
-pub(crate) fn if_match(headers: &HeaderMap) -> Option<Vec<String>> {
-    let values: Vec<_> = headers.get_all(IF_MATCH).iter().map(|value| value.to_str().unwrap_or_default()).collect();
-    if values.is_empty() || values.iter().any(|value| value.trim() == "*") {
-        return None;
-    }
-    let each = values.iter().flat_map(|value| value.split(',')).map(str::trim);
-    Some(each.filter_map(|tag| tag.strip_prefix('"')?.strip_suffix('"')).map(str::to_owned).collect())
+    let view = engine.set_config(&principal, &name, body, if_match(&headers)).await?;
+    Ok(with_etag(&view.etag, &view))
 }
 
 async fn reset(

@@ -115,7 +115,6 @@ impl Manifest {
 
 #[cfg(test)]
 mod tests {
-
     use serde_json::{Value, json};
 
     use super::*;

@@ -113,7 +113,6 @@ fn said(error: &YamlError) -> String {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
 
     const GOOD: &str = r#"

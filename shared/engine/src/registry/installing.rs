@@ -72,18 +72,20 @@ impl Engine {
         let plugin = self.loaded(org, &registered.name, &installed).await?;
         let manifest = &plugin.manifest;
         self.must_have_its_way(org, manifest).await?;
-        check_config(manifest, &asked.config.clone().unwrap_or_default(), "/config").map_err(Error::Invalid)?;
+        if asked.config.is_none() {
+            check_config(manifest, &Map::new(), "/config").map_err(Error::Invalid)?;
+        }
         Ok((plugin, installed))
     }
 
     /// Refuses to enable what something stands in the way of.
     pub(crate) async fn must_have_its_way(&self, org: &OrgId, manifest: &Manifest) -> Result<(), Error> {
-        let obstacles = self.obstacles(org, manifest).await?;
-        if obstacles.is_empty() {
-            return Ok(());
-        }
-        let Manifest { name, version, .. } = manifest;
-        Err(Error::Conflict(format!("{name} {version} cannot be enabled: {}", obstacles.join("; "))))
+        nothing_in_the_way(manifest, "enabled", &self.obstacles(org, manifest).await?)
+    }
+
+    /// Refuses to change to what something stands in the way of.
+    async fn must_be_changeable(&self, org: &OrgId, manifest: &Manifest) -> Result<(), Error> {
+        nothing_in_the_way(manifest, "used", &self.obstacles_to_change(org, manifest).await?)
     }
 
     fn as_installed(&self, scope: RegistryScope, version: &Version, entry: &Entry) -> Installed {
@@ -98,7 +100,7 @@ impl Engine {
 
     /// What an organization uses of a registered plugin.
     async fn in_use_by(&self, org: &OrgId, name: &str) -> Result<(PluginName, Installed, Instance), Error> {
-        let unknown = || Error::UnknownPlugin { name: name.to_owned(), nearest: Vec::new() };
+        let unknown = || Error::unknown_plugin(name);
         let parsed = PluginName::parse(name).map_err(|_| unknown())?;
         if self.catalog.has(&parsed) {
             return Err(Error::Conflict(format!("{name} comes with Overseer, and changes with it")));
@@ -124,12 +126,11 @@ impl Engine {
         let (version, entry) = chosen(&registered, version)?;
         let next = self.loaded(org, &registered.name, &self.as_installed(installed.scope, version, entry)).await?;
         let (old, new) = (&plugin.manifest, &next.manifest);
-        let granted = &installed.permissions;
         Ok(UpgradeShown {
             from: installed.version.clone(),
             to: version.clone(),
             changes: diff(old, new),
-            to_grant: new.permissions.iter().filter(|permission| !granted.contains(permission)).cloned().collect(),
+            to_grant: new.not_among(&installed.permissions),
             config: check_config(new, &instance.config, "/config").err().unwrap_or_default(),
             reconnect: self.bound_to(old) != self.bound_to(new),
             obstacles: self.obstacles_to_change(org, new).await?,
@@ -157,10 +158,7 @@ impl Engine {
         let (version, entry) = chosen(&registered, Some(version))?;
         let to = self.as_installed(seen.scope, version, entry);
         let next = self.loaded(org, &registered.name, &to).await?;
-        let obstacles = self.obstacles_to_change(org, &next.manifest).await?;
-        if !obstacles.is_empty() {
-            return Err(Error::Conflict(format!("{name} {version} cannot be used: {}", obstacles.join("; "))));
-        }
+        self.must_be_changeable(org, &next.manifest).await?;
         let consented = granted(&next, asked.permissions.as_ref())?;
         // What does not read any more is taken for less than anything.
         let old = self.loaded(org, &parsed, &seen).await.ok();
@@ -197,11 +195,7 @@ impl Engine {
         let (registered, _) = self.find_registered(org, name, Some(before.installed.scope)).await?;
         chosen(&registered, Some(&before.installed.version))?;
         let back = self.loaded(org, &parsed, &before.installed).await?;
-        let obstacles = self.obstacles_to_change(org, &back.manifest).await?;
-        if !obstacles.is_empty() {
-            let version = &before.installed.version;
-            return Err(Error::Conflict(format!("{name} {version} cannot be used: {}", obstacles.join("; "))));
-        }
+        self.must_be_changeable(org, &back.manifest).await?;
         let said = json!({ "from": seen.version, "to": before.installed.version });
         self.administer_any(principal, back, (EventKind::PluginRolledBack, said), move |instance| {
             if instance.installed.as_ref() != Some(&seen) || instance.before.as_ref() != Some(&before) {
@@ -341,6 +335,14 @@ fn chosen<'a>(registered: &'a Registered, asked: Option<&Version>) -> Result<(&'
         None => active().find(|(version, _)| version.pre.is_empty()).or_else(|| active().next()),
     };
     found.ok_or_else(|| Error::Conflict(format!("the version of {name} is no longer active; choose another")))
+}
+
+fn nothing_in_the_way(manifest: &Manifest, what: &str, obstacles: &[String]) -> Result<(), Error> {
+    if obstacles.is_empty() {
+        return Ok(());
+    }
+    let Manifest { name, version, .. } = manifest;
+    Err(Error::Conflict(format!("{name} {version} cannot be {what}: {}", obstacles.join("; "))))
 }
 
 pub(crate) fn meanwhile() -> Error {

@@ -128,7 +128,7 @@ impl Engine {
     pub async fn uninstall(self: &Arc<Self>, principal: &Principal, name: &str) -> Result<Life, Error> {
         principal.must_administer()?;
         let (engine, principal) = (Arc::clone(self), principal.clone());
-        let unknown = || Error::UnknownPlugin { name: name.to_owned(), nearest: Vec::new() };
+        let unknown = || Error::unknown_plugin(name);
         let name = PluginName::parse(name).map_err(|_| unknown())?;
         // Its manifest is not looked at: one that does not read any more must not be there for ever.
         let item = self.ports.table.get(&keys::instance(&principal.org, &name), Read::Consistent).await?;
@@ -149,7 +149,7 @@ impl Engine {
             let event = engine.event(org, EventKind::PluginStopped, &said);
             loop {
                 let Some(version) = seen.version.take().filter(|_| seen.instance.installed.is_some()) else {
-                    return Err(Error::UnknownPlugin { name: name.to_string(), nearest: Vec::new() });
+                    return Err(Error::unknown_plugin(name.as_str()));
                 };
                 let delete = Write::Delete(key.clone(), Condition::Version(version));
                 match engine.transact_with(vec![delete], Some(&event)).await {

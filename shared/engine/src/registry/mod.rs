@@ -8,6 +8,8 @@ mod lifecycle;
 mod record;
 mod registering;
 
+use std::collections::BTreeSet;
+
 use crate::manifest::{Manifest, Permission};
 
 pub(crate) use configuring::check_config;
@@ -30,5 +32,10 @@ impl Manifest {
         let revocation = provider.and_then(|provider| provider.revocation_url.as_ref());
         let urls = [self.runtime.base_url(), tokens, revocation];
         urls.into_iter().flatten().filter_map(|url| Some(Permission::Network(url.host_str()?.to_owned())))
+    }
+
+    /// Its permissions, without those that were granted.
+    pub(crate) fn not_among(&self, granted: &BTreeSet<Permission>) -> BTreeSet<Permission> {
+        self.permissions.iter().filter(|permission| !granted.contains(permission)).cloned().collect()
     }
 }

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
+use crate::error::Error;
 use crate::ids::{KeyId, OrgId, PluginName, UserId};
 use crate::keys;
 use crate::ports::ids::sha256;
@@ -28,6 +29,14 @@ pub enum RegistryScope {
 }
 
 impl RegistryScope {
+    /// Refuses whoever may not change what is registered there.
+    pub(super) fn must_be_administered_by(self, principal: &Principal) -> Result<(), Error> {
+        match self {
+            Self::Organization => principal.must_administer(),
+            Self::Global => principal.must_administer_platform(),
+        }
+    }
+
     /// Whose it is: an organization's, or nobody's in particular.
     pub(crate) fn whose(self, org: &OrgId) -> Option<&OrgId> {
         match self {

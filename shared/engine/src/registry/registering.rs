@@ -69,10 +69,7 @@ impl Engine {
     /// Registers a version of a plugin. The same text under the same version again changes nothing; another text is
     /// refused, since a version that was read is what was approved.
     pub async fn register(self: &Arc<Self>, principal: &Principal, asked: Register) -> Result<RegistrationText, Error> {
-        match asked.scope {
-            RegistryScope::Organization => principal.must_administer()?,
-            RegistryScope::Global => principal.must_administer_platform()?,
-        }
+        asked.scope.must_be_administered_by(principal)?;
         let Register { text, pointer, scope } = asked;
         let manifest = Manifest::parse(&text).map_err(|error| problems(error, pointer))?;
         let missing: Vec<_> = manifest.needed().filter(|needed| !manifest.permissions.contains(needed)).collect();
@@ -235,7 +232,7 @@ impl Engine {
         name: &str,
         scope: Option<RegistryScope>,
     ) -> Result<(Registered, RegistryScope), Error> {
-        let unknown = || Error::UnknownPlugin { name: name.to_owned(), nearest: Vec::new() };
+        let unknown = || Error::unknown_plugin(name);
         let parsed = PluginName::parse(name).map_err(|_| unknown())?;
         let scopes = match scope {
             Some(scope) => vec![scope],
@@ -256,11 +253,8 @@ impl Engine {
         (name, version): (&str, &Version),
         is_active: bool,
     ) -> Result<Registration, Error> {
-        match scope {
-            RegistryScope::Organization => principal.must_administer()?,
-            RegistryScope::Global => principal.must_administer_platform()?,
-        }
-        let unknown = || Error::UnknownPlugin { name: name.to_owned(), nearest: Vec::new() };
+        scope.must_be_administered_by(principal)?;
+        let unknown = || Error::unknown_plugin(name);
         let parsed = PluginName::parse(name).map_err(|_| unknown())?;
         let key = keys::registered(scope.whose(&principal.org), &parsed);
         for _ in 0..TRIES {

@@ -229,7 +229,6 @@ fn checks_of(fields: &Map<String, Value>) -> usize {
 
 #[cfg(test)]
 mod tests {
-
     use serde_json::json;
 
     use super::super::compile;

@@ -165,7 +165,7 @@ impl Engine {
         let now = self.ports.clock.now();
         let mut problems: Vec<FieldProblem> = wrong_attempts(change.max_attempts).into_iter().collect();
         if let Some(parameters) = change.context {
-            let gone = || Error::UnknownPlugin { name: task.plugin.to_string(), nearest: Vec::new() };
+            let gone = || Error::unknown_plugin(task.plugin.as_str());
             let plugin = plugin.ok_or_else(gone)?;
             match plugin.action(task.action.as_str())?.check(parameters) {
                 Ok(parameters) => {
