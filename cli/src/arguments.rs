@@ -29,7 +29,7 @@ pub struct Arguments {
     #[arg(long, global = true, env = "OVERSEER_DATA", default_value = ".overseer")]
     pub data: PathBuf,
 
-    /// A folder with more plugins, one in each of its folders, read at start.
+    /// A folder with more plugins, one in each of its folders; read at start, and again when something in it changes.
     #[arg(long)]
     pub plugins: Option<PathBuf>,
 

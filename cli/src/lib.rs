@@ -7,3 +7,4 @@ pub mod serve;
 pub mod server;
 pub mod setup;
 pub mod vault;
+mod watching;

@@ -23,20 +23,19 @@ use url::Url;
 
 use crate::arguments::Arguments;
 use crate::failure::Failure;
+use crate::watching::{tell_of, watch};
 use crate::{server, setup};
 
 /// Serves until Ctrl-C or a termination signal, then finishes what is in flight.
 pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let mut catalog = Catalog::built_in();
+    let catalog = Catalog::built_in();
     let mut config = Config::read(&catalog, |name| std::env::var(name).ok())?;
     if let Some(folder) = &arguments.plugins {
-        let left_out = catalog.add_folder(folder);
-        for plugin in left_out.map_err(|reason| Failure::Plugins { folder: folder.clone(), reason })? {
-            tracing::warn!("left out {}: {}", plugin.origin, plugin.reason);
-        }
+        let read = catalog.read_folder(folder);
+        tell_of(&read.map_err(|reason| Failure::Plugins { folder: folder.clone(), reason })?);
     }
-
-    let names: Vec<&str> = catalog.names().map(PluginName::as_str).collect();
+    let names = catalog.names();
+    let names: Vec<&str> = names.iter().map(PluginName::as_str).collect();
     tracing::info!("plugins: {}", names.join(", "));
 
     let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, arguments.port));
@@ -56,6 +55,10 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let Embedded { ports, events: _, due } =
         Embedded::new(folder.table(), folder.master_key(), clock, Arc::clone(&ids))?;
     let engine = Engine::new(ports, catalog, config)?;
+    let _watcher = arguments.plugins.as_deref().and_then(|folder| {
+        let unwatched = |error| tracing::warn!("changes in {} will not be seen: {error}", folder.display());
+        watch(folder, Arc::clone(&engine)).map_err(unwatched).ok()
+    });
     engine.set_alarms().await?;
     let working = tokio::spawn(do_what_is_due(Arc::clone(&engine), due));
     let new_key = setup::prepare(&engine, &folder, &stand_ins).await?;

@@ -221,7 +221,7 @@ impl App {
     async fn here(options: Options) -> Self {
         let clock = TestClock::start();
         let ids: Arc<dyn Ids> = Arc::new(TestIds::new(1));
-        let mut catalog = Catalog::built_in();
+        let catalog = Catalog::built_in();
         for manifest in &options.plugins {
             catalog.add(manifest).unwrap();
         }

@@ -220,6 +220,43 @@ async fn a_wrong_plugin_is_left_out_and_said() {
     }
 }
 
+#[tokio::test]
+async fn a_plugin_that_changes_is_read_again_while_the_server_runs() {
+    let folder = tempdir().unwrap();
+    let (data, plugins) = (folder.path().join("data"), folder.path().join("plugins"));
+    let write = |name: &str, file: &str, text: &str| {
+        fs::create_dir_all(plugins.join(name)).unwrap();
+        fs::write(plugins.join(name).join(file), text).unwrap();
+    };
+    let manifest = |name: &str, version: &str| {
+        json!({ "name": name, "version": version, "display_name": "A desk", "description": "Shows notes.",
+                "runtime": { "type": "http", "base_url": "https://desk.example" }, "permissions": ["network:desk.example"],
+                "actions": [{ "name": "look", "description": "Looks.", "effect": "read", "request": { "path": "/look" } }] })
+            .to_string()
+    };
+    write("desk", "plugin.yaml", &manifest("desk", "1.0.0"));
+    let mut server = Server::start(&data, &["--plugins", plugins.to_str().unwrap()], &[]);
+    let (address, key) = (server.address.clone(), key(&data));
+    let version = async |name: &str| {
+        let (status, shown) = call(&address, &key, &format!("/api/v1/plugins/{name}"), None).await;
+        (status == StatusCode::OK).then(|| shown["version"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(version("desk").await.as_deref(), Some("1.0.0"));
+    write("desk", "plugin.yaml", &manifest("desk", "1.1.0"));
+    server.wait_for_log("plugins changed: desk");
+    assert_eq!(version("desk").await.as_deref(), Some("1.1.0"));
+    write("chair", "manifest.json", &manifest("chair", "2.0.0"));
+    server.wait_for_log("plugins added: chair");
+    assert_eq!(version("chair").await.as_deref(), Some("2.0.0"));
+    // What is wrong is said, and what was there stays.
+    write("desk", "plugin.yaml", "name: desk\nversion: one\n");
+    server.wait_for_log("desk/plugin.yaml");
+    assert_eq!(version("desk").await.as_deref(), Some("1.1.0"));
+    fs::remove_dir_all(plugins.join("chair")).unwrap();
+    server.wait_for_log("plugins removed: chair");
+    assert_eq!(version("chair").await, None);
+}
+
 #[test]
 fn a_real_client_or_token_takes_the_stand_ins_place() {
     let folder = tempdir().unwrap();

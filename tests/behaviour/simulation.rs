@@ -90,7 +90,7 @@ fn principal(user: &str) -> Principal {
 
 /// An engine over these ports whose service is at `address`.
 fn engine(ports: Ports, address: std::net::SocketAddr) -> Arc<Engine> {
-    let mut catalog = Catalog::default();
+    let catalog = Catalog::default();
     catalog.add(&manifest(&address.to_string())).unwrap();
     let mut config = Config::read(&Catalog::default(), |_| None).unwrap();
     config.allowed_addresses.push(AllowedAddress::Socket(address));

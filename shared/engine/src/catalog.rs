@@ -2,8 +2,8 @@
 //! that an operator adds.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use jsonschema::Validator;
 use serde_json::{Map, Value};
@@ -94,10 +94,29 @@ pub struct LeftOut {
     pub reason: String,
 }
 
+/// What reading a folder of plugins changed.
+#[derive(Debug, Default)]
+pub struct FolderRead {
+    /// Plugins that were not there.
+    pub added: Vec<PluginName>,
+    /// Plugins whose manifests are others.
+    pub changed: Vec<PluginName>,
+    /// Plugins that are there no more.
+    pub removed: Vec<PluginName>,
+    /// What is wrong. Where it was right before, that is still there.
+    pub left_out: Vec<LeftOut>,
+}
+
 /// The plugins by name.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Catalog {
-    plugins: BTreeMap<PluginName, Entry>,
+    plugins: RwLock<BTreeMap<PluginName, Entry>>,
+}
+
+impl Clone for Catalog {
+    fn clone(&self) -> Self {
+        Self { plugins: RwLock::new(self.entries().clone()) }
+    }
 }
 
 /// A plugin, read or not yet.
@@ -106,12 +125,21 @@ enum Entry {
     Read(Arc<Plugin>),
     /// Reading a manifest is most of the work of a cold start, and an intent needs one.
     BuiltIn(Arc<BuiltIn>),
+    /// Of a folder that is read again when it changes.
+    Folder(Arc<OfFolder>),
 }
 
 #[derive(Debug)]
 struct BuiltIn {
     text: &'static str,
     plugin: OnceLock<Option<Arc<Plugin>>>,
+}
+
+#[derive(Debug)]
+struct OfFolder {
+    path: PathBuf,
+    text: String,
+    plugin: Arc<Plugin>,
 }
 
 impl BuiltIn {
@@ -132,8 +160,13 @@ impl Entry {
         match self {
             Self::Read(plugin) => Some(plugin),
             Self::BuiltIn(built_in) => built_in.plugin.get_or_init(|| built_in.read()).as_ref(),
+            Self::Folder(of_folder) => Some(&of_folder.plugin),
         }
     }
+}
+
+fn taken(name: &PluginName) -> ManifestError {
+    ManifestError(vec![format!("name: {name} is taken by a plugin that is here already; choose another")])
 }
 
 impl Catalog {
@@ -141,68 +174,130 @@ impl Catalog {
     pub fn built_in() -> Self {
         let entry = |text| Entry::BuiltIn(Arc::new(BuiltIn { text, plugin: OnceLock::new() }));
         let named = |(folder, text): &(&str, &'static str)| Some((PluginName::parse(*folder).ok()?, entry(*text)));
-        Self { plugins: BUILT_IN.iter().filter_map(named).collect() }
+        Self { plugins: RwLock::new(BUILT_IN.iter().filter_map(named).collect()) }
+    }
+
+    fn entries(&self) -> RwLockReadGuard<'_, BTreeMap<PluginName, Entry>> {
+        self.plugins.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn entries_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<PluginName, Entry>> {
+        self.plugins.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds the plugin of a manifest. A name can be taken once.
-    pub fn add(&mut self, text: &str) -> Result<(), ManifestError> {
-        let manifest = Manifest::parse(text)?;
-        if self.plugins.contains_key(&manifest.name) {
-            let taken = format!("name: {} is taken by a plugin that is here already; choose another", manifest.name);
-            return Err(ManifestError(vec![taken]));
+    pub fn add(&self, text: &str) -> Result<(), ManifestError> {
+        let manifest = Manifest::parse_brought(text)?;
+        let mut entries = self.entries_mut();
+        if entries.contains_key(&manifest.name) {
+            return Err(taken(&manifest.name));
         }
-        self.plugins.insert(manifest.name.clone(), Entry::Read(Arc::new(Plugin::new(manifest))));
+        entries.insert(manifest.name.clone(), Entry::Read(Arc::new(Plugin::new(manifest))));
         Ok(())
     }
 
-    /// Adds every plugin of a folder, `<folder>/<plugin>/plugin.yaml` or `manifest.json`. What is wrong is left out, and
-    /// said. The error is about the folder itself.
-    pub fn add_folder(&mut self, folder: &Path) -> std::io::Result<Vec<LeftOut>> {
-        let mut left_out = Vec::new();
+    /// Reads every plugin of a folder, `<folder>/<plugin>/plugin.yaml` or `manifest.json`, for the first time or again: what
+    /// is new is added, what is another takes the place of what was there, and what is gone is removed. Calls that are under
+    /// way go on with what they began with. What is wrong is left out, and said; what was there before then stays. The error
+    /// is about the folder itself.
+    pub fn read_folder(&self, folder: &Path) -> std::io::Result<FolderRead> {
         let mut entries = std::fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
         entries.sort_by_key(std::fs::DirEntry::file_name);
-        let folders: Vec<_> = entries.iter().map(std::fs::DirEntry::path).filter(|path| path.is_dir()).collect();
+        let mut folders: Vec<_> = entries.iter().map(std::fs::DirEntry::path).filter(|path| path.is_dir()).collect();
+        let mut read = FolderRead::default();
+        let mut left_out = |path: &Path, reason: String| {
+            read.left_out.push(LeftOut { origin: path.display().to_string(), reason });
+        };
         if folders.is_empty() {
-            let reason = "there are no plugins in it; each is a folder of its own".to_owned();
-            left_out.push(LeftOut { origin: folder.display().to_string(), reason });
+            left_out(folder, "there are no plugins in it; each is a folder of its own".to_owned());
         }
+        let is_here = |entry: &Entry| matches!(entry, Entry::Folder(of_folder) if of_folder.path.starts_with(folder));
+        let (before, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            self.entries().clone().into_iter().partition(|(_, entry)| is_here(entry));
+        let standing = |path: &Path| {
+            let of = |entry: &Entry| matches!(entry, Entry::Folder(of_folder) if of_folder.path == *path);
+            before.iter().find(|(_, entry)| of(entry))
+        };
+        // Who has a name keeps it.
+        folders.sort_by_key(|path| standing(path).is_none());
+        let mut now = BTreeMap::<PluginName, Entry>::new();
         for path in folders {
             let manifest = MANIFEST_FILES.iter().map(|name| path.join(name)).find(|file| file.exists());
-            let reason = match manifest.as_ref().map(std::fs::read_to_string) {
-                None => format!("there is no {}", MANIFEST_FILES.join(" or ")),
-                Some(Err(error)) => error.to_string(),
-                Some(Ok(text)) => match self.add(&text) {
-                    Ok(()) => continue,
-                    Err(error) => error.to_string(),
-                },
+            let text = match manifest.as_ref().map(std::fs::read_to_string) {
+                None => Err(format!("there is no {}", MANIFEST_FILES.join(" or "))),
+                Some(text) => text.map_err(|error| error.to_string()),
             };
-            left_out.push(LeftOut { origin: manifest.unwrap_or(path).display().to_string(), reason });
+            let gone = manifest.is_none();
+            let new = text.and_then(|text| {
+                if let Some((name, entry @ Entry::Folder(of_folder))) = standing(&path)
+                    && of_folder.text == text
+                {
+                    return Ok((name.clone(), entry.clone()));
+                }
+                let manifest = Manifest::parse_brought(&text).map_err(|error| error.to_string())?;
+                let (name, plugin) = (manifest.name.clone(), Arc::new(Plugin::new(manifest)));
+                let of_folder = OfFolder { path: path.clone(), text, plugin };
+                Ok((name, Entry::Folder(Arc::new(of_folder))))
+            });
+            let new = new.and_then(|(name, entry)| {
+                let is_taken = others.contains_key(&name) || now.contains_key(&name);
+                if is_taken { Err(taken(&name).to_string()) } else { Ok((name, entry)) }
+            });
+            match new {
+                Ok((name, entry)) => {
+                    now.insert(name, entry);
+                }
+                Err(reason) => {
+                    // A file that is being written does not end what runs.
+                    if let Some((name, entry)) = standing(&path).filter(|(name, _)| !gone && !now.contains_key(*name)) {
+                        now.insert(name.clone(), entry.clone());
+                    }
+                    left_out(&manifest.unwrap_or(path), reason);
+                }
+            }
         }
-        Ok(left_out)
+        let same = |one: &Entry, other: &Entry| match (one.plugin(), other.plugin()) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (_, None) | (None, _) => false,
+        };
+        for (name, entry) in &now {
+            match before.get(name) {
+                None => read.added.push(name.clone()),
+                Some(standing) if !same(standing, entry) => read.changed.push(name.clone()),
+                Some(_) => {}
+            }
+        }
+        read.removed = before.into_keys().filter(|name| !now.contains_key(name)).collect();
+        // Nothing is waited for while others cannot look.
+        let mut plugins = self.entries_mut();
+        plugins.retain(|_, entry| !is_here(entry));
+        plugins.extend(now);
+        Ok(read)
     }
 
     /// The plugin of that name.
-    pub fn plugin(&self, name: &str) -> Result<&Arc<Plugin>, Error> {
-        let entry = PluginName::parse(name).ok().and_then(|name| self.plugins.get(&name));
-        entry.and_then(Entry::plugin).ok_or_else(|| Error::UnknownPlugin {
+    pub fn plugin(&self, name: &str) -> Result<Arc<Plugin>, Error> {
+        let entries = self.entries();
+        let entry = PluginName::parse(name).ok().and_then(|name| entries.get(&name));
+        entry.and_then(Entry::plugin).cloned().ok_or_else(|| Error::UnknownPlugin {
             name: name.to_owned(),
-            nearest: nearest(name, self.names().map(PluginName::as_str)),
+            nearest: nearest(name, entries.keys().map(PluginName::as_str)),
         })
     }
 
     /// Whether there is a plugin of that name.
     pub fn has(&self, name: &PluginName) -> bool {
-        self.plugins.contains_key(name)
+        self.entries().contains_key(name)
     }
 
     /// The names of all plugins, in their order.
-    pub fn names(&self) -> impl Iterator<Item = &PluginName> {
-        self.plugins.keys()
+    pub fn names(&self) -> Vec<PluginName> {
+        self.entries().keys().cloned().collect()
     }
 
     /// All plugins, by name.
-    pub fn plugins(&self) -> impl Iterator<Item = &Arc<Plugin>> {
-        self.plugins.values().filter_map(Entry::plugin)
+    pub fn plugins(&self) -> Vec<Arc<Plugin>> {
+        self.entries().values().filter_map(|entry| entry.plugin().cloned()).collect()
     }
 }
 
@@ -232,11 +327,65 @@ mod tests {
     #[test]
     fn every_built_in_plugin_reads() {
         let catalog = Catalog::built_in();
-        assert_eq!(catalog.names().count(), BUILT_IN.len());
+        assert_eq!(catalog.names().len(), BUILT_IN.len());
         for ((folder, text), name) in BUILT_IN.iter().zip(catalog.names()) {
-            assert_eq!(Manifest::parse(text).unwrap().name, *name, "the folder {folder} has another name");
+            assert_eq!(Manifest::parse(text).unwrap().name, name, "the folder {folder} has another name");
         }
-        assert_eq!(catalog.plugins().count(), BUILT_IN.len());
+        assert_eq!(catalog.plugins().len(), BUILT_IN.len());
+    }
+
+    fn manifest(name: &str, version: &str) -> String {
+        format!(
+            "name: {name}\nversion: {version}\ndisplay_name: A\ndescription: A.\n\
+             runtime: {{ type: http, base_url: \"https://a.example\" }}\npermissions: [\"network:a.example\"]\n\
+             actions: [{{ name: look, description: Looks., effect: read, request: {{ path: /look }} }}]\n"
+        )
+    }
+
+    #[test]
+    fn a_folder_is_read_again_and_only_what_changed_is_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |of: &str, text: &str| {
+            std::fs::create_dir_all(folder.path().join(of)).unwrap();
+            std::fs::write(folder.path().join(of).join("plugin.yaml"), text).unwrap();
+        };
+        let names = |names: &[PluginName]| names.iter().map(|name| name.as_str().to_owned()).collect::<Vec<_>>();
+        let catalog = Catalog::built_in();
+        let read = || catalog.read_folder(folder.path()).unwrap();
+        write("a", &manifest("a", "1.0.0"));
+        write("b", &manifest("b", "1.0.0"));
+        assert_eq!(names(&read().added), ["a", "b"]);
+        let before = (catalog.plugin("a").unwrap(), catalog.plugin("b").unwrap());
+        write("b", &manifest("b", "2.0.0"));
+        // One that takes a name of the catalog, one that takes another's, and one for code that only Overseer has.
+        write("c", &manifest("slack", "1.0.0"));
+        write("d", &manifest("a", "9.0.0"));
+        write("e", "name: e\nversion: 1.0.0\ndisplay_name: E\ndescription: E.\nruntime: { type: native }\n");
+        let again = read();
+        assert_eq!((names(&again.added), names(&again.changed)), (vec![], vec!["b".to_owned()]));
+        let left_out: Vec<_> = again.left_out.iter().map(|one| one.reason.as_str()).collect();
+        assert!(left_out[0].contains("slack is taken") && left_out[1].contains("a is taken"), "{left_out:?}");
+        assert!(left_out[2].contains("runtime: native") && left_out.len() == 3, "{left_out:?}");
+        assert!(Arc::ptr_eq(&before.0, &catalog.plugin("a").unwrap()));
+        assert_eq!(catalog.plugin("b").unwrap().manifest.version.to_string(), "2.0.0");
+        assert_eq!(before.1.manifest.version.to_string(), "1.0.0");
+        // Who has a name keeps it, wherever another folder stands in the alphabet.
+        write("0", &manifest("a", "7.0.0"));
+        assert!(read().changed.is_empty() && Arc::ptr_eq(&before.0, &catalog.plugin("a").unwrap()));
+        std::fs::remove_dir_all(folder.path().join("0")).unwrap();
+        // One that does not read any more stays, one whose file is gone does not, and one may take another name.
+        write("b", "name: [");
+        std::fs::remove_file(folder.path().join("a/plugin.yaml")).unwrap();
+        for gone in ["c", "d", "e"] {
+            std::fs::remove_dir_all(folder.path().join(gone)).unwrap();
+        }
+        let again = read();
+        assert_eq!((names(&again.removed), again.left_out.len()), (vec!["a".to_owned()], 2));
+        assert_eq!(catalog.plugin("b").unwrap().manifest.version.to_string(), "2.0.0");
+        write("b", &manifest("other", "1.0.0"));
+        let again = read();
+        assert_eq!((names(&again.added), names(&again.removed)), (vec!["other".to_owned()], vec!["b".to_owned()]));
+        assert!(catalog.has(&PluginName::parse("slack").unwrap()));
     }
 
     #[test]

@@ -206,7 +206,7 @@ fn stand_ins(text: &str, built_in: &Catalog) -> Result<BTreeMap<PluginName, Stan
         );
         ConfigError { name: name.clone(), expected }
     })?;
-    match stand_ins.keys().find(|plugin| !built_in.names().any(|known| known == *plugin)) {
+    match stand_ins.keys().find(|plugin| !built_in.has(plugin)) {
         Some(other) => Err(ConfigError { name, expected: format!("{other} is no plugin of the built-in catalog") }),
         None => Ok(stand_ins),
     }

@@ -126,7 +126,7 @@ fn a_name_that_models_cannot_take_is_refused_with_its_manifest() {
         })
         .to_string()
     };
-    let mut catalog = Catalog::default();
+    let catalog = Catalog::default();
     assert!(catalog.add(&manifest(31)).unwrap_err().to_string().contains("62 characters"));
     catalog.add(&manifest(30)).unwrap();
 }

@@ -54,7 +54,7 @@ impl Engine {
         let (engine, org) = (Arc::clone(self), principal.org.clone());
         self.to_its_end(async move {
             let found = engine.catalog.plugin(plugin.as_str()).ok();
-            let manifest = found.map(|plugin| &plugin.manifest);
+            let manifest = found.as_ref().map(|plugin| &plugin.manifest);
             let held = engine.id_at(engine.ports.clock.now());
             let (accounts, alias, account) = engine
                 .change_accounts(&org, &owner, &plugin, |accounts| {

@@ -59,7 +59,7 @@ impl Engine {
         org: &OrgId,
         name: &str,
     ) -> Result<(Arc<Plugin>, SeenInstance), Error> {
-        let found = self.catalog.plugin(name).map(Arc::clone);
+        let found = self.catalog.plugin(name);
         let Ok(parsed) = PluginName::parse(name) else { return Err(found.err().unwrap_or(Error::NotFound("plugin"))) };
         let item = self.ports.table.get(&keys::instance(org, &parsed), Read::Consistent).await?;
         let seen = SeenInstance::of(item)?;
@@ -72,7 +72,7 @@ impl Engine {
 
     async fn plugin_seen(&self, org: &OrgId, name: &str, since: Timestamp) -> Result<Arc<Plugin>, Error> {
         let unknown = match self.catalog.plugin(name) {
-            Ok(plugin) => return Ok(Arc::clone(plugin)),
+            Ok(plugin) => return Ok(plugin),
             Err(unknown) => unknown,
         };
         let Ok(name) = PluginName::parse(name) else { return Err(unknown) };

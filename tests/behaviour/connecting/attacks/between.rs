@@ -10,7 +10,7 @@ use super::*;
 
 /// Opens a URL at another process of the same Overseer, whose plugins are `manifests`.
 async fn open_elsewhere(stage: &Stage, manifests: &[String], method: Method, flow: &Flow<'_>, url: &str) -> Answer {
-    let mut catalog = Catalog::built_in();
+    let catalog = Catalog::built_in();
     for manifest in manifests {
         catalog.add(manifest).unwrap();
     }
