@@ -3,26 +3,22 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::RETRY_AFTER;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, StatusCode};
 use jiff::{SignedDuration, Timestamp};
-use secrecy::SecretString;
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::deliveries::{Delivery, DeliveryState, SendAttempt};
 use super::record::{Webhook, webhooks_in};
-use super::{FAILING_MAX, TRIED_FOR, signing};
+use super::{FAILING_MAX, TRIED_FOR};
 use crate::engine::Engine;
 use crate::error::{Error, causes};
 use crate::ids::{DeliveryId, OrgId, WebhookId};
 use crate::keys;
-use crate::outbound::OutboundRequest;
 use crate::ports::events::EventKind;
 use crate::ports::table::{Condition, Read, TableError, Version};
 use crate::ports::timer::Work;
-use crate::ports::vault::VaultError;
 use crate::tasks::Report;
 
 /// The time for one attempt.
@@ -126,23 +122,15 @@ impl Engine {
     /// Sends a delivery, once.
     async fn send(&self, delivery: &Delivery, webhook: &Webhook) -> Sent {
         let at = self.ports.clock.now();
-        let failed = |problem: &str| Sent::Failed(not_sent(at, problem), None);
         let body = json!({ "type": delivery.kind, "timestamp": delivery.time, "data": delivery.detail }).to_string();
-        let secrets = match self.secrets(delivery, webhook, at).await {
-            Ok(secrets) => secrets,
+        let signing = (webhook.secret_id(&delivery.org, &delivery.webhook), &webhook.signing);
+        let request = match self.signed_post(&webhook.url, (delivery.id.as_str(), at), body, signing).await {
+            Ok(request) => request,
             Err(error) => {
-                tracing::error!(org = %delivery.org, webhook = %delivery.webhook, error = %causes(&error), "a delivery was not signed");
-                return failed("the secret could not be read, so that nothing was sent");
+                tracing::error!(org = %delivery.org, webhook = %delivery.webhook, error = %causes(&error), "a delivery was not sent");
+                return Sent::Failed(not_sent(at, &error.to_string()), None);
             }
         };
-        let Ok(headers) = signing::headers(&secrets, delivery.id.as_str(), at, body.as_bytes()) else {
-            return failed("it could not be signed with the webhook's secret; rotate that");
-        };
-        if webhook.url.scheme() != "https" && !self.outbound.allows(&webhook.url) {
-            return failed("its URL is not https, and the operator does not allow its address any more");
-        }
-        let request =
-            OutboundRequest { method: Method::POST, url: webhook.url.clone(), headers, body: Bytes::from(body) };
         let started = Instant::now();
         let answer = self.outbound.knock(request, started + SENDING_TIME).await;
         let duration_ms = u64::try_from(started.elapsed().as_millis()).ok();
@@ -161,31 +149,6 @@ impl Engine {
                 Sent::Failed(SendAttempt { at, status: None, problem, duration_ms }, None)
             }
         }
-    }
-
-    /// The secrets that sign now. A version never changes, so that what was read once is remembered.
-    async fn secrets(
-        &self,
-        delivery: &Delivery,
-        webhook: &Webhook,
-        now: Timestamp,
-    ) -> Result<Vec<SecretString>, VaultError> {
-        let id = webhook.secret_id(&delivery.org, &delivery.webhook);
-        let mut secrets = Vec::new();
-        for version in webhook.signing(now) {
-            let place = (id.clone(), version.to_owned());
-            let secret = match self.seen_signing.get(&place) {
-                Some(secret) => secret,
-                None => match self.ports.vault.get(&id, version).await? {
-                    Some(secret) => secret,
-                    // One that is about to be written, or that has just been given up.
-                    None => continue,
-                },
-            };
-            self.seen_signing.insert(place, secret.clone());
-            secrets.push(secret);
-        }
-        Ok(secrets)
     }
 
     /// Writes down how an attempt ended, if the claim is still this worker's; says whether it was. Tried more than once,

@@ -10,7 +10,7 @@ use url::Url;
 
 use super::WEBHOOKS_MAX;
 use super::record::{Deactivated, EVERY_KIND, Webhook, webhooks_in};
-use super::signing::new_secret;
+use super::signing::{Signing, new_secret};
 use crate::engine::Engine;
 use crate::error::{Error, FieldProblem, causes};
 use crate::ids::{OrgId, WebhookId};
@@ -103,7 +103,7 @@ impl Webhook {
             description: self.description.clone(),
             active: self.active,
             deactivated: self.deactivated.clone(),
-            old_secret_signs_until: self.old.iter().map(|old| old.until).filter(|until| *until > now).max(),
+            old_secret_signs_until: self.signing.old_signs_until(now),
             failing_since: self.failing_since,
             created_at: self.created_at,
             updated_at: self.updated_at,
@@ -130,16 +130,14 @@ impl Engine {
                 description: new.description,
                 active: true,
                 deactivated: None,
-                secret: ids.hex(16),
-                version: ids.hex(8),
-                old: Vec::new(),
+                signing: Signing::new(ids),
                 failing_since: None,
                 created_at: now,
                 updated_at: now,
             };
             let (place, secret) = (webhook.secret_id(&org, &id), new_secret(ids));
             // The secret first: a record never names one that is not there.
-            engine.ports.vault.put(&place, &webhook.version, &secret).await?;
+            engine.ports.vault.put(&place, &webhook.signing.version, &secret).await?;
             let made = engine
                 .change_webhooks(&org, |webhooks| {
                     if webhooks.by_id.len() >= WEBHOOKS_MAX {

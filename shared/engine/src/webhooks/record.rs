@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::OLD_SECRET_SIGNS;
+use super::signing::Signing;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::ids::{OrgId, WebhookId};
@@ -15,8 +15,6 @@ use crate::ports::Event;
 use crate::ports::table::{Condition, Item, NewItem, Read, TableError, Write};
 use crate::ports::vault::{Purpose, SecretId};
 
-/// How many secrets that were replaced sign at once, at most.
-const OLD_SECRETS_MAX: usize = 3;
 /// What stands for every kind of event.
 pub(super) const EVERY_KIND: &str = "*";
 
@@ -36,24 +34,12 @@ pub(super) struct Webhook {
     pub description: Option<String>,
     pub active: bool,
     pub deactivated: Option<Deactivated>,
-    /// Names its secrets in the vault; each has a version of its own.
-    pub secret: String,
-    /// The version that signs: random, since somebody may have written one and never come to name it.
-    pub version: String,
-    /// Those that were replaced and sign as well, the latest last.
-    pub old: Vec<OldSecret>,
+    #[serde(flatten)]
+    pub signing: Signing,
     /// When the first of the deliveries was made that failed for good, with none that arrived since.
     pub failing_since: Option<Timestamp>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
-}
-
-/// A secret that was replaced.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct OldSecret {
-    pub version: String,
-    /// Until when it signs as well.
-    pub until: Timestamp,
 }
 
 /// Overseer stopped sending.
@@ -71,21 +57,10 @@ impl Webhook {
         self.active && self.events.iter().any(|wanted| wanted == EVERY_KIND || wanted == kind)
     }
 
-    /// The versions of its secret that sign now, the newest first.
-    pub(super) fn signing(&self, now: Timestamp) -> Vec<&str> {
-        let old = self.old.iter().rev().filter(|old| old.until > now).map(|old| old.version.as_str());
-        std::iter::once(self.version.as_str()).chain(old).collect()
-    }
-
     /// Puts a new version of the secret in the place of the one that signs, and gives those that sign no more.
     pub(super) fn rotate(&mut self, version: &str, now: Timestamp) -> Vec<String> {
-        let version = std::mem::replace(&mut self.version, version.to_owned());
-        self.old.push(OldSecret { version, until: now + OLD_SECRET_SIGNS });
-        let forgotten = self.old.len().saturating_sub(OLD_SECRETS_MAX);
-        let mut gone: Vec<_> = self.old.drain(..forgotten).map(|old| old.version).collect();
-        gone.extend(self.old.extract_if(.., |old| old.until <= now).map(|old| old.version));
         self.updated_at = now;
-        gone
+        self.signing.rotate(version, now)
     }
 
     /// Stops sending to it.
@@ -97,7 +72,11 @@ impl Webhook {
 
     /// Names its secrets.
     pub(super) fn secret_id(&self, org: &OrgId, id: &WebhookId) -> SecretId {
-        SecretId { org: org.clone(), purpose: Purpose::Webhook { webhook: id.clone() }, id: self.secret.clone() }
+        SecretId {
+            org: org.clone(),
+            purpose: Purpose::Webhook { webhook: id.clone() },
+            id: self.signing.secret.clone(),
+        }
     }
 }
 
@@ -147,6 +126,7 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::webhooks::OLD_SECRET_SIGNS;
 
     fn webhook() -> Webhook {
         Webhook {
@@ -155,9 +135,7 @@ mod tests {
             description: None,
             active: true,
             deactivated: None,
-            secret: "s1".to_owned(),
-            version: "1".to_owned(),
-            old: Vec::new(),
+            signing: Signing { secret: "s1".to_owned(), version: "1".to_owned(), old: Vec::new() },
             failing_since: None,
             created_at: Timestamp::UNIX_EPOCH,
             updated_at: Timestamp::UNIX_EPOCH,
@@ -167,16 +145,19 @@ mod tests {
     #[test]
     fn an_old_secret_signs_for_a_day_and_three_at_most() {
         let (start, mut webhook) = (Timestamp::UNIX_EPOCH, webhook());
-        assert_eq!(webhook.signing(start), ["1"]);
+        assert_eq!(webhook.signing.versions(start), ["1"]);
         assert!(webhook.rotate("2", start).is_empty());
-        assert_eq!(webhook.signing(start + OLD_SECRET_SIGNS - jiff::SignedDuration::from_nanos(1)), ["2", "1"]);
-        assert_eq!(webhook.signing(start + OLD_SECRET_SIGNS), ["2"]);
+        assert_eq!(
+            webhook.signing.versions(start + OLD_SECRET_SIGNS - jiff::SignedDuration::from_nanos(1)),
+            ["2", "1"]
+        );
+        assert_eq!(webhook.signing.versions(start + OLD_SECRET_SIGNS), ["2"]);
         assert!(webhook.rotate("3", start).is_empty() && webhook.rotate("4", start).is_empty());
-        assert_eq!(webhook.signing(start), ["4", "3", "2", "1"]);
+        assert_eq!(webhook.signing.versions(start), ["4", "3", "2", "1"]);
         assert_eq!(webhook.rotate("5", start), ["1"], "what was replaced longest ago makes way");
-        assert_eq!(webhook.signing(start), ["5", "4", "3", "2"]);
+        assert_eq!(webhook.signing.versions(start), ["5", "4", "3", "2"]);
         assert_eq!(webhook.rotate("6", start + OLD_SECRET_SIGNS), ["2", "3", "4"]);
-        assert_eq!(webhook.signing(start + OLD_SECRET_SIGNS), ["6", "5"]);
+        assert_eq!(webhook.signing.versions(start + OLD_SECRET_SIGNS), ["6", "5"]);
     }
 
     #[test]

@@ -1,15 +1,22 @@
 //! Signs what is sent to an organization's own servers, as Standard Webhooks says (<https://www.standardwebhooks.com>): for
-//! deliveries here, and for whatever else calls such a server.
+//! deliveries here, and for the hooks of plugins.
 
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use jiff::Timestamp;
 use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
+use url::Url;
 
+use super::OLD_SECRET_SIGNS;
+use crate::engine::Engine;
+use crate::outbound::OutboundRequest;
 use crate::ports::Ids;
+use crate::ports::vault::{SecretId, VaultError};
 
 /// What a secret begins with.
 pub const SECRET_PREFIX: &str = "whsec_";
@@ -19,6 +26,107 @@ const SECRET_BYTES: usize = 32;
 const ID: HeaderName = HeaderName::from_static("webhook-id");
 const TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+
+/// How many secrets that were replaced sign at once, at most.
+const OLD_SECRETS_MAX: usize = 3;
+
+/// What signs: versions of one secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Signing {
+    /// Names the secret in the vault.
+    pub secret: String,
+    /// The version that signs: random, since somebody may have written one and never come to name it.
+    pub version: String,
+    /// Those that were replaced and sign as well, the latest last.
+    pub old: Vec<OldSecret>,
+}
+
+/// A version of a secret that was replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OldSecret {
+    pub version: String,
+    /// Until when it signs as well.
+    pub until: Timestamp,
+}
+
+impl Signing {
+    /// With a secret that is about to be stored.
+    pub(crate) fn new(ids: &(dyn Ids + 'static)) -> Self {
+        Self { secret: ids.hex(16), version: ids.hex(8), old: Vec::new() }
+    }
+
+    /// The versions that sign now, the newest first.
+    pub(crate) fn versions(&self, now: Timestamp) -> Vec<&str> {
+        let old = self.old.iter().rev().filter(|old| old.until > now).map(|old| old.version.as_str());
+        std::iter::once(self.version.as_str()).chain(old).collect()
+    }
+
+    /// Until when one that was replaced signs as well.
+    pub(crate) fn old_signs_until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.old.iter().map(|old| old.until).filter(|until| *until > now).max()
+    }
+
+    /// Puts a new version in the place of the one that signs, and gives those that sign no more.
+    pub(crate) fn rotate(&mut self, version: &str, now: Timestamp) -> Vec<String> {
+        let version = std::mem::replace(&mut self.version, version.to_owned());
+        self.old.push(OldSecret { version, until: now + OLD_SECRET_SIGNS });
+        let forgotten = self.old.len().saturating_sub(OLD_SECRETS_MAX);
+        let mut gone: Vec<_> = self.old.drain(..forgotten).map(|old| old.version).collect();
+        gone.extend(self.old.extract_if(.., |old| old.until <= now).map(|old| old.version));
+        gone
+    }
+}
+
+/// Why there is no signed request.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotPosted {
+    /// What signs could not be read.
+    #[error("the secret could not be read, so that nothing was sent")]
+    Secret(#[source] VaultError),
+    /// There is nothing that signs any more, or it is none of ours.
+    #[error("it could not be signed; make its secret anew")]
+    Unsigned,
+    /// The URL is neither https nor at an address that the operator allows.
+    #[error("its URL is not https, and the operator does not allow its address")]
+    Address,
+}
+
+impl Engine {
+    /// A request that posts `body`, signed with all that signs now. `place` is where its versions are in the vault.
+    pub(crate) async fn signed_post(
+        &self,
+        url: &Url,
+        (id, at): (&str, Timestamp),
+        body: String,
+        (mut place, signing): (SecretId, &Signing),
+    ) -> Result<OutboundRequest, NotPosted> {
+        // `http` is for this machine only, and there for what the operator allows.
+        if url.scheme() != "https" && !self.outbound.allows(url) {
+            return Err(NotPosted::Address);
+        }
+        let mut secrets = Vec::new();
+        for version in signing.versions(at) {
+            let wanted = (place, version.to_owned());
+            let found = match self.seen_signing.get(&wanted) {
+                Some(secret) => Some(secret),
+                None => match self.ports.vault.get(&wanted.0, version).await {
+                    // What nobody can open any more signs no more; the others do.
+                    Err(VaultError::DoesNotOpen) => None,
+                    // None is one that is about to be written, or that has just been given up.
+                    found => found.map_err(NotPosted::Secret)?,
+                },
+            };
+            place = wanted.0.clone();
+            if let Some(secret) = found {
+                // A version never changes, so that what was read once is remembered.
+                self.seen_signing.insert(wanted, secret.clone());
+                secrets.push(secret);
+            }
+        }
+        let headers = headers(&secrets, id, at, body.as_bytes()).map_err(|NotSigned| NotPosted::Unsigned)?;
+        Ok(OutboundRequest { method: Method::POST, url: url.clone(), headers, body: Bytes::from(body) })
+    }
+}
 
 /// A message could not be signed: a secret that is none of ours, or an id that no header carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
