@@ -11,7 +11,7 @@ use overseer_engine::config::{Config, OauthClient, StandIn};
 use overseer_engine::engine::Engine;
 use overseer_engine::outbound::address::AllowedAddress;
 use overseer_http::{
-    Routes, Untouched, agents, calls, channels, cron, errors, health, integrations, intent, keys, local_service,
+    Routes, Untouched, agents, calls, channels, cron, errors, health, hooks, integrations, intent, keys, local_service,
     mappings, oauth, plugins, registry, runs, tasks, webhooks,
 };
 use overseer_playground::{CLIENT_ID, CLIENT_SECRET, Playground, Service};
@@ -34,6 +34,7 @@ pub fn routes(engine: Arc<Engine>, playground: &Playground, address: SocketAddr)
         .merge(calls::routes())
         .merge(channels::routes())
         .merge(agents::routes())
+        .merge(hooks::routes())
         .merge(errors::routes())
         .merge(cron::routes())
         .merge(playground.router().layer(from_fn(in_a_vendors_name)).with_state(()));

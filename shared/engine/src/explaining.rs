@@ -18,6 +18,7 @@ use crate::manifest::{Auth, Effect, Manifest, Runtime};
 use crate::mappings::{Naming, ResolvedName};
 use crate::outcome::Failure;
 use crate::performing::{Doing, Seen, Source, What, out_of_use};
+use crate::ports::table::Item;
 use crate::principal::Principal;
 use crate::registry::changes_all_the_time;
 use crate::runs::{Asked, Judged, Keyed, Resolve, lost};
@@ -61,6 +62,9 @@ pub struct Explanation {
     pub missing_scopes: Vec<String>,
     /// What the names among the parameters stand for.
     pub mappings: Vec<ResolvedName>,
+    /// The hooks that would be asked, each as `<plugin>.<moment>`. What they would say is not known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<String>,
     /// The request that would be sent first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<RequestShown>,
@@ -190,7 +194,7 @@ impl Engine {
             deadline: Instant::now() + self.config.limits.budget,
         };
         let what = What { doing: &doing, plugin, manifest, found, action, started: Instant::now() };
-        let Some(Seen { account, instance, judged, names }) = self.see(&what, &naming).await? else {
+        let Some(Seen { account, instance, judged, names, hooks }) = self.see(&what, &naming).await? else {
             return Ok(None);
         };
         let (idempotency, in_its_place) = under_key(&what, judged);
@@ -200,7 +204,7 @@ impl Engine {
         }
         let seen_by = instance.instance.names_seen_by(plugin, account.as_ref().map(Found::identity));
         naming.read(names, seen_by.as_deref())?;
-        let in_use = |class| out_of_use(manifest, &instance.instance.in_use(class, now), now);
+        let in_use = |class| out_of_use(manifest, &instance.instance.in_use(manifest, class, now), now);
         let unfit = match (&manifest.auth, &account) {
             (Auth::None, _) => None,
             (_, None) => Some(not_connected(manifest, &user, alias)),
@@ -231,6 +235,7 @@ impl Engine {
             }
         }
         let missing_scopes = account.as_ref().map(|found| found.missing_scopes(manifest)).unwrap_or_default();
+        let failed = error.is_some();
         Ok(Some(Explanation {
             would_call: error.is_none() && !repeats && !later,
             tool: manifest.name.clone(),
@@ -247,12 +252,19 @@ impl Engine {
             account: account.as_ref().map(|found| self.account_shown(manifest, found)),
             missing_scopes,
             mappings: naming.shown(),
+            hooks: self.hooks_asked(&what, hooks.filter(|_| !repeats && !failed)).await?,
             request,
             idempotency,
             error,
             warnings,
             user_id: user.clone(),
         }))
+    }
+
+    /// The hooks that would be asked about a call.
+    async fn hooks_asked(&self, what: &What<'_>, hooks: Option<Item>) -> Result<Vec<String>, Error> {
+        let hooks = self.hooks_in(what.doing.org, hooks.as_ref()).await?;
+        Ok(hooks.around_call((what.manifest.name.as_str(), what.action.name.as_str())))
     }
 
     /// The request that a call would begin with.

@@ -13,15 +13,17 @@ use crate::breaker::{ActionClass, BreakerLimits, Circuit, Gate, Shown, Turned};
 use crate::catalog::Plugin;
 use crate::engine::Engine;
 use crate::error::{Error, FieldProblem, causes};
+use crate::hooks::{HookView, hooks_changed, must_be_signable};
 use crate::ids::{KeyId, OrgId, PluginName, UserId};
 use crate::keys;
 use crate::manifest::{Manifest, Permission};
 use crate::ports::Event;
 use crate::ports::events::EventKind;
 use crate::ports::ids::sha256;
-use crate::ports::table::{Condition, Item, NewItem, Query, Range, Read, TableError, Version};
+use crate::ports::table::{Condition, Item, NewItem, Query, Range, Read, TableError, Version, Write};
 use crate::principal::Principal;
 use crate::registry::{Digest, Install, Life, RegistryScope, check_config, granted, meanwhile};
+use crate::webhooks::signing::Signing;
 
 /// How often a change is tried while others change the same record. Each time that it fails, another was written: of
 /// failures at most a hundred for each breaker, which is then open and counts no more.
@@ -52,6 +54,13 @@ pub(crate) struct Instance {
     /// What it used before, to go back to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub before: Option<Before>,
+    /// Whether an administrator brought a plugin of the catalog into use, and not its own `default_enabled`.
+    enabled: bool,
+    /// What signs when its hooks are asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hook_secret: Option<Signing>,
+    /// Whether it stands in the list of the organization's hooks.
+    pub has_hooks: bool,
 }
 
 /// Where the secrets of a configuration are.
@@ -109,6 +118,8 @@ pub(crate) enum InUse {
     Tried,
     /// An administrator took it out of use, for this reason.
     Disabled(Option<String>),
+    /// It is one that is not in use by itself, and nobody brought it into use.
+    Off,
 }
 
 /// An instance as it was read.
@@ -130,9 +141,12 @@ impl SeenInstance {
 }
 
 impl Instance {
-    pub(crate) fn in_use(&self, class: ActionClass, now: Timestamp) -> InUse {
+    pub(crate) fn in_use(&self, manifest: &Manifest, class: ActionClass, now: Timestamp) -> InUse {
         if let Some(disabled) = &self.disabled {
             return InUse::Disabled(disabled.reason.clone());
+        }
+        if self.is_off(manifest) {
+            return InUse::Off;
         }
         match self.circuit(class).gate(now) {
             Gate::Closed => InUse::Yes,
@@ -198,6 +212,16 @@ impl Instance {
         self.disabled.is_some()
     }
 
+    /// Whether it is not in use because nobody brought it into use.
+    pub(crate) fn is_off(&self, manifest: &Manifest) -> bool {
+        !manifest.default_enabled && !self.was_enabled()
+    }
+
+    /// Whether an administrator brought it into use.
+    pub(crate) fn was_enabled(&self) -> bool {
+        self.enabled || self.installed.is_some()
+    }
+
     /// Whether this is the plugin that the organization uses by its name. What the operator brought goes before what was
     /// registered, also where that was there first.
     pub(crate) fn uses(&self, plugin: &Plugin) -> bool {
@@ -243,7 +267,8 @@ impl Instance {
         let set = self.disabled.is_some()
             || self.record_reads
             || self.breaker != BreakerLimits::default()
-            || self.installed.is_some()
+            || self.was_enabled()
+            || self.hook_secret.is_some()
             || !self.config.is_empty()
             || self.secrets.is_some();
         if !set {
@@ -288,6 +313,11 @@ pub struct InstanceView {
     pub record_reads: bool,
     /// The breaker of the actions that read, and of those that do more.
     pub breaker: Breakers,
+    /// The moments at which it is asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<HookView>,
+    #[serde(skip)]
+    pub(crate) hook_secret: Option<Signing>,
 }
 
 /// The breakers of a plugin.
@@ -363,10 +393,12 @@ impl Instance {
             display_name: manifest.display_name.clone(),
             version: manifest.version.to_string(),
             life: self.life(plugin, now),
-            enabled: self.disabled.is_none(),
+            enabled: !self.is_disabled() && !self.is_off(manifest),
             disabled: self.disabled.clone(),
             record_reads: self.record_reads,
             breaker: self.breakers(manifest, now),
+            hooks: self.hooks_shown(manifest),
+            hook_secret: self.hook_secret.clone(),
         }
     }
 
@@ -426,7 +458,7 @@ impl Engine {
         let mut plugins = BTreeMap::new();
         for plugin in self.catalog.plugins() {
             let instance = instances.remove(&plugin.manifest.name).unwrap_or_default();
-            plugins.insert(plugin.manifest.name.clone(), (Arc::clone(plugin), instance));
+            plugins.insert(plugin.manifest.name.clone(), (plugin, instance));
         }
         for (name, instance) in instances {
             if let Some(installed) = &instance.installed {
@@ -522,6 +554,8 @@ impl Engine {
         }
         let permissions = granted(&plugin, asked.permissions.as_ref())?;
         let said = json!({ "version": manifest.version });
+        // What the operator brought has all that it asks for.
+        let brought = plugin.digest.is_none().then(|| manifest.permissions.iter().cloned().collect::<BTreeSet<_>>());
         let of = Arc::clone(&plugin);
         self.administer_any(principal, plugin, (EventKind::PluginEnabled, said), move |instance| {
             if let (standing @ None, Some(first)) = (&mut instance.installed, &first) {
@@ -529,6 +563,9 @@ impl Engine {
             }
             if !instance.uses(&of) {
                 return Err(meanwhile());
+            }
+            if let Some(permissions) = permissions.as_ref().or(brought.as_ref()) {
+                must_be_signable(&of.manifest, permissions, instance)?;
             }
             if let (Some(asked), Some(installed)) = (asked.scope, &instance.installed)
                 && asked != installed.scope
@@ -541,8 +578,12 @@ impl Engine {
             if let Some(config) = &asked.config {
                 instance.config.clone_from(config);
             }
+            // Of the catalog's, what is in use by itself and asks nothing of its own needs no record.
+            let by_itself = of.manifest.default_enabled && of.manifest.hooks.is_empty();
+            instance.enabled = of.digest.is_none() && !by_itself;
             instance.disabled = None;
             instance.forget_failures();
+            instance.note_hooks(&of.manifest);
             Ok(())
         })
         .await
@@ -581,6 +622,7 @@ impl Engine {
             instance.breaker = asked.breaker.unwrap_or(instance.breaker);
             instance.record_reads = asked.record_reads.unwrap_or(instance.record_reads);
             if let Some(permissions) = &permissions {
+                must_be_signable(&of.manifest, permissions, instance)?;
                 instance.grant(&of, permissions);
             }
             Ok(())
@@ -674,18 +716,23 @@ impl Engine {
             if instance == seen.instance {
                 return Ok((instance, said, false));
             }
-            let condition = seen.version.map_or(Condition::Absent, Condition::Version);
+            let condition = seen.version.clone().map_or(Condition::Absent, Condition::Version);
+            let hooks = (&manifest.name, &seen.instance, Some(&mut instance));
+            let hooks = hooks_changed(self, org, Some(manifest), hooks).await?;
             let event = event(&instance, &said);
-            match self.put_with(instance.item(org, manifest)?, condition, event.as_ref()).await {
-                Ok(()) => {
+            let put = Write::Put(instance.item(org, manifest)?, condition);
+            match self.transact_with([put].into_iter().chain(hooks).collect(), event.as_ref()).await {
+                Ok(_) => {
                     if let Some(event) = event {
                         self.publish(event).await;
                     }
                     return Ok((instance, said, true));
                 }
-                Err(TableError::Condition { standing, .. }) => {
+                Err(TableError::Condition { index: 0, standing }) => {
                     seen = SeenInstance::of(standing.map(|item| *item))?;
                 }
+                // Somebody else changed the list of hooks.
+                Err(TableError::Condition { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -703,7 +750,7 @@ impl Engine {
     ) -> Result<Result<Trial, InUse>, Error> {
         let now = self.ports.clock.now();
         let try_it = |instance: &mut Instance| {
-            let in_use = instance.in_use(class, now);
+            let in_use = instance.in_use(manifest, class, now);
             if in_use == InUse::OnTrial {
                 instance.circuit_mut(class).begin_trial(until);
             }

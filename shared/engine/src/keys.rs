@@ -164,6 +164,11 @@ pub(crate) fn instance(org: &OrgId, plugin: &PluginName) -> Key {
     Key { partition: of_org(org, ""), sort: format!("instance#{plugin}") }
 }
 
+/// The plugins of an organization whose hooks are asked.
+pub(crate) fn hooks(org: &OrgId) -> Key {
+    Key { partition: of_org(org, ""), sort: "hooks".to_owned() }
+}
+
 /// The partition of an organization's instances, and how their sort keys begin.
 pub(crate) fn instances(org: &OrgId) -> (String, &'static str) {
     (of_org(org, ""), "instance#")

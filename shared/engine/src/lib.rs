@@ -15,6 +15,7 @@ pub mod engine;
 pub mod error;
 pub mod explaining;
 pub mod failures;
+pub mod hooks;
 pub mod host;
 pub mod ids;
 pub mod instances;

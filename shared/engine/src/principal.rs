@@ -102,7 +102,8 @@ impl Principal {
     pub fn must_be_no_agent(&self) -> Result<(), Error> {
         let Some(agent) = &self.agent else { return Ok(()) };
         Err(Error::Forbidden(format!(
-            "the API key of an agent is for intents, GET /api/plugin-engine and GET /api/v1/agents/{}; this needs another",
+            "the API key of an agent is for intents, GET /api/plugin-engine, GET /api/v1/agents/{} and POST /api/v1/hooks; \
+             this needs another",
             agent.channel
         )))
     }

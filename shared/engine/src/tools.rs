@@ -48,6 +48,11 @@ impl Engine {
             (asked, _) => Some(principal.acting_for(asked)?),
         };
         let mut plugins = self.plugins_of(&principal.org, Read::Eventual).await?;
+        // What only has hooks is nothing to call.
+        plugins.retain(|(plugin, instance)| {
+            let manifest = &plugin.manifest;
+            (!manifest.actions.is_empty() || manifest.hooks.is_empty()) && !instance.is_off(manifest)
+        });
         let mut channel = None;
         if let Some(agent) = &principal.agent {
             channel = self.channel_if_any(&principal.org, &agent.channel).await?;

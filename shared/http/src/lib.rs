@@ -13,6 +13,7 @@ pub mod errors;
 mod etag;
 mod guard;
 pub mod health;
+pub mod hooks;
 pub mod input;
 pub mod integrations;
 pub mod intent;

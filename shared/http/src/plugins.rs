@@ -8,8 +8,10 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::{get, post};
 use overseer_engine::engine::Engine;
+use overseer_engine::hooks::HookSecretMade;
 use overseer_engine::instances::{Disable, InstanceView, SetInstance};
 use overseer_engine::registry::{Install, Life, SetConfig, UpgradeShown};
+use secrecy::ExposeSecret as _;
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +30,7 @@ pub fn routes() -> Routes {
         .route(&path("/{name}/diff"), get(diff))
         .route(&path("/{name}/disable"), post(disable))
         .route(&path("/{name}/enable"), post(enable))
+        .route(&path("/{name}/hook-secret"), post(make_hook_secret))
         .route(&path("/{name}/reset"), post(reset))
         .route(&path("/{name}/rollback"), post(roll_back))
         .route(&path("/{name}/upgrade"), post(upgrade))
@@ -149,6 +152,27 @@ async fn set_config(
 ) -> Result<Response, Problem> {
     let view = engine.set_config(&principal, &name, body, if_match(&headers)).await?;
     Ok(with_etag(&view.etag, &view))
+}
+
+/// A plugin with the new secret of its hooks, shown once.
+#[derive(Serialize)]
+struct SecretMade {
+    secret: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    old_signs_until: Option<String>,
+    #[serde(flatten)]
+    view: InstanceView,
+}
+
+async fn make_hook_secret(
+    State(engine): State<Arc<Engine>>,
+    Caller(principal): Caller,
+    Path(name): Path<String>,
+    Parameters(NoParameters {}): Parameters<NoParameters>,
+) -> Result<Json<SecretMade>, Problem> {
+    let HookSecretMade { secret, old_signs_until, view } = engine.make_hook_secret(&principal, &name).await?;
+    let old_signs_until = old_signs_until.map(|until| until.to_string());
+    Ok(Json(SecretMade { secret: secret.expose_secret().to_owned(), old_signs_until, view }))
 }
 
 async fn reset(

@@ -188,7 +188,7 @@ impl Engine {
         instance: &Instance,
     ) -> Result<Option<Arc<Plugin>>, Error> {
         if let Ok(plugin) = self.catalog.plugin(name.as_str()) {
-            return Ok(Some(Arc::clone(plugin)));
+            return Ok(Some(plugin));
         }
         match &instance.installed {
             Some(installed) => self.loaded(org, name, installed).await.map(Some),
@@ -212,10 +212,10 @@ impl Engine {
             let message = format!("it is for Overseer {range}, and this is {}", env!("CARGO_PKG_VERSION"));
             return Err((Reason::CannotRun, message));
         }
-        let in_use = |class| out_of_use(manifest, &instance.in_use(class, now), now);
+        let in_use = |class| out_of_use(manifest, &instance.in_use(manifest, class, now), now);
         let unusable = in_use(ActionClass::Read).or_else(|| in_use(ActionClass::Write));
         // What the breaker leaves alone is tried again by itself.
-        if let Some(failure) = unusable.as_ref().filter(|_| instance.is_disabled()) {
+        if let Some(failure) = unusable.as_ref().filter(|_| instance.is_disabled() || instance.is_off(manifest)) {
             return Err((Reason::Disabled, failure.message.clone()));
         }
         instance.must_be_granted(&plugin).map_err(|error| (Reason::NotGranted, error.to_string()))?;

@@ -247,7 +247,7 @@ impl Manifest {
         let provider = provider.unwrap_or_default();
         let base = match &self.runtime {
             Runtime::Http { base_url } => base_url.origin().ascii_serialization(),
-            Runtime::Container(_) | Runtime::Module(_) => "nowhere".to_owned(),
+            Runtime::Native | Runtime::Container(_) | Runtime::Module(_) => "nowhere".to_owned(),
         };
         format!("{way}{provider} to {base} {hosts}")
     }

@@ -36,6 +36,7 @@ impl Manifest {
         let breaker = self.breaker.problems().into_iter();
         problems.extend(breaker.map(|(field, problem)| format!("breaker.{field}: {problem}")));
         problems.extend(self.declaring_problems());
+        problems.extend(self.hook_problems(url_problem));
         problems.extend(self.config_problems(strict));
         let mut names = BTreeSet::new();
         for action in &self.actions {
@@ -70,8 +71,8 @@ impl Manifest {
                 if base_url.query().is_some() {
                     problems.push("runtime.base_url: must have no query".to_owned());
                 }
-                if self.actions.is_empty() {
-                    problems.push("actions: at least one is needed".to_owned());
+                if self.actions.is_empty() && self.hooks.is_empty() {
+                    problems.push("actions: at least one is needed, or hooks".to_owned());
                 }
                 for action in self.actions.iter().filter(|action| action.request.is_none()) {
                     problems
@@ -82,6 +83,11 @@ impl Manifest {
                 problems.extend(container.problems().into_iter().map(|problem| format!("{place}{problem}")));
                 if !self.actions.is_empty() {
                     problems.push("actions: an environment has none; remove them".to_owned());
+                }
+            }
+            Runtime::Native => {
+                if !self.actions.is_empty() {
+                    problems.push("actions: Overseer has no code for them; remove them".to_owned());
                 }
             }
             Runtime::Module(module) => {

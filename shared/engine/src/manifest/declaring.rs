@@ -9,37 +9,44 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use url::Host;
 
-use super::Manifest;
+use super::{Hook, Manifest};
 use crate::ids::{PartName, PermissionName, PluginName};
 
-/// Something a call may reach: `network:<host>`. The module form names others, which say something to its own code.
+/// Something that a plugin may do: reach a host (`network:<host>`), or be asked at a moment of an agent's work
+/// (`hook:<name>`). The module form names others, which say something to its own code.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String")]
 pub enum Permission {
     /// A host, by its exact name.
     Network(String),
+    /// To see what an agent does at that moment, to change it, and to forbid it.
+    Hook(Hook),
     /// Anything else, such as `file_system_read`. Nothing here grants it.
     Named(PermissionName),
 }
 
 impl Permission {
-    fn network(text: &str) -> Option<Self> {
+    fn known(text: &str) -> Option<Self> {
         let host = text.strip_prefix("network:").and_then(|host| Host::parse(host).ok());
-        host.map(|host| Self::Network(host.to_string()))
+        let hook = text.strip_prefix("hook:").and_then(Hook::parse);
+        host.map(|host| Self::Network(host.to_string())).or(hook.map(Self::Hook))
     }
 
     /// As the module form writes it: a permission that is not known is kept by its name.
     pub(super) fn of_module_form(name: PermissionName) -> Self {
-        Self::network(name.as_str()).unwrap_or(Self::Named(name))
+        Self::known(name.as_str()).unwrap_or(Self::Named(name))
     }
 }
 
 impl TryFrom<String> for Permission {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
-        Self::network(&text).ok_or_else(|| {
-            format!("the permission {text:?} is not known; write network:<host>, such as network:api.example.com")
+        Self::known(&text).ok_or_else(|| {
+            format!(
+                "the permission {text:?} is not known; write network:<host>, such as network:api.example.com, or \
+                 hook:<name>, such as hook:before_tool_call"
+            )
         })
     }
 }
@@ -54,6 +61,7 @@ impl fmt::Display for Permission {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Network(host) => write!(formatter, "network:{host}"),
+            Self::Hook(hook) => write!(formatter, "hook:{hook}"),
             Self::Named(name) => write!(formatter, "{name}"),
         }
     }
@@ -104,24 +112,6 @@ pub struct Dependencies {
     /// Libraries of its own code, each with the versions that will do, in the words of its language.
     #[serde(default)]
     pub libraries: BTreeMap<String, String>,
-}
-
-/// A moment at which a plugin takes part in what an agent does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Hook {
-    /// Before an agent begins.
-    BeforeAgentRun,
-    /// After an agent has ended.
-    AfterAgentRun,
-    /// Before an action runs.
-    BeforeToolCall,
-    /// After an action has run.
-    AfterToolCall,
-    /// After a failure.
-    OnError,
-    /// At a step of an agent's reasoning.
-    OnReasoningStep,
 }
 
 /// A source of the data that actions work on.
@@ -210,7 +200,8 @@ actions:
             assert_eq!(range.allows(&Version::parse(version).unwrap()), allowed, "{version}");
         }
         assert_eq!(manifest.dependencies.libraries["requests"], ">=2.25.0");
-        assert_eq!(manifest.hooks.iter().copied().collect::<Vec<_>>(), [Hook::BeforeToolCall, Hook::OnError]);
+        let hooks: Vec<_> = manifest.hooks.iter().map(|hook| hook.on).collect();
+        assert_eq!(hooks, [Hook::BeforeToolCall, Hook::OnError]);
         assert_eq!(manifest.data_adapters[0].config["url"], "env:STORE");
         assert!(!manifest.default_enabled && manifest.is_compatible());
     }

@@ -31,6 +31,8 @@ pub struct Changes {
     pub hooks_removed: Vec<Hook>,
     /// Moments at which it did not take part.
     pub hooks_added: Vec<Hook>,
+    /// Whether it is asked elsewhere, or about more, at moments at which it took part before.
+    pub hooks_widened: bool,
     /// Texts that models read and that are otherwise, of the plugin and of actions that stay.
     pub description_changed: Vec<TextChanged>,
     /// Whether the service knows otherwise whose call it is.
@@ -70,7 +72,7 @@ impl Changes {
     /// Whether the newer manifest may do or reach more than the older, so that an administrator has to consent again.
     pub fn widens(&self) -> bool {
         let more = [self.permissions_added.is_empty(), self.hooks_added.is_empty(), self.scopes_added.is_empty()];
-        self.hosts_changed || self.reconnect || more.contains(&false)
+        self.hosts_changed || self.reconnect || self.hooks_widened || more.contains(&false)
     }
 
     /// Whether nothing has another meaning.
@@ -84,11 +86,14 @@ impl Changes {
 pub fn diff(old: &Manifest, new: &Manifest) -> Changes {
     let (permissions_removed, permissions_added) = apart(&old.permissions, &new.permissions);
     let (scopes_removed, scopes_added) = apart(old.auth.scopes(), new.auth.scopes());
-    let (hooks_removed, hooks_added) = apart(&old.hooks, &new.hooks);
+    let (hooks_removed, hooks_added) = apart(moments(old), moments(new));
     let (actions_removed, actions_added) = apart(names(old), names(new));
     let hosts_changed = old.runtime.base_url() != new.runtime.base_url()
         || old.hosts().collect::<BTreeSet<_>>() != new.hosts().collect::<BTreeSet<_>>();
+    let stayed = moments(old).filter(|on| moments(new).any(|other| other == *on));
+    let hooks_widened = stayed.into_iter().any(|on| new.is_asked_about_more(old, *on));
     Changes {
+        hooks_widened,
         actions_changed: actions_changed(old, new),
         description_changed: texts_changed(old, new),
         auth_changed: old.auth != new.auth,
@@ -120,6 +125,10 @@ fn names(manifest: &Manifest) -> impl Iterator<Item = &ActionName> {
     manifest.actions.iter().map(|action| &action.name)
 }
 
+fn moments(manifest: &Manifest) -> impl Iterator<Item = &Hook> {
+    manifest.hooks.iter().map(|hook| &hook.on)
+}
+
 /// The names of what is not the same.
 fn changed(keys: &[(&'static str, bool)]) -> Vec<&'static str> {
     keys.iter().filter(|(_, same)| !same).map(|(key, _)| *key).collect()
@@ -138,6 +147,7 @@ fn keys_changed(old: &Manifest, new: &Manifest) -> Vec<&'static str> {
         ("default_config", old.default_config == new.default_config),
         ("dependencies", old.dependencies == new.dependencies),
         ("compatible_versions", old.compatible_versions == new.compatible_versions),
+        ("hooks", old.hooks == new.hooks),
         ("data_adapters", old.data_adapters == new.data_adapters),
         ("default_enabled", old.default_enabled == new.default_enabled),
     ])

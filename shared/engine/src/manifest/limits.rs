@@ -14,6 +14,8 @@ const DESCRIPTION_MAX: usize = 4_096;
 const ACTIONS_MAX: usize = 200;
 /// The most of anything else that is listed, such as permissions.
 const LISTED_MAX: usize = 50;
+/// The most hooks.
+const HOOKS_MAX: usize = 20;
 /// The most variables or libraries.
 const VARIABLES_MAX: usize = 200;
 /// The most schemas in all JSON Schemas of a manifest.
@@ -58,6 +60,7 @@ impl Manifest {
         for permission in &self.permissions {
             limits.length("permissions", &permission.to_string(), TEXT_MAX + "network:".len());
         }
+        limits.number("hooks", self.hooks.len(), HOOKS_MAX);
         limits.number("mappings", self.mappings.len(), LISTED_MAX);
         limits.number("data_adapters", self.data_adapters.len(), LISTED_MAX);
         limits.number("dependencies.plugins", self.dependencies.plugins.len(), LISTED_MAX);

@@ -9,6 +9,7 @@ mod config;
 mod container;
 mod declaring;
 mod diff;
+mod hooks;
 mod limits;
 mod naming;
 mod older;
@@ -35,8 +36,9 @@ pub use container::{
     Bounds, Container, Image, Ingress, IngressPath, OptionalVariable, Plain, Port, PullPolicy, RequiredVariable,
     Resources, Variables, Volume,
 };
-pub use declaring::{DataAdapter, DataAdapterKind, Dependencies, Hook, Permission, VersionRange};
+pub use declaring::{DataAdapter, DataAdapterKind, Dependencies, Permission, VersionRange};
 pub use diff::{ActionChanged, Changes, TextChanged, diff};
+pub use hooks::{DeclaredHook, Hook, OnFailure};
 pub use naming::{IdPattern, Lookup, NameKind};
 pub use reading::{MANIFEST_DEPTH_MAX, MANIFEST_MAX_BYTES, ManifestError};
 pub use runtime::{Module, Runtime};
@@ -94,16 +96,16 @@ pub struct Manifest {
     pub dependencies: Dependencies,
     /// The versions of Overseer that it is for; all where nothing is said.
     pub compatible_versions: Option<VersionRange>,
-    /// Where it takes part in what an agent does.
+    /// The moments of an agent's work at which it is asked.
     #[serde(default)]
-    pub hooks: BTreeSet<Hook>,
+    pub hooks: Vec<DeclaredHook>,
     /// The sources of the data that its actions work on.
     #[serde(default)]
     pub data_adapters: Vec<DataAdapter>,
     /// Whether an organization that says nothing has it switched on.
     #[serde(default = "yes")]
     pub default_enabled: bool,
-    /// What it can do. A container has none.
+    /// What it can do. A container has none, and one that has hooks need not have any.
     #[serde(default)]
     pub actions: Vec<Action>,
 }
@@ -361,7 +363,7 @@ impl Manifest {
     pub fn hosts(&self) -> impl Iterator<Item = &str> {
         self.permissions.iter().filter_map(|permission| match permission {
             Permission::Network(host) => Some(host.as_str()),
-            Permission::Named(_) => None,
+            Permission::Hook(_) | Permission::Named(_) => None,
         })
     }
 }

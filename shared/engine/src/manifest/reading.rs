@@ -5,8 +5,8 @@ use serde_json::Value;
 use serde_saphyr::Error as YamlError;
 use serde_saphyr::budget::BudgetBreach;
 
-use super::Manifest;
 use super::older::{self, Form};
+use super::{Manifest, Runtime};
 
 /// The largest manifest, in bytes.
 pub const MANIFEST_MAX_BYTES: usize = 256 * 1024;
@@ -58,10 +58,19 @@ impl Manifest {
         }
     }
 
+    /// Reads a manifest that does not come with Overseer, and so does not run in its code.
+    pub fn parse_brought(text: &str) -> Result<Self, ManifestError> {
+        let manifest = Self::parse(text)?;
+        if matches!(manifest.runtime, Runtime::Native) {
+            return Err(ManifestError::one("runtime: native is for plugins that come with Overseer; choose http"));
+        }
+        Ok(manifest)
+    }
+
     fn checked(self, form: Form) -> Result<Self, ManifestError> {
         let problems = self.problems(form);
         if problems.is_empty() {
-            return Ok(self);
+            return Ok(self.with_permissions_of_hooks());
         }
         let more = problems.len().saturating_sub(PROBLEMS_MAX);
         let said = problems.into_iter().take(PROBLEMS_MAX).map(|problem| form.in_its_words(problem));

@@ -18,6 +18,8 @@ pub enum Runtime {
         /// What every request's path is put behind. `https`, unless it is an address of 127.0.0.0/8.
         base_url: Url,
     },
+    /// In Overseer's own code: some of the built-in plugins.
+    Native,
     /// In no way: it is an environment that somebody deploys. Overseer keeps what it needs.
     Container(Box<Container>),
     /// In the author's own code, which Overseer does not run.
@@ -41,7 +43,7 @@ impl Runtime {
     /// Why actions of it cannot run here, with the remedy; nothing where they can.
     pub fn cannot_run(&self) -> Option<String> {
         match self {
-            Self::Http { .. } => None,
+            Self::Http { .. } | Self::Native => None,
             Self::Container(container) => Some(format!(
                 "it is an environment of the image {}, which is deployed, not called; it has no actions",
                 container.image.name
@@ -54,7 +56,7 @@ impl Runtime {
     pub fn base_url(&self) -> Option<&Url> {
         match self {
             Self::Http { base_url } => Some(base_url),
-            Self::Container(_) | Self::Module(_) => None,
+            Self::Native | Self::Container(_) | Self::Module(_) => None,
         }
     }
 
@@ -62,7 +64,7 @@ impl Runtime {
     pub fn container(&self) -> Option<&Container> {
         match self {
             Self::Container(container) => Some(container),
-            Self::Http { .. } | Self::Module(_) => None,
+            Self::Http { .. } | Self::Native | Self::Module(_) => None,
         }
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::record::{Found, Mapping};
 use crate::error::Error;
-use crate::ids::{AgentId, Alias, MappingKind, OrgId, PluginName, Scope, UserId};
+use crate::ids::{ActionName, AgentId, Alias, MappingKind, OrgId, PluginName, Scope, UserId};
 use crate::keys;
 use crate::manifest::{Action, Manifest, NameKind};
 use crate::ports::table::{Item, Key, TableError};
@@ -229,6 +229,20 @@ impl Naming {
     /// Whether something is left that the plugin itself has to be asked about.
     pub(crate) fn is_open(&self) -> bool {
         self.names.iter().any(|named| named.resolved.is_none())
+    }
+
+    /// The calls by which the service is asked about names that are open, each once.
+    pub(crate) fn look_ups(&self, manifest: &Manifest) -> Vec<(ActionName, Map<String, Value>)> {
+        let mut calls = Vec::new();
+        for named in self.names.iter().filter(|named| named.resolved.is_none()) {
+            let Some(names) = manifest.mappings.get(&named.kind) else { continue };
+            let Some(lookup) = &names.lookup else { continue };
+            let call = (lookup.action.clone(), lookup.parameters_for(names.bare(&named.given)));
+            if !calls.contains(&call) {
+                calls.push(call);
+            }
+        }
+        calls
     }
 
     /// How each was resolved.

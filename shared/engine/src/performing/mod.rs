@@ -1,6 +1,7 @@
 //! One action, done: everything that an intent needs is read at once, what may happen is put on record before it can, and
 //! what came of it is written down.
 
+mod hooked;
 mod once;
 
 use std::time::Duration;
@@ -65,6 +66,8 @@ pub(crate) struct Seen {
     pub judged: Judged,
     /// What stands for the names among the parameters.
     pub names: Vec<Option<Item>>,
+    /// What is asked before the call, and after it.
+    pub hooks: Option<Item>,
 }
 
 /// What an attempt came to.
@@ -200,8 +203,13 @@ impl Engine {
                 }
             };
             seen.instance.instance.must_be_granted(plugin)?;
-            match Box::pin(self.try_once(&what, (&parameters, naming.clone()), seen, claim)).await? {
-                Came::To(outcome) => return Ok(Some(Answered::anew(outcome))),
+            let hooks = self.hooks_in(doing.org, seen.hooks.take().as_ref()).await?;
+            let once = (seen, hooks.clone());
+            match Box::pin(self.try_once(&what, (&parameters, naming.clone()), once, claim)).await? {
+                Came::To(outcome) => {
+                    let outcome = Box::pin(self.after_failure(&what, &hooks, outcome)).await;
+                    return Ok(Some(Answered::anew(outcome)));
+                }
                 Came::Late => {}
             }
         }
@@ -229,7 +237,7 @@ impl Engine {
     /// Everything that is needed, in one read; nothing where the organization uses another version of the plugin by now.
     pub(crate) async fn see(&self, what: &What<'_>, naming: &Naming) -> Result<Option<Seen>, Error> {
         let Doing { org, user, agent, channel, integration, .. } = what.doing;
-        let mut wanted = vec![keys::instance(org, &what.manifest.name)];
+        let mut wanted = vec![keys::instance(org, &what.manifest.name), keys::hooks(org)];
         wanted.extend(channel.map(|channel| keys::channel(org, channel)));
         wanted.extend(what.keyed().map(|keyed| keys::idempotency(org, user, &keyed.key)));
         let with_account = !matches!(what.manifest.auth, Auth::None);
@@ -239,6 +247,7 @@ impl Engine {
         wanted.extend(naming.keys(org, user, *agent, *integration));
         let mut items = self.ports.table.batch_get(&wanted, Read::Consistent).await?.into_iter();
         let instance = SeenInstance::of(items.next().flatten())?;
+        let hooks = items.next().flatten();
         if let Some(channel) = channel {
             let wanted = (&what.manifest.name, Some(&what.action.name));
             must_admit(channel, items.next().flatten().as_ref(), wanted)?;
@@ -252,7 +261,7 @@ impl Engine {
         };
         let accounts: Vec<_> = items.by_ref().take(if with_account { 2 } else { 0 }).collect();
         let account = Found::among(accounts, *integration)?;
-        Ok(Some(Seen { account, instance, judged, names: items.collect() }))
+        Ok(Some(Seen { account, instance, judged, names: items.collect(), hooks }))
     }
 
     /// What follows for a key whose outcome is not known.
@@ -305,6 +314,10 @@ pub(crate) fn out_of_use(manifest: &Manifest, in_use: &InUse, now: Timestamp) ->
             let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
             let message =
                 format!("{name} was taken out of use by an administrator{reason}; an administrator can bring it back");
+            Some(Failure::new(OutcomeCode::Disabled, message, false))
+        }
+        InUse::Off => {
+            let message = format!("{name} is not in use; an administrator brings it into use");
             Some(Failure::new(OutcomeCode::Disabled, message, false))
         }
         InUse::Tried => {

@@ -14,6 +14,7 @@ use crate::calling::RETRIES_MAX;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::failures::{Failed, Secrets, redacted};
+use crate::hooks::Hooks;
 use crate::ids::RunId;
 use crate::instances::{InUse, SeenInstance, Trial};
 use crate::integrations::{Held, not_connected};
@@ -38,6 +39,7 @@ struct Ready {
     trial: Option<Trial>,
     now: Timestamp,
     until: Timestamp,
+    hooks: Hooks,
 }
 
 impl Engine {
@@ -47,22 +49,27 @@ impl Engine {
         &self,
         what: &What<'_>,
         (parameters, mut naming): (&Map<String, Value>, Naming),
-        seen: Seen,
+        (seen, hooks): (Seen, Hooks),
         claim: Option<(&Keyed, Condition, Option<RunId>)>,
     ) -> Result<Came, Error> {
         let Doing { org, user, integration: alias, deadline, .. } = *what.doing;
         let Seen { account, instance, names, .. } = seen;
         let now = self.ports.clock.now();
-        let in_use = instance.instance.in_use(what.class(), now);
+        let in_use = instance.instance.in_use(what.manifest, what.class(), now);
         let held = match (out_of_use(what.manifest, &in_use, now), &what.manifest.auth, account) {
             (Some(failure), _, _) => Err(failure),
             (None, Auth::None, _) => Ok(None),
             (None, _, None) => Err(not_connected(what.manifest, user, alias)),
             (None, _, found) => self.account(org, user, what.manifest, alias, (found, None), deadline).await?.map(Some),
         };
+        // What is done in the place of another that may have happened does not undo that by failing.
+        let instead = claim.as_ref().is_some_and(|(_, _, before)| before.is_some());
+        let standing = |failure| if instead { after_another(failure, what) } else { failure };
         let held = match held {
             Ok(held) => held,
-            Err(failure) => return Ok(Came::To(self.conclude(what, parameters, Err(failure), 0, None).await)),
+            Err(failure) => {
+                return Ok(Came::To(self.conclude(what, parameters, Err(standing(failure)), 0, None).await));
+            }
         };
         let seen_by = instance.instance.names_seen_by(what.plugin, held.as_ref().map(Held::identity));
         naming.read(names, seen_by.as_deref())?;
@@ -76,13 +83,22 @@ impl Engine {
         };
         let trial = match self.may_go(what, in_use, &instance, what.class(), until).await? {
             Ok(trial) => trial,
-            Err(failure) => return Ok(Came::To(self.conclude(what, &given(), Err(failure), 0, None).await)),
+            Err(failure) => {
+                return Ok(Came::To(self.conclude(what, &given(), Err(standing(failure)), 0, None).await));
+            }
         };
-        let named = self.without_names(what, parameters, naming, held.as_ref(), (&instance, trial, until)).await;
-        let failed = match named {
+        let named = match self.before_look_ups(what, &hooks, &naming).await {
+            Ok(()) => self.without_names(what, parameters, naming, held.as_ref(), (&instance, trial, until)).await,
+            Err(failure) => Ok(Err(failure)),
+        };
+        let let_through = match named {
+            Ok(Ok(parameters)) => Ok(Box::pin(self.before_call(what, &hooks, &striker, parameters)).await),
+            other => other,
+        };
+        let failed = match let_through {
             Ok(Ok(parameters)) => {
                 let to_keep = struck(&striker, &parameters);
-                let ready = Ready { parameters, to_keep, held, instance, trial, now, until };
+                let ready = Ready { parameters, to_keep, held, instance, trial, now, until, hooks };
                 return Box::pin(self.do_it(what, ready, claim)).await;
             }
             Ok(Err(failure)) => Ok(failure),
@@ -90,7 +106,7 @@ impl Engine {
         };
         self.note_shown(org, what.manifest, instance, (what.class(), trial), Shown::Nothing).await;
         match failed {
-            Ok(failure) => Ok(Came::To(self.conclude(what, &given(), Err(failure), 0, None).await)),
+            Ok(failure) => Ok(Came::To(self.conclude(what, &given(), Err(standing(failure)), 0, None).await)),
             Err(error) => self.refused(what, &given(), error).await.map(Came::To),
         }
     }
@@ -121,7 +137,7 @@ impl Engine {
         ready: Ready,
         claim: Option<(&Keyed, Condition, Option<RunId>)>,
     ) -> Result<Came, Error> {
-        let Ready { parameters, to_keep, held, instance, trial, now, until } = ready;
+        let Ready { parameters, to_keep, held, instance, trial, now, until, hooks } = ready;
         let (org, manifest) = (what.doing.org, what.manifest);
         let instead = claim.as_ref().is_some_and(|(_, _, before)| before.is_some());
         let recorded = what.action.effect != Effect::Read || claim.is_some() || instance.instance.records_reads();
@@ -167,13 +183,16 @@ impl Engine {
             // Nothing more was sent, and what was sent was refused.
             Err(error) => (Err(Failure::new(OutcomeCode::Unavailable, error.to_string(), true)), 0, Some(error)),
         };
+        let shown = Shown::of(result.as_ref().err(), attempts > 0 && self.had_time(what.doing.deadline, called_at));
+        let result = match result {
+            Ok(success) => Ok(Box::pin(self.after_call(what, &hooks, &to_keep, success)).await),
+            failed => failed,
+        };
         let result = if instead { result.map_err(|failure| after_another(failure, what)) } else { result };
         // All that comes of a task is kept; of an intent, what is in the ledger.
         let of_a_task = matches!(what.doing.source, Source::Task { .. });
         let kept = (begun.is_some() || of_a_task).then(|| to_be_kept(what, &parameters, &result));
         let result = if let Some(kept) = kept.as_ref().filter(|_| of_a_task) { kept.clone() } else { result };
-        let had_time = self.had_time(what.doing.deadline, called_at);
-        let shown = Shown::of(result.as_ref().err(), attempts > 0 && had_time);
         let noted = self.note_shown(org, manifest, instance, (what.class(), trial), shown);
         let Some(error) = error else {
             let (outcome, ()) = join(self.conclude(what, &to_keep, result, attempts, begun.zip(kept)), noted).await;
@@ -249,7 +268,7 @@ impl Engine {
     ) -> Result<Result<Map<String, Value>, Failure>, Error> {
         if naming.is_open() {
             let Doing { org, user, agent, integration: alias, deadline, .. } = *what.doing;
-            let in_use = instance.instance.in_use(ActionClass::Read, self.ports.clock.now());
+            let in_use = instance.instance.in_use(what.manifest, ActionClass::Read, self.ports.clock.now());
             // What reads is on trial already, and goes on with it.
             let own = match (what.class(), trial) {
                 (ActionClass::Read, Some(trial)) => Some(trial),
@@ -369,7 +388,7 @@ impl Engine {
 }
 
 /// Parameters without the account's own token.
-fn struck(striker: &Striker, parameters: &Map<String, Value>) -> Map<String, Value> {
+pub(super) fn struck(striker: &Striker, parameters: &Map<String, Value>) -> Map<String, Value> {
     let each = parameters.iter().map(|(name, value)| (striker.text(name.clone()), striker.value(value.clone())));
     each.collect()
 }

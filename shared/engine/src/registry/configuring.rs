@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::engine::Engine;
 use crate::error::{Error, FieldProblem, causes};
+use crate::hooks::config_problems;
 use crate::ids::{OrgId, PluginName};
 use crate::instances::{ConfigSecrets, Instance, SeenInstance};
 use crate::keys;
@@ -88,6 +89,9 @@ pub(crate) fn check_config(
         // A schema that does not compile was refused with its manifest.
         Err(_) => problems.push(FieldProblem::new(place, "the plugin's own schema is wrong; tell its author")),
     }
+    if problems.is_empty() {
+        problems.extend(config_problems(manifest, config, place));
+    }
     if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
@@ -118,7 +122,8 @@ impl Instance {
     }
 }
 
-fn secret_id(org: &OrgId, plugin: &PluginName, id: &str) -> SecretId {
+/// Where a secret is that a plugin's instance names: those of its configuration, or one that signs.
+pub(crate) fn config_secret_id(org: &OrgId, plugin: &PluginName, id: &str) -> SecretId {
     SecretId { org: org.clone(), purpose: Purpose::Config { plugin: plugin.clone() }, id: id.to_owned() }
 }
 
@@ -215,7 +220,7 @@ impl Engine {
         }
         let mut all = BTreeMap::<String, Value>::new();
         if let Some(secrets) = &seen.secrets {
-            let stored = self.ports.vault.get(&secret_id(org, &manifest.name, &secrets.id), VERSION).await;
+            let stored = self.ports.vault.get(&config_secret_id(org, &manifest.name, &secrets.id), VERSION).await;
             let stored = match stored {
                 // What nobody can open any more can only be set anew.
                 Err(VaultError::DoesNotOpen) => None,
@@ -234,12 +239,12 @@ impl Engine {
         let id = self.ports.ids.hex(16);
         let names = all.keys().cloned().collect();
         let text = SecretString::from(json!(all).to_string());
-        self.ports.vault.put(&secret_id(org, &manifest.name, &id), VERSION, &text).await?;
+        self.ports.vault.put(&config_secret_id(org, &manifest.name, &id), VERSION, &text).await?;
         Ok(Some(ConfigSecrets { id, names }))
     }
 
     pub(super) async fn forget_secrets(&self, org: &OrgId, plugin: &PluginName, secrets: &ConfigSecrets) {
-        if let Err(error) = self.ports.vault.delete(&secret_id(org, plugin, &secrets.id)).await {
+        if let Err(error) = self.ports.vault.delete(&config_secret_id(org, plugin, &secrets.id)).await {
             // Nothing refers to it any more, and it is sealed.
             tracing::error!(%org, error = %causes(&error), "secrets of a configuration stay in the vault");
         }

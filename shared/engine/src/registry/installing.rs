@@ -14,6 +14,7 @@ use super::{RegistryScope, check_config};
 use crate::catalog::Plugin;
 use crate::engine::Engine;
 use crate::error::{Error, FieldProblem};
+use crate::hooks::must_be_signable;
 use crate::ids::{OrgId, PluginName};
 use crate::instances::{Before, Installed, Instance, InstanceView, SeenInstance};
 use crate::keys;
@@ -130,7 +131,7 @@ impl Engine {
             from: installed.version.clone(),
             to: version.clone(),
             changes: diff(old, new),
-            to_grant: new.not_among(&installed.permissions),
+            to_grant: new.not_among(&kept(Some(old), new, &installed.permissions)),
             config: check_config(new, &instance.config, "/config").err().unwrap_or_default(),
             reconnect: self.bound_to(old) != self.bound_to(new),
             obstacles: self.obstacles_to_change(org, new).await?,
@@ -162,18 +163,16 @@ impl Engine {
         let consented = granted(&next, asked.permissions.as_ref())?;
         // What does not read any more is taken for less than anything.
         let old = self.loaded(org, &parsed, &seen).await.ok();
-        let widened = old.is_none_or(|old| diff(&old.manifest, &next.manifest).widens());
+        let widened = old.as_ref().is_none_or(|old| diff(&old.manifest, &next.manifest).widens());
         let said = json!({ "from": seen.version, "to": version, "widened": widened });
         let new = Arc::clone(&next);
         self.administer_any(principal, next, (EventKind::PluginUpgraded, said), move |instance| {
             let standing = instance.installed.as_ref().filter(|standing| **standing == seen).ok_or_else(meanwhile)?;
             let config = asked.config.as_ref().unwrap_or(&instance.config);
             check_config(&new.manifest, config, "/config").map_err(Error::Invalid)?;
-            let kept = || {
-                let still = |permission: &&Permission| new.manifest.permissions.contains(permission);
-                standing.permissions.iter().filter(still).cloned().collect()
-            };
+            let kept = || kept(old.as_ref().map(|old| &old.manifest), &new.manifest, &standing.permissions);
             let permissions = consented.clone().unwrap_or_else(kept);
+            must_be_signable(&new.manifest, &permissions, instance)?;
             let (installed, config) = (Installed { permissions, ..to.clone() }, config.clone());
             if standing.digest != installed.digest {
                 instance.before = Some(Before { installed: standing.clone(), config: instance.config.clone() });
@@ -234,7 +233,10 @@ impl Engine {
             .plugins_of(org, Read::Consistent)
             .await?
             .into_iter()
-            .map(|(plugin, instance)| (plugin.manifest.name.clone(), (plugin.manifest.version.clone(), instance)))
+            .map(|(plugin, instance)| {
+                let Manifest { name, version, .. } = &plugin.manifest;
+                (name.clone(), (version.clone(), instance.is_disabled() || instance.is_off(&plugin.manifest)))
+            })
             .collect();
         let mut missing = false;
         for (needed, range) in &manifest.dependencies.plugins {
@@ -242,7 +244,7 @@ impl Engine {
                 Some((version, _)) if !range.allows(version) => {
                     obstacles.push(format!("it needs {needed} {range}, and {version} is in use"));
                 }
-                Some((_, instance)) if instance.is_disabled() => {
+                Some((_, true)) => {
                     obstacles.push(format!("it needs {needed}, which is out of use; enable it first"));
                 }
                 Some(_) => {}
@@ -310,13 +312,27 @@ impl Engine {
         name: &PluginName,
     ) -> Result<Vec<(PluginName, crate::manifest::VersionRange)>, Error> {
         let plugins = self.plugins_of(org, Read::Consistent).await?;
-        let in_use = plugins.iter().filter(|(_, instance)| !instance.is_disabled());
+        let in_use =
+            plugins.iter().filter(|(plugin, instance)| !instance.is_disabled() && !instance.is_off(&plugin.manifest));
         let needing = in_use.filter_map(|(plugin, _)| {
             let range = plugin.manifest.dependencies.plugins.get(name)?;
             Some((plugin.manifest.name.clone(), range.clone()))
         });
         Ok(needing.collect())
     }
+}
+
+/// The permissions that stay granted when a version takes another's place: those that it still has, but none to be asked about
+/// more than was consented to.
+fn kept(old: Option<&Manifest>, new: &Manifest, granted: &BTreeSet<Permission>) -> BTreeSet<Permission> {
+    let stays = |permission: &&Permission| {
+        let wider = match permission {
+            Permission::Hook(on) => old.is_none_or(|old| new.is_asked_about_more(old, *on)),
+            Permission::Network(_) | Permission::Named(_) => false,
+        };
+        new.permissions.contains(permission) && !wider
+    };
+    granted.iter().filter(stays).cloned().collect()
 }
 
 /// The version that is asked for, or the latest.

@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::catalog::Plugin;
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::hooks::hooks_changed;
 use crate::ids::{OrgId, PluginName};
 use crate::instances::{Instance, SeenInstance};
 use crate::keys;
@@ -37,6 +38,8 @@ pub enum LifeState {
     Stopping,
     /// It is no longer in use.
     Stopped,
+    /// It is not in use, and no version of it can be enabled.
+    Unloaded,
     /// It cannot be used: it failed too often, or it cannot run here any more.
     Failed,
 }
@@ -91,6 +94,9 @@ impl Instance {
         if let Some((since, reason)) = self.paused() {
             return Life { state: LifeState::Paused, since: Some(since), reason };
         }
+        if self.is_off(&plugin.manifest) {
+            return Life::of(LifeState::Initialized);
+        }
         if let Some(reason) = plugin.manifest.cannot_run() {
             return Life { reason: Some(reason), ..Life::of(LifeState::Failed) };
         }
@@ -133,26 +139,30 @@ impl Engine {
         // Its manifest is not looked at: one that does not read any more must not be there for ever.
         let item = self.ports.table.get(&keys::instance(&principal.org, &name), Read::Consistent).await?;
         let mut seen = SeenInstance::of(item)?;
-        let Some(installed) = seen.instance.installed.clone() else {
-            return Err(if self.catalog.has(&name) {
-                Error::Conflict(format!("{name} comes with Overseer; POST …/disable takes it out of use"))
-            } else {
-                unknown()
-            });
+        // One that the operator brought, and took away, may have left its hooks.
+        let (here, left) = (self.catalog.has(&name), seen.instance.has_hooks);
+        let version = match &seen.instance.installed {
+            Some(installed) => Some(installed.version.clone()),
+            None if here => {
+                return Err(Error::Conflict(format!("{name} comes with Overseer; POST …/disable takes it out of use")));
+            }
+            None if left => None,
+            None => return Err(unknown()),
         };
         self.nobody_may_need(&principal.org, &name).await?;
         self.to_its_end(async move {
             let org = &principal.org;
             let key = keys::instance(org, &name);
-            let said = json!({ "tool": name, "version": installed.version, "key": principal.key,
+            let said = json!({ "tool": name, "version": version, "key": principal.key,
                                "userId": principal.user });
             let event = engine.event(org, EventKind::PluginStopped, &said);
             loop {
-                let Some(version) = seen.version.take().filter(|_| seen.instance.installed.is_some()) else {
+                let Some(version) = seen.version.take().filter(|_| seen.instance.installed.is_some() || left) else {
                     return Err(Error::unknown_plugin(name.as_str()));
                 };
                 let delete = Write::Delete(key.clone(), Condition::Version(version));
-                match engine.transact_with(vec![delete], Some(&event)).await {
+                let hooks = hooks_changed(&engine, org, None, (&name, &seen.instance, None)).await?;
+                match engine.transact_with([delete].into_iter().chain(hooks).collect(), Some(&event)).await {
                     Ok(_) => break,
                     // A failure that was counted, or somebody else's change.
                     Err(TableError::Condition { .. }) => {
@@ -164,6 +174,9 @@ impl Engine {
             engine.remember_installed(org, &name, None);
             if let Some(secrets) = &seen.instance.secrets {
                 engine.forget_secrets(org, &name, secrets).await;
+            }
+            if let Some(secret) = &seen.instance.hook_secret {
+                engine.forget_hook_secrets(org, &name, secret).await;
             }
             engine.publish(event).await;
             let runs = locked(&engine.running).contains_key(&(org.clone(), name));

@@ -12,8 +12,8 @@ use std::collections::BTreeSet;
 
 use crate::manifest::{Manifest, Permission};
 
-pub(crate) use configuring::check_config;
 pub use configuring::{ConfigView, SetConfig};
+pub(crate) use configuring::{check_config, config_secret_id};
 pub(crate) use finding::{TextId, changes_all_the_time};
 pub use installing::{Install, UpgradeShown};
 pub(crate) use installing::{granted, meanwhile};

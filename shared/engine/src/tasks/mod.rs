@@ -299,7 +299,11 @@ impl Engine {
         let instance = SeenInstance::of(items.next().flatten())?.instance;
         let name = &manifest.display_name;
         let mut warnings = Vec::new();
-        if let InUse::Disabled(reason) = instance.in_use(ActionClass::Write, self.ports.clock.now()) {
+        let in_use = instance.in_use(manifest, ActionClass::Write, self.ports.clock.now());
+        if in_use == InUse::Off {
+            warnings.push(format!("{name} is not in use; an administrator has to bring it into use before then"));
+        }
+        if let InUse::Disabled(reason) = in_use {
             let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
             warnings.push(format!(
                 "{name} was taken out of use by an administrator{reason}; it has to be back before then"
