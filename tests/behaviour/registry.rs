@@ -153,7 +153,7 @@ async fn a_plugin_is_registered_enabled_granted_and_used() {
     // It is listed with the others, and as a tool.
     let listed = app.get("/api/v1/plugins").await.json();
     let names: Vec<_> = listed["plugins"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["desk", "gmail", "notion", "slack"]);
+    assert_eq!(names, ["desk", "gmail", "notion", "policy", "slack"]);
     let tools = app.get("/api/plugin-engine?format=openai").await.text;
     assert!(tools.contains("desk__look") && tools.contains("slack__send_message"), "{tools}");
     let kinds: Vec<_> = app.events.lock().unwrap().iter().map(|event| event.kind).collect();
@@ -213,7 +213,7 @@ async fn a_plugin_has_as_many_versions_as_it_may_have() {
 #[tokio::test]
 async fn names_of_the_catalog_are_taken() {
     let bench = Bench::start().await;
-    for name in ["slack", "gmail", "notion"] {
+    for name in ["slack", "gmail", "notion", "policy"] {
         assert_eq!(bench.register(&bench.manifest(name, "9.0.0")).await.problem(409), "conflict", "{name}");
     }
     assert!(bench.registered().await.is_empty());

@@ -210,9 +210,28 @@ async fn a_plugin_lives_from_discovered_to_stopped() {
     // Enabled again it begins anew, with nothing granted.
     let again = app.post("/api/v1/plugins/desk/enable", &json!({})).await.json();
     assert_eq!((&again["permissions"], &again["life"]["state"]), (&json!([]), &json!("active")));
+    // In the end no version of it can be enabled, and nothing is in use.
+    app.delete("/api/v1/plugins/desk").await;
+    for active in [false, true, false] {
+        let change = json!({ "is_active": active });
+        for _ in 0..2 {
+            app.send(&app.admin, Method::PATCH, "/plugins/desk/1.0.0", Some(&change)).await.json();
+        }
+    }
+    assert_eq!(life("/plugins/desk").await, json!({ "state": "unloaded" }));
+    assert_eq!(app.post("/api/v1/plugins/desk/enable", &json!({})).await.problem(409), "conflict");
     let kinds: Vec<_> = app.events.lock().unwrap().iter().map(|event| event.kind).collect();
-    for kind in ["plugin.enabled", "plugin.disabled", "breaker.opened", "plugin.stopped"] {
-        assert!(kinds.contains(&kind), "{kind}: {kinds:?}");
+    // Each step is told once, and what changes nothing is no step.
+    for (kind, times) in [
+        ("plugin.registered", 2),
+        ("plugin.enabled", 4),
+        ("plugin.disabled", 1),
+        ("breaker.opened", 1),
+        ("plugin.stopped", 2),
+        ("plugin.unloaded", 2),
+        ("plugin.loaded", 1),
+    ] {
+        assert_eq!(kinds.iter().filter(|one| **one == kind).count(), times, "{kind}: {kinds:?}");
     }
 }
 

@@ -73,6 +73,8 @@ kinds! {
     PluginDisabled: "plugin.disabled",
     /// An administrator brought a plugin back into use.
     PluginEnabled: "plugin.enabled",
+    /// A version of a plugin can be enabled again.
+    PluginLoaded: "plugin.loaded",
     /// A version of a plugin was registered.
     PluginRegistered: "plugin.registered",
     /// An administrator closed a plugin's breakers.
@@ -81,6 +83,8 @@ kinds! {
     PluginRolledBack: "plugin.rolled_back",
     /// An administrator ended the use of a plugin.
     PluginStopped: "plugin.stopped",
+    /// A version of a plugin can no longer be enabled.
+    PluginUnloaded: "plugin.unloaded",
     /// An administrator changed to another version of a plugin.
     PluginUpgraded: "plugin.upgraded",
     /// A task, or a run of one, failed for good.

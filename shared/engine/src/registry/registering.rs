@@ -71,7 +71,7 @@ impl Engine {
     pub async fn register(self: &Arc<Self>, principal: &Principal, asked: Register) -> Result<RegistrationText, Error> {
         asked.scope.must_be_administered_by(principal)?;
         let Register { text, pointer, scope } = asked;
-        let manifest = Manifest::parse(&text).map_err(|error| problems(error, pointer))?;
+        let manifest = Manifest::parse_brought(&text).map_err(|error| problems(error, pointer))?;
         let missing: Vec<_> = manifest.needed().filter(|needed| !manifest.permissions.contains(needed)).collect();
         if !missing.is_empty() {
             let problem = |needed: Permission| format!("permissions: add {needed}, where requests for tokens go");
@@ -195,11 +195,14 @@ impl Engine {
             // Another by that name is in use.
             Ok(_) => Life { state: LifeState::Discovered, since: None, reason: None },
             Err(Error::UnknownPlugin { .. }) => {
-                let latest = registered.versions.values().rev().find(|entry| entry.view.is_active);
-                let whose = scope.whose(org).cloned();
-                let read = latest
-                    .and_then(|entry| self.seen_plugins.get(&(whose, registered.name.clone(), entry.digest.clone())));
-                self.life_before(org, read).await?
+                match registered.versions.values().rev().find(|entry| entry.view.is_active) {
+                    Some(Entry { digest, .. }) => {
+                        let whose = scope.whose(org).cloned();
+                        let read = self.seen_plugins.get(&(whose, registered.name.clone(), digest.clone()));
+                        self.life_before(org, read).await?
+                    }
+                    None => Life { state: LifeState::Unloaded, since: None, reason: None },
+                }
             }
             Err(error) => return Err(error),
         };
@@ -254,11 +257,26 @@ impl Engine {
         is_active: bool,
     ) -> Result<Registration, Error> {
         scope.must_be_administered_by(principal)?;
-        let unknown = || Error::unknown_plugin(name);
-        let parsed = PluginName::parse(name).map_err(|_| unknown())?;
-        let key = keys::registered(scope.whose(&principal.org), &parsed);
+        let parsed = PluginName::parse(name).map_err(|_| Error::unknown_plugin(name))?;
+        let (engine, principal, version) = (Arc::clone(self), principal.clone(), version.clone());
+        self.to_its_end(async move { engine.keep_active(&principal, scope, (&parsed, &version), is_active).await })
+            .await
+    }
+
+    async fn keep_active(
+        &self,
+        principal: &Principal,
+        scope: RegistryScope,
+        (name, version): (&PluginName, &Version),
+        is_active: bool,
+    ) -> Result<Registration, Error> {
+        let key = keys::registered(scope.whose(&principal.org), name);
+        let kind = if is_active { EventKind::PluginLoaded } else { EventKind::PluginUnloaded };
+        let said = json!({ "tool": name, "version": version, "scope": scope, "key": principal.key,
+                           "userId": principal.user });
         for _ in 0..TRIES {
-            let item = self.ports.table.get(&key, Read::Consistent).await?.ok_or_else(unknown)?;
+            let item = self.ports.table.get(&key, Read::Consistent).await?;
+            let item = item.ok_or_else(|| Error::unknown_plugin(name.as_str()))?;
             let mut registered: Registered = item.record()?;
             let now = self.ports.clock.now();
             let entry = registered.versions.get_mut(version).ok_or(Error::NotFound("version of this plugin"))?;
@@ -267,8 +285,12 @@ impl Engine {
             }
             (entry.view.is_active, entry.view.updated_at) = (is_active, now);
             let changed = registered.item(scope.whose(&principal.org))?;
-            match self.ports.table.put(changed, Condition::Version(item.version)).await {
-                Ok(_) => return Ok(shown(principal, registered, scope)),
+            let event = self.event(&principal.org, kind, &said);
+            match self.put_with(changed, Condition::Version(item.version), Some(&event)).await {
+                Ok(()) => {
+                    self.publish(event).await;
+                    return Ok(shown(principal, registered, scope));
+                }
                 Err(TableError::Condition { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
