@@ -323,6 +323,7 @@ impl Figures<'_> {
         self.measure("", of("reset"), &[], of("reset")).await;
         self.registry().await;
         self.agents().await;
+        self.hooks().await;
         self.twice("", "GET", "/health", Value::Null).await;
         self.twice("", "GET", "/schemas/plugin-manifest.json", Value::Null).await;
     }
@@ -379,6 +380,23 @@ impl Figures<'_> {
         self.measure("", of("unlock"), &[of("lock")], of("unlock")).await;
         let remove = || ask("DELETE", channel, Value::Null);
         self.measure("", remove(), &[set("Be kind.")], remove()).await;
+    }
+}
+
+impl Figures<'_> {
+    /// Hooks that ask no server: how long one takes is its own affair.
+    async fn hooks(&mut self) {
+        let mut guard = desk(self.playing, "1.0.0");
+        (guard["name"], guard["hooks"]) = (json!("guard"), json!(["before_tool_call"]));
+        self.send(&ask("POST", "/plugins", guard)).await;
+        self.send(&ask("POST", "/api/v1/plugins/guard/enable", json!({}))).await;
+        self.twice("", "POST", "/api/v1/plugins/guard/hook-secret", json!({})).await;
+        let rules = json!({ "config": { "rules": [{ "tool": "notion", "reason": "Not today." }] } });
+        self.send(&ask("POST", "/api/v1/plugins/policy/enable", rules)).await;
+        let moment = json!({ "tool": "slack", "intent": "send_message", "user_id": "user_456", "data": {} });
+        self.twice("the rules of `policy`", "POST", "/api/v1/hooks/before_tool_call", moment).await;
+        let send = message(&json!({ "userId": "user_456" }));
+        self.twice("with an effect, and the rules of `policy`", "POST", ENGINE, send).await;
     }
 }
 

@@ -28,6 +28,7 @@ mod failures;
 #[expect(dead_code, reason = "tests/figures.rs uses the rest of it")]
 mod gateway;
 mod hooked;
+mod hooks;
 mod keys;
 mod lambda;
 mod lambdas;

@@ -128,6 +128,9 @@ POST /api/v1/agents/front/unlock                                         yes  ye
 PUT /api/v1/channels/front                                               yes  yes  no   no   no   no   key  own
 DELETE /api/v1/channels/front                                            yes  yes  no   no   no   no   key  own
 
+POST /api/v1/hooks/on_reasoning_step                                     yes  yes  yes  yes  yes  yes  key  own
+POST /api/v1/hooks/on_reasoning_step (for ben)                           yes  yes  yes  yes  no   yes  key  own
+
 GET /plugins                                                             yes  yes  yes  no   no   no   key  own
 GET /plugins?scope=global                                                yes  yes  yes  no   no   no   key  own
 GET /plugins/desk                                                        yes  yes  yes  no   no   no   key  404
@@ -147,6 +150,7 @@ POST /api/v1/plugins/desk/upgrade                                        yes  ye
 POST /api/v1/plugins/desk/rollback                                       yes  yes  no   no   no   no   key  404
 POST /api/v1/plugins/desk/disable                                        yes  yes  no   no   no   no   key  404
 POST /api/v1/plugins/desk/enable                                         yes  yes  no   no   no   no   key  404
+POST /api/v1/plugins/warden/hook-secret                                  yes  yes  no   no   no   no   key  404
 POST /api/v1/plugins/desk/reset                                          yes  yes  no   no   no   no   key  404
 DELETE /api/v1/plugins/desk                                              yes  yes  no   no   no   no   key  404
 ";
@@ -234,6 +238,8 @@ impl Line {
             }
             "PATCH /api/v1/webhooks/{webhook}" => json!({ "description": "another" }),
             "POST /api/v1/agents/front/rollback" => json!({ "hash": made.lock }),
+            "POST /api/v1/hooks/on_reasoning_step" => json!({ "user_id": "ann", "data": "a step" }),
+            "POST /api/v1/hooks/on_reasoning_step (for ben)" => json!({ "user_id": "ben", "data": "a step" }),
             "PUT /api/v1/channels/front" => json!({ "plugin_assignments": [] }),
             "POST /plugins" | "POST /plugins?scope=global" => {
                 let manifest = acme.manifest("extra", "1.0.0", &json!({ "type": "none" })).to_string();

@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::config::{BehaviorVersion, Config, Credentials, Region};
 use aws_sdk_dynamodb::types::KeySchemaElement;
 use overseer_aws::table::create_table;
 use overseer_http::{
-    Routes, agents, calls, channels, cron, errors, health, integrations, intent, keys, mappings, oauth, plugins,
+    Routes, agents, calls, channels, cron, errors, health, hooks, integrations, intent, keys, mappings, oauth, plugins,
     registry, runs, tasks, webhooks,
 };
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 /// Every function, by what its name in AWS ends with, with its routes.
 fn functions() -> BTreeMap<String, BTreeSet<String>> {
     let all = [
-        ("agents", channels::routes().merge(agents::routes())),
+        ("agents", channels::routes().merge(agents::routes()).merge(hooks::routes())),
         ("cron", cron::routes()),
         ("errors", errors::routes()),
         ("integrations", integrations::routes()),

@@ -88,7 +88,7 @@ async fn stored(app: &App, marks: &Marks<'_>) -> [BTreeSet<String>; 2] {
 async fn apart(sides: [&Side<'_>; 2], made: [&Made; 2], log: &str) {
     let (app, world, marks) = (sides[0].app, sides[0].world, Marks::of(made[0], made[1]));
     let secrets = made.map(|made| made.secrets.clone()).concat();
-    assert_eq!(secrets.len(), 26);
+    assert_eq!(secrets.len(), 28);
     for side in sides {
         for (request, answer) in side.answers.lock().unwrap().iter() {
             let found = marks.whose(answer, request);

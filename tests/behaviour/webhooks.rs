@@ -34,9 +34,9 @@ const KEYS: &str = "/api/v1/keys";
 
 /// What a receiver got.
 #[derive(Clone)]
-struct Got {
-    path: String,
-    headers: HeaderMap,
+pub struct Got {
+    pub path: String,
+    pub headers: HeaderMap,
     body: Bytes,
 }
 
@@ -45,12 +45,12 @@ impl Got {
         self.headers[name].to_str().unwrap()
     }
 
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 
     /// The signatures that are good with `secret`, checked by what Standard Webhooks and RFC 2104 say.
-    fn signed_with(&self, secret: &str) -> usize {
+    pub fn signed_with(&self, secret: &str) -> usize {
         let key = STANDARD.decode(secret.strip_prefix("whsec_").unwrap()).unwrap();
         assert!((24..=64).contains(&key.len()), "{} bytes", key.len());
         let text = [self.header("webhook-id"), ".", self.header("webhook-timestamp"), "."].concat();
@@ -69,8 +69,8 @@ fn hmac_sha256(key: &[u8], text: &[u8]) -> Vec<u8> {
 
 /// A real server of an organization's own. It answers as it is told to, and 204 after that.
 #[derive(Clone)]
-struct Receiver {
-    address: SocketAddr,
+pub struct Receiver {
+    pub address: SocketAddr,
     got: Arc<Mutex<Vec<Got>>>,
     answers: Arc<Mutex<VecDeque<Response>>>,
 }
@@ -82,7 +82,7 @@ async fn receive(State(receiver): State<Receiver>, uri: Uri, headers: HeaderMap,
 }
 
 impl Receiver {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let receiver = Self { address, got: Arc::default(), answers: Arc::default() };
@@ -97,15 +97,15 @@ impl Receiver {
         App::with(Options { allowed, unconnected: true, ..Options::default() }).await
     }
 
-    fn url(&self, path: &str) -> String {
+    pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    fn got(&self) -> Vec<Got> {
+    pub fn got(&self) -> Vec<Got> {
         self.got.lock().unwrap().clone()
     }
 
-    fn answer(&self, answer: impl axum::response::IntoResponse) {
+    pub fn answer(&self, answer: impl axum::response::IntoResponse) {
         self.answers.lock().unwrap().push_back(answer.into_response());
     }
 

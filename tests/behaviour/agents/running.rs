@@ -137,6 +137,7 @@ async fn every_other_route_is_closed_to_agents() {
         "POST /api/plugins/{name}",
         "POST /api/booking",
         "GET /api/v1/agents/{channel}",
+        "POST /api/v1/hooks/{hook}",
     ];
     // What is open to everybody, or has a secret of its own.
     let open = |path: &str| {

@@ -44,10 +44,10 @@ async fn a_plugin_is_shown_as_the_organization_has_it() {
     assert_eq!(setup.app.get(OWN).await.json(), own);
     let all = setup.app.get(PLUGINS).await.json()["plugins"].take();
     let names: Vec<_> = all.as_array().unwrap().iter().map(|plugin| plugin["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["gmail", "notion", "own", "slack"]);
+    assert_eq!(names, ["gmail", "notion", "own", "policy", "slack"]);
     assert_eq!(all[2], own);
     let slack = setup.app.get("/api/v1/plugins/slack").await.json();
-    assert_eq!((&slack, &slack["breaker"]["limits"]), (&all[3], &limits(5)));
+    assert_eq!((&slack, &slack["breaker"]["limits"]), (&all[4], &limits(5)));
 }
 
 #[tokio::test]
@@ -206,7 +206,7 @@ async fn limits_are_refused_beyond_their_edges() {
         assert_eq!(patch(&setup, json!({ "breaker": breaker })).await.status, StatusCode::OK, "{breaker}");
     }
     // A manifest's are refused when it is read.
-    let mut catalog = setup.app.engine.catalog.clone();
+    let catalog = setup.app.engine.catalog.clone();
     for (breaker, said) in [
         (json!({ "failures": 0 }), "breaker.failures: must be 1 to 100"),
         (json!({ "open_s": 100, "open_max_s": 99 }), "breaker.open_max_s: must not be less than open_s"),

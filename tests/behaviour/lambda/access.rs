@@ -379,6 +379,36 @@ impl Day {
         self.ok(Method::DELETE, channel, None).await;
     }
 
+    /// A plugin with hooks is brought into use, asked about an intent and a task, and by an agent's runtime, where it fails.
+    async fn hooks(&self, receiver: &OwnService) {
+        let base = format!("http://{}", receiver.address);
+        let manifest = json!({
+            "name": "guard", "version": "1.0.0", "display_name": "A guard", "description": "Watches.",
+            "runtime": { "type": "http", "base_url": base }, "permissions": ["network:127.0.0.1"],
+            "hooks": ["before_tool_call", "after_tool_call", { "on": "on_reasoning_step", "url": format!("{base}/fails") }],
+        });
+        self.post("/plugins", manifest).await;
+        let path = "/api/v1/plugins/guard";
+        self.post(&format!("{path}/enable"), json!({})).await;
+        for _ in 0..2 {
+            self.post(&format!("{path}/hook-secret"), json!({})).await;
+        }
+        let grant = json!({ "permissions": ["network:127.0.0.1", "hook:before_tool_call", "hook:after_tool_call",
+                                            "hook:on_reasoning_step"] });
+        self.ok(Method::PATCH, path, Some(&grant)).await;
+        assert_eq!(self.send_message(json!({})).await["success"], true);
+        let task =
+            json!({ "tool": "slack", "intent": "send_message", "context": { "channel": "C0PLAYGEN1", "text": "a" } });
+        let task = self.at_once(task).await;
+        self.reached(&task, "succeeded").await;
+        let told = self.post("/api/v1/hooks/on_reasoning_step", json!({ "data": "a thought" })).await;
+        assert_eq!(told["decision"], "veto", "{told}");
+        let asked = receiver.calls();
+        let times = |moment: &str| asked.iter().filter(|call| call.ends_with(moment)).count();
+        assert_eq!((times("/hooks/before_tool_call"), times("/hooks/after_tool_call"), times("/fails")), (2, 2, 1));
+        self.ok(Method::DELETE, path, None).await;
+    }
+
     /// A plugin is registered in two versions, configured, changed, called by its functions, and gone back from.
     async fn registry(&self) {
         let manifest = |version: &str| {
@@ -423,7 +453,8 @@ fn in_a_day() -> String {
 }
 
 async fn day(vault: &str) {
-    let receiver = OwnService::start(Router::new().fallback(any(|| async {}))).await;
+    let routes = Router::new().route("/fails", any(|| async { StatusCode::BAD_GATEWAY })).fallback(any(|| async {}));
+    let receiver = OwnService::start(routes).await;
     let options = Options {
         unconnected: true,
         return_to: vec![RETURN_TO.to_owned()],
@@ -444,6 +475,7 @@ async fn day(vault: &str) {
     day.mappings().await;
     day.errors().await;
     day.plugins().await;
+    day.hooks(&receiver).await;
     day.agents().await;
 
     let mut made = BTreeMap::<String, BTreeSet<String>>::new();

@@ -70,6 +70,20 @@ async fn plugins(side: &Side<'_>, secrets: &mut Vec<String>) -> String {
         side.shown(&format!("GET /api/v1/plugins/{name}/config")).await;
         secrets.push(code);
     }
+    // One that is asked about everything, and by the agent itself.
+    let warden = json!({
+        "name": "warden", "version": "1.0.0", "display_name": format!("The warden of {marker}"), "description": "Watches.",
+        "runtime": { "type": "http", "base_url": format!("http://{}/{marker}", side.world.address) },
+        "permissions": ["network:127.0.0.1"],
+        "hooks": ["before_tool_call", "after_tool_call", "on_error", "on_reasoning_step"],
+    });
+    let warden = side.done("POST /plugins", &warden).await["name"].as_str().unwrap().to_owned();
+    side.done(&format!("POST /api/v1/plugins/{warden}/enable"), &Value::Null).await;
+    let made = side.done(&format!("POST /api/v1/plugins/{warden}/hook-secret"), &Value::Null).await;
+    secrets.push(text(&made["secret"]));
+    let grant = json!({ "permissions": ["network:127.0.0.1", "hook:before_tool_call", "hook:after_tool_call",
+                                        "hook:on_error", "hook:on_reasoning_step"] });
+    side.done(&format!("PATCH /api/v1/plugins/{warden}"), &grant).await;
     let accounts = "/api/plugin-engine/integrations/desk";
     let secret = format!("{marker}-client-secret");
     let client = json!({ "clientId": format!("{marker}-client"), "clientSecret": secret });
@@ -154,6 +168,9 @@ pub async fn morning(side: &Side<'_>) -> Made {
     own(&side.done("POST /api/booking", &call).await);
     own(&side.done("POST /api/plugins/desk", &call).await);
     own(&side.ask_as(Some(&agent), &intend, &desk(side, "look", &json!({}))).await.json());
+    let step = json!({ "user_id": "ann", "data": { "thought": format!("what would {marker} do") } });
+    let step = side.ask_as(Some(&agent), "POST /api/v1/hooks/on_reasoning_step", &step).await.json();
+    assert!(step["hooks"][0]["plugin"] == "warden" && step["data"].to_string().contains(marker), "{step}");
     let failed = side.done(&intend, &desk(side, "fail", &json!({}))).await;
     assert!(failed["success"] == false && failed["error"].to_string().contains(marker), "{failed}");
     let run = text(&side.shown("GET /api/plugin-engine/runs?state=unknown&userId=ann").await["runs"][0]["id"]);
@@ -271,6 +288,7 @@ pub async fn afternoon(side: &Side<'_>, made: &Made) {
         ("DELETE /api/plugin-engine/errors/fallbacks".to_owned(), Value::Null),
         (format!("DELETE /api/v1/keys/{service}"), Value::Null),
         ("DELETE /api/v1/channels/front".to_owned(), Value::Null),
+        ("DELETE /api/v1/plugins/warden".to_owned(), Value::Null),
         ("POST /api/v1/plugins/booking/disable".to_owned(), json!({ "reason": format!("{marker} is closed") })),
         (format!("DELETE /api/v1/plugins/{marker}-ledger"), Value::Null),
     ] {

@@ -210,7 +210,7 @@ async fn addresses_are_checked_again_when_something_is_sent() {
     let strict = Engine::new(ports.clone(), catalog.clone(), config).unwrap();
     assert_eq!(strict.wake(work.clone(), None).await.unwrap().failed, 1);
     let delivery = deliveries(&app, &id).await.remove(0);
-    let problem = "its URL is not https, and the operator does not allow its address any more";
+    let problem = "its URL is not https, and the operator does not allow its address";
     assert_eq!(delivery["attempts"][0]["problem"], problem);
     assert!(delivery["attempts"][0].get("status").is_none());
     // A name may lead elsewhere than it did, which is seen before anything is connected to.

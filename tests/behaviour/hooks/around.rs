@@ -1,0 +1,387 @@
+//! Hooks around calls: before, after, and where they failed.
+
+use axum::http::StatusCode;
+use overseer_engine::principal::Role;
+
+use super::*;
+
+/// One hook, with more of its keys.
+fn hook(on: &str, more: &Value) -> Value {
+    let mut hook = json!({ "on": on });
+    hook.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    hook
+}
+
+#[tokio::test]
+async fn a_hook_is_asked_before_the_call_by_a_signed_request() {
+    let bench = Bench::start().await;
+    let secret = bench.install(&bench.guard("guard", "1.0.0", &json!(["before_tool_call"]))).await;
+    let config = json!({ "level": 3, "code": "a-secret-code" });
+    bench.ok(Method::PUT, "/api/v1/plugins/guard/config", &config).await;
+    let body =
+        json!({ "tool": "own", "intent": "act", "agentId": "agent_1", "context": { "path": "one", "note": TOKEN } });
+    bench.app.post(INTENTS, &body).await.data();
+
+    let got = bench.last();
+    assert_eq!((got.path.as_str(), got.signed_with(&secret)), ("/guard/hooks/before_tool_call", 1));
+    assert!(got.headers.get("authorization").is_none());
+    let mut said = got.json();
+    let request = said["context"].as_object_mut().unwrap().remove("request_id").unwrap();
+    assert!(request.is_string());
+    assert_eq!(
+        said,
+        json!({
+            "type": "before_tool_call", "timestamp": "2026-11-21T09:00:00Z",
+            "context": { "organization_id": "acme", "user_id": "admin", "agent_id": "agent_1", "channel": null,
+                         "tool": "own", "intent": "act", "session_id": null, "task_id": null,
+                         "plugin": "guard", "version": "1.0.0", "reported": false, "config": { "level": 3 } },
+            // The account's own token is nobody's business.
+            "data": { "path": "one", "note": "[secret removed]" },
+        })
+    );
+    assert_eq!(bench.service.calls(), ["POST /one"]);
+}
+
+#[tokio::test]
+async fn what_a_hook_lets_through_costs_the_table_nothing_more() {
+    let bench = Bench::start().await;
+    bench.install(&bench.guard("guard", "1.0.0", &json!(["before_tool_call", "after_tool_call"]))).await;
+    bench.act("one").await.data();
+    for answer in ["", r#"{"decision": "proceed"}"#] {
+        bench.receiver.answer(answer);
+        bench.receiver.answer(answer);
+        bench.app.table.take();
+        bench.act("one").await.data();
+        assert_eq!(bench.app.table.take(), (1, 2), "{answer}");
+    }
+    bench.app.intend("own", "read", json!({ "path": "two" })).await.data();
+    assert_eq!(bench.app.table.take(), (1, 0));
+    assert_eq!(bench.asked().len(), 8);
+}
+
+#[tokio::test]
+async fn what_a_hook_changes_is_what_is_sent_and_recorded() {
+    let bench = Bench::start().await;
+    bench.install(&bench.guard("guard", "1.0.0", &json!(["before_tool_call"]))).await;
+    bench.decides(&json!({ "decision": "replace", "data": { "path": "other" } }));
+    let answer = bench.act("one").await;
+    assert_eq!(answer.data()["path"], "other");
+    assert_eq!(bench.service.calls(), ["POST /other"]);
+    let run = answer.json()["metadata"]["runId"].as_str().unwrap().to_owned();
+    let run = bench.app.get(&format!("/api/plugin-engine/runs/{run}")).await.json();
+    assert_eq!(run["context"], json!({ "path": "other" }));
+}
+
+#[tokio::test]
+async fn a_veto_stops_the_call_and_says_why() {
+    let bench = Bench::start().await;
+    bench.install(&bench.guard("guard", "1.0.0", &json!(["before_tool_call"]))).await;
+    for (reason, said) in [
+        (json!("not on a Sunday"), "The guard forbids it: not on a Sunday".to_owned()),
+        (json!(null), "The guard forbids it: it gives no reason".to_owned()),
+        (json!("x".repeat(501)), format!("The guard forbids it: {}…", "x".repeat(500))),
+    ] {
+        bench.decides(&json!({ "decision": "veto", "reason": reason }));
+        let intent = json!({ "tool": "own", "intent": "act", "idempotencyKey": "k", "context": { "path": "one" } });
+        let answer = bench.app.post(INTENTS, &intent).await;
+        assert_eq!(answer.failure(), "vetoed");
+        let error = answer.json()["error"].clone();
+        assert_eq!((&error["message"], &error["retryable"]), (&json!(said), &json!(false)));
+        assert!(error["fallback"].is_string(), "{error}");
+        assert_eq!(answer.json()["metadata"]["attempts"], 0);
+    }
+    assert_eq!(bench.service.calls(), Vec::<String>::new());
+    let recorded = bench.errors("own").await;
+    assert_eq!((recorded.len(), &recorded[0]["code"]), (3, &json!("vetoed")));
+    // Nothing happened, so that the key is free, and no run was begun.
+    assert_eq!(bench.app.get("/api/plugin-engine/runs").await.json()["runs"], json!([]));
+    let intent = json!({ "tool": "own", "intent": "act", "idempotencyKey": "k", "context": { "path": "one" } });
+    bench.app.post(INTENTS, &intent).await.data();
+}
+
+#[tokio::test]
+async fn hooks_are_asked_in_the_order_of_their_priorities_until_one_forbids() {
+    let bench = Bench::start().await;
+    bench
+        .install(&bench.guard("late", "1.0.0", &json!([hook("before_tool_call", &json!({ "priority": 1000 }))])))
+        .await;
+    let hooks = json!([
+        hook("before_tool_call", &json!({ "priority": 7 })),
+        hook("before_tool_call", &json!({ "priority": 0 }))
+    ]);
+    bench.install(&bench.guard("zeal", "1.0.0", &hooks)).await;
+    bench.install(&bench.guard("alpha", "1.0.0", &json!([hook("before_tool_call", &json!({ "priority": 7 }))]))).await;
+    bench.decides(&json!({ "decision": "proceed" }));
+    bench.decides(&json!({ "decision": "replace", "data": { "path": "two" } }));
+    bench.act("one").await.data();
+    let path = |name: &str| format!("/{name}/hooks/before_tool_call");
+    assert_eq!(bench.asked(), [path("zeal"), path("alpha"), path("zeal"), path("late")]);
+    let seen: Vec<_> = bench.receiver.got().iter().map(|got| got.json()["data"]["path"].clone()).collect();
+    assert_eq!(seen, ["one", "one", "two", "two"]);
+    assert_eq!(bench.service.calls(), ["POST /two"]);
+
+    bench.decides(&json!({ "decision": "proceed" }));
+    bench.decides(&json!({ "decision": "veto", "reason": "no" }));
+    assert_eq!(bench.act("one").await.failure(), "vetoed");
+    assert_eq!(bench.asked()[4..], [path("zeal"), path("alpha")]);
+}
+
+/// Has the receiver answer wrongly; what is said of that, and under which code.
+type Wrong = (fn(&Bench), &'static str, &'static str);
+
+#[tokio::test]
+async fn a_hook_that_fails_is_recorded_and_fatal_or_ignored_as_it_declares() {
+    let bench = Bench::start().await;
+    for (name, on_failure) in [("strict", "fatal"), ("loose", "ignore")] {
+        let hooks = json!([hook("before_tool_call", &json!({ "on_failure": on_failure, "timeout_ms": 100 }))]);
+        bench.install(&bench.guard(name, "1.0.0", &hooks)).await;
+        bench.post(&format!("/api/v1/plugins/{name}/disable"), json!({})).await;
+    }
+    let answers: [Wrong; 6] = [
+        (
+            |bench| bench.receiver.answer(StatusCode::INTERNAL_SERVER_ERROR),
+            "it answered with the status 500",
+            "unavailable",
+        ),
+        (|bench| bench.receiver.answer(StatusCode::FOUND), "it answered with the status 302", "rejected"),
+        (|bench| bench.receiver.answer("<html>"), "its answer is no decision", "unavailable"),
+        (|bench| bench.decides(&json!({ "decision": "allow" })), "its answer is no decision", "unavailable"),
+        (|bench| bench.decides(&json!({ "decision": "replace", "data": { "path": 7 } })), "/context/path", "rejected"),
+        (
+            |bench| bench.decides(&json!({ "decision": "replace", "data": [] })),
+            "it is no object of parameters",
+            "rejected",
+        ),
+    ];
+    for (name, fatal) in [("strict", true), ("loose", false)] {
+        bench.post(&format!("/api/v1/plugins/{name}/enable"), json!({})).await;
+        for (count, (answers, said, code)) in answers.iter().enumerate() {
+            answers(&bench);
+            let answer = bench.act("one").await;
+            if fatal {
+                assert_eq!(answer.failure(), "unavailable");
+                let error = answer.json()["error"].clone();
+                let message = error["message"].as_str().unwrap();
+                let begins = "The guard has to be asked first: its hook before_tool_call failed: ";
+                assert!(message.starts_with(begins) && message.contains(said), "{message}");
+                // What is out of order may be in order later; what answers nonsense has to be mended.
+                assert_eq!(error["retryable"], json!(*code == "unavailable"));
+            } else {
+                assert_eq!(answer.data()["path"], "one");
+            }
+            let recorded = bench.errors(name).await;
+            let latest = recorded.iter().find(|one| one["message"].as_str().unwrap().contains(said)).unwrap();
+            assert_eq!((&latest["intent"], &latest["code"]), (&json!("before_tool_call"), &json!(code)));
+            assert_eq!(recorded.len(), count + 1);
+        }
+        bench.post(&format!("/api/v1/plugins/{name}/disable"), json!({})).await;
+    }
+    assert_eq!(bench.service.calls().len(), answers.len());
+}
+
+#[tokio::test]
+async fn a_hook_that_does_not_answer_has_its_time_and_no_more() {
+    let bench = Bench::start().await;
+    // A server that takes a connection and says nothing.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", silent.local_addr().unwrap());
+    let mut guard =
+        bench.guard("guard", "1.0.0", &json!([hook("before_tool_call", &json!({ "timeout_ms": 100, "url": url }))]));
+    guard["permissions"] = json!(["network:127.0.0.1"]);
+    bench.install(&guard).await;
+    // The operator allows no such address: nothing is sent.
+    let refused = bench.act("one").await;
+    assert_eq!(refused.failure(), "unavailable");
+    assert!(refused.text.contains("the operator does not allow its address"), "{}", refused.text);
+
+    let allowed =
+        vec![AllowedAddress::Socket(silent.local_addr().unwrap()), AllowedAddress::Socket(bench.service.address)];
+    let plugins = vec![manifest(&format!("http://{}", bench.service.address), &json!({ "type": "none" }))];
+    let app = App::with(Options { plugins, allowed, unconnected: true, ..Options::default() }).await;
+    let bench = Bench { app, ..bench };
+    bench.install(&guard).await;
+    let late = bench.act("one").await;
+    assert_eq!(late.failure(), "unavailable");
+    assert_eq!(late.json()["error"]["retryable"], true);
+    assert!(late.text.contains("no answer from 127.0.0.1 in time"), "{}", late.text);
+    assert_eq!(bench.errors("guard").await[0]["code"], "timeout");
+    assert_eq!(bench.service.calls(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_a_call_gave_is_changed_or_withheld_but_stays_done() {
+    let bench = Bench::start().await;
+    bench.install(&bench.guard("guard", "1.0.0", &json!(["after_tool_call"]))).await;
+    let intent =
+        |key: &str| json!({ "tool": "own", "intent": "act", "idempotencyKey": key, "context": { "path": "one" } });
+
+    bench.decides(&json!({ "decision": "replace", "data": { "path": "[hidden]" } }));
+    let changed = bench.app.post(INTENTS, &intent("a")).await;
+    assert_eq!(changed.data(), json!({ "path": "[hidden]" }));
+    let asked = bench.last().json();
+    assert_eq!((&asked["context"]["parameters"], &asked["data"]["path"]), (&json!({ "path": "one" }), &json!("one")));
+
+    bench.decides(&json!({ "decision": "veto", "reason": "it has names in it" }));
+    let withheld = bench.app.post(INTENTS, &intent("b")).await.json();
+    assert_eq!((&withheld["success"], &withheld["data"]), (&json!(true), &Value::Null));
+    assert_eq!(withheld["message"], "It was done; The guard withholds the result: it has names in it");
+
+    bench.receiver.answer(StatusCode::BAD_GATEWAY);
+    let failed = bench.app.post(INTENTS, &intent("c")).await.json();
+    assert_eq!((&failed["success"], &failed["data"]), (&json!(true), &Value::Null));
+    assert!(failed["message"].as_str().unwrap().contains("its hook after_tool_call failed"), "{failed}");
+
+    // What is answered again is what was answered, and no hook is asked once more.
+    let asked = bench.asked().len();
+    assert_eq!(bench.app.post(INTENTS, &intent("a")).await.data(), json!({ "path": "[hidden]" }));
+    assert_eq!(bench.app.post(INTENTS, &intent("b")).await.json()["data"], Value::Null);
+    assert_eq!((bench.asked().len(), bench.service.calls().len()), (asked, 3));
+    let runs = bench.app.get("/api/plugin-engine/runs").await.json();
+    assert!(runs["runs"].as_array().unwrap().iter().all(|run| run["state"] == "succeeded"), "{runs}");
+}
+
+#[tokio::test]
+async fn after_a_failure_a_hook_may_say_what_the_agent_is_told() {
+    let bench = Bench::start().await;
+    bench.install(&bench.guard("guard", "1.0.0", &json!(["on_error", "after_tool_call"]))).await;
+    let told = json!({ "message": "Ask Ann.", "fallback": "Tell the person to ask Ann." });
+    bench.decides(&json!({ "decision": "replace", "data": told }));
+    let answer = bench.act("400").await;
+    assert_eq!(answer.failure(), "rejected");
+    let error = answer.json()["error"].clone();
+    assert_eq!((&error["message"], &error["fallback"]), (&told["message"], &told["fallback"]));
+    let asked = bench.last().json();
+    assert_eq!((&asked["type"], &asked["data"]["code"]), (&json!("on_error"), &json!("rejected")));
+    // What is recorded is what happened.
+    assert!(bench.errors("own").await[0]["message"].as_str().unwrap().contains("not like that"));
+    // More than that it may not.
+    for (changed, said) in [
+        (json!({ "decision": "replace", "data": { "code": "timeout" } }), "code cannot be changed"),
+        (json!({ "decision": "replace", "data": { "retryable": true } }), "retryable cannot be changed"),
+        (json!({ "decision": "replace", "data": { "message": 7 } }), "message is no text"),
+        (json!({ "decision": "replace", "data": "no" }), "it is no error"),
+        (json!({ "decision": "veto", "reason": "no" }), "nothing left to forbid"),
+    ] {
+        bench.decides(&changed);
+        let error = bench.act("400").await.json()["error"].clone();
+        assert_eq!((&error["code"], &error["retryable"]), (&json!("rejected"), &json!(false)));
+        assert!(error["message"].as_str().unwrap().contains("not like that"), "{error}");
+        let recorded = bench.errors("guard").await;
+        assert!(recorded.iter().any(|one| one["message"].as_str().unwrap().contains(said)), "{said}: {recorded:?}");
+    }
+    // Nothing was asked about what did not succeed.
+    assert!(bench.asked().iter().all(|path| path.ends_with("on_error")));
+}
+
+#[tokio::test]
+async fn what_takes_all_the_time_is_told_to_hooks_all_the_same() {
+    let bench =
+        Bench::with(Options { budget: Some(std::time::Duration::from_millis(300)), ..Options::default() }).await;
+    bench.install(&bench.guard("guard", "1.0.0", &json!(["on_error"]))).await;
+    bench.decides(&json!({ "decision": "replace", "data": { "message": "It takes its time." } }));
+    let answer = bench.act("never").await;
+    assert_eq!(
+        (answer.failure().as_str(), &answer.json()["error"]["message"]),
+        ("timeout", &json!("It takes its time."))
+    );
+    assert_eq!(bench.errors("guard").await, Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn a_name_is_not_looked_up_behind_a_hooks_back() {
+    let bench = Bench::start().await;
+    bench.app.connect("slack", "xoxb-playground").await;
+    let hooks = json!([hook("before_tool_call", &json!({ "tools": ["slack.list_channels"] }))]);
+    bench.install(&bench.guard("guard", "1.0.0", &hooks)).await;
+    let send = || bench.app.intend("slack", "send", json!({ "channel": "#general", "text": "hello" }));
+    bench.decides(&json!({ "decision": "veto", "reason": "channels are nobody's business" }));
+    let veto = send().await;
+    assert_eq!(veto.failure(), "vetoed");
+    assert!(
+        veto.text.contains("a name cannot be looked up by slack.list_channels: The guard forbids it"),
+        "{}",
+        veto.text
+    );
+    assert_eq!(bench.last().json()["context"]["intent"], "list_channels");
+    assert_eq!(bench.app.playground.received_total(), 0);
+    // It is asked again until the name is known.
+    send().await.data();
+    assert_eq!(bench.asked().len(), 2);
+    send().await.data();
+    assert_eq!(bench.asked().len(), 2);
+}
+
+#[tokio::test]
+async fn a_veto_does_not_undo_what_may_have_happened() {
+    let bench = Bench::start().await;
+    let intent = json!({ "tool": "own", "intent": "act", "idempotencyKey": "k", "context": { "path": "500" } });
+    assert_eq!(bench.app.post(INTENTS, &intent).await.json()["error"]["mayHaveHappened"], true);
+    bench.install(&bench.guard("guard", "1.0.0", &json!(["before_tool_call"]))).await;
+    bench.decides(&json!({ "decision": "veto", "reason": "no" }));
+    let vetoed = bench.app.post(&format!("{INTENTS}?resolve=retry"), &intent).await;
+    assert_eq!((vetoed.failure().as_str(), &vetoed.json()["error"]["mayHaveHappened"]), ("vetoed", &json!(true)));
+    assert_eq!(bench.service.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn a_hook_is_for_the_tools_that_it_names() {
+    let bench = Bench::start().await;
+    let hooks = json!([hook("before_tool_call", &json!({ "tools": ["own.act", "notion"] }))]);
+    bench.install(&bench.guard("guard", "1.0.0", &hooks)).await;
+    bench.app.intend("own", "read", json!({ "path": "one" })).await.data();
+    assert_eq!(bench.asked().len(), 0);
+    bench.act("one").await.data();
+    assert_eq!(bench.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn a_task_asks_when_it_runs() {
+    let bench = Bench::start().await;
+    bench.install(&bench.guard("guard", "1.0.0", &json!(["before_tool_call"]))).await;
+    let later = (bench.app.engine.ports.clock.now() + jiff::SignedDuration::from_secs(60)).to_string();
+    let intent = json!({ "tool": "own", "intent": "act", "scheduledTime": later, "context": { "path": "one" } });
+    let made = bench.app.post(INTENTS, &intent).await;
+    let path = format!("/api/plugin-engine/tasks/{}", made.json()["task"]["id"].as_str().unwrap());
+    assert_eq!(bench.asked().len(), 0);
+    bench.decides(&json!({ "decision": "veto", "reason": "too late" }));
+    bench.app.clock.advance(61);
+    bench.app.engine.sweep().await.unwrap();
+    let ended = loop {
+        let task = bench.app.get(&path).await.json();
+        if task["status"] != "scheduled" && task["status"] != "running" {
+            break task;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(ended["status"], "failed", "{ended}");
+    assert!(ended.to_string().contains("vetoed"), "{ended}");
+    assert_eq!(bench.last().json()["context"]["task_id"], ended["id"]);
+    assert_eq!(bench.service.calls(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_explanation_names_the_hooks_and_asks_none() {
+    let bench = Bench::start().await;
+    bench.install(&bench.guard("guard", "1.0.0", &json!(["after_tool_call", "before_tool_call", "on_error"]))).await;
+    let intent = json!({ "tool": "own", "intent": "act", "context": { "path": "one" } });
+    let explained = bench.app.post(&format!("{INTENTS}?explain=true"), &intent).await.json();
+    assert_eq!(explained["explanation"]["hooks"], json!(["guard.before_tool_call", "guard.after_tool_call"]));
+    assert_eq!(bench.asked().len(), 0);
+}
+
+#[tokio::test]
+async fn the_hooks_of_one_organization_are_nothing_to_another() {
+    let bench = Bench::start().await;
+    bench.install(&bench.guard("guard", "1.0.0", &json!(["before_tool_call"]))).await;
+    let other = bench.app.key("globex", &[Role::Administrator], Some("admin")).await;
+    let connect = json!({ "token": "another-secret-token" });
+    let path = "/api/plugin-engine/integrations/own/connect";
+    assert!(bench.app.send(&other, Method::POST, path, Some(&connect)).await.status.is_success());
+    let intent = json!({ "tool": "own", "intent": "act", "context": { "path": "one" } });
+    bench.app.send(&other, Method::POST, INTENTS, Some(&intent)).await.data();
+    assert_eq!(bench.asked().len(), 0);
+    for (method, path) in [(Method::GET, ""), (Method::POST, "/hook-secret")] {
+        let path = format!("/api/v1/plugins/guard{path}");
+        assert_eq!(bench.app.send(&other, method, &path, None).await.problem(404), "unknown_plugin");
+    }
+}

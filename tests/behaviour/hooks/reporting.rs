@@ -1,0 +1,133 @@
+//! Moments that an agent's runtime tells of itself.
+
+use overseer_engine::principal::Role;
+
+use super::*;
+
+async fn report(bench: &Bench, hook: &str, body: Value) -> Value {
+    bench.post(&format!("/api/v1/hooks/{hook}"), body).await
+}
+
+#[tokio::test]
+async fn an_agent_tells_of_its_moments_and_hears_what_to_do() {
+    let bench = Bench::start().await;
+    let all =
+        ["before_agent_run", "after_agent_run", "before_tool_call", "after_tool_call", "on_error", "on_reasoning_step"];
+    let secret = bench.install(&bench.guard("guard", "1.0.0", &json!(all))).await;
+    for hook in all {
+        let mut body = json!({ "agent_id": "lexi", "session_id": "s1", "channel": "front", "data": { "n": 1 } });
+        if hook.contains("tool") || hook == "on_error" {
+            body["tool"] = json!("browser");
+            body["intent"] = json!("open");
+        }
+        let said = report(&bench, hook, body.clone()).await;
+        assert_eq!((&said["decision"], &said["data"]), (&json!("proceed"), &json!({ "n": 1 })), "{said}");
+        let got = bench.last();
+        assert_eq!((got.path.as_str(), got.signed_with(&secret)), (format!("/guard/hooks/{hook}").as_str(), 1));
+        let context = bench.last().json()["context"].clone();
+        for (name, value) in [
+            ("organization_id", "acme"),
+            ("user_id", "admin"),
+            ("agent_id", "lexi"),
+            ("session_id", "s1"),
+            ("channel", "front"),
+        ] {
+            assert_eq!(context[name], value, "{hook}");
+        }
+        assert_eq!((&context["tool"], &context["reported"]), (&body["tool"], &json!(true)));
+
+        bench.decides(&json!({ "decision": "replace", "data": "other" }));
+        let said = report(&bench, hook, body.clone()).await;
+        assert_eq!((&said["decision"], &said["data"]), (&json!("replace"), &json!("other")));
+        if hook == "on_error" {
+            continue;
+        }
+        bench.decides(&json!({ "decision": "veto", "reason": "enough" }));
+        let mut said = report(&bench, hook, body).await;
+        said["hooks"][0].as_object_mut().unwrap().remove("duration_ms").unwrap();
+        assert_eq!(
+            said,
+            json!({ "decision": "veto", "reason": "enough", "by": "guard",
+                    "hooks": [{ "plugin": "guard", "decision": "veto", "reason": "enough" }] })
+        );
+    }
+}
+
+#[tokio::test]
+async fn without_hooks_everything_goes_on() {
+    let bench = Bench::start().await;
+    bench.app.table.take();
+    let said = report(&bench, "on_reasoning_step", json!({ "data": [1, 2] })).await;
+    assert_eq!(said, json!({ "decision": "proceed", "data": [1, 2], "hooks": [] }));
+    assert_eq!(bench.app.table.take(), (1, 0));
+}
+
+#[tokio::test]
+async fn a_hook_that_fails_is_told_and_recorded() {
+    let bench = Bench::start().await;
+    let hooks = json!([{ "on": "before_agent_run", "on_failure": "ignore", "priority": 1 }, "before_agent_run"]);
+    bench.install(&bench.guard("guard", "1.0.0", &hooks)).await;
+    bench.receiver.answer("what?");
+    bench.receiver.answer(StatusCode::NOT_FOUND);
+    let said = report(&bench, "before_agent_run", json!({ "data": {} })).await;
+    assert_eq!((&said["decision"], &said["by"]), (&json!("veto"), &json!("guard")));
+    assert_eq!(said["reason"], "its hook before_agent_run failed: it answered with the status 404");
+    let decisions: Vec<_> = said["hooks"].as_array().unwrap().iter().map(|ran| ran["decision"].clone()).collect();
+    assert_eq!(decisions, ["failed", "failed"]);
+    assert_eq!(bench.errors("guard").await.len(), 2);
+}
+
+#[tokio::test]
+async fn an_agent_speaks_for_itself_and_its_channel() {
+    let bench = Bench::start().await;
+    bench.install(&bench.guard("guard", "1.0.0", &json!(["on_reasoning_step"]))).await;
+    bench.ok(Method::PUT, "/api/v1/channels/front", &json!({ "plugin_assignments": [{ "plugin": "own" }] })).await;
+    let key = json!({ "name": "a", "roles": ["agent"], "channel": "front", "agent_id": "lexi" });
+    let key = bench.post("/api/v1/keys", key).await["key"].as_str().unwrap().to_owned();
+    let path = "/api/v1/hooks/on_reasoning_step";
+    let send = |body: Value| {
+        let (app, key) = (&bench.app, &key);
+        async move { app.send(key, Method::POST, path, Some(&body)).await }
+    };
+    let said = send(json!({ "user_id": "ann", "data": 1 })).await;
+    assert_eq!(said.status, StatusCode::OK, "{}", said.text);
+    let context = bench.last().json()["context"].clone();
+    assert_eq!((&context["agent_id"], &context["channel"]), (&json!("lexi"), &json!("front")));
+    assert_eq!(send(json!({ "user_id": "ann", "agent_id": "other", "data": 1 })).await.problem(403), "forbidden");
+    assert_eq!(send(json!({ "user_id": "ann", "channel": "back", "data": 1 })).await.problem(403), "forbidden");
+    let nobody = send(json!({ "data": 1 })).await;
+    assert_eq!(
+        (nobody.problem(400), nobody.pointers()),
+        ("invalid_parameters".to_owned(), vec!["/user_id".to_owned()])
+    );
+
+    let user = bench.app.key("acme", &[Role::User], Some("ben")).await;
+    let own = bench.app.send(&user, Method::POST, path, Some(&json!({ "data": 1 }))).await;
+    assert_eq!(own.status, StatusCode::OK, "{}", own.text);
+    let other = bench.app.send(&user, Method::POST, path, Some(&json!({ "user_id": "ann", "data": 1 }))).await;
+    assert_eq!(other.problem(403), "forbidden");
+    // Another organization has no hooks.
+    let globex = bench.app.key("globex", &[Role::Administrator], Some("admin")).await;
+    let said = bench.app.send(&globex, Method::POST, path, Some(&json!({ "data": 1 }))).await.json();
+    assert_eq!(said["hooks"], json!([]));
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_report_is_said() {
+    let bench = Bench::start().await;
+    assert_eq!(bench.app.post("/api/v1/hooks/on_success", &json!({ "data": 1 })).await.problem(404), "not_found");
+    for (hook, body, pointer) in [
+        ("on_reasoning_step", json!({}), "/data"),
+        ("on_reasoning_step", json!({ "data": 1, "tool": "a" }), "/tool"),
+        ("before_tool_call", json!({ "data": 1 }), "/tool"),
+        ("before_tool_call", json!({ "data": 1, "intent": "a" }), "/tool"),
+        ("before_tool_call", json!({ "data": 1, "tool": "" }), "/tool"),
+        ("on_reasoning_step", json!({ "data": 1, "session_id": "s".repeat(256) }), "/session_id"),
+        ("on_reasoning_step", json!({ "data": 1, "step": 1 }), "/step"),
+    ] {
+        let answer = bench.app.post(&format!("/api/v1/hooks/{hook}"), &body).await;
+        assert_eq!(answer.problem(400), "invalid_parameters", "{body}");
+        assert_eq!(answer.pointers(), [pointer], "{}", answer.text);
+    }
+    report(&bench, "on_reasoning_step", json!({ "data": null, "session_id": "s".repeat(255) })).await;
+}
