@@ -278,3 +278,30 @@ async fn another_process_asks_with_the_same_secret() {
     Answer::of(request.send().await.unwrap()).await.data();
     assert_eq!(bench.last().signed_with(&secret), 1);
 }
+
+/// What ARCHITECTURE.md says that each step costs.
+#[tokio::test]
+async fn each_step_of_hooks_costs_what_is_written() {
+    let bench = Bench::start().await;
+    let path = "/api/v1/plugins/guard";
+    bench.post("/plugins", bench.guard("guard", "1.0.0", &json!(["before_tool_call", "on_reasoning_step"]))).await;
+    bench.post(&format!("{path}/enable"), json!({})).await;
+    let secret = || bench.post("/api/v1/plugins/guard/hook-secret", json!({}));
+    secret().await;
+    bench.app.table.take();
+    secret().await;
+    assert_eq!(bench.app.table.take(), (3, 2), "a secret");
+    let all = json!({ "permissions": ["network:127.0.0.1", "hook:before_tool_call", "hook:on_reasoning_step"] });
+    bench.ok(Method::PATCH, path, &json!({ "record_reads": true })).await;
+    assert_eq!(bench.app.table.take(), (3, 1), "a change");
+    bench.ok(Method::PATCH, path, &all).await;
+    assert_eq!(bench.app.table.take(), (4, 1), "a change that concerns hooks");
+    // Both secrets are read once.
+    for expected in [(3, 0), (1, 0)] {
+        bench.post("/api/v1/hooks/on_reasoning_step", json!({ "data": 1 })).await;
+        assert_eq!(bench.app.table.take(), expected, "a moment");
+    }
+    bench.receiver.answer(StatusCode::NOT_FOUND);
+    bench.post("/api/v1/hooks/on_reasoning_step", json!({ "data": 1 })).await;
+    assert_eq!(bench.app.table.take(), (2, 2), "a hook that fails");
+}
