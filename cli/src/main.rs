@@ -26,7 +26,8 @@ async fn main() -> ExitCode {
 
 async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let set = std::env::var("OVERSEER_LOG").ok().filter(|value| !value.trim().is_empty());
-    let wanted = set.unwrap_or_else(|| "info".to_owned());
+    // What watches the folder of plugins tells of each of its own steps.
+    let wanted = set.unwrap_or_else(|| "info,notify=warn".to_owned());
     let wrong = |reason: String| ConfigError {
         name: "OVERSEER_LOG".to_owned(),
         expected: format!("{reason}; write a level, such as info or debug"),

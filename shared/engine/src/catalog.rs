@@ -247,10 +247,11 @@ impl Catalog {
                 Ok((name, entry)) => {
                     now.insert(name, entry);
                 }
-                Err(reason) => {
+                Err(mut reason) => {
                     // A file that is being written does not end what runs.
                     if let Some((name, entry)) = standing(&path).filter(|(name, _)| !gone && !now.contains_key(*name)) {
                         now.insert(name.clone(), entry.clone());
+                        reason.push_str("; what was read before stays");
                     }
                     left_out(&manifest.unwrap_or(path), reason);
                 }

@@ -624,6 +624,7 @@ impl Engine {
             if let Some(permissions) = &permissions {
                 must_be_signable(&of.manifest, permissions, instance)?;
                 instance.grant(&of, permissions);
+                instance.note_hooks(&of.manifest);
             }
             Ok(())
         })

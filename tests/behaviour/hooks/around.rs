@@ -146,7 +146,7 @@ async fn a_hook_that_fails_is_recorded_and_fatal_or_ignored_as_it_declares() {
         (|bench| bench.receiver.answer(StatusCode::FOUND), "it answered with the status 302", "rejected"),
         (|bench| bench.receiver.answer("<html>"), "its answer is no decision", "unavailable"),
         (|bench| bench.decides(&json!({ "decision": "allow" })), "its answer is no decision", "unavailable"),
-        (|bench| bench.decides(&json!({ "decision": "replace", "data": { "path": 7 } })), "/context/path", "rejected"),
+        (|bench| bench.decides(&json!({ "decision": "replace", "data": { "path": 7 } })), "/data/path", "rejected"),
         (
             |bench| bench.decides(&json!({ "decision": "replace", "data": [] })),
             "it is no object of parameters",
@@ -252,6 +252,13 @@ async fn after_a_failure_a_hook_may_say_what_the_agent_is_told() {
     assert_eq!((&error["message"], &error["fallback"]), (&told["message"], &told["fallback"]));
     let asked = bench.last().json();
     assert_eq!((&asked["type"], &asked["data"]["code"]), (&json!("on_error"), &json!("rejected")));
+    // What is answered again under its key is what was told.
+    let keyed = json!({ "tool": "own", "intent": "act", "idempotencyKey": "k", "context": { "path": "400" } });
+    for _ in 0..2 {
+        bench.decides(&json!({ "decision": "replace", "data": told }));
+        let error = bench.app.post(INTENTS, &keyed).await.json()["error"].clone();
+        assert_eq!((&error["message"], &error["fallback"]), (&told["message"], &told["fallback"]));
+    }
     // What is recorded is what happened.
     assert!(bench.errors("own").await[0]["message"].as_str().unwrap().contains("not like that"));
     // More than that it may not.

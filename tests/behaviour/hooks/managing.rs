@@ -196,6 +196,35 @@ async fn a_guard_that_is_not_there_lets_nothing_through() {
 }
 
 #[tokio::test]
+async fn a_plugin_of_the_operators_does_not_silence_a_guard_of_its_name() {
+    let bench = Bench::start().await;
+    let path = "/api/v1/plugins/guard";
+    bench.install(&bench.guard("guard", "1.0.0", &json!(["before_tool_call"]))).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("x/plugin.yaml");
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    let mut plain = bench.guard("guard", "9.0.0", &json!([]));
+    plain["actions"] =
+        json!([{ "name": "look", "description": "Looks.", "effect": "read", "request": { "path": "/look" } }]);
+    std::fs::write(&file, plain.to_string()).unwrap();
+    bench.app.engine.catalog.read_folder(folder.path()).unwrap();
+    assert_eq!(bench.app.get(path).await.json()["version"], "9.0.0");
+    bench.act("one").await.data();
+    assert_eq!(bench.asked().len(), 1);
+    // What is changed while the other is there agrees with what is shown after it, and granting anew repairs it.
+    bench.post(&format!("{path}/disable"), json!({})).await;
+    bench.post(&format!("{path}/enable"), json!({})).await;
+    std::fs::remove_file(&file).unwrap();
+    bench.app.engine.catalog.read_folder(folder.path()).unwrap();
+    assert_eq!(asked(&bench.app.get(path).await.json()), [false]);
+    bench.act("one").await.data();
+    assert_eq!(bench.asked().len(), 1);
+    bench.grant("guard").await;
+    bench.act("one").await.data();
+    assert_eq!(bench.asked().len(), 2);
+}
+
+#[tokio::test]
 async fn a_version_that_asks_about_more_is_consented_to_again() {
     let bench = Bench::start().await;
     let path = "/api/v1/plugins/guard";

@@ -79,7 +79,10 @@ async fn a_rule_that_fails_forbids() {
     let answer = bench.act("one").await;
     assert_eq!(answer.failure(), "unavailable");
     assert!(answer.text.contains("its hook before_tool_call failed: its rule 0 failed\""), "{}", answer.text);
-    assert_eq!(bench.errors("policy").await[0]["intent"], "before_tool_call");
+    // Why is for administrators.
+    let recorded = bench.errors("policy").await[0].clone();
+    assert_eq!(recorded["intent"], "before_tool_call");
+    assert!(recorded["message"].as_str().unwrap().starts_with("rules/0/when: the template"), "{recorded}");
     assert_eq!(bench.service.calls(), Vec::<String>::new());
 }
 

@@ -25,17 +25,19 @@ const SHOWN_MAX: usize = 200;
 pub(super) struct HookFailure {
     pub code: OutcomeCode,
     pub message: String,
+    /// What only administrators are told: it is recorded.
+    pub detail: Option<String>,
     /// Whether its server was called.
     pub called: bool,
 }
 
 impl HookFailure {
     pub(super) fn rejected(message: String) -> Self {
-        Self { code: OutcomeCode::Rejected, message, called: false }
+        Self { code: OutcomeCode::Rejected, message, detail: None, called: false }
     }
 
     fn called(code: OutcomeCode, message: String) -> Self {
-        Self { code, message, called: true }
+        Self { code, message, detail: None, called: true }
     }
 }
 
@@ -63,6 +65,7 @@ impl Engine {
         };
         let config = manifest.config_with_defaults(ready.hooked.config.clone());
         let (tool, intent) = moment.tool.unzip();
+        let intent = intent.filter(|intent| !intent.is_empty());
         let mut context = json!({
             "organization_id": moment.org, "user_id": moment.user, "agent_id": moment.agent, "channel": moment.channel,
             "tool": tool, "intent": intent, "session_id": moment.session, "request_id": moment.request,
@@ -79,7 +82,7 @@ impl Engine {
                 NotPosted::Secret(_) => OutcomeCode::Unavailable,
                 NotPosted::Unsigned | NotPosted::Address => OutcomeCode::Rejected,
             };
-            HookFailure { code, message: error.to_string(), called: false }
+            HookFailure { code, message: error.to_string(), detail: None, called: false }
         })?;
         let left = AtomicUsize::new(self.config.limits.answer_max_bytes);
         let answer = self.outbound.send_once(request, &left, deadline).await.map_err(|error| {

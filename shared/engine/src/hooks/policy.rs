@@ -71,8 +71,8 @@ pub(super) fn judge(ready: &Ready, moment: &Moment<'_>, parameters: &Value) -> R
             let holds = Expression::try_from(when).and_then(|when| when.holds(context));
             let holds = holds.map_err(|error| {
                 // The agent has no use for the words of a rule.
-                tracing::warn!(org = %moment.org, rule = index, %error, "a rule of the policy failed");
-                HookFailure::rejected(format!("its rule {index} failed"))
+                let detail = Some(format!("rules/{index}/when: {error}"));
+                HookFailure { detail, ..HookFailure::rejected(format!("its rule {index} failed")) }
             })?;
             if !holds {
                 continue;

@@ -19,6 +19,10 @@ use crate::principal::{AgentOf, Principal};
 /// The longest name of a session, in characters.
 pub const SESSION_MAX: usize = 255;
 
+/// What there is.
+const HOOK: &str = "hook; there are before_agent_run, after_agent_run, before_tool_call, after_tool_call, on_error and \
+                    on_reasoning_step";
+
 /// A moment of an agent's work.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -83,7 +87,7 @@ impl Engine {
         asked: ReportMoment,
         (request, until): (Option<RequestId>, Option<Instant>),
     ) -> Result<Reported, Error> {
-        let on = Hook::parse(hook).ok_or(Error::NotFound("hook"))?;
+        let on = Hook::parse(hook).ok_or(Error::NotFound(HOOK))?;
         let ReportMoment { data, user_id, agent_id, channel, session_id, tool, intent } = asked;
         let user = match principal.acting_for(user_id) {
             Err(Error::Invalid(_)) => {

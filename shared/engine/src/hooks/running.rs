@@ -155,16 +155,17 @@ impl Engine {
         let Some(item) = item else { return Ok(Hooks::default()) };
         let mut all = Vec::new();
         for (name, hooked) in hooked_in(Some(item))?.plugins {
-            let plugin = match (self.catalog.plugin(name.as_str()), &hooked.installed) {
-                (Ok(plugin), _) => plugin,
-                // What guards an organization must not be left out because it does not read.
-                (Err(_), Some(installed)) => self.loaded(org, &name, installed).await?,
-                (Err(_), None) => {
-                    return Err(Error::Unavailable(format!(
-                        "{name}, whose hooks are asked, is not here; the operator brings it back, or an administrator \
-                         ends its use with DELETE /api/v1/plugins/{name}"
-                    )));
-                }
+            // What guards an organization must not be left out because it does not read, is not here, or because the operator
+            // brought another of its name.
+            let gone = || {
+                Error::Unavailable(format!(
+                    "{name}, whose hooks are asked, is not here; the operator brings it back, or an administrator ends its \
+                     use with DELETE /api/v1/plugins/{name}"
+                ))
+            };
+            let plugin = match &hooked.installed {
+                Some(installed) => self.loaded(org, &name, installed).await?,
+                None => self.catalog.plugin(name.as_str()).map_err(|_| gone())?,
             };
             let hooked = Arc::new(hooked);
             let ready = |place| Ready { plugin: Arc::clone(&plugin), place, hooked: Arc::clone(&hooked) };
@@ -260,7 +261,7 @@ impl Engine {
     /// Puts a hook that failed into the error log, under its own plugin.
     async fn note_failed_hook(&self, ready: &Ready, on: Hook, moment: &Moment<'_>, failure: &HookFailure) {
         let manifest = ready.manifest();
-        tracing::warn!(org = %moment.org, plugin = %manifest.name, reason = failure.message, "the hook {on} failed");
+        tracing::warn!(org = %moment.org, plugin = %manifest.name, reason = failure.detail.as_ref().unwrap_or(&failure.message), "the hook {on} failed");
         let Some(action) = on.action() else { return };
         let mut parameters = Map::new();
         if let Some((tool, intent)) = moment.tool {
@@ -268,7 +269,8 @@ impl Engine {
             parameters.insert("intent".to_owned(), intent.into());
         }
         let (org, user, agent) = (moment.org, moment.user, moment.agent);
-        let failed = &Failure::new(failure.code, failure.message.clone(), false);
+        let message = failure.detail.as_ref().unwrap_or(&failure.message);
+        let failed = &Failure::new(failure.code, message.clone(), false);
         let (request, task, run) = (moment.request, moment.task, None);
         let (action, parameters) = (&action, &parameters);
         let attempts = u32::from(failure.called);

@@ -158,6 +158,7 @@ fn is_told(name: &str) -> bool {
 /// What is wrong with parameters, in one line.
 fn said(error: Error) -> String {
     let Error::Invalid(problems) = error else { return error.to_string() };
-    let said = |problem: &FieldProblem| format!("{} {}", problem.pointer, problem.message);
+    let place = |pointer: &str| pointer.replacen("/context", "/data", 1);
+    let said = |problem: &FieldProblem| format!("{} {}", place(&problem.pointer), problem.message);
     problems.iter().map(said).collect::<Vec<_>>().join("; ")
 }

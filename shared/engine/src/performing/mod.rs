@@ -183,18 +183,18 @@ impl Engine {
                 Judged::Ended(run, answer, _)
                     if !answer.is_open() || !what.may_decide(&run, &answer.metadata.version, &met) =>
                 {
-                    return Ok(Some(self.replayed(&what, answer.outcome()).await));
+                    return self.replayed(&what, seen.hooks, answer.outcome()).await.map(Some);
                 }
                 Judged::Lost(run, (began, by), _) if !what.may_decide(&run, &by, &met) => {
                     let metadata = what.metadata(0, Some(run.clone()));
                     let outcome = Outcome { result: Err(lost(&run, began)), metadata };
-                    return Ok(Some(self.replayed(&what, outcome).await));
+                    return self.replayed(&what, seen.hooks, outcome).await.map(Some);
                 }
                 Judged::Ended(run, _, version) | Judged::Lost(run, _, version) => {
                     met = Met::Decided(run.clone());
                     match self.decide(&what, run, version).await? {
                         Decided::Given(outcome) => {
-                            let Answered { answer, .. } = self.replayed(&what, outcome).await;
+                            let Answered { answer, .. } = self.replayed(&what, seen.hooks, outcome).await?;
                             return Ok(Some(Answered::anew(answer)));
                         }
                         Decided::Again => continue,
@@ -215,12 +215,20 @@ impl Engine {
         }
     }
 
-    /// What an earlier request with the same key came to.
-    async fn replayed(&self, what: &What<'_>, mut outcome: Outcome) -> Answered<Outcome> {
+    /// What an earlier request with the same key came to. What hooks made of a success was kept; what they have the agent told
+    /// of a failure was not, so that they are asked again.
+    async fn replayed(
+        &self,
+        what: &What<'_>,
+        hooks: Option<Item>,
+        mut outcome: Outcome,
+    ) -> Result<Answered<Outcome>, Error> {
         if let Err(failure) = &mut outcome.result {
             failure.fallback = Some(self.fallback(what.doing.org, what.doing.agent, what.manifest, failure).await);
+            let hooks = self.hooks_in(what.doing.org, hooks.as_ref()).await?;
+            outcome = Box::pin(self.after_failure(what, &hooks, outcome)).await;
         }
-        Answered { answer: outcome, replayed: true }
+        Ok(Answered { answer: outcome, replayed: true })
     }
 
     /// What is wrong with an intent is told to whoever sent it; where that was a task, some time ago, it is a failure.

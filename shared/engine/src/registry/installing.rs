@@ -350,7 +350,12 @@ fn chosen<'a>(registered: &'a Registered, asked: Option<&Version>) -> Result<(&'
         }
         None => active().find(|(version, _)| version.pre.is_empty()).or_else(|| active().next()),
     };
-    found.ok_or_else(|| Error::Conflict(format!("the version of {name} is no longer active; choose another")))
+    found.ok_or_else(|| {
+        Error::Conflict(match asked {
+            Some(version) => format!("{name} {version} can no longer be enabled; choose another version"),
+            None => format!("no version of {name} can be enabled any more; register a new one"),
+        })
+    })
 }
 
 fn nothing_in_the_way(manifest: &Manifest, what: &str, obstacles: &[String]) -> Result<(), Error> {
