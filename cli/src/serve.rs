@@ -23,14 +23,17 @@ use url::Url;
 
 use crate::arguments::Arguments;
 use crate::failure::Failure;
-use crate::watching::{tell_of, watch};
+use crate::watching::{Watched, tell_of};
 use crate::{server, setup};
 
 /// Serves until Ctrl-C or a termination signal, then finishes what is in flight.
 pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let catalog = Catalog::built_in();
     let mut config = Config::read(&catalog, |name| std::env::var(name).ok())?;
+    let mut watched = None;
     if let Some(folder) = &arguments.plugins {
+        let unwatched = |error| tracing::warn!("changes in {} will not be seen: {error}", folder.display());
+        watched = Watched::begin(folder).map_err(unwatched).ok();
         let read = catalog.read_folder(folder);
         tell_of(&read.map_err(|reason| Failure::Plugins { folder: folder.clone(), reason })?);
     }
@@ -55,10 +58,9 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let Embedded { ports, events: _, due } =
         Embedded::new(folder.table(), folder.master_key(), clock, Arc::clone(&ids))?;
     let engine = Engine::new(ports, catalog, config)?;
-    let _watcher = arguments.plugins.as_deref().and_then(|folder| {
-        let unwatched = |error| tracing::warn!("changes in {} will not be seen: {error}", folder.display());
-        watch(folder, Arc::clone(&engine)).map_err(unwatched).ok()
-    });
+    if let Some(watched) = watched {
+        tokio::spawn(watched.follow(Arc::clone(&engine)));
+    }
     engine.set_alarms().await?;
     let working = tokio::spawn(do_what_is_due(Arc::clone(&engine), due));
     let new_key = setup::prepare(&engine, &folder, &stand_ins).await?;

@@ -1,6 +1,6 @@
 //! Watches the folder of `--plugins`: whoever writes a plugin sees what it does without a restart.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,39 +8,48 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use overseer_engine::catalog::FolderRead;
 use overseer_engine::engine::Engine;
 use overseer_engine::ids::PluginName;
-use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 /// How long a folder has to be left alone before it is read: an editor writes in several steps.
 const QUIET: Duration = Duration::from_millis(200);
 
-/// Reads the folder again whenever something in it changes, until the watcher is dropped.
-pub(crate) fn watch(folder: &Path, engine: Arc<Engine>) -> Result<RecommendedWatcher, notify::Error> {
-    let (tell, mut changes) = unbounded_channel();
-    let again = tell.clone();
-    let mut watcher = notify::recommended_watcher(move |event: Result<notify::Event, notify::Error>| {
-        // What was missed is found by reading the folder, too; that it was looked at is no change.
-        if event.is_ok_and(|event| matches!(event.kind, EventKind::Access(_))) {
-            return;
-        }
-        let _ = tell.send(());
-    })?;
-    watcher.watch(folder, RecursiveMode::Recursive)?;
-    // What changed between the first reading and now.
-    let _ = again.send(());
-    let folder = folder.to_owned();
-    tokio::spawn(async move {
-        while changes.recv().await.is_some() {
-            while tokio::time::timeout(QUIET, changes.recv()).await.is_ok_and(|change| change.is_some()) {}
-            let (engine, read) = (Arc::clone(&engine), folder.clone());
+/// A folder that is watched, until this is dropped.
+pub(crate) struct Watched {
+    folder: PathBuf,
+    changes: UnboundedReceiver<()>,
+    _watcher: RecommendedWatcher,
+}
+
+impl Watched {
+    /// Begins to watch a folder. What changes from here on is not missed, also before [`Self::follow`].
+    pub(crate) fn begin(folder: &Path) -> Result<Self, notify::Error> {
+        let (tell, changes) = unbounded_channel();
+        let mut watcher = notify::recommended_watcher(move |event: Result<notify::Event, notify::Error>| {
+            // What was missed is found by reading the folder, too; that it was looked at is no change.
+            if event.is_ok_and(|event| matches!(event.kind, EventKind::Access(_))) {
+                return;
+            }
+            let _ = tell.send(());
+        })?;
+        watcher.watch(folder, RecursiveMode::Recursive)?;
+        Ok(Self { folder: folder.to_owned(), changes, _watcher: watcher })
+    }
+
+    /// Reads the folder again whenever something in it changes, and never ends by itself.
+    pub(crate) async fn follow(mut self, engine: Arc<Engine>) {
+        while self.changes.recv().await.is_some() {
+            while timeout(QUIET, self.changes.recv()).await.is_ok_and(|change| change.is_some()) {}
+            let (engine, read) = (Arc::clone(&engine), self.folder.clone());
+            let folder = self.folder.display();
             match spawn_blocking(move || engine.catalog.read_folder(&read)).await {
                 Ok(Ok(read)) => tell_of(&read),
-                Ok(Err(error)) => tracing::warn!("the plugins in {} cannot be read again: {error}", folder.display()),
-                Err(error) => tracing::error!("the plugins in {} were not read again: {error}", folder.display()),
+                Ok(Err(error)) => tracing::warn!("the plugins in {folder} cannot be read again: {error}"),
+                Err(error) => tracing::error!("the plugins in {folder} were not read again: {error}"),
             }
         }
-    });
-    Ok(watcher)
+    }
 }
 
 /// Says what reading a folder changed, and what of it is wrong.

@@ -142,6 +142,21 @@ struct OfFolder {
     plugin: Arc<Plugin>,
 }
 
+impl OfFolder {
+    /// What the text in a folder is: the same as `standing`, if that is its text.
+    fn read(path: &Path, text: String, standing: Option<&Arc<Self>>) -> Result<Arc<Self>, String> {
+        if let Some(same) = standing.filter(|standing| standing.text == text) {
+            return Ok(Arc::clone(same));
+        }
+        let manifest = Manifest::parse_brought(&text).map_err(|error| error.to_string())?;
+        Ok(Arc::new(Self { path: path.to_owned(), text, plugin: Arc::new(Plugin::new(manifest)) }))
+    }
+
+    fn name(&self) -> &PluginName {
+        &self.plugin.manifest.name
+    }
+}
+
 impl BuiltIn {
     fn read(&self) -> Option<Arc<Plugin>> {
         match Manifest::parse(self.text) {
@@ -211,68 +226,51 @@ impl Catalog {
         if folders.is_empty() {
             left_out(folder, "there are no plugins in it; each is a folder of its own".to_owned());
         }
-        let is_here = |entry: &Entry| matches!(entry, Entry::Folder(of_folder) if of_folder.path.starts_with(folder));
-        let (before, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            self.entries().clone().into_iter().partition(|(_, entry)| is_here(entry));
-        let standing = |path: &Path| {
-            let of = |entry: &Entry| matches!(entry, Entry::Folder(of_folder) if of_folder.path == *path);
-            before.iter().find(|(_, entry)| of(entry))
+        let here = |entry: &Entry| match entry {
+            Entry::Folder(of_folder) if of_folder.path.starts_with(folder) => Some(Arc::clone(of_folder)),
+            Entry::Folder(_) | Entry::Read(_) | Entry::BuiltIn(_) => None,
         };
+        let entries = self.entries().clone();
+        let before: BTreeMap<_, _> =
+            entries.iter().filter_map(|(name, entry)| Some((name.clone(), here(entry)?))).collect();
+        let standing = |path: &Path| before.values().find(|of_folder| of_folder.path == path);
         // Who has a name keeps it.
         folders.sort_by_key(|path| standing(path).is_none());
-        let mut now = BTreeMap::<PluginName, Entry>::new();
+        let mut now = BTreeMap::<PluginName, Arc<OfFolder>>::new();
         for path in folders {
             let manifest = MANIFEST_FILES.iter().map(|name| path.join(name)).find(|file| file.exists());
             let text = match manifest.as_ref().map(std::fs::read_to_string) {
                 None => Err(format!("there is no {}", MANIFEST_FILES.join(" or "))),
                 Some(text) => text.map_err(|error| error.to_string()),
             };
-            let gone = manifest.is_none();
-            let new = text.and_then(|text| {
-                if let Some((name, entry @ Entry::Folder(of_folder))) = standing(&path)
-                    && of_folder.text == text
-                {
-                    return Ok((name.clone(), entry.clone()));
-                }
-                let manifest = Manifest::parse_brought(&text).map_err(|error| error.to_string())?;
-                let (name, plugin) = (manifest.name.clone(), Arc::new(Plugin::new(manifest)));
-                let of_folder = OfFolder { path: path.clone(), text, plugin };
-                Ok((name, Entry::Folder(Arc::new(of_folder))))
+            let new = text.and_then(|text| OfFolder::read(&path, text, standing(&path))).and_then(|new| {
+                let name = new.name();
+                let elsewhere = entries.contains_key(name) && !before.contains_key(name);
+                if elsewhere || now.contains_key(name) { Err(taken(name).to_string()) } else { Ok(new) }
             });
-            let new = new.and_then(|(name, entry)| {
-                let is_taken = others.contains_key(&name) || now.contains_key(&name);
-                if is_taken { Err(taken(&name).to_string()) } else { Ok((name, entry)) }
+            let new = new.or_else(|mut reason| {
+                // A file that is being written does not end what runs.
+                let stays = standing(&path).filter(|old| manifest.is_some() && !now.contains_key(old.name()));
+                if stays.is_some() {
+                    reason.push_str("; what was read before stays");
+                }
+                left_out(manifest.as_ref().unwrap_or(&path), reason);
+                stays.cloned().ok_or(())
             });
-            match new {
-                Ok((name, entry)) => {
-                    now.insert(name, entry);
-                }
-                Err(mut reason) => {
-                    // A file that is being written does not end what runs.
-                    if let Some((name, entry)) = standing(&path).filter(|(name, _)| !gone && !now.contains_key(*name)) {
-                        now.insert(name.clone(), entry.clone());
-                        reason.push_str("; what was read before stays");
-                    }
-                    left_out(&manifest.unwrap_or(path), reason);
-                }
-            }
+            now.extend(new.ok().map(|new| (new.name().clone(), new)));
         }
-        let same = |one: &Entry, other: &Entry| match (one.plugin(), other.plugin()) {
-            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-            (_, None) | (None, _) => false,
-        };
-        for (name, entry) in &now {
+        for (name, new) in &now {
             match before.get(name) {
                 None => read.added.push(name.clone()),
-                Some(standing) if !same(standing, entry) => read.changed.push(name.clone()),
+                Some(old) if !Arc::ptr_eq(old, new) => read.changed.push(name.clone()),
                 Some(_) => {}
             }
         }
         read.removed = before.into_keys().filter(|name| !now.contains_key(name)).collect();
         // Nothing is waited for while others cannot look.
         let mut plugins = self.entries_mut();
-        plugins.retain(|_, entry| !is_here(entry));
-        plugins.extend(now);
+        plugins.retain(|_, entry| here(entry).is_none());
+        plugins.extend(now.into_iter().map(|(name, new)| (name, Entry::Folder(new))));
         Ok(read)
     }
 

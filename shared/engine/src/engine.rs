@@ -172,8 +172,7 @@ impl Engine {
         asked: &Asked,
         channel: Option<&ChannelName>,
     ) -> Result<Answered<Outcome>, Error> {
-        let deadline = Instant::now() + self.config.limits.budget;
-        let deadline = asked.until.map_or(deadline, |until| until.min(deadline));
+        let deadline = self.deadline(asked.until);
         intent.is_for_now()?;
         let user = principal.acting_for(intent.user_id.clone())?;
         let mut plugin = self.plugin_guessed(&principal.org, &intent.tool).await?;
@@ -184,6 +183,12 @@ impl Engine {
                 None => return came?.ok_or_else(|| changes_all_the_time(&intent.tool)),
             }
         }
+    }
+
+    /// When what begins now has to be done: by the budget, or by `until` if that is sooner.
+    pub(crate) fn deadline(&self, until: Option<Instant>) -> Instant {
+        let budget = Instant::now() + self.config.limits.budget;
+        until.map_or(budget, |until| until.min(budget))
     }
 
     async fn take_by(

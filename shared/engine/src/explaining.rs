@@ -264,7 +264,7 @@ impl Engine {
     /// The hooks that would be asked about a call.
     async fn hooks_asked(&self, what: &What<'_>, hooks: Option<Item>) -> Result<Vec<String>, Error> {
         let hooks = self.hooks_in(what.doing.org, hooks.as_ref()).await?;
-        Ok(hooks.around_call((what.manifest.name.as_str(), what.action.name.as_str())))
+        Ok(hooks.around_call(what.tool()))
     }
 
     /// The request that a call would begin with.

@@ -121,12 +121,16 @@ impl Principal {
 
     /// The intent with whose it is: an agent speaks for no other.
     pub(crate) fn in_its_name(&self, mut intent: Intent) -> Result<Intent, Error> {
-        if let Some(AgentOf { id, .. }) = &self.agent {
-            if intent.agent_id.as_ref().is_some_and(|asked| asked != id) {
-                return Err(Error::Forbidden(format!("this API key is of the agent {id}; leave agentId out")));
-            }
-            intent.agent_id = Some(id.clone());
-        }
+        intent.agent_id = self.speaking_as(intent.agent_id, "agentId")?;
         Ok(intent)
+    }
+
+    /// The agent that a request is of: an agent's own, and nobody else's, or whichever is `asked` for in that field.
+    pub(crate) fn speaking_as(&self, asked: Option<AgentId>, field: &str) -> Result<Option<AgentId>, Error> {
+        let Some(AgentOf { id, .. }) = &self.agent else { return Ok(asked) };
+        if asked.is_some_and(|asked| asked != *id) {
+            return Err(Error::Forbidden(format!("this API key is of the agent {id}; leave {field} out")));
+        }
+        Ok(Some(id.clone()))
     }
 }

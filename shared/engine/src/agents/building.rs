@@ -215,7 +215,7 @@ impl Engine {
         let in_use = |class| out_of_use(manifest, &instance.in_use(manifest, class, now), now);
         let unusable = in_use(ActionClass::Read).or_else(|| in_use(ActionClass::Write));
         // What the breaker leaves alone is tried again by itself.
-        if let Some(failure) = unusable.as_ref().filter(|_| instance.is_disabled() || instance.is_off(manifest)) {
+        if let Some(failure) = unusable.as_ref().filter(|_| !instance.is_enabled(manifest)) {
             return Err((Reason::Disabled, failure.message.clone()));
         }
         instance.must_be_granted(&plugin).map_err(|error| (Reason::NotGranted, error.to_string()))?;

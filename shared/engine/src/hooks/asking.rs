@@ -75,7 +75,7 @@ impl Engine {
             context.insert("parameters".to_owned(), Value::Object(parameters.clone()));
         }
         let body = json!({ "type": hook.on, "timestamp": at, "context": context, "data": data }).to_string();
-        let signing = (config_secret_id(moment.org, &manifest.name, &signing.secret), signing);
+        let signing = (&config_secret_id(moment.org, &manifest.name, &signing.secret), signing);
         let request = self.signed_post(&url, (&self.id_at(at), at), body, signing).await.map_err(|error| {
             tracing::error!(org = %moment.org, plugin = %manifest.name, error = %causes(&error), "a hook was not asked");
             let code = match error {

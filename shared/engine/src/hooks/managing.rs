@@ -8,12 +8,12 @@ use secrecy::SecretString;
 use serde::Serialize;
 use serde_json::json;
 
-use super::record::HookedPlugin;
+use super::record::is_asked;
 use crate::engine::Engine;
 use crate::error::{Error, causes};
 use crate::ids::{OrgId, PluginName};
 use crate::instances::{Instance, InstanceView};
-use crate::manifest::{Hook, Manifest, OnFailure, Permission, Runtime};
+use crate::manifest::{DeclaredHook, Hook, Manifest, OnFailure, Permission, Runtime};
 use crate::ports::events::EventKind;
 use crate::ports::table::TableError;
 use crate::ports::vault::SecretId;
@@ -81,15 +81,14 @@ pub(crate) fn must_be_signable(
 impl Instance {
     /// The hooks of its plugin.
     pub(crate) fn hooks_shown(&self, manifest: &Manifest) -> Vec<HookView> {
-        let (installed, secret) = (self.installed.clone(), self.hook_secret.clone());
-        let hooked = HookedPlugin { installed, config: serde_json::Map::new(), secret };
-        let shown = |hook: &crate::manifest::DeclaredHook| HookView {
+        let by = (self.installed.as_ref(), self.hook_secret.as_ref());
+        let shown = |hook: &DeclaredHook| HookView {
             on: hook.on,
             priority: hook.priority,
             timeout_ms: hook.timeout_ms,
             on_failure: hook.on_failure,
             tools: hook.tools.clone(),
-            asked: self.has_hooks && hooked.asks(manifest, hook),
+            asked: self.has_hooks && is_asked(manifest, hook, by),
         };
         manifest.hooks.iter().map(shown).collect()
     }

@@ -33,17 +33,26 @@ pub(super) struct HookedPlugin {
     pub secret: Option<Signing>,
 }
 
+/// Whether a hook is asked, of a plugin that is in use: it has what it needs, and an administrator granted that.
+pub(super) fn is_asked(
+    manifest: &Manifest,
+    hook: &DeclaredHook,
+    (installed, secret): (Option<&Installed>, Option<&Signing>),
+) -> bool {
+    match manifest.runtime {
+        Runtime::Http { .. } if secret.is_none() => return false,
+        Runtime::Http { .. } | Runtime::Native => {}
+        Runtime::Container(_) | Runtime::Module(_) => return false,
+    }
+    // What the operator brought has all that it asks for.
+    installed.is_none_or(|installed| manifest.needed_by(hook).all(|needed| installed.permissions.contains(&needed)))
+}
+
 impl HookedPlugin {
-    /// Whether a hook is asked: it has what it needs, and an administrator granted that.
-    pub(super) fn asks(&self, manifest: &Manifest, hook: &DeclaredHook) -> bool {
-        let granted = self.installed.as_ref().map(|installed| &installed.permissions);
-        match manifest.runtime {
-            Runtime::Http { .. } if self.secret.is_none() => return false,
-            Runtime::Http { .. } | Runtime::Native => {}
-            Runtime::Container(_) | Runtime::Module(_) => return false,
-        }
-        // What the operator brought has all that it asks for.
-        granted.is_none_or(|granted| manifest.needed_by(hook).all(|needed| granted.contains(&needed)))
+    /// The hooks that are asked, each with its place in the manifest.
+    pub(super) fn asked<'a>(&self, manifest: &'a Manifest) -> impl Iterator<Item = (usize, &'a DeclaredHook)> {
+        let by = (self.installed.as_ref(), self.secret.as_ref());
+        manifest.hooks.iter().enumerate().filter(move |(_, hook)| is_asked(manifest, hook, by))
     }
 }
 
@@ -51,22 +60,24 @@ impl Instance {
     /// Says whether it is to stand in the list of its organization's hooks: its manifest may be another than when that was
     /// last said.
     pub(crate) fn note_hooks(&mut self, manifest: &Manifest) {
-        self.has_hooks = self.hooked(manifest).is_some();
+        let by = (self.installed.as_ref(), self.hook_secret.as_ref());
+        let in_use = self.was_enabled() && !self.is_disabled();
+        self.has_hooks = in_use && manifest.hooks.iter().any(|hook| is_asked(manifest, hook, by));
     }
 
     /// What stands of it in the list of hooks, if anything does.
-    fn hooked(&self, manifest: &Manifest) -> Option<HookedPlugin> {
-        if !self.was_enabled() || self.is_disabled() {
-            return None;
-        }
-        let (installed, config) = (self.installed.clone(), self.config.clone());
-        let hooked = HookedPlugin { installed, config, secret: self.hook_secret.clone() };
-        manifest.hooks.iter().any(|hook| hooked.asks(manifest, hook)).then_some(hooked)
+    fn hooked(&self) -> Option<HookedPlugin> {
+        self.has_hooks.then(|| HookedPlugin {
+            installed: self.installed.clone(),
+            config: self.config.clone(),
+            secret: self.hook_secret.clone(),
+        })
     }
 
     /// What its hooks are about.
     fn about_hooks(&self) -> impl PartialEq + '_ {
-        (&self.installed, &self.config, &self.hook_secret, self.was_enabled(), self.is_disabled())
+        let in_use = (self.was_enabled(), self.is_disabled());
+        (&self.installed, &self.config, &self.hook_secret, in_use, self.has_hooks)
     }
 }
 
@@ -79,11 +90,11 @@ pub(crate) async fn changed(
 ) -> Result<Option<Write>, Error> {
     let wanted = match (manifest, after) {
         (Some(manifest), Some(after)) => {
-            if after.about_hooks() == before.about_hooks() && after.has_hooks == before.has_hooks {
+            if after.about_hooks() == before.about_hooks() {
                 return Ok(None);
             }
             after.note_hooks(manifest);
-            after.hooked(manifest)
+            after.hooked()
         }
         (None, _) | (_, None) => None,
     };
@@ -113,6 +124,6 @@ pub(crate) async fn changed(
     }))
 }
 
-pub(super) fn hooked_in(item: Option<&Item>) -> Result<Hooked, TableError> {
+fn hooked_in(item: Option<&Item>) -> Result<Hooked, TableError> {
     item.map_or_else(|| Ok(Hooked::default()), Item::record)
 }

@@ -14,7 +14,7 @@ use crate::ids::{AgentId, ChannelName, PluginName, RequestId, UserId};
 use crate::keys;
 use crate::manifest::Hook;
 use crate::ports::table::Read;
-use crate::principal::{AgentOf, Principal};
+use crate::principal::Principal;
 
 /// The longest name of a session, in characters.
 pub const SESSION_MAX: usize = 255;
@@ -95,13 +95,7 @@ impl Engine {
             }
             user => user?,
         };
-        let agent = match &principal.agent {
-            Some(AgentOf { id, .. }) if agent_id.as_ref().is_some_and(|asked| asked != id) => {
-                return Err(Error::Forbidden(format!("this API key is of the agent {id}; leave agent_id out")));
-            }
-            Some(AgentOf { id, .. }) => Some(id.clone()),
-            None => agent_id,
-        };
+        let agent = principal.speaking_as(agent_id, "agent_id")?;
         let channel = principal.channel(channel.as_ref())?.cloned();
         let tool = match (tool, intent) {
             (Some(_), _) | (_, Some(_)) if !on.is_of_a_tool() => {
@@ -114,8 +108,7 @@ impl Engine {
             }
             (None, None) => None,
         };
-        let budget = Instant::now() + self.config.limits.budget;
-        let deadline = until.map_or(budget, |until| until.min(budget));
+        let deadline = self.deadline(until);
         let (engine, org) = (Arc::clone(self), principal.org.clone());
         // What fails is recorded, also if nobody waits any more.
         self.to_its_end(async move {
@@ -134,7 +127,7 @@ impl Engine {
                 reported: true,
                 deadline,
             };
-            Ok(engine.ask_hooks(&hooks, on, &moment, data, |_| Ok(())).await.into())
+            Ok(engine.ask_hooks(&hooks, on, &moment, data, Ok).await.into())
         })
         .await
     }

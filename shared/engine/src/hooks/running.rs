@@ -10,13 +10,13 @@ use tokio::time::Instant;
 
 use super::asking::HookFailure;
 use super::policy;
-use super::record::{HookedPlugin, hooked_in};
+use super::record::{Hooked, HookedPlugin};
 use crate::catalog::Plugin;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::failures::Failed;
 use crate::ids::{ActionName, AgentId, ChannelName, OrgId, PluginName, RequestId, TaskId, UserId};
-use crate::manifest::{Action, DeclaredHook, Effect, Hook, Manifest, OnFailure, Runtime};
+use crate::manifest::{Action, DeclaredHook, Hook, Manifest, OnFailure, Runtime};
 use crate::outcome::{Failure, OutcomeCode, cut};
 use crate::ports::table::Item;
 
@@ -154,7 +154,7 @@ impl Engine {
     pub(crate) async fn hooks_in(&self, org: &OrgId, item: Option<&Item>) -> Result<Hooks, Error> {
         let Some(item) = item else { return Ok(Hooks::default()) };
         let mut all = Vec::new();
-        for (name, hooked) in hooked_in(Some(item))?.plugins {
+        for (name, hooked) in item.record::<Hooked>()?.plugins {
             // What guards an organization must not be left out because it does not read, is not here, or because the operator
             // brought another of its name.
             let gone = || {
@@ -169,8 +169,7 @@ impl Engine {
             };
             let hooked = Arc::new(hooked);
             let ready = |place| Ready { plugin: Arc::clone(&plugin), place, hooked: Arc::clone(&hooked) };
-            let declared = plugin.manifest.hooks.iter().enumerate();
-            let asked = declared.filter(|(_, hook)| hooked.asks(&plugin.manifest, hook));
+            let asked = hooked.asked(&plugin.manifest);
             all.extend(asked.map(|(place, hook)| (hook.priority, ready(place))));
         }
         // Those of one priority stay in the order of the plugins' names.
@@ -178,22 +177,23 @@ impl Engine {
         Ok(Hooks(all.into_iter().map(|(_, ready)| ready).collect()))
     }
 
-    /// Asks all hooks of a moment. `fits` says what is wrong with data that one of them gives, which then has failed.
+    /// Asks all hooks of a moment. `fit` makes what one of them gives what goes on, or says what is wrong with it: then that
+    /// hook has failed.
     pub(crate) async fn ask_hooks(
         &self,
         hooks: &Hooks,
         on: Hook,
         moment: &Moment<'_>,
         data: Value,
-        fits: impl Fn(&Value) -> Result<(), String>,
+        fit: impl Fn(Value) -> Result<Value, String>,
     ) -> Ran {
         let mut came = Ran { data, replaced: false, vetoed: None, hooks: Vec::new() };
         for (ready, hook) in hooks.at(on, moment.tool) {
             let (name, began) = (ready.manifest().name.clone(), Instant::now());
             let said = self.ask_one(ready, hook, moment, &came.data).await;
             let said = said.and_then(|said| match said {
-                Said::Replace(data) => match fits(&data) {
-                    Ok(()) => Ok(Said::Replace(data)),
+                Said::Replace(data) => match fit(data) {
+                    Ok(data) => Ok(Said::Replace(data)),
                     Err(problem) => Err(HookFailure::rejected(format!("its data cannot be used: {problem}"))),
                 },
                 Said::Veto(_) if on == Hook::OnError => {
@@ -283,19 +283,8 @@ impl Engine {
 impl Hook {
     /// The hook as an action, under whose name what fails is recorded. (None is there only because names are parsed.)
     fn action(self) -> Option<Action> {
-        Some(Action {
-            name: ActionName::parse(self.as_str()).ok()?,
-            aliases: Vec::new(),
-            description: String::new(),
-            effect: Effect::Read,
-            parameters: Value::Object(Map::new()),
-            returns: None,
-            streaming_supported: false,
-            request: None,
-            response: crate::manifest::Response::default(),
-            paginate: None,
-            each: None,
-        })
+        let parameters = Value::Object(Map::new());
+        Some(Action { parameters, ..Action::reading(ActionName::parse(self.as_str()).ok()?) })
     }
 }
 

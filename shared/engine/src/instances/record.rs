@@ -194,6 +194,11 @@ impl Instance {
         self.disabled.is_some()
     }
 
+    /// Whether it is in use, as far as administrators decide that.
+    pub(crate) fn is_enabled(&self, manifest: &Manifest) -> bool {
+        !self.is_disabled() && !self.is_off(manifest)
+    }
+
     /// Whether it is not in use because nobody brought it into use.
     pub(crate) fn is_off(&self, manifest: &Manifest) -> bool {
         !manifest.default_enabled && !self.was_enabled()

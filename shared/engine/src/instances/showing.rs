@@ -113,7 +113,7 @@ impl Instance {
             display_name: manifest.display_name.clone(),
             version: manifest.version.to_string(),
             life: self.life(plugin, now),
-            enabled: !self.is_disabled() && !self.is_off(manifest),
+            enabled: self.is_enabled(manifest),
             disabled: self.disabled.clone(),
             record_reads: self.record_reads,
             breaker: self.breakers(manifest, now),

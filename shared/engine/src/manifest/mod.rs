@@ -372,22 +372,31 @@ impl ConnectionTest {
     /// The test as an action. (None is there only because names are parsed.)
     pub(crate) fn action(&self) -> Option<Action> {
         Some(Action {
-            name: ActionName::parse("connection_test").ok()?,
+            request: Some(self.request.clone()),
+            response: Response { external_id: self.account.clone(), ..self.response.clone() },
+            ..Action::reading(ActionName::parse("connection_test").ok()?)
+        })
+    }
+}
+
+impl Action {
+    /// An action that no manifest has, for what is done like one.
+    pub(crate) fn reading(name: ActionName) -> Self {
+        Self {
+            name,
             aliases: Vec::new(),
             description: String::new(),
             effect: Effect::Read,
             parameters: no_parameters(),
             returns: None,
             streaming_supported: false,
-            request: Some(self.request.clone()),
-            response: Response { external_id: self.account.clone(), ..self.response.clone() },
+            request: None,
+            response: Response::default(),
             paginate: None,
             each: None,
-        })
+        }
     }
-}
 
-impl Action {
     /// Fills in the defaults of properties that were left out.
     pub fn with_defaults(&self, mut parameters: Map<String, Value>) -> Map<String, Value> {
         if let Some(properties) = self.parameters.get("properties").and_then(Value::as_object) {

@@ -12,14 +12,15 @@ use crate::error::{Error, FieldProblem};
 use crate::hooks::{Hooks, Moment};
 use crate::manifest::Hook;
 use crate::mappings::Naming;
-use crate::outcome::{Failure, Outcome, OutcomeCode, Success};
+use crate::outcome::{Failure, Outcome, Success};
 use crate::secrets::Striker;
 
 /// The time that hooks have at least to hear of a failure: well within the lease of a run.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 impl What<'_> {
-    fn tool(&self) -> (&str, &str) {
+    /// The plugin and the action, as hooks are told of them.
+    pub(crate) fn tool(&self) -> (&str, &str) {
         (self.manifest.name.as_str(), self.action.name.as_str())
     }
 
@@ -57,23 +58,19 @@ impl Engine {
         if !hooks.any_at(Hook::BeforeToolCall, what.tool()) {
             return Ok(parameters);
         }
-        let checked = |data: &Value| match data {
-            Value::Object(parameters) => what.found.check(parameters.clone()).map_err(said),
+        let fit = |data: Value| match data {
+            Value::Object(parameters) => what.found.check(parameters).map(Value::Object).map_err(said),
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
                 Err("it is no object of parameters".to_owned())
             }
         };
         let shown = Value::Object(struck(striker, &parameters));
-        let fits = |data: &Value| checked(data).map(drop);
-        let came = self.ask_hooks(hooks, Hook::BeforeToolCall, &what.moment(None), shown, fits).await;
-        if let Some(vetoed) = came.vetoed {
-            return Err(vetoed.failure());
+        let came = self.ask_hooks(hooks, Hook::BeforeToolCall, &what.moment(None), shown, fit).await;
+        match (came.vetoed, came.data) {
+            (Some(vetoed), _) => Err(vetoed.failure()),
+            (None, Value::Object(changed)) if came.replaced => Ok(changed),
+            (None, _) => Ok(parameters),
         }
-        if !came.replaced {
-            return Ok(parameters);
-        }
-        // Checked already; this fills in what is left out.
-        checked(&came.data).map_err(|problem| Failure::new(OutcomeCode::Vetoed, problem, false))
     }
 
     /// Whether hooks let the service be asked what the names stand for. The look-up itself is Overseer's, so that they can
@@ -87,7 +84,7 @@ impl Engine {
             }
             let moment = Moment { tool: Some(tool), ..what.moment(None) };
             let parameters = Value::Object(parameters);
-            let came = self.ask_hooks(hooks, Hook::BeforeToolCall, &moment, parameters, |_| Ok(())).await;
+            let came = self.ask_hooks(hooks, Hook::BeforeToolCall, &moment, parameters, Ok).await;
             if let Some(vetoed) = came.vetoed {
                 let failure = vetoed.failure();
                 let message = format!("a name cannot be looked up by {plugin}.{action}: {}", failure.message);
@@ -110,7 +107,7 @@ impl Engine {
         }
         let Success { message, data, external_id } = success;
         let moment = what.moment(Some(parameters));
-        let came = self.ask_hooks(hooks, Hook::AfterToolCall, &moment, data, |_| Ok(())).await;
+        let came = self.ask_hooks(hooks, Hook::AfterToolCall, &moment, data, Ok).await;
         match came.vetoed {
             Some(vetoed) => {
                 // The message may say what the data does.
@@ -130,16 +127,17 @@ impl Engine {
             let deadline = what.doing.deadline.max(Instant::now() + AFTER_FAILURE);
             let moment = Moment { deadline, ..what.moment(None) };
             let before = failure.shown();
-            let fits = |data: &Value| match data.as_object() {
-                Some(fields) => fields.iter().try_for_each(|(name, value)| match is_told(name) {
+            let fit = |data: Value| {
+                let fields = data.as_object().ok_or_else(|| "it is no error".to_owned())?;
+                fields.iter().try_for_each(|(name, value)| match is_told(name) {
                     true if value.is_string() => Ok(()),
                     true => Err(format!("{name} is no text")),
                     false if before.get(name) == Some(value) => Ok(()),
                     false => Err(format!("{name} cannot be changed; message and fallback can")),
-                }),
-                None => Err("it is no error".to_owned()),
+                })?;
+                Ok(data)
             };
-            let came = self.ask_hooks(hooks, Hook::OnError, &moment, before.clone(), fits).await;
+            let came = self.ask_hooks(hooks, Hook::OnError, &moment, before.clone(), fit).await;
             let text = |name: &str| came.data.get(name).and_then(Value::as_str).map(str::to_owned);
             if came.replaced {
                 failure.message = text("message").unwrap_or_else(|| failure.message.clone());

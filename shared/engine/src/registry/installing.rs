@@ -235,7 +235,7 @@ impl Engine {
             .into_iter()
             .map(|(plugin, instance)| {
                 let Manifest { name, version, .. } = &plugin.manifest;
-                (name.clone(), (version.clone(), instance.is_disabled() || instance.is_off(&plugin.manifest)))
+                (name.clone(), (version.clone(), instance.is_enabled(&plugin.manifest)))
             })
             .collect();
         let mut missing = false;
@@ -244,7 +244,7 @@ impl Engine {
                 Some((version, _)) if !range.allows(version) => {
                     obstacles.push(format!("it needs {needed} {range}, and {version} is in use"));
                 }
-                Some((_, true)) => {
+                Some((_, false)) => {
                     obstacles.push(format!("it needs {needed}, which is out of use; enable it first"));
                 }
                 Some(_) => {}
@@ -312,8 +312,7 @@ impl Engine {
         name: &PluginName,
     ) -> Result<Vec<(PluginName, crate::manifest::VersionRange)>, Error> {
         let plugins = self.plugins_of(org, Read::Consistent).await?;
-        let in_use =
-            plugins.iter().filter(|(plugin, instance)| !instance.is_disabled() && !instance.is_off(&plugin.manifest));
+        let in_use = plugins.iter().filter(|(plugin, instance)| instance.is_enabled(&plugin.manifest));
         let needing = in_use.filter_map(|(plugin, _)| {
             let range = plugin.manifest.dependencies.plugins.get(name)?;
             Some((plugin.manifest.name.clone(), range.clone()))

@@ -123,7 +123,7 @@ impl Engine {
     async fn send(&self, delivery: &Delivery, webhook: &Webhook) -> Sent {
         let at = self.ports.clock.now();
         let body = json!({ "type": delivery.kind, "timestamp": delivery.time, "data": delivery.detail }).to_string();
-        let signing = (webhook.secret_id(&delivery.org, &delivery.webhook), &webhook.signing);
+        let signing = (&webhook.secret_id(&delivery.org, &delivery.webhook), &webhook.signing);
         let request = match self.signed_post(&webhook.url, (delivery.id.as_str(), at), body, signing).await {
             Ok(request) => request,
             Err(error) => {

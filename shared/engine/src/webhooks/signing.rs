@@ -98,7 +98,7 @@ impl Engine {
         url: &Url,
         (id, at): (&str, Timestamp),
         body: String,
-        (mut place, signing): (SecretId, &Signing),
+        (place, signing): (&SecretId, &Signing),
     ) -> Result<OutboundRequest, NotPosted> {
         // `http` is for this machine only, and there for what the operator allows.
         if url.scheme() != "https" && !self.outbound.allows(url) {
@@ -106,21 +106,21 @@ impl Engine {
         }
         let mut secrets = Vec::new();
         for version in signing.versions(at) {
-            let wanted = (place, version.to_owned());
-            let found = match self.seen_signing.get(&wanted) {
-                Some(secret) => Some(secret),
-                None => match self.ports.vault.get(&wanted.0, version).await {
-                    // What nobody can open any more signs no more; the others do.
-                    Err(VaultError::DoesNotOpen) => None,
-                    // None is one that is about to be written, or that has just been given up.
-                    found => found.map_err(NotPosted::Secret)?,
-                },
-            };
-            place = wanted.0.clone();
-            if let Some(secret) = found {
-                // A version never changes, so that what was read once is remembered.
-                self.seen_signing.insert(wanted, secret.clone());
+            let wanted = (place.clone(), version.to_owned());
+            if let Some(secret) = self.seen_signing.get(&wanted) {
                 secrets.push(secret);
+                continue;
+            }
+            match self.ports.vault.get(place, version).await {
+                Ok(Some(secret)) => {
+                    // A version never changes, so that what was read once is remembered.
+                    self.seen_signing.insert(wanted, secret.clone());
+                    secrets.push(secret);
+                }
+                // One that is about to be written, that has just been given up, or that nobody can open any more signs
+                // nothing; the others do.
+                Ok(None) | Err(VaultError::DoesNotOpen) => {}
+                Err(error) => return Err(NotPosted::Secret(error)),
             }
         }
         let headers = headers(&secrets, id, at, body.as_bytes()).map_err(|NotSigned| NotPosted::Unsigned)?;
