@@ -32,10 +32,12 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut config = Config::read(&catalog, |name| std::env::var(name).ok())?;
     let mut watched = None;
     if let Some(folder) = &arguments.plugins {
-        let unwatched = |error| tracing::warn!("changes in {} will not be seen: {error}", folder.display());
-        watched = Watched::begin(folder).map_err(unwatched).ok();
+        // First, so that nothing is missed that changes while it is read.
+        let begun = Watched::begin(folder);
         let read = catalog.read_folder(folder);
         tell_of(&read.map_err(|reason| Failure::Plugins { folder: folder.clone(), reason })?);
+        let unwatched = |error| tracing::warn!("changes in {} will not be seen: {error}", folder.display());
+        watched = begun.map_err(unwatched).ok();
     }
     let names = catalog.names();
     let names: Vec<&str> = names.iter().map(PluginName::as_str).collect();
