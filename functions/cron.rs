@@ -8,8 +8,8 @@ use std::sync::Arc;
 use futures_util::{StreamExt as _, stream};
 use lambda_http::request::LambdaRequest;
 use lambda_http::{Error, LambdaEvent, lambda_runtime, service_fn};
+use overseer_engine::core::error::causes;
 use overseer_engine::engine::Engine;
-use overseer_engine::error::causes;
 use overseer_engine::ports::Work;
 use overseer_engine::tasks::Report;
 use overseer_functions::{Lambda, deadline};
@@ -144,7 +144,7 @@ async fn take(engine: &Arc<Engine>, messages: Vec<Message>, deadline: Option<Ins
 }
 
 /// What may be said of an error; the log has its causes.
-fn said(error: &overseer_engine::error::Error) -> String {
+fn said(error: &overseer_engine::core::error::Error) -> String {
     tracing::error!(error = %causes(error), "what is due was not done");
     error.to_string()
 }

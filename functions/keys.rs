@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use lambda_http::request::LambdaRequest;
 use lambda_http::{Error, LambdaEvent, lambda_runtime, service_fn};
-use overseer_engine::api_keys::NewApiKey;
-use overseer_engine::error::causes;
-use overseer_engine::ids::OrgId;
-use overseer_engine::principal::Role;
+use overseer_engine::access::api_keys::NewApiKey;
+use overseer_engine::access::principal::Role;
+use overseer_engine::core::error::causes;
+use overseer_engine::core::ids::OrgId;
 use overseer_functions::Lambda;
 use overseer_http::{keys, webhooks};
 use secrecy::ExposeSecret as _;
@@ -57,7 +57,7 @@ async fn answer(lambda: &Arc<Lambda>, event: LambdaEvent<Value>) -> Result<Value
 /// Makes the organization and the key, which the answer has and nothing else.
 async fn set_up(lambda: &Lambda, setup: Setup) -> Result<Value, Error> {
     let Setup { organization, key } = setup;
-    let said = |error: overseer_engine::error::Error| {
+    let said = |error: overseer_engine::core::error::Error| {
         tracing::error!(error = %causes(&error), "no key was made");
         error.to_string()
     };

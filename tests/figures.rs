@@ -36,8 +36,8 @@ use std::sync::Arc;
 
 use bundle::Bundle;
 use gateway::{Gateway, Launch};
-use overseer_engine::catalog::Catalog;
-use overseer_engine::config::Config;
+use overseer_engine::outbound::config::Config;
+use overseer_engine::plugin::catalog::Catalog;
 use overseer_engine::ports::{RandomIds, SystemClock};
 use overseer_playground::{Playground, Service};
 use routes::{Figures, counted};

@@ -22,8 +22,8 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use overseer_engine::catalog::Catalog;
-use overseer_engine::config::Config;
+use overseer_engine::outbound::config::Config;
+use overseer_engine::plugin::catalog::Catalog;
 use overseer_playground::Playground;
 use serde_json::json;
 use stand_ins::StandIns;

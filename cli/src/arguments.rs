@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use overseer_engine::ids::OrgId;
+use overseer_engine::core::ids::OrgId;
 
 /// What `--help` says of the environment.
 const ENVIRONMENT: &str = "Environment:

@@ -4,10 +4,10 @@ use std::error::Error as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use overseer_engine::config::ConfigError;
-use overseer_engine::error::{Error, causes};
-use overseer_engine::ids::OrgId;
-use overseer_engine::outbound::ClientError;
+use overseer_engine::core::error::{Error, causes};
+use overseer_engine::core::ids::OrgId;
+use overseer_engine::outbound::client::ClientError;
+use overseer_engine::outbound::config::ConfigError;
 use overseer_engine::ports::vault::VaultError;
 use overseer_local::folder::FolderError;
 

@@ -7,7 +7,7 @@ use clap::Parser as _;
 use overseer::arguments::{Arguments, Command, VaultCommand};
 use overseer::failure::Failure;
 use overseer::{key, serve, vault};
-use overseer_engine::config::ConfigError;
+use overseer_engine::outbound::config::ConfigError;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 

@@ -5,11 +5,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use overseer_engine::catalog::Catalog;
-use overseer_engine::config::Config;
+use overseer_engine::core::error::causes;
+use overseer_engine::core::ids::PluginName;
 use overseer_engine::engine::Engine;
-use overseer_engine::error::causes;
-use overseer_engine::ids::PluginName;
+use overseer_engine::outbound::config::Config;
+use overseer_engine::plugin::catalog::Catalog;
 use overseer_engine::ports::{Clock, Ids, RandomIds, SystemClock, Work};
 use overseer_local::embedded::Embedded;
 use overseer_local::folder::DataFolder;

@@ -7,9 +7,9 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
-use overseer_engine::config::{Config, OauthClient, StandIn};
 use overseer_engine::engine::Engine;
 use overseer_engine::outbound::address::AllowedAddress;
+use overseer_engine::outbound::config::{Config, OauthClient, StandIn};
 use overseer_http::{
     Routes, Untouched, agents, calls, channels, cron, errors, health, hooks, integrations, intent, keys, local_service,
     mappings, oauth, plugins, registry, runs, tasks, webhooks,

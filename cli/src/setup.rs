@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use overseer_engine::api_keys::NewApiKey;
+use overseer_engine::access::api_keys::NewApiKey;
+use overseer_engine::access::principal::{Principal, Role};
+use overseer_engine::accounts::Connect;
+use overseer_engine::core::error::Error;
+use overseer_engine::core::ids::{OrgId, PluginName, UserId};
 use overseer_engine::engine::Engine;
-use overseer_engine::error::Error;
-use overseer_engine::ids::{OrgId, PluginName, UserId};
-use overseer_engine::integrations::Connect;
-use overseer_engine::principal::{Principal, Role};
 use overseer_local::folder::DataFolder;
 use overseer_playground::Service;
 use secrecy::SecretString;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use overseer_engine::ports::{Clock, Ids, RandomIds, SystemClock};
-use overseer_engine::vault::{EnvelopeVault, MasterKeys};
+use overseer_engine::storage::vault::{EnvelopeVault, MasterKeys};
 use overseer_local::folder::DataFolder;
 
 use crate::arguments::{Arguments, Rotate};

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
-use overseer_engine::catalog::FolderRead;
+use overseer_engine::core::ids::PluginName;
 use overseer_engine::engine::Engine;
-use overseer_engine::ids::PluginName;
+use overseer_engine::plugin::catalog::FolderRead;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;

@@ -14,9 +14,9 @@ use lambda_http::request::{LambdaRequest, RequestContext};
 use lambda_http::tower::{ServiceExt as _, service_fn};
 use lambda_http::{Adapter, Error, LambdaEvent, Request, RequestExt as _};
 use overseer_aws::Settings;
-use overseer_engine::catalog::Catalog;
-use overseer_engine::config::{Authorities, Config};
 use overseer_engine::engine::Engine;
+use overseer_engine::outbound::config::{Authorities, Config};
+use overseer_engine::plugin::catalog::Catalog;
 use overseer_engine::ports::table::{Key, Read};
 use overseer_engine::ports::{Clock, Ids, RandomIds, SystemClock};
 use overseer_http::{Code, Routes, Until, service};
@@ -67,7 +67,7 @@ impl Lambda {
             }
         });
         if let Err(error) = connected {
-            tracing::warn!(error = %overseer_engine::error::causes(&error), "the table was not reached at the start");
+            tracing::warn!(error = %overseer_engine::core::error::causes(&error), "the table was not reached at the start");
         }
         let secret = secret?;
         let catalog = Catalog::built_in();

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use overseer_engine::principal::Role;
+use overseer_engine::access::principal::Role;
 use overseer_playground::Service;
 use reqwest::Method;
 use serde_json::{Value, json};

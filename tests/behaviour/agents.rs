@@ -4,7 +4,7 @@ mod channels;
 mod locking;
 mod running;
 
-use overseer_engine::principal::Role;
+use overseer_engine::access::principal::Role;
 use reqwest::Method;
 use serde_json::{Value, json};
 

@@ -10,8 +10,8 @@ use std::sync::atomic::Ordering;
 use aws_sdk_scheduler::operation::get_schedule::GetScheduleOutput;
 use jiff::{SignedDuration, Timestamp};
 use overseer_aws::timer::Alarms;
-use overseer_engine::error::causes;
-use overseer_engine::ids::OrgId;
+use overseer_engine::core::error::causes;
+use overseer_engine::core::ids::OrgId;
 use overseer_engine::ports::{Clock, Timer, Work};
 use serde_json::json;
 

@@ -3,8 +3,8 @@
 mod attacks;
 mod chromium;
 
+use overseer_engine::access::principal::Role;
 use overseer_engine::ports::table::{Query, Read};
-use overseer_engine::principal::Role;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use url::Url;

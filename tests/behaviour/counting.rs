@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use overseer_engine::ids::{OrgId, PluginName};
+use overseer_engine::access::principal::Role;
+use overseer_engine::core::ids::{OrgId, PluginName};
 use overseer_engine::ports::table::{Key, Read, TableError};
 use overseer_engine::ports::vault::{Purpose, SecretId};
 use overseer_engine::ports::{RandomIds, Vault as _, Work};
-use overseer_engine::principal::Role;
-use overseer_engine::vault::{EnvelopeVault, MasterKeys};
+use overseer_engine::storage::vault::{EnvelopeVault, MasterKeys};
 use reqwest::Method;
 use secrecy::SecretBox;
 use serde_json::{Value, json};

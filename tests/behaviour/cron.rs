@@ -1,7 +1,7 @@
 //! The route for whoever calls the sweep every minute.
 
-use overseer_engine::catalog::Catalog;
-use overseer_engine::config::{Config, ConfigError};
+use overseer_engine::outbound::config::{Config, ConfigError};
+use overseer_engine::plugin::catalog::Catalog;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 

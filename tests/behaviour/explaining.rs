@@ -1,6 +1,6 @@
 //! What would come of an intent, said without any effect.
 
-use overseer_engine::principal::Role;
+use overseer_engine::access::principal::Role;
 use overseer_playground::{Mode, Service};
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use overseer_engine::catalog::Catalog;
-use overseer_engine::config::Config;
+use overseer_engine::access::principal::Role;
 use overseer_engine::engine::Engine;
-use overseer_engine::principal::Role;
+use overseer_engine::outbound::config::Config;
+use overseer_engine::plugin::catalog::Catalog;
 use overseer_playground::Service;
 use reqwest::{Method, StatusCode};
 use secrecy::SecretString;

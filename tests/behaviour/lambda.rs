@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use overseer_engine::catalog::Catalog;
-use overseer_engine::config::Config;
 use overseer_engine::engine::Engine;
+use overseer_engine::outbound::config::Config;
+use overseer_engine::plugin::catalog::Catalog;
 use overseer_engine::ports::Clock;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -41,7 +41,7 @@ async fn unconnected() -> App {
 
 async fn on(options: Options) -> App {
     let mut app = App::on_lambdas(options, "secrets-manager").await;
-    app.admin = app.key("local", &[overseer_engine::principal::Role::Administrator], None).await;
+    app.admin = app.key("local", &[overseer_engine::access::principal::Role::Administrator], None).await;
     app
 }
 

@@ -5,14 +5,14 @@ mod race;
 
 use std::sync::Arc;
 
+use overseer_engine::access::principal::Principal;
+use overseer_engine::core::ids::{Alias, OrgId, Owner, PluginName, UserId};
+use overseer_engine::core::outcome::Outcome;
 use overseer_engine::engine::{Engine, Ports};
-use overseer_engine::ids::{Alias, OrgId, Owner, PluginName, UserId};
+use overseer_engine::invoke::runs::Asked;
 use overseer_engine::outbound::address::AllowedAddress;
-use overseer_engine::outcome::Outcome;
 use overseer_engine::ports::table::{Key, Read};
 use overseer_engine::ports::vault::{Purpose, SecretId};
-use overseer_engine::principal::Principal;
-use overseer_engine::runs::Asked;
 use reqwest::{Method, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};

@@ -12,8 +12,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
+use overseer_engine::access::principal::Role;
 use overseer_engine::outbound::address::AllowedAddress;
-use overseer_engine::principal::Role;
 use reqwest::Method;
 use serde_json::{Value, json};
 

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use overseer_engine::api_keys::NewApiKey;
-use overseer_engine::ids::OrgId;
-use overseer_engine::ids::UserId;
+use overseer_engine::access::api_keys::NewApiKey;
+use overseer_engine::access::principal::Role;
+use overseer_engine::core::ids::{OrgId, UserId};
 use overseer_engine::ports::table::{Item, Read};
-use overseer_engine::principal::Role;
 use reqwest::StatusCode;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
@@ -349,7 +348,7 @@ async fn every_route_and_every_role_is_in_the_table() {
         .collect();
     let missing: Vec<_> = routes.into_iter().filter(|route| !written.contains(route)).collect();
     assert!(missing.is_empty(), "nothing is written about {missing:#?}");
-    let shown = overseer_engine::schema::schema_of::<Role>();
+    let shown = overseer_engine::core::schema::schema_of::<Role>();
     let roles = shown["oneOf"].as_array().unwrap().iter().map(|role| role["const"].as_str().unwrap());
     assert_eq!(roles.collect::<Vec<_>>(), COLUMNS[..6], "each role has its column");
 }

@@ -7,7 +7,7 @@ mod repeating;
 mod secrets;
 mod tasks;
 
-use overseer_engine::principal::Role;
+use overseer_engine::access::principal::Role;
 use overseer_playground::{Mode, Service};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};

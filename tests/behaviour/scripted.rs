@@ -9,8 +9,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
+use overseer_engine::access::principal::Principal;
 use overseer_engine::outbound::address::AllowedAddress;
-use overseer_engine::principal::Principal;
 use serde_json::{Value, json};
 
 use crate::app::{App, Options};

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::any;
-use overseer_engine::ids::OrgId;
+use overseer_engine::access::principal::Role;
+use overseer_engine::core::ids::OrgId;
 use overseer_engine::ports::Work;
-use overseer_engine::principal::Role;
 use overseer_engine::tasks::Report;
 use overseer_playground::{Mode, Service};
 use reqwest::{Method, StatusCode};

@@ -13,10 +13,10 @@ use std::future::{Ready, ready};
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use overseer_engine::ids::{Alias, OrgId, Owner, PluginName, UserId};
+use overseer_engine::core::ids::{Alias, OrgId, Owner, PluginName, UserId};
 use overseer_engine::ports::vault::{Purpose, SecretId, VaultError};
 use overseer_engine::ports::{RandomIds, SystemClock, Table, Vault};
-use overseer_engine::vault::{EnvelopeVault, MasterKeys};
+use overseer_engine::storage::vault::{EnvelopeVault, MasterKeys};
 use overseer_local::RedbTable;
 use secrecy::{ExposeSecret as _, SecretBox};
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
-use overseer_engine::config::ConfigError;
 use overseer_engine::engine::Ports;
+use overseer_engine::outbound::config::ConfigError;
 use overseer_engine::ports::{Clock, Ids, Table, Vault};
-use overseer_engine::vault::EnvelopeVault;
+use overseer_engine::storage::vault::EnvelopeVault;
 
 use crate::timer::Alarms;
 use crate::{AwsEvents, AwsTimer, DynamoTable, KmsKeys, SecretsManagerVault};

@@ -193,7 +193,7 @@ fn expression(now: Timestamp, at: Timestamp) -> Result<String, NoSchedule> {
 
 #[cfg(test)]
 mod tests {
-    use overseer_engine::ids::{NAME_MAX_BYTES, OrgId};
+    use overseer_engine::core::ids::{NAME_MAX_BYTES, OrgId};
 
     use super::*;
 

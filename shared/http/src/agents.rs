@@ -5,9 +5,9 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
+use overseer_engine::agents::tools::ToolFormat;
 use overseer_engine::agents::{AgentDiff, AgentView, LockAgent, Locks, RollBackAgent};
 use overseer_engine::engine::Engine;
-use overseer_engine::tools::ToolFormat;
 use serde::Deserialize;
 use serde_json::Value;
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
+use overseer_engine::access::principal::Principal;
+use overseer_engine::core::error::Error;
 use overseer_engine::engine::Engine;
-use overseer_engine::error::Error;
-use overseer_engine::principal::Principal;
 use secrecy::SecretString;
 
 use crate::Problem;

@@ -7,8 +7,8 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::routing::post;
+use overseer_engine::core::error::Error;
 use overseer_engine::engine::Engine;
-use overseer_engine::error::Error;
 use overseer_engine::tasks::Report;
 use secrecy::SecretString;
 

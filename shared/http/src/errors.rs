@@ -5,13 +5,13 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
+use overseer_engine::core::ids::{ActionName, AgentId, PluginName, UserId};
+use overseer_engine::core::outcome::OutcomeCode;
 use overseer_engine::engine::Engine;
-use overseer_engine::failures::{
+use overseer_engine::invoke::failures::{
     FailureFilter, FailureView, Fallback, ManyResolved, NewFallback, ResolveMany, Statistics, StatisticsOf, Trends,
     TrendsOf,
 };
-use overseer_engine::ids::{ActionName, AgentId, PluginName, UserId};
-use overseer_engine::outcome::OutcomeCode;
 use overseer_engine::ports::table::Cursor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -8,7 +8,7 @@ use axum::http::HeaderMap;
 use axum::http::header::{HOST, ORIGIN};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use overseer_engine::error::ProblemCode;
+use overseer_engine::core::error::ProblemCode;
 use url::Url;
 
 use crate::Problem;

@@ -4,8 +4,8 @@ use axum::Json;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use overseer_engine::manifest::Manifest;
-use overseer_engine::schema::schema_of;
+use overseer_engine::core::schema::schema_of;
+use overseer_engine::plugin::manifest::Manifest;
 use serde_json::{Value, json};
 
 use crate::Routes;

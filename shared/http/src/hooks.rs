@@ -5,9 +5,9 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::routing::post;
 use axum::{Extension, Json};
+use overseer_engine::core::ids::RequestId;
 use overseer_engine::engine::Engine;
-use overseer_engine::hooks::{ReportMoment, Reported};
-use overseer_engine::ids::RequestId;
+use overseer_engine::invoke::hooks::{ReportMoment, Reported};
 
 use crate::caller::AgentOrCaller;
 use crate::input::{JsonBody, NoParameters, Parameters};

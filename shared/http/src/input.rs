@@ -5,8 +5,8 @@ use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::request::Parts;
-use overseer_engine::error::{Error, ProblemCode};
-use overseer_engine::schema;
+use overseer_engine::core::error::{Error, ProblemCode};
+use overseer_engine::core::schema;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::routing::{get, post, put};
-use overseer_engine::engine::Engine;
-use overseer_engine::ids::UserId;
-use overseer_engine::integrations::{
+use overseer_engine::accounts::{
     ClientInUse, Complete, Connect, Connecting, Disconnected, Integration, MakeDefault, NewClient, PluginStatus, Which,
 };
+use overseer_engine::core::ids::UserId;
+use overseer_engine::engine::Engine;
 use overseer_engine::ports::table::Cursor;
 use serde::{Deserialize, Serialize};
 

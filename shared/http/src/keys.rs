@@ -6,12 +6,12 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{delete, get};
-use overseer_engine::api_keys::{ApiKey, NewApiKey};
+use overseer_engine::access::api_keys::{ApiKey, NewApiKey};
+use overseer_engine::access::principal::Role;
+use overseer_engine::core::error::Error;
+use overseer_engine::core::ids::KeyId;
 use overseer_engine::engine::Engine;
-use overseer_engine::error::Error;
-use overseer_engine::ids::KeyId;
 use overseer_engine::ports::table::Cursor;
-use overseer_engine::principal::Role;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 

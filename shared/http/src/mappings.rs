@@ -5,9 +5,9 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::routing::{get, post};
+use overseer_engine::core::ids::{AgentId, MappingKind, PluginName, UserId};
 use overseer_engine::engine::Engine;
-use overseer_engine::ids::{AgentId, MappingKind, PluginName, UserId};
-use overseer_engine::mappings::{
+use overseer_engine::invoke::mappings::{
     LookedUp, MappingView, NameToLookUp, NewMapping, NewMappings, WhichMapping, WhichMappings,
 };
 use overseer_engine::ports::table::Cursor;

@@ -11,8 +11,8 @@ use axum::http::header::{COOKIE, LOCATION, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use overseer_engine::accounts::{CONNECTING_TIME, Callback, Landing, NotConnected, PARAMETER_MAX_BYTES};
 use overseer_engine::engine::Engine;
-use overseer_engine::integrations::{CONNECTING_TIME, Callback, Landing, NotConnected, PARAMETER_MAX_BYTES};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 

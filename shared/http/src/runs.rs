@@ -5,10 +5,10 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
+use overseer_engine::core::ids::{AgentId, PluginName, UserId};
 use overseer_engine::engine::Engine;
-use overseer_engine::ids::{AgentId, PluginName, UserId};
+use overseer_engine::invoke::runs::{Found, RunFilter, RunState, RunView};
 use overseer_engine::ports::table::Cursor;
-use overseer_engine::runs::{Found, RunFilter, RunState, RunView};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -7,8 +7,8 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use overseer_engine::engine::Engine;
+use overseer_engine::events::{ChangeWebhook, DeliveryView, MadeWebhook, NewWebhook, WebhookView};
 use overseer_engine::ports::table::Cursor;
-use overseer_engine::webhooks::{ChangeWebhook, DeliveryView, MadeWebhook, NewWebhook, WebhookView};
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use overseer_engine::engine::Ports;
 use overseer_engine::ports::vault::VaultError;
 use overseer_engine::ports::{Clock, Ids, Table, Work};
-use overseer_engine::vault::{EnvelopeVault, MasterKey, MasterKeys};
+use overseer_engine::storage::vault::{EnvelopeVault, MasterKey, MasterKeys};
 use tokio::sync::mpsc::Receiver;
 
 use crate::events::LocalEvents;

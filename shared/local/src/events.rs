@@ -45,7 +45,7 @@ impl EventBus for LocalEvents {
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
-    use overseer_engine::ids::OrgId;
+    use overseer_engine::core::ids::OrgId;
     use serde_json::json;
 
     use super::*;

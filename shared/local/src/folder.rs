@@ -6,10 +6,10 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use overseer_engine::error::causes;
+use overseer_engine::core::error::causes;
 use overseer_engine::ports::vault::VaultError;
 use overseer_engine::ports::{Clock, Ids, Table};
-use overseer_engine::vault::{EnvelopeVault, MASTER_KEY_BYTES, MasterKey, MasterKeys, Rewrapped};
+use overseer_engine::storage::vault::{EnvelopeVault, MASTER_KEY_BYTES, MasterKey, MasterKeys, Rewrapped};
 use secrecy::{ExposeSecret, SecretBox, SecretString};
 
 use crate::files::{OWNER_ONLY, protect, sync_folder};

@@ -129,7 +129,7 @@ async fn run(alarms: Arc<Alarms>, clock: Arc<dyn Clock>, fire: mpsc::Sender<Work
 
 #[cfg(test)]
 mod tests {
-    use overseer_engine::ids::OrgId;
+    use overseer_engine::core::ids::OrgId;
     use tokio::time::Instant;
 
     use super::*;

@@ -1,7 +1,7 @@
 //! Channels: what they may be, and who changes them when.
 
+use overseer_engine::access::principal::Role;
 use overseer_engine::agents::{ASSIGNMENTS_MAX, INSTRUCTIONS_MAX_BYTES};
-use overseer_engine::principal::Role;
 use reqwest::Method;
 use serde_json::{Value, json};
 

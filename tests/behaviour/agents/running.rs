@@ -1,8 +1,8 @@
 //! The role `agent`: what its key may do is what the plugins of its channel can, and nothing else.
 
-use overseer_engine::ids::OrgId;
+use overseer_engine::access::principal::Role;
+use overseer_engine::core::ids::OrgId;
 use overseer_engine::ports::Work;
-use overseer_engine::principal::Role;
 use reqwest::Method;
 use serde_json::{Value, json};
 

@@ -10,7 +10,7 @@ use axum::{Json, Router};
 use jiff::SignedDuration;
 use overseer_aws::AwsTimer;
 use overseer_aws::timer::Alarms;
-use overseer_engine::error::causes;
+use overseer_engine::core::error::causes;
 use overseer_engine::ports::{Clock, Timer};
 use serde_json::json;
 use tokio::net::TcpListener;

@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use overseer_engine::access::principal::Principal;
 use overseer_engine::engine::{Engine, Ports};
+use overseer_engine::invoke::runs::Asked;
 use overseer_engine::ports::timer::TimerError;
 use overseer_engine::ports::{Timer, Work};
-use overseer_engine::principal::Principal;
-use overseer_engine::runs::Asked;
 use overseer_engine::tasks::Report;
 use serde_json::{Value, json};
 

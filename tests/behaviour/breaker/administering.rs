@@ -1,8 +1,8 @@
 //! What administrators say of a plugin.
 
-use overseer_engine::ids::OrgId;
+use overseer_engine::access::principal::Role;
+use overseer_engine::core::ids::OrgId;
 use overseer_engine::ports::Work;
-use overseer_engine::principal::Role;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use overseer_engine::invoke::runs::Asked;
 use overseer_engine::ports::table::TableError;
-use overseer_engine::runs::Asked;
 use overseer_playground::{Mode, Service};
 use serde_json::json;
 

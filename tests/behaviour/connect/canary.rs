@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::any;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
-use overseer_engine::ids::OrgId;
+use overseer_engine::core::ids::OrgId;
 use overseer_engine::outbound::address::AllowedAddress;
 use overseer_engine::ports::Work;
 use overseer_engine::ports::table::Read;

@@ -7,11 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use overseer_engine::ids::OrgId;
+use overseer_engine::core::ids::OrgId;
 use overseer_engine::ports::table::{Condition, NewItem, Table};
 use overseer_engine::ports::vault::{SecretId, VaultError};
 use overseer_engine::ports::{Ids, RandomIds, SystemClock, Vault};
-use overseer_engine::vault::{EnvelopeVault, MasterKeys, Rewrapped};
+use overseer_engine::storage::vault::{EnvelopeVault, MasterKeys, Rewrapped};
 use overseer_local::folder::{DataFolder, FolderError};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};

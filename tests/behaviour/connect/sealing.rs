@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use overseer_engine::ids::{Alias, OrgId, Owner, PluginName, UserId};
+use overseer_engine::core::ids::{Alias, OrgId, Owner, PluginName, UserId};
 use overseer_engine::ports::table::{Condition, Item, Key, NewItem, Query, Read, Table};
 use overseer_engine::ports::vault::{Purpose, SecretId, VaultError};
 use overseer_engine::ports::{RandomIds, SystemClock, Vault};
-use overseer_engine::vault::{EnvelopeVault, MasterKey, MasterKeys};
+use overseer_engine::storage::vault::{EnvelopeVault, MasterKey, MasterKeys};
 use overseer_local::RedbTable;
 use secrecy::{ExposeSecret as _, SecretBox, SecretString};
 use serde_json::{Value, json};

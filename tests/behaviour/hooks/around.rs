@@ -1,7 +1,7 @@
 //! Hooks around calls: before, after, and where they failed.
 
 use axum::http::StatusCode;
-use overseer_engine::principal::Role;
+use overseer_engine::access::principal::Role;
 
 use super::*;
 

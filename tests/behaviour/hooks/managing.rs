@@ -1,8 +1,8 @@
 //! Which hooks are asked: those that an administrator has granted, of plugins in use, with a secret to sign with.
 
 use futures_util::future::join_all;
-use overseer_engine::hooks::HOOKED_MAX;
-use overseer_engine::principal::Role;
+use overseer_engine::access::principal::Role;
+use overseer_engine::registry::hooks::HOOKED_MAX;
 
 use super::*;
 

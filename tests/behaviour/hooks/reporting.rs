@@ -1,6 +1,6 @@
 //! Moments that an agent's runtime tells of itself.
 
-use overseer_engine::principal::Role;
+use overseer_engine::access::principal::Role;
 
 use super::*;
 

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Router;
 use axum::routing::any;
+use overseer_engine::access::principal::Role;
 use overseer_engine::outbound::address::AllowedAddress;
-use overseer_engine::principal::Role;
 use overseer_playground::{Mode, Service, Switch};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};

@@ -14,7 +14,7 @@ async fn logging(level: &str) -> App {
         "secrets-manager",
     )
     .await;
-    app.admin = app.key("acme", &[overseer_engine::principal::Role::Administrator], Some("admin")).await;
+    app.admin = app.key("acme", &[overseer_engine::access::principal::Role::Administrator], Some("admin")).await;
     app.playground.accept_token(Service::Slack, CANARY);
     app.connect("slack", CANARY).await;
     app

@@ -53,7 +53,7 @@ async fn eight_processes_renew_a_token_once() {
         ..Options::default()
     };
     let mut app = App::on_lambdas(options, "secrets-manager").await;
-    app.admin = app.key("acme", &[overseer_engine::principal::Role::Administrator], Some("admin")).await;
+    app.admin = app.key("acme", &[overseer_engine::access::principal::Role::Administrator], Some("admin")).await;
     let stand_in = app.engine.config.stand_ins.values().find(|one| one.base_url.path().contains("slack")).unwrap();
     let own = stand_in.authorization_url.join("token").unwrap();
     counter.to.set(own.to_string()).unwrap();

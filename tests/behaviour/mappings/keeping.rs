@@ -1,6 +1,6 @@
 //! Names written, listed, looked at and taken out.
 
-use overseer_engine::principal::Role;
+use overseer_engine::access::principal::Role;
 use reqwest::Method;
 use serde_json::{Value, json};
 

@@ -1,9 +1,9 @@
 //! What a name in an intent stands for.
 
-use overseer_engine::intent::Intent;
-use overseer_engine::outcome::Success;
-use overseer_engine::principal::Role;
-use overseer_engine::runs::Asked;
+use overseer_engine::access::principal::Role;
+use overseer_engine::core::intent::Intent;
+use overseer_engine::core::outcome::Success;
+use overseer_engine::invoke::runs::Asked;
 use overseer_playground::{NOTION_HOME_PAGE, NOTION_TASKS_DATABASE};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -267,7 +267,7 @@ async fn a_task_resolves_its_names_when_it_runs() {
     let mut ended = Vec::new();
     for id in paths {
         let work = overseer_engine::ports::Work {
-            org: overseer_engine::ids::OrgId::parse("acme").unwrap(),
+            org: overseer_engine::core::ids::OrgId::parse("acme").unwrap(),
             kind: "task".to_owned(),
             id: format!("{id} admin"),
             revision: 1,

@@ -1,6 +1,6 @@
 //! Plugins in the older forms of manifests: they are taken as they stand, and say why they cannot run here.
 
-use overseer_engine::principal::Role;
+use overseer_engine::access::principal::Role;
 use serde_json::json;
 
 use crate::app::{App, Options};

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
-use overseer_engine::catalog::Catalog;
-use overseer_engine::principal::Role;
+use overseer_engine::access::principal::Role;
+use overseer_engine::plugin::catalog::Catalog;
 use reqwest::Method;
 use serde_json::{Value, json};
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use overseer_engine::core::intent::Intent;
 use overseer_engine::engine::Engine;
-use overseer_engine::intent::Intent;
-use overseer_engine::runs::Asked;
+use overseer_engine::invoke::runs::Asked;
 use reqwest::{Method, StatusCode};
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -50,7 +50,7 @@ async fn another_process_sees_a_change_with_its_next_intent() {
         let principal = engine.authenticate(&SecretString::from(bench.app.admin.as_str())).await.unwrap();
         let intent: Intent = serde_json::from_value(json!({ "tool": "desk", "intent": action })).unwrap();
         let answered = engine.intend(principal, intent, Asked::default()).await?;
-        Ok::<_, overseer_engine::error::Error>(answered.answer.result.unwrap().data["path"].clone())
+        Ok::<_, overseer_engine::core::error::Error>(answered.answer.result.unwrap().data["path"].clone())
     };
     assert_eq!(path(&other, "look").await.unwrap(), "/look/front?v=1.0.0");
     let mut manifest = bench.manifest("desk", "2.0.0");

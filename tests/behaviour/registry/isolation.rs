@@ -1,6 +1,6 @@
 //! What one organization brings is of no concern to another.
 
-use overseer_engine::principal::Role;
+use overseer_engine::access::principal::Role;
 use reqwest::Method;
 use serde_json::{Value, json};
 

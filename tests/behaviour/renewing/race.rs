@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use overseer_engine::core::outcome::OutcomeCode;
 use overseer_engine::engine::{Engine, Ports};
-use overseer_engine::outcome::OutcomeCode;
 use overseer_engine::ports::table::{NewItem, TableError};
 use overseer_engine::ports::vault::{SecretId, Vault, VaultError};
 use reqwest::StatusCode;

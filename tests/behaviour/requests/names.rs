@@ -1,4 +1,4 @@
-use overseer_engine::principal::Role;
+use overseer_engine::access::principal::Role;
 use reqwest::Method;
 use serde_json::json;
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use overseer_engine::catalog::Catalog;
-use overseer_engine::ids::OrgId;
+use overseer_engine::core::ids::OrgId;
+use overseer_engine::plugin::catalog::Catalog;
 use overseer_engine::ports::Work;
 
 use super::{Answer, App, FAILS, Method, Role, Setup, Value, failed, json, limited, plugin};

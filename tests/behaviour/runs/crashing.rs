@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::routing::any;
-use overseer_engine::ids::IdempotencyKey;
-use overseer_engine::runs::Asked;
+use overseer_engine::core::ids::IdempotencyKey;
+use overseer_engine::invoke::runs::Asked;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::tempdir;

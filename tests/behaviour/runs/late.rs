@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use overseer_engine::error::Error;
-use overseer_engine::ids::IdempotencyKey;
+use overseer_engine::core::error::Error;
+use overseer_engine::core::ids::IdempotencyKey;
+use overseer_engine::invoke::runs::{Asked, Resolve};
 use overseer_engine::ports::table::TableError;
-use overseer_engine::runs::{Asked, Resolve};
 use serde_json::json;
 
 use super::{is_replay, keyed, keyed_at, runs};

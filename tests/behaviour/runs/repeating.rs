@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use axum::Router;
 use axum::routing::any;
 use futures_util::future::join_all;
-use overseer_engine::principal::Role;
+use overseer_engine::access::principal::Role;
 use overseer_playground::{Mode, Service};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};

@@ -1,6 +1,6 @@
 //! What is secret is kept nowhere, also where a service says it back.
 
-use overseer_engine::runs::Asked;
+use overseer_engine::invoke::runs::Asked;
 use overseer_playground::{Mode, Service};
 use serde_json::{Value, json};
 

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use overseer_engine::engine::Engine;
+use overseer_engine::invoke::runs::Asked;
 use overseer_engine::ports::Work;
 use overseer_engine::ports::table::TableError;
-use overseer_engine::runs::Asked;
 use serde_json::{Value, json};
 
 use crate::hooked::{Hooks, Operation};

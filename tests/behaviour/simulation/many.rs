@@ -1,9 +1,9 @@
 //! A sweep reads in proportion to what is due, not to what exists.
 
 use futures_util::future::try_join_all;
+use overseer_engine::invoke::runs::Asked;
 use overseer_engine::ports::Table as _;
 use overseer_engine::ports::table::{BATCH_MAX, Condition, Item, Key, NewItem, Read, Write};
-use overseer_engine::runs::Asked;
 use serde_json::json;
 
 use crate::app::App;

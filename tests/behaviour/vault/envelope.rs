@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use overseer_aws::KmsKeys;
-use overseer_engine::ids::OrgId;
+use overseer_engine::core::ids::OrgId;
 use overseer_engine::ports::table::{Condition, Key, NewItem, Read};
 use overseer_engine::ports::vault::{SecretId, VaultError};
 use overseer_engine::ports::{RandomIds, Table, Vault as _};
-use overseer_engine::vault::{EnvelopeVault, Rewrapped, Wrap as _};
+use overseer_engine::storage::vault::{EnvelopeVault, Rewrapped, Wrap as _};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::http::header::{LOCATION, RETRY_AFTER};
-use overseer_engine::config::Config;
+use overseer_engine::outbound::config::Config;
 use overseer_engine::ports::Table as _;
 use overseer_engine::ports::table::{Condition, Key, Read};
 use tokio::time::{Duration, Instant};

@@ -1,8 +1,8 @@
 //! What may be subscribed, by whom, and what is shown of it.
 
 use futures_util::future::join_all;
-use overseer_engine::catalog::Catalog;
-use overseer_engine::config::Config;
+use overseer_engine::outbound::config::Config;
+use overseer_engine::plugin::catalog::Catalog;
 use overseer_engine::ports::Table as _;
 use overseer_engine::ports::table::Read;
 

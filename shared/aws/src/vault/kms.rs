@@ -15,9 +15,9 @@ use aws_sdk_kms::error::ProvideErrorMetadata as _;
 use aws_sdk_kms::primitives::Blob;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use overseer_engine::ids::OrgId;
+use overseer_engine::core::ids::OrgId;
 use overseer_engine::ports::vault::VaultError;
-use overseer_engine::vault::{Sealed, Wrap};
+use overseer_engine::storage::vault::{Sealed, Wrap};
 use secrecy::{ExposeSecret as _, SecretSlice};
 
 use super::failure;

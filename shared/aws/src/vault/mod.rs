@@ -1,5 +1,5 @@
 //! The vault on AWS: on Secrets Manager ([`SecretsManagerVault`]), or in the table under a key of KMS
-//! ([`EnvelopeVault`](overseer_engine::vault::EnvelopeVault) with [`KmsKeys`]).
+//! ([`EnvelopeVault`](overseer_engine::storage::vault::EnvelopeVault) with [`KmsKeys`]).
 
 mod kms;
 mod secrets_manager;

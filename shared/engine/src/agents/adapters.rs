@@ -3,9 +3,9 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::error::FieldProblem;
-use crate::failures::looks_secret;
-use crate::manifest::{DataAdapter, Manifest};
+use crate::core::error::FieldProblem;
+use crate::invoke::failures::looks_secret;
+use crate::plugin::manifest::{DataAdapter, Manifest};
 
 /// The largest adapter of a channel's own, in bytes of JSON.
 pub(super) const ADAPTER_MAX_BYTES: usize = 4 * 1024;

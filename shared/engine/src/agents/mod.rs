@@ -2,22 +2,21 @@
 //! administrator locked it to.
 
 mod adapters;
-mod admitting;
-mod assigning;
-mod building;
-mod comparing;
-mod locking;
-mod naming;
-mod record;
-mod showing;
+mod build;
+mod channels;
+mod diff;
+pub mod explain;
+mod lock;
+mod names;
+pub mod tools;
+mod view;
 
-pub(crate) use admitting::must_admit;
-pub use assigning::{ChannelView, SetChannel};
-pub use building::{LeftOut, PluginUsed, Reason, Warning};
-pub use comparing::{AgentDiff, AgentText, PluginChanged, RoutingChanged, ToolChanged};
-pub use locking::{LockAgent, Locks, RollBackAgent};
-pub use naming::{AgentTool, Renamed};
-pub use record::{
+pub use crate::access::channel::{
     ASSIGNMENTS_MAX, Assignment, BUILD_MAX_BYTES, CHANNEL_MAX_BYTES, INSTRUCTIONS_MAX_BYTES, LOCKS_MAX, Lock,
 };
-pub use showing::AgentView;
+pub use build::{LeftOut, PluginUsed, Reason, Warning};
+pub use channels::{ChannelView, SetChannel};
+pub use diff::{AgentDiff, AgentText, PluginChanged, RoutingChanged, ToolChanged};
+pub use lock::{LockAgent, Locks, RollBackAgent};
+pub use names::{AgentTool, Renamed};
+pub use view::AgentView;

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::ids::OrgId;
+use crate::core::ids::OrgId;
 
 /// Something that happened. A plain success of an intent publishes nothing.
 #[derive(Debug, Clone, PartialEq, Serialize)]

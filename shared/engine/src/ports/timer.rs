@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::OrgId;
+use crate::core::ids::OrgId;
 
 /// What to look at when the time has come. The record that it names decides whether anything is due.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

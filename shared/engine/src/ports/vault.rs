@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::ids::sha256;
 use super::table::TableError;
-use crate::ids::{Alias, OrgId, Owner, PluginName, WebhookId};
+use crate::core::ids::{Alias, OrgId, Owner, PluginName, WebhookId};
 
 /// Names a secret by everything that it belongs to, so that a stored secret that is moved elsewhere does not open.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]

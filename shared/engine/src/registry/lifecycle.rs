@@ -9,16 +9,16 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::catalog::Plugin;
+use crate::access::principal::Principal;
+use crate::core::error::Error;
+use crate::core::ids::{OrgId, PluginName};
 use crate::engine::Engine;
-use crate::error::Error;
-use crate::hooks::hooks_changed;
-use crate::ids::{OrgId, PluginName};
-use crate::instances::{Instance, SeenInstance};
-use crate::keys;
+use crate::plugin::catalog::Plugin;
 use crate::ports::events::EventKind;
 use crate::ports::table::{Condition, Read, TableError, Write};
-use crate::principal::Principal;
+use crate::registry::hooks::hooks_changed;
+use crate::registry::instances::{Instance, SeenInstance};
+use crate::storage::keys;
 
 /// Where a plugin is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -1,27 +1,29 @@
 //! The registry: plugins that are not in the built-in catalog, by organization or for all of them. A manifest is kept as the
 //! text that was given, once for each version, and never changes; an organization's instance says which version it uses.
 
-mod configuring;
-mod finding;
-mod installing;
+mod configure;
+pub mod hooks;
+mod install;
+pub mod instances;
 mod lifecycle;
+mod lookup;
 mod record;
-mod registering;
+mod register;
 
 use std::collections::BTreeSet;
 
-use crate::manifest::{Manifest, Permission};
+use crate::plugin::manifest::{Manifest, Permission};
 
-pub use configuring::{ConfigView, SetConfig};
-pub(crate) use configuring::{check_config, config_secret_id};
-pub(crate) use finding::{TextId, changes_all_the_time};
-pub use installing::{Install, UpgradeShown};
-pub(crate) use installing::{granted, meanwhile};
+pub use configure::{ConfigView, SetConfig};
+pub(crate) use configure::{check_config, config_secret_id};
+pub use install::{Install, UpgradeShown};
+pub(crate) use install::{granted, meanwhile};
 pub(crate) use lifecycle::Running;
 pub use lifecycle::{Life, LifeState};
+pub(crate) use lookup::{TextId, changes_all_the_time};
 pub(crate) use record::Digest;
 pub use record::{RegisteredVersion, RegistryScope};
-pub use registering::{Register, Registration, RegistrationText, VERSIONS_MAX};
+pub use register::{Register, Registration, RegistrationText, VERSIONS_MAX};
 
 impl Manifest {
     /// The permissions without which nothing goes: those for where its service is, and for where credentials are sent to

@@ -10,12 +10,12 @@ use schemars::JsonSchema;
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
-use crate::ids::{KeyId, OrgId, PluginName, UserId};
-use crate::keys;
+use crate::access::principal::Principal;
+use crate::core::error::Error;
+use crate::core::ids::{KeyId, OrgId, PluginName, UserId};
 use crate::ports::ids::sha256;
 use crate::ports::table::{Key, NewItem, TableError};
-use crate::principal::Principal;
+use crate::storage::keys;
 
 /// For whom a plugin is registered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]

@@ -1,10 +1,10 @@
 //! Tasks: intents that are run later, again, or while nobody waits. A task is a record; an alarm is only a hint, and the
 //! record decides whether anything is due.
 
-mod changing;
-mod listing;
+mod list;
 mod record;
-mod running;
+mod run;
+mod update;
 
 use std::sync::Arc;
 
@@ -12,29 +12,29 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::breaker::ActionClass;
-use crate::catalog::Plugin;
+use crate::access::principal::Principal;
+use crate::accounts::Found;
+use crate::core::error::{Error, FieldProblem};
+use crate::core::ids::{ActionName, AgentId, Alias, PluginName, TaskId, UserId};
+use crate::core::intent::Intent;
+use crate::core::schedule::Schedule;
 use crate::engine::Engine;
-use crate::error::{Error, FieldProblem};
-use crate::ids::{ActionName, AgentId, Alias, PluginName, TaskId, UserId};
-use crate::instances::{InUse, SeenInstance};
-use crate::integrations::Found;
-use crate::intent::Intent;
-use crate::keys;
-use crate::manifest::Auth;
+use crate::invoke::runs::{Answered, Asked, Judged, Kept, KeyState, Keyed, in_progress};
+use crate::plugin::breaker::ActionClass;
+use crate::plugin::catalog::Plugin;
+use crate::plugin::manifest::Auth;
 use crate::ports::table::{Condition, Read, TableError, Write};
-use crate::principal::Principal;
-use crate::runs::{Answered, Asked, Judged, Kept, KeyState, Keyed, in_progress};
-use crate::schedule::Schedule;
+use crate::registry::instances::{InUse, SeenInstance};
+use crate::storage::keys;
 
-pub use changing::{Cancelled, ChangeTask};
-pub use listing::TaskFilter;
+pub use list::TaskFilter;
 pub use record::{
     ATTEMPTS_DEFAULT, ATTEMPTS_KEPT, ATTEMPTS_MAX, Attempt, AttemptOutcome, ENDED_KEPT, FAILURES_MAX, RETRY_AFTER_MAX,
     TaskResult, TaskState,
 };
 pub(crate) use record::{Claim, TASKS, Task};
-pub use running::Report;
+pub use run::Report;
+pub use update::{Cancelled, ChangeTask};
 
 /// The largest parameters of a task, in bytes of JSON.
 pub const PARAMETERS_MAX_BYTES: usize = 256 * 1024;

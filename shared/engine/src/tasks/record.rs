@@ -6,14 +6,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::ids::{ActionName, AgentId, Alias, ChannelName, NameError, OrgId, PluginName, RunId, TaskId, UserId};
-use crate::keys;
-use crate::listing::Listed;
-use crate::manifest::Effect;
-use crate::outcome::{Failure, MESSAGE_MAX, OutcomeCode, Success, can_be_kept, cut};
+use crate::core::ids::{ActionName, AgentId, Alias, ChannelName, NameError, OrgId, PluginName, RunId, TaskId, UserId};
+use crate::core::outcome::{Failure, MESSAGE_MAX, OutcomeCode, Success, can_be_kept, cut};
+use crate::core::schedule::{CatchUp, Schedule};
+use crate::plugin::manifest::Effect;
 use crate::ports::table::{Due, NewItem, TableError};
 use crate::ports::timer::Work;
-use crate::schedule::{CatchUp, Schedule};
+use crate::storage::keys;
+use crate::storage::listing::Listed;
 
 /// The kind of work that a task is, and the queue that tasks are due in.
 pub(crate) const TASKS: &str = "task";
@@ -408,7 +408,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::outcome::KEPT_MAX_BYTES;
+    use crate::core::outcome::KEPT_MAX_BYTES;
 
     fn now() -> Timestamp {
         "2026-11-21T09:00:00Z".parse().unwrap()

@@ -3,8 +3,8 @@
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_FRAME_OPTIONS};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use overseer_engine::ids::Owner;
-use overseer_engine::integrations::Offer;
+use overseer_engine::accounts::Offer;
+use overseer_engine::core::ids::Owner;
 
 use crate::Untouched;
 

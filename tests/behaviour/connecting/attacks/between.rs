@@ -2,8 +2,8 @@
 
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
-use overseer_engine::catalog::Catalog;
 use overseer_engine::engine::Engine;
+use overseer_engine::plugin::catalog::Catalog;
 use tower::ServiceExt as _;
 
 use super::*;

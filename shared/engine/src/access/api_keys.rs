@@ -1,0 +1,270 @@
+//! API keys: `ovs_<id>_<secret>`. Only a hash of the secret is stored; the key itself is shown once.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use aws_lc_rs::constant_time;
+use jiff::{SignedDuration, Timestamp};
+use schemars::JsonSchema;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+
+use crate::access::principal::{AgentOf, Principal, Role};
+use crate::core::error::{Error, FieldProblem};
+use crate::core::ids;
+use crate::core::ids::{AgentId, ChannelName, KeyId, OrgId, UserId};
+use crate::core::schema::NAME_FORMAT;
+use crate::engine::Engine;
+use crate::ports::events::EventKind;
+use crate::ports::ids::sha256;
+use crate::ports::table::{Condition, Cursor, Item, NewItem, Page, Query, Read, TableError, Write};
+use crate::storage::keys;
+
+/// How long a process may go on without looking whether a key was revoked by another.
+pub const KEY_SEEN_FOR: SignedDuration = SignedDuration::from_secs(60);
+/// How long a revoked key is listed.
+const REVOKED_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// What to make.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewApiKey {
+    /// What the key is for, in a person's words.
+    #[schemars(extend("format" = NAME_FORMAT))]
+    pub name: String,
+    /// What its bearer may do; at least one role.
+    #[schemars(length(min = 1))]
+    pub roles: BTreeSet<Role>,
+    /// The user that it is bound to. Needed for the role `user` alone; otherwise the user meant when a request names none.
+    pub user_id: Option<UserId>,
+    /// The channel whose plugins its bearer may use. Needed for the role `agent`, and of use for no other.
+    pub channel: Option<ChannelName>,
+    /// The agent that its bearer is. Needed for the role `agent`, and of use for no other.
+    pub agent_id: Option<AgentId>,
+}
+
+impl NewApiKey {
+    fn check(&self) -> Result<(), Error> {
+        let mut problems = Vec::new();
+        let mut problem = |pointer: &str, message: &str| problems.push(FieldProblem::new(pointer, message));
+        if let Err(error) = ids::free(&self.name) {
+            problem("/name", &error.to_string());
+        }
+        let only = |role: Role| !self.roles.is_empty() && self.roles.iter().all(|own| *own == role);
+        if self.roles.is_empty() {
+            problem("/roles", "must hold at least one of administrator, operator, service, user and agent");
+        } else if self.roles.contains(&Role::Agent) && !only(Role::Agent) {
+            problem("/roles", "agent stands alone: it limits what its bearer may do, and other roles would undo that");
+        }
+        if only(Role::User) && self.user_id.is_none() {
+            problem("/user_id", "is needed for a key that acts for one user");
+        }
+        for (pointer, is_there) in [("/channel", self.channel.is_some()), ("/agent_id", self.agent_id.is_some())] {
+            match (self.roles.contains(&Role::Agent), is_there) {
+                (true, false) => problem(pointer, "is needed for the role agent"),
+                (false, true) => problem(pointer, "is only for the role agent; leave it out"),
+                (true, true) | (false, false) => {}
+            }
+        }
+        if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(problems)) }
+    }
+}
+
+/// A key as it is listed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ApiKey {
+    /// The public half.
+    pub id: KeyId,
+    /// What it is for.
+    pub name: String,
+    /// What its bearer may do.
+    pub roles: BTreeSet<Role>,
+    /// The user that it is bound to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<UserId>,
+    /// Of an agent's key, the channel whose plugins it may use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channel: Option<ChannelName>,
+    /// Of an agent's key, the agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_id: Option<AgentId>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it stopped being good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// The stored record.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Record {
+    org: OrgId,
+    #[serde(flatten)]
+    view: ApiKey,
+    /// SHA-256 of the secret, in hexadecimal digits: the secret has 256 random bits, so that it needs no slow hash.
+    hash: String,
+}
+
+impl Engine {
+    /// Makes a key for `org`. It is shown here and never again.
+    pub async fn create_api_key(
+        self: &Arc<Self>,
+        org: &OrgId,
+        new: NewApiKey,
+    ) -> Result<(SecretString, ApiKey), Error> {
+        new.check()?;
+        let id = KeyId::parse(self.ports.ids.hex(8)).map_err(|error| Error::field("", error.to_string()))?;
+        let secret = self.ports.ids.hex(32);
+        let view = ApiKey {
+            id: id.clone(),
+            name: new.name,
+            roles: new.roles,
+            user_id: new.user_id,
+            channel: new.channel,
+            agent_id: new.agent_id,
+            created_at: self.ports.clock.now(),
+            revoked_at: None,
+        };
+        let record = Record { org: org.clone(), view: view.clone(), hash: sha256(secret.as_bytes()) };
+        let mut item = NewItem::new(keys::api_key(&id), &record)?;
+        item.list = Some(keys::api_key_in_list(org, view.created_at, &id));
+        let (engine, org) = (Arc::clone(self), org.clone());
+        self.to_its_end(async move {
+            let event = engine.event(&org, EventKind::ApiKeyCreated, &view);
+            engine.put_with(item, Condition::Absent, Some(&event)).await?;
+            engine.publish(event).await;
+            Ok((format!("ovs_{id}_{secret}").into(), view))
+        })
+        .await
+    }
+
+    /// The caller behind a key.
+    pub async fn authenticate(&self, key: &SecretString) -> Result<Principal, Error> {
+        let malformed = || Error::Unauthenticated("the API key is malformed; it has the form ovs_<id>_<secret>");
+        let mut parts = key.expose_secret().split('_');
+        let (Some("ovs"), Some(id), Some(secret), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(malformed());
+        };
+        let id = KeyId::parse(id).map_err(|_| malformed())?;
+        if secret.is_empty() {
+            return Err(malformed());
+        }
+        let record = self.api_key_record(&id).await?.filter(|record| {
+            constant_time::verify_slices_are_equal(sha256(secret.as_bytes()).as_bytes(), record.hash.as_bytes()).is_ok()
+        });
+        match record {
+            None => Err(Error::Unauthenticated("the API key is not known")),
+            Some(record) if record.view.revoked_at.is_some() => {
+                Err(Error::Unauthenticated("the API key was revoked; ask an administrator for another"))
+            }
+            Some(Record { org, view, .. }) => {
+                let agent = view.channel.zip(view.agent_id).map(|(channel, id)| AgentOf { channel, id });
+                Ok(Principal { org, user: view.user_id, roles: view.roles, key: id, agent })
+            }
+        }
+    }
+
+    /// The stored key, as seen at most [`KEY_SEEN_FOR`] ago.
+    async fn api_key_record(&self, id: &KeyId) -> Result<Option<Record>, Error> {
+        let now = self.ports.clock.now();
+        if let Some((seen, record)) = self.seen_keys.get(id)
+            && now.duration_since(seen) < KEY_SEEN_FOR
+        {
+            return Ok(Some(record));
+        }
+        let before = *self.revocations();
+        let item = self.ports.table.get(&keys::api_key(id), Read::Consistent).await?;
+        let record: Option<Record> = item.as_ref().map(Item::record).transpose()?;
+        let revocations = self.revocations();
+        if let Some(record) = &record
+            && *revocations == before
+        {
+            self.seen_keys.insert(id.clone(), (now, record.clone()));
+        }
+        Ok(record)
+    }
+
+    /// The keys of the caller's organization, the oldest first.
+    pub async fn list_api_keys(
+        &self,
+        principal: &Principal,
+        limit: usize,
+        cursor: Option<Cursor>,
+    ) -> Result<Page<ApiKey>, Error> {
+        principal.must_administer()?;
+        let query = Query { cursor, ..Query::partition(keys::api_keys_of(&principal.org), limit) };
+        let page = self.ports.table.query_list(query).await.map_err(Error::of_cursor)?;
+        let found = self.ports.table.batch_get(&page.entries, Read::Consistent).await?;
+        let entries =
+            found.iter().flatten().map(|item| Ok(item.record::<Record>()?.view)).collect::<Result<_, TableError>>()?;
+        Ok(Page { entries, next: page.next })
+    }
+
+    fn revocations(&self) -> MutexGuard<'_, u64> {
+        self.revocations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Revokes a key of the caller's organization: at once in this process, within [`KEY_SEEN_FOR`] in others.
+    pub async fn revoke_api_key(self: &Arc<Self>, principal: Principal, id: KeyId) -> Result<ApiKey, Error> {
+        principal.must_administer()?;
+        if id == principal.key {
+            // So an organization always keeps one administrator's key.
+            return Err(Error::field("", "a key cannot revoke itself; use another administrator's key"));
+        }
+        let engine = Arc::clone(self);
+        self.to_its_end(async move { engine.revoke(&principal, &id).await }).await
+    }
+
+    /// Remembers that a key was revoked.
+    fn remember_revoked(&self, id: &KeyId, now: Timestamp, revoked: &Record) {
+        let mut revocations = self.revocations();
+        *revocations += 1;
+        self.seen_keys.insert(id.clone(), (now, revoked.clone()));
+    }
+
+    async fn revoke(&self, principal: &Principal, id: &KeyId) -> Result<ApiKey, Error> {
+        let org = &principal.org;
+        loop {
+            let places = [keys::api_key(id), keys::api_key(&principal.key)];
+            let mut found = self.ports.table.batch_get(&places, Read::Consistent).await?;
+            let (own, item) = (found.pop().flatten(), found.pop().flatten());
+            // Of two keys that revoke each other one comes second, and is no longer good then.
+            let revoked = Error::Unauthenticated("the API key was revoked; ask an administrator for another");
+            let Some(own) = own else { return Err(revoked) };
+            if own.record::<Record>()?.view.revoked_at.is_some() {
+                return Err(revoked);
+            }
+            let Some(item) = item else { return Err(Error::NotFound("API key")) };
+            let mut record: Record = item.record()?;
+            if record.org != *org {
+                return Err(Error::NotFound("API key"));
+            }
+            if record.view.roles.contains(&Role::PlatformAdministrator) {
+                principal.must_administer_platform()?;
+            }
+            if record.view.revoked_at.is_some() {
+                return Ok(record.view);
+            }
+            let now = self.ports.clock.now();
+            record.view.revoked_at = Some(now);
+            let changed = NewItem {
+                list: item.stored.list.clone(),
+                expires_at: now.checked_add(REVOKED_KEPT).ok(),
+                ..NewItem::new(item.stored.key.clone(), &record)?
+            };
+            let own = Write::Check(own.stored.key, Condition::Version(own.version));
+            let revoke = Write::Put(changed, Condition::Version(item.version));
+            let event = self.event(org, EventKind::ApiKeyRevoked, &record.view);
+            match self.transact_with(vec![own, revoke], Some(&event)).await {
+                Err(TableError::Condition { .. }) => {}
+                Err(error) => return Err(error.into()),
+                Ok(_) => {
+                    self.remember_revoked(id, now, &record);
+                    self.publish(event).await;
+                    return Ok(record.view);
+                }
+            }
+        }
+    }
+}

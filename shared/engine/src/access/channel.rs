@@ -1,0 +1,144 @@
+//! What is stored of a channel: one small item, which an agent's intent reads with everything else that it needs, and each
+//! build that was locked in an item of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::core::error::Error;
+use crate::core::ids::{ActionName, ChannelName, KeyId, OrgId, PluginName, UserId};
+use crate::engine::Engine;
+use crate::ports::ids::sha256;
+use crate::ports::table::{Condition, Item, NewItem, Read, TableError, Version};
+use crate::storage::keys;
+
+/// The most plugins of a channel.
+pub const ASSIGNMENTS_MAX: usize = 50;
+/// The longest instructions, in bytes of UTF-8: of a channel, and of one plugin.
+pub const INSTRUCTIONS_MAX_BYTES: usize = 32 * 1024;
+/// The largest channel, in bytes of JSON.
+pub const CHANNEL_MAX_BYTES: usize = 64 * 1024;
+/// The most locks of a channel that are kept.
+pub const LOCKS_MAX: usize = 20;
+/// The largest build that can be locked, in bytes of JSON: it has to fit into one item.
+pub const BUILD_MAX_BYTES: usize = 384 * 1024;
+
+/// A plugin in a channel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub struct Assignment {
+    /// The plugin.
+    pub plugin: PluginName,
+    /// Whether the channel has it at the moment.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    /// Its place among the others, 0 to 1,000, the smallest first. Those with the same go by their names.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1000))]
+    pub priority: u16,
+    /// Where its data is: the name of an adapter that the plugin declares, or an object with a `type`. Left out, it is the
+    /// first that the plugin declares.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Value")]
+    pub data_adapter: Option<Value>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// That a channel was locked to a build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lock {
+    /// The build's content hash.
+    pub hash: String,
+    /// When.
+    pub at: Timestamp,
+    /// By which user, where the API key is bound to one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<UserId>,
+    /// With which API key.
+    pub key: KeyId,
+}
+
+/// What a channel is locked to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Pinned {
+    #[serde(flatten)]
+    pub lock: Lock,
+    /// The plugins of the build, each with its actions.
+    pub plugins: BTreeMap<PluginName, BTreeSet<ActionName>>,
+}
+
+/// The stored record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Channel {
+    /// In the order in which they count.
+    pub(crate) assignments: Vec<Assignment>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) instructions: Option<String>,
+    pub(crate) updated_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pinned: Option<Pinned>,
+    /// What it was locked to, the latest first.
+    #[serde(default)]
+    pub(crate) locks: Vec<Lock>,
+}
+
+impl Channel {
+    /// Whether an agent in the channel may use a plugin, and that action of it. What a version has that came after a lock is
+    /// not among what was looked at.
+    pub(crate) fn admits(&self, plugin: &PluginName, action: Option<&ActionName>) -> bool {
+        match &self.pinned {
+            Some(pinned) => {
+                let actions = pinned.plugins.get(plugin);
+                actions.is_some_and(|actions| action.is_none_or(|action| actions.contains(action)))
+            }
+            None => self.assignments.iter().any(|one| one.enabled && one.plugin == *plugin),
+        }
+    }
+
+    /// Differs where what was set does.
+    pub(crate) fn etag(&self) -> String {
+        sha256(json!([self.assignments, self.instructions]).to_string().as_bytes())
+    }
+
+    pub(crate) fn item(&self, org: &OrgId, name: &ChannelName) -> Result<NewItem, TableError> {
+        NewItem::new(keys::channel(org, name), self)
+    }
+}
+
+/// A channel as it was read.
+pub(crate) struct SeenChannel {
+    pub channel: Channel,
+    pub version: Version,
+}
+
+impl SeenChannel {
+    pub(crate) fn of(item: Option<&Item>) -> Result<Option<Self>, TableError> {
+        let seen = |item: &Item| Ok(Self { channel: item.record()?, version: item.version.clone() });
+        item.map(seen).transpose()
+    }
+
+    /// That nobody changed it since.
+    pub(crate) fn unchanged(&self) -> Condition {
+        Condition::Version(self.version.clone())
+    }
+}
+
+impl Engine {
+    /// The channel of that name.
+    pub(crate) async fn channel_seen(&self, org: &OrgId, name: &ChannelName) -> Result<SeenChannel, Error> {
+        let item = self.ports.table.get(&keys::channel(org, name), Read::Consistent).await?;
+        SeenChannel::of(item.as_ref())?.ok_or(Error::NotFound("channel"))
+    }
+}
+
+/// A name in a path. One that no channel can have is one that no channel has.
+pub(crate) fn parsed(name: &str) -> Result<ChannelName, Error> {
+    ChannelName::parse(name).map_err(|_| Error::NotFound("channel"))
+}

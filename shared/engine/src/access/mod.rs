@@ -1,0 +1,7 @@
+//! Who calls, and what they may do: principals, API keys, organizations, and the channels of agents.
+
+pub(crate) mod admission;
+pub mod api_keys;
+pub(crate) mod channel;
+pub mod organizations;
+pub mod principal;

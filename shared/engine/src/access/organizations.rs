@@ -1,0 +1,29 @@
+//! Organizations: for now, that one is there at all.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::core::error::Error;
+use crate::core::ids::OrgId;
+use crate::engine::Engine;
+use crate::ports::table::{Condition, NewItem, TableError};
+use crate::storage::keys;
+
+/// The stored record.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    id: OrgId,
+    created_at: Timestamp,
+}
+
+impl Engine {
+    /// Makes an organization, unless it is there already; says whether it was made.
+    pub async fn create_organization(&self, id: &OrgId) -> Result<bool, Error> {
+        let record = Record { id: id.clone(), created_at: self.ports.clock.now() };
+        match self.ports.table.put(NewItem::new(keys::organization(id), &record)?, Condition::Absent).await {
+            Ok(_) => Ok(true),
+            Err(TableError::Condition { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

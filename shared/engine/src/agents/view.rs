@@ -1,0 +1,108 @@
+//! An agent as it is shown: to whoever runs it, in the words of its model.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::build::{Build, LeftOut, PluginUsed, Warning};
+use super::names::{AgentTool, Renamed};
+use crate::access::channel::{Lock, SeenChannel, parsed};
+use crate::access::principal::Principal;
+use crate::agents::tools::{Described, ToolFormat};
+use crate::core::error::Error;
+use crate::core::ids::{ChannelName, OrgId, PluginName};
+use crate::engine::Engine;
+use crate::ports::table::Read;
+use crate::storage::keys;
+
+/// The agent of a channel.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AgentView {
+    /// The channel.
+    pub channel: ChannelName,
+    /// The SHA-256 of what the agent gets (instructions, tools, where data is, and the plugins with their versions), in
+    /// hexadecimal digits: the same wherever the same is configured.
+    pub hash: String,
+    /// What the channel is locked to, if it is: then that is shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locked: Option<Lock>,
+    /// What the agent is told.
+    pub instructions: String,
+    /// What it can do.
+    pub tools: Vec<AgentTool>,
+    /// The tools that do not have their action's name.
+    pub renamed: Vec<Renamed>,
+    /// Where the data of each plugin is, where that is said.
+    pub data_routing: BTreeMap<PluginName, Value>,
+    /// The plugins, in their order.
+    pub plugins: Vec<PluginUsed>,
+    /// The plugins of the channel that it does not have.
+    pub left_out: Vec<LeftOut>,
+    /// What there is to know of those that it has. Nothing is said of what is locked.
+    pub warnings: Vec<Warning>,
+}
+
+impl AgentView {
+    pub(super) fn of(channel: ChannelName, build: Build, locked: Option<Lock>, warnings: Vec<Warning>) -> Self {
+        let Build { hash, instructions, tools, renamed, data_routing, plugins, left_out } = build;
+        Self { channel, hash, locked, instructions, tools, renamed, data_routing, plugins, left_out, warnings }
+    }
+
+    /// The agent in the shape that the maker of a model asks for; in our own as it is.
+    pub fn in_format(&self, format: ToolFormat) -> Value {
+        let Some(in_format) = format.of_a_model() else {
+            return serde_json::to_value(self).unwrap_or_default();
+        };
+        let described = |tool: &AgentTool| {
+            let AgentTool { name, title, description, parameters, effect, .. } = tool;
+            in_format(&Described { name, title, description, parameters, effect: *effect })
+        };
+        let call = |tool: &AgentTool| (tool.name.clone(), json!({ "tool": tool.plugin, "intent": tool.action }));
+        let mut shown = json!({
+            "channel": self.channel, "hash": self.hash, "instructions": self.instructions,
+            "tools": self.tools.iter().map(described).collect::<Vec<_>>(),
+            "calls": self.tools.iter().map(call).collect::<serde_json::Map<_, _>>(),
+        });
+        if let (Some(locked), Some(shown)) = (&self.locked, shown.as_object_mut()) {
+            shown.insert("locked".to_owned(), json!(locked));
+        }
+        shown
+    }
+}
+
+impl Engine {
+    /// The agent of a channel: what the channel is locked to, or what its configuration gives now. Two reads.
+    pub async fn agent(&self, principal: &Principal, channel: &str) -> Result<AgentView, Error> {
+        let name = parsed(channel)?;
+        principal.must_see_agent(&name)?;
+        let SeenChannel { channel, .. } = self.channel_seen(&principal.org, &name).await?;
+        if let Some(pinned) = channel.pinned {
+            let build = self.locked_build(&principal.org, &name, &pinned.lock.hash).await?;
+            return Ok(AgentView::of(name, build, Some(pinned.lock), Vec::new()));
+        }
+        let (build, warnings) = self.build(&principal.org, &channel).await?;
+        Ok(AgentView::of(name, build, None, warnings))
+    }
+
+    /// What was built and locked.
+    pub(super) async fn locked_build(&self, org: &OrgId, channel: &ChannelName, hash: &str) -> Result<Build, Error> {
+        let item = self.ports.table.get(&keys::build(org, channel, hash), Read::Consistent).await?;
+        Ok(item.ok_or(Error::NotFound("lock; it was removed in the meantime"))?.record()?)
+    }
+}
+
+impl Principal {
+    /// Refuses whoever neither runs agents of the organization nor looks after them.
+    fn must_see_agent(&self, channel: &ChannelName) -> Result<(), Error> {
+        if self.agent.is_some() {
+            return self.channel(Some(channel)).map(drop);
+        }
+        if self.acts_for_all() {
+            return Ok(());
+        }
+        Err(Error::Forbidden(
+            "this needs the API key of an administrator, an operator, a service or the agent".to_owned(),
+        ))
+    }
+}

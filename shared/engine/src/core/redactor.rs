@@ -1,0 +1,119 @@
+//! Strikes known secrets out of whatever comes back from a service, which may echo what it was sent.
+//!
+//! This guards against carelessness: the secret as it is, escaped as JSON may have it, percent-encoded, and within base64
+//! of any alignment. A service that is bent on telling its own credential can always disguise it.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Map, Value};
+
+use crate::plugin::template::UNRESERVED;
+
+/// The shortest secret that is taken: striking out a shorter one would hit ordinary text.
+pub const SECRET_MIN_BYTES: usize = 8;
+
+/// What stands where a secret stood.
+pub const STRUCK: &str = "[secret removed]";
+
+/// Finds the forms of secrets.
+pub(crate) struct Striker {
+    /// The longest first, so that none is left half by a shorter one within it.
+    forms: Vec<String>,
+}
+
+impl Striker {
+    /// For a call that carries `secrets`. Shorter ones than are taken for secrets are left alone.
+    pub(crate) fn new<'a>(secrets: impl IntoIterator<Item = &'a SecretString>) -> Self {
+        let secrets =
+            secrets.into_iter().map(ExposeSecret::expose_secret).filter(|text| text.len() >= SECRET_MIN_BYTES);
+        let mut forms: Vec<String> = secrets.flat_map(forms_of).collect();
+        forms.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        forms.dedup();
+        Self { forms }
+    }
+
+    /// The text without the secret.
+    pub(crate) fn text(&self, mut text: String) -> String {
+        for form in self.forms.iter().map(String::as_str) {
+            if text.contains(form) {
+                text = text.replace(form, STRUCK);
+            }
+        }
+        text
+    }
+
+    /// The value without the secret: in strings, in keys, and in numbers, which a secret of digits can look like.
+    pub(crate) fn value(&self, value: Value) -> Value {
+        match value {
+            Value::String(text) => Value::String(self.text(text)),
+            Value::Array(items) => items.into_iter().map(|item| self.value(item)).collect(),
+            Value::Object(fields) => Value::Object(
+                fields.into_iter().map(|(key, value)| (self.text(key), self.value(value))).collect::<Map<_, _>>(),
+            ),
+            Value::Number(number) => {
+                let text = number.to_string();
+                if self.forms.iter().any(|form| text.contains(form.as_str())) { STRUCK.into() } else { number.into() }
+            }
+            plain @ (Value::Null | Value::Bool(_)) => plain,
+        }
+    }
+}
+
+fn forms_of(secret: &str) -> Vec<String> {
+    let json = Value::from(secret).to_string();
+    let mut forms = vec![secret.to_owned(), json.trim_matches('"').to_owned(), secret.replace('/', "\\/")];
+    for set in [NON_ALPHANUMERIC, UNRESERVED] {
+        let upper = utf8_percent_encode(secret, set).to_string();
+        let lower = utf8_percent_encode(secret, set).map(|part| match part.strip_prefix('%') {
+            Some(digits) => format!("%{}", digits.to_ascii_lowercase()),
+            None => part.to_owned(),
+        });
+        forms.extend([lower.collect(), upper]);
+    }
+    for offset in 0..3 {
+        let mut shifted = vec![0; offset];
+        shifted.extend_from_slice(secret.as_bytes());
+        for encoded in [STANDARD_NO_PAD.encode(&shifted), URL_SAFE_NO_PAD.encode(&shifted)] {
+            // The characters at both ends depend on the neighbours as well.
+            let first = (offset * 8).div_ceil(6);
+            let last = shifted.len() * 8 / 6;
+            forms.extend(encoded.get(first..last).map(str::to_owned));
+        }
+    }
+    forms
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::engine::general_purpose::STANDARD;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_form_is_struck_and_nothing_else() {
+        let secret = "xoxb-1/2+3 é";
+        let striker = Striker::new(&[SecretString::from(secret)]);
+        for prefix in ["", "B", "Be", "Bearer "] {
+            for suffix in ["", "\"", "xy", "\r\n."] {
+                for text in [
+                    format!("{prefix}{secret}{suffix}"),
+                    STANDARD.encode(format!("{prefix}{secret}{suffix}")),
+                    URL_SAFE_NO_PAD.encode(format!("{prefix}{secret}{suffix}")),
+                    "a=xoxb%2D1%2F2%2B3%20%C3%A9&b".to_owned(),
+                    "a=xoxb-1%2f2%2b3%20%c3%a9&b".to_owned(),
+                    r#"{"a": "xoxb-1\/2+3 é"}"#.to_owned(),
+                ] {
+                    assert!(striker.text(text.clone()).contains(STRUCK), "{text}");
+                }
+            }
+        }
+        let struck = striker.value(json!({"a": [secret, 1, {secret: null}], "b": "xoxb-1"}));
+        assert_eq!(struck, json!({"a": [STRUCK, 1, {STRUCK: null}], "b": "xoxb-1"}));
+        let digits = Striker::new(&[SecretString::from("1234567890")]);
+        assert_eq!(digits.value(json!([1_234_567_890, 12])), json!([STRUCK, 12]));
+        assert_eq!(Striker::new(None::<&SecretString>).text("xoxb".into()), "xoxb");
+    }
+}

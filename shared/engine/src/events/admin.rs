@@ -1,0 +1,332 @@
+//! Webhooks as administrators manage them. A secret is shown when it is made, and never again.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::WEBHOOKS_MAX;
+use super::record::{Deactivated, EVERY_KIND, Webhook, webhooks_in};
+use super::signing::{Signing, new_secret};
+use crate::access::principal::Principal;
+use crate::core::error::{Error, FieldProblem, causes};
+use crate::core::ids::{OrgId, WebhookId};
+use crate::engine::Engine;
+use crate::ports::events::EventKind;
+use crate::ports::table::{Read, TableError};
+use crate::storage::keys;
+
+/// The longest URL, in bytes.
+const URL_MAX_BYTES: usize = 2048;
+/// The longest description, in characters.
+const DESCRIPTION_MAX: usize = 500;
+
+/// Where to send which events.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewWebhook {
+    /// Where deliveries are posted to: an https URL of at most 2,048 bytes, without user and fragment.
+    #[schemars(with = "String")]
+    pub url: Url,
+    /// The kinds of events to tell, such as `task.failed`, or `*` for every kind.
+    #[schemars(length(min = 1))]
+    pub events: Vec<String>,
+    /// What it is for: at most 500 characters.
+    #[schemars(length(max = DESCRIPTION_MAX))]
+    pub description: Option<String>,
+}
+
+/// What to change of a webhook. What is left out stays.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeWebhook {
+    /// Where deliveries are posted to: those that wait, too.
+    #[schemars(with = "Option<String>")]
+    pub url: Option<Url>,
+    /// The kinds of events to tell, in the place of all of them.
+    #[schemars(length(min = 1))]
+    pub events: Option<Vec<String>>,
+    /// Whether it is told anything. What comes due while it is not fails.
+    pub active: Option<bool>,
+    /// What it is for: at most 500 characters; none takes it away.
+    #[schemars(length(max = DESCRIPTION_MAX))]
+    pub description: Option<String>,
+}
+
+/// A webhook as it is shown: never with its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WebhookView {
+    /// Its id.
+    pub id: WebhookId,
+    /// Where deliveries are posted to.
+    pub url: Url,
+    /// The kinds of events that it is told.
+    pub events: Vec<String>,
+    /// What it is for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Whether it is told anything.
+    pub active: bool,
+    /// When and why Overseer stopped telling it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deactivated: Option<Deactivated>,
+    /// Until when a secret that was replaced signs as well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub old_secret_signs_until: Option<Timestamp>,
+    /// Since when every delivery fails.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failing_since: Option<Timestamp>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was changed last.
+    pub updated_at: Timestamp,
+}
+
+/// A webhook with its new secret, which is shown here and never again.
+#[derive(Debug)]
+pub struct MadeWebhook {
+    /// `whsec_` and the key of its signatures in base64.
+    pub secret: SecretString,
+    /// The webhook.
+    pub view: WebhookView,
+}
+
+impl Webhook {
+    fn shown(&self, id: &WebhookId, now: Timestamp) -> WebhookView {
+        WebhookView {
+            id: id.clone(),
+            url: self.url.clone(),
+            events: self.events.clone(),
+            description: self.description.clone(),
+            active: self.active,
+            deactivated: self.deactivated.clone(),
+            old_secret_signs_until: self.signing.old_signs_until(now),
+            failing_since: self.failing_since,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+        }
+    }
+}
+
+impl Engine {
+    /// Subscribes a URL to events. It counts from here on, in every process.
+    pub async fn create_webhook(
+        self: &Arc<Self>,
+        principal: &Principal,
+        new: NewWebhook,
+    ) -> Result<MadeWebhook, Error> {
+        principal.must_administer()?;
+        let events = self.check_webhook(Some(&new.url), Some(new.events)).await?.unwrap_or_default();
+        let (engine, org) = (Arc::clone(self), principal.org.clone());
+        self.to_its_end(async move {
+            let (now, ids) = (engine.ports.clock.now(), engine.ports.ids.as_ref());
+            let id = WebhookId::parse(engine.id_at(now)).map_err(|error| Error::field("", error.to_string()))?;
+            let webhook = Webhook {
+                url: new.url,
+                events,
+                description: new.description,
+                active: true,
+                deactivated: None,
+                signing: Signing::new(ids),
+                failing_since: None,
+                created_at: now,
+                updated_at: now,
+            };
+            let (place, secret) = (webhook.secret_id(&org, &id), new_secret(ids));
+            // The secret first: a record never names one that is not there.
+            engine.ports.vault.put(&place, &webhook.signing.version, &secret).await?;
+            let made = engine
+                .change_webhooks(&org, |webhooks| {
+                    if webhooks.by_id.len() >= WEBHOOKS_MAX {
+                        let message = format!("there are {WEBHOOKS_MAX} webhooks already; delete one first");
+                        return Err(Error::Conflict(message));
+                    }
+                    webhooks.by_id.insert(id.clone(), webhook.clone());
+                    Ok((webhook.shown(&id, now), None))
+                })
+                .await;
+            match made {
+                Ok(view) => Ok(MadeWebhook { secret, view }),
+                // Whether it was written is not known: a record that names nothing would be worse than a secret too many.
+                Err(error @ Error::Table(TableError::Store(_))) => Err(error),
+                Err(error) => {
+                    engine.forget_signing(&org, &id, &webhook).await;
+                    Err(error)
+                }
+            }
+        })
+        .await
+    }
+
+    /// The webhooks of the caller's organization, the oldest first.
+    pub async fn list_webhooks(&self, principal: &Principal) -> Result<Vec<WebhookView>, Error> {
+        principal.must_administer()?;
+        let item = self.ports.table.get(&keys::webhooks(&principal.org), Read::Consistent).await?;
+        let now = self.ports.clock.now();
+        Ok(webhooks_in(item.as_ref())?.by_id.iter().map(|(id, webhook)| webhook.shown(id, now)).collect())
+    }
+
+    /// One of them.
+    pub async fn get_webhook(&self, principal: &Principal, id: &str) -> Result<WebhookView, Error> {
+        let all = self.list_webhooks(principal).await?;
+        all.into_iter().find(|webhook| webhook.id.as_str() == id).ok_or(Error::NotFound("webhook"))
+    }
+
+    /// Changes a webhook.
+    pub async fn change_webhook(
+        self: &Arc<Self>,
+        principal: &Principal,
+        id: &str,
+        change: ChangeWebhook,
+    ) -> Result<WebhookView, Error> {
+        principal.must_administer()?;
+        let events = self.check_webhook(change.url.as_ref(), change.events.clone()).await?;
+        self.with_webhook(principal, id, move |webhook, now| {
+            if let Some(url) = change.url.as_ref().filter(|url| **url != webhook.url) {
+                (webhook.url, webhook.failing_since) = (url.clone(), None);
+            }
+            if let Some(active) = change.active.filter(|active| *active != webhook.active) {
+                (webhook.active, webhook.deactivated, webhook.failing_since) = (active, None, None);
+            }
+            webhook.events = events.clone().unwrap_or_else(|| webhook.events.clone());
+            if let Some(description) = &change.description {
+                webhook.description = Some(description.clone()).filter(|text| !text.is_empty());
+            }
+            webhook.updated_at = now;
+        })
+        .await
+        .map(|(view, ())| view)
+    }
+
+    /// Puts a new secret in the place of a webhook's own, which signs as well for another day.
+    pub async fn rotate_webhook(self: &Arc<Self>, principal: &Principal, id: &str) -> Result<MadeWebhook, Error> {
+        principal.must_administer()?;
+        let id = WebhookId::parse(id).map_err(|_| Error::NotFound("webhook"))?;
+        let item = self.ports.table.get(&keys::webhooks(&principal.org), Read::Consistent).await?;
+        let webhook = webhooks_in(item.as_ref())?.by_id.remove(&id).ok_or(Error::NotFound("webhook"))?;
+        let (engine, principal) = (Arc::clone(self), principal.clone());
+        self.to_its_end(async move {
+            let place = webhook.secret_id(&principal.org, &id);
+            let (version, secret) = (engine.ports.ids.hex(8), new_secret(engine.ports.ids.as_ref()));
+            engine.ports.vault.put(&place, &version, &secret).await?;
+            let rotated = engine.with_webhook(&principal, id.as_str(), move |webhook, now| webhook.rotate(&version, now));
+            match rotated.await {
+                Ok((view, gone)) => {
+                    for version in gone {
+                        if let Err(error) = engine.ports.vault.delete_version(&place, &version).await {
+                            // It signs nothing any more, and goes with the webhook.
+                            tracing::error!(org = %principal.org, error = %causes(&error), "a secret that was replaced stays in the vault");
+                        }
+                    }
+                    Ok(MadeWebhook { secret, view })
+                }
+                Err(error) => {
+                    // Storing a version may have made the secret anew.
+                    if matches!(error, Error::NotFound(_)) {
+                        engine.forget_signing(&principal.org, &id, &webhook).await;
+                    }
+                    Err(error)
+                }
+            }
+        })
+        .await
+    }
+
+    /// Ends a webhook. Deliveries that wait are not sent.
+    pub async fn delete_webhook(self: &Arc<Self>, principal: &Principal, id: &str) -> Result<WebhookView, Error> {
+        principal.must_administer()?;
+        let id = WebhookId::parse(id).map_err(|_| Error::NotFound("webhook"))?;
+        let (engine, org) = (Arc::clone(self), principal.org.clone());
+        self.to_its_end(async move {
+            let webhook = engine
+                .change_webhooks(&org, |webhooks| {
+                    Ok((webhooks.by_id.remove(&id).ok_or(Error::NotFound("webhook"))?, None))
+                })
+                .await?;
+            engine.forget_signing(&org, &id, &webhook).await;
+            Ok(webhook.shown(&id, engine.ports.clock.now()))
+        })
+        .await
+    }
+
+    /// Changes one webhook. `change` may be called several times.
+    async fn with_webhook<T: Send + 'static>(
+        self: &Arc<Self>,
+        principal: &Principal,
+        id: &str,
+        change: impl Fn(&mut Webhook, Timestamp) -> T + Send + Sync + 'static,
+    ) -> Result<(WebhookView, T), Error> {
+        let id = WebhookId::parse(id).map_err(|_| Error::NotFound("webhook"))?;
+        let (engine, org) = (Arc::clone(self), principal.org.clone());
+        self.to_its_end(async move {
+            let now = engine.ports.clock.now();
+            engine
+                .change_webhooks(&org, |webhooks| {
+                    let webhook = webhooks.by_id.get_mut(&id).ok_or(Error::NotFound("webhook"))?;
+                    let said = change(webhook, now);
+                    Ok(((webhook.shown(&id, now), said), None))
+                })
+                .await
+        })
+        .await
+    }
+
+    /// Deletes the secrets of a webhook that is no more.
+    async fn forget_signing(&self, org: &OrgId, id: &WebhookId, webhook: &Webhook) {
+        if let Err(error) = self.ports.vault.delete(&webhook.secret_id(org, id)).await {
+            tracing::error!(%org, error = %causes(&error), "the secret of a webhook that is no more stays in the vault");
+        }
+    }
+
+    /// Refuses where nothing may be sent and events that do not exist. Gives the events, none of them twice.
+    async fn check_webhook(
+        &self,
+        url: Option<&Url>,
+        events: Option<Vec<String>>,
+    ) -> Result<Option<Vec<String>>, Error> {
+        let mut problems = Vec::new();
+        if let Some(url) = url {
+            problems.extend(self.wrong_url(url).await.map(|message| FieldProblem::new("/url", message)));
+        }
+        let mut kinds: Vec<String> = Vec::new();
+        for (index, kind) in events.iter().flatten().enumerate() {
+            if kind != EVERY_KIND && !EventKind::ALL.iter().any(|known| known.as_str() == kind) {
+                let known: Vec<_> = EventKind::ALL.iter().map(|known| known.as_str()).collect();
+                let message =
+                    format!("is not an event; there are {} and {EVERY_KIND} for all of them", known.join(", "));
+                problems.push(FieldProblem::new(format!("/events/{index}"), message));
+            } else if !kinds.contains(kind) {
+                kinds.push(kind.clone());
+            }
+        }
+        if !problems.is_empty() {
+            problems.truncate(PROBLEMS_MAX);
+            return Err(Error::Invalid(problems));
+        }
+        Ok(events.map(|_| kinds))
+    }
+
+    /// What is wrong with a URL that deliveries are to be posted to.
+    async fn wrong_url(&self, url: &Url) -> Option<String> {
+        if url.as_str().len() > URL_MAX_BYTES {
+            return Some(format!("must have at most {URL_MAX_BYTES} bytes"));
+        }
+        if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
+            return Some("must have no user, no password and no fragment; deliveries are signed".to_owned());
+        }
+        let plain = url.scheme() == "http" && self.outbound.allows(url);
+        if url.scheme() != "https" && !plain {
+            let message = "must be an https URL; http is only for addresses that the operator allows";
+            return Some(message.to_owned());
+        }
+        let message = "is at an address that nothing is sent to; take a public one, or have the operator allow it \
+                       (OVERSEER_ALLOW_ADDRESSES)";
+        self.outbound.refuses(url).await.then(|| message.to_owned())
+    }
+}
+
+/// Problems beyond this many are not listed.
+const PROBLEMS_MAX: usize = 20;

@@ -1,0 +1,198 @@
+//! What an agent is to say about a failure, and to do next: in the organization's own words, or in ours.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::access::principal::Principal;
+use crate::core::error::{Error, FieldProblem, causes};
+use crate::core::ids::{AgentId, OrgId, PluginName};
+use crate::core::outcome::{Failure, OutcomeCode};
+use crate::engine::Engine;
+use crate::plugin::manifest::{Auth, Manifest};
+use crate::ports::table::{Condition, Cursor, Item, Key, NewItem, Page, Query, Read};
+use crate::storage::keys;
+
+/// The longest fallback, in characters.
+pub const FALLBACK_MAX: usize = 1_000;
+
+/// What agents are to say about failures.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewFallback {
+    /// About failures of which plugin; left out, of every one.
+    pub tool: Option<PluginName>,
+    /// To which agent; left out, to every one.
+    pub agent_id: Option<AgentId>,
+    /// The words: 1 to 1,000 characters.
+    pub message: String,
+}
+
+/// A fallback as it is stored and shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fallback {
+    /// About failures of which plugin, if not of every one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool: Option<PluginName>,
+    /// To which agent, if not to every one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_id: Option<AgentId>,
+    /// The words.
+    pub message: String,
+    /// When they were set.
+    pub updated_at: Timestamp,
+}
+
+impl Engine {
+    /// What the agent is to say about a failure: the words for this plugin and agent, for the agent, for the plugin, or of the
+    /// organization, whichever there are first, or else the default.
+    pub(crate) async fn fallback(
+        &self,
+        org: &OrgId,
+        agent: Option<&AgentId>,
+        manifest: &Manifest,
+        failure: &Failure,
+    ) -> String {
+        let plugin = Some(&manifest.name);
+        let of_agent = agent.map(|agent| [(plugin, Some(agent)), (None, Some(agent))]);
+        let of_all = [(plugin, None), (None, None)];
+        let places = of_agent.into_iter().flatten().chain(of_all);
+        let keys: Vec<Key> = places.map(|(plugin, agent)| keys::fallback(org, plugin, agent)).collect();
+        let found = match self.ports.table.batch_get(&keys, Read::Eventual).await {
+            Ok(items) => items.into_iter().flatten().next().map(|item| item.record::<Fallback>()).transpose(),
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok(Some(fallback)) => fallback.message,
+            Ok(None) => by_default(manifest, failure),
+            Err(error) => {
+                tracing::error!(%org, error = %causes(&error), "fallbacks cannot be read; the default stands in");
+                by_default(manifest, failure)
+            }
+        }
+    }
+
+    /// The organization's fallbacks, by plugin and agent.
+    pub async fn list_fallbacks(
+        &self,
+        principal: &Principal,
+        limit: usize,
+        cursor: Option<Cursor>,
+    ) -> Result<Page<Fallback>, Error> {
+        principal.must_act_for_all()?;
+        let query = Query { cursor, ..Query::partition(keys::fallbacks_of(&principal.org), limit) };
+        let page = self.ports.table.query(query).await.map_err(Error::of_cursor)?;
+        let entries = page.entries.iter().map(Item::record).collect::<Result<_, _>>()?;
+        Ok(Page { entries, next: page.next })
+    }
+
+    /// Sets what agents are to say, in the place of what was set there before.
+    pub async fn set_fallback(self: &Arc<Self>, principal: &Principal, new: NewFallback) -> Result<Fallback, Error> {
+        principal.must_administer()?;
+        if let Some(tool) = &new.tool {
+            self.plugin(&principal.org, tool.as_str()).await?;
+        }
+        let NewFallback { tool, agent_id, message } = new;
+        if !(1..=FALLBACK_MAX).contains(&message.chars().count()) || message.trim().is_empty() {
+            let rule = format!("must be 1 to {FALLBACK_MAX} characters, and not only spaces");
+            return Err(Error::Invalid(vec![FieldProblem::new("/message", rule)]));
+        }
+        let key = keys::fallback(&principal.org, tool.as_ref(), agent_id.as_ref());
+        let fallback = Fallback { tool, agent_id, message, updated_at: self.ports.clock.now() };
+        let engine = Arc::clone(self);
+        self.to_its_end(async move {
+            engine.ports.table.put(NewItem::new(key, &fallback)?, Condition::Any).await?;
+            Ok(fallback)
+        })
+        .await
+    }
+
+    /// Removes what agents are to say, and gives what that was.
+    pub async fn remove_fallback(
+        self: &Arc<Self>,
+        principal: &Principal,
+        tool: Option<&PluginName>,
+        agent: Option<&AgentId>,
+    ) -> Result<Fallback, Error> {
+        principal.must_administer()?;
+        let key = keys::fallback(&principal.org, tool, agent);
+        let engine = Arc::clone(self);
+        self.to_its_end(async move {
+            let found = engine.ports.table.get(&key, Read::Consistent).await?.ok_or(Error::NotFound("fallback"))?;
+            engine.ports.table.delete(&key, Condition::Any).await?;
+            Ok(found.record()?)
+        })
+        .await
+    }
+}
+
+/// What to tell the person, and what to do next. A language model reads it.
+fn by_default(manifest: &Manifest, failure: &Failure) -> String {
+    let (plugin, name) = (&manifest.name, &manifest.display_name);
+    if failure.may_have_happened && failure.retryable {
+        return format!(
+            "Tell the person that it is not certain yet whether this was done at {name}. Send the same intent once more, \
+             with the same idempotency key: {name} then does it once at most. If it fails again, stop and say so."
+        );
+    }
+    if failure.may_have_happened || failure.code == OutcomeCode::OutcomeUnknown {
+        return format!(
+            "Tell the person that it is not certain whether this was done at {name}. Look there first, with an action \
+             that only reads. Do not send it again before you know that it was not done."
+        );
+    }
+    let connect = match &manifest.auth {
+        Auth::Oauth2(_) => format!(
+            "Get a link by POST /api/plugin-engine/integrations/{plugin}/connect, and give it to them. Send this again \
+             once they say that they have allowed it."
+        ),
+        Auth::None | Auth::ClientCredentials(_) | Auth::ApiKey(_) | Auth::Basic(_) => format!(
+            "It is connected by POST /api/plugin-engine/integrations/{plugin}/connect, by whoever holds the credential; \
+             do not ask for it in a conversation. Send this again once it is connected."
+        ),
+    };
+    let wait = failure.retry_after_s;
+    match failure.code {
+        OutcomeCode::NotConnected => {
+            format!("Tell the person that their account at {name} is not connected. {connect}")
+        }
+        OutcomeCode::ReconnectRequired => {
+            format!("Tell the person that their account at {name} has to be connected again. {connect}")
+        }
+        OutcomeCode::RateLimited => format!(
+            "Tell the person that {name} is busy and that it will take a moment. Send the same intent again after {} s, \
+             not before.",
+            wait.unwrap_or(60)
+        ),
+        OutcomeCode::Timeout | OutcomeCode::Unavailable if failure.retryable => format!(
+            "Tell the person that {name} does not answer at the moment. Send the same intent once more after {} s; if it \
+             fails again, stop and say so.",
+            wait.unwrap_or(30)
+        ),
+        OutcomeCode::Timeout | OutcomeCode::Unavailable => format!(
+            "Tell the person that {name} could not do this, and what the message says. Do not send the same intent again."
+        ),
+        OutcomeCode::Rejected => format!(
+            "Tell the person that {name} refused, and why: the message says it. Change what it objects to, or ask them \
+             for what is missing. Do not send the same intent again."
+        ),
+        OutcomeCode::Disabled if failure.retryable => format!(
+            "Tell the person that {name} has failed too often and is left alone for a while. Send this again after {}, and not \
+             before.",
+            failure.retry_after_s.map_or_else(|| "some minutes".to_owned(), |seconds| format!("{seconds} s"))
+        ),
+        OutcomeCode::Disabled => format!(
+            "Tell the person that {name} is switched off here, and that an administrator can switch it on. Do not send \
+             this again until then."
+        ),
+        OutcomeCode::Vetoed => format!(
+            "Tell the person that a rule of their organization does not allow this at {name}. Do not look for a way \
+             around it, and do not send it again."
+        ),
+        // Said above: nobody knows whether it was done.
+        OutcomeCode::OutcomeUnknown => String::new(),
+    }
+}

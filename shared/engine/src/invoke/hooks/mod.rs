@@ -1,0 +1,16 @@
+//! Hooks: plugins that are asked at moments of an agent's work, and may let it go on, change it, or forbid it. An intent
+//! finds all of its organization's in its one read (`record`); they are asked one after the other (`run`), over HTTP
+//! (`request`) or in Overseer's own code (`policy`). Agents that run elsewhere tell of their moments themselves (`report`).
+
+mod policy;
+mod report;
+mod request;
+mod run;
+
+pub(crate) use policy::config_problems;
+pub use report::{ReportMoment, Reported, SESSION_MAX};
+pub use run::{HookDecision, HookRan};
+pub(crate) use run::{Hooks, Moment};
+
+/// The longest reason of a hook, in characters; the rest is cut off.
+pub const HOOK_REASON_MAX: usize = 500;

@@ -1,0 +1,134 @@
+//! Moments that an agent's runtime tells of itself: it runs elsewhere, and asks the organization's hooks here.
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::run::{HookDecision, HookRan, Moment, Ran};
+use crate::access::principal::Principal;
+use crate::core::error::Error;
+use crate::core::ids::{AgentId, ChannelName, PluginName, RequestId, UserId};
+use crate::engine::Engine;
+use crate::plugin::manifest::Hook;
+use crate::ports::table::Read;
+use crate::storage::keys;
+
+/// The longest name of a session, in characters.
+pub const SESSION_MAX: usize = 255;
+
+/// What there is.
+const HOOK: &str = "hook; there are before_agent_run, after_agent_run, before_tool_call, after_tool_call, on_error and \
+                    on_reasoning_step";
+
+/// A moment of an agent's work.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReportMoment {
+    /// What hooks see, may change, and what comes back: whatever the runtime has at this moment.
+    pub data: Value,
+    /// For whom the agent works. Left out, the user that the API key is bound to.
+    pub user_id: Option<UserId>,
+    /// Which agent it is; an agent's own key says that by itself.
+    pub agent_id: Option<AgentId>,
+    /// In which channel.
+    pub channel: Option<ChannelName>,
+    /// What the runtime calls the conversation.
+    #[schemars(length(max = SESSION_MAX))]
+    pub session_id: Option<String>,
+    /// The tool that it is about, for `before_tool_call`, `after_tool_call` and `on_error`.
+    #[schemars(length(min = 1, max = SESSION_MAX))]
+    pub tool: Option<String>,
+    /// The action of that tool.
+    #[schemars(length(min = 1, max = SESSION_MAX))]
+    pub intent: Option<String>,
+}
+
+/// What the hooks came to.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Reported {
+    /// Whether the agent is to go on, with the same data or with other, or not.
+    pub decision: HookDecision,
+    /// The data to go on with; absent where it is not to go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<Value>,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Whose hook forbids it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<PluginName>,
+    /// The hooks that were asked, in their order.
+    pub hooks: Vec<HookRan>,
+}
+
+impl From<Ran> for Reported {
+    fn from(Ran { data, replaced, vetoed, hooks }: Ran) -> Self {
+        let decision = match (&vetoed, replaced) {
+            (Some(_), _) => HookDecision::Veto,
+            (None, true) => HookDecision::Replace,
+            (None, false) => HookDecision::Proceed,
+        };
+        let data = vetoed.is_none().then_some(data);
+        let (reason, by) = vetoed.map(|vetoed| (vetoed.reason, vetoed.by)).unzip();
+        Self { decision, data, reason, by, hooks }
+    }
+}
+
+impl Engine {
+    /// Asks the organization's hooks about a moment that an agent's runtime tells of. `until` is when an answer has to be
+    /// there, if that is sooner than the budget of an intent.
+    pub async fn report_moment(
+        self: &Arc<Self>,
+        principal: &Principal,
+        hook: &str,
+        asked: ReportMoment,
+        (request, until): (Option<RequestId>, Option<Instant>),
+    ) -> Result<Reported, Error> {
+        let on = Hook::parse(hook).ok_or(Error::NotFound(HOOK))?;
+        let ReportMoment { data, user_id, agent_id, channel, session_id, tool, intent } = asked;
+        let user = match principal.acting_for(user_id) {
+            Err(Error::Invalid(_)) => {
+                return Err(Error::field("/user_id", "is needed, because the API key is not bound to a user"));
+            }
+            user => user?,
+        };
+        let agent = principal.speaking_as(agent_id, "agent_id")?;
+        let channel = principal.channel(channel.as_ref())?.cloned();
+        let tool = match (tool, intent) {
+            (Some(_), _) | (_, Some(_)) if !on.is_of_a_tool() => {
+                return Err(Error::field("/tool", format!("is not for {on}, which is about no tool; leave it out")));
+            }
+            (Some(tool), intent) => Some((tool, intent.unwrap_or_default())),
+            (None, Some(_)) => return Err(Error::field("/tool", "is needed where there is an intent")),
+            (None, None) if on.is_of_a_tool() => {
+                return Err(Error::field("/tool", format!("is needed: {on} is about a tool")));
+            }
+            (None, None) => None,
+        };
+        let deadline = self.deadline(until);
+        let (engine, org) = (Arc::clone(self), principal.org.clone());
+        // What fails is recorded, also if nobody waits any more.
+        self.to_its_end(async move {
+            let item = engine.ports.table.get(&keys::hooks(&org), Read::Consistent).await?;
+            let hooks = engine.hooks_in(&org, item.as_ref()).await?;
+            let moment = Moment {
+                org: &org,
+                user: &user,
+                agent: agent.as_ref(),
+                channel: channel.as_ref(),
+                tool: tool.as_ref().map(|(tool, intent)| (tool.as_str(), intent.as_str())),
+                parameters: None,
+                session: session_id.as_deref(),
+                request: request.as_ref(),
+                task: None,
+                reported: true,
+                deadline,
+            };
+            Ok(engine.ask_hooks(&hooks, on, &moment, data, Ok).await.into())
+        })
+        .await
+    }
+}

@@ -1,0 +1,157 @@
+//! Asks a hook over HTTP: a signed request, as Standard Webhooks says (<https://www.standardwebhooks.com>), through the one
+//! outbound client. It is asked once; nobody knows how often a hook that did not answer was reached.
+
+use std::sync::atomic::AtomicUsize;
+
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::run::{Moment, Ready, Said};
+use crate::core::error::causes;
+use crate::core::outcome::{OutcomeCode, cut};
+use crate::engine::Engine;
+use crate::events::signing::NotPosted;
+use crate::outbound::client::OutboundError;
+use crate::plugin::manifest::DeclaredHook;
+use crate::registry::config_secret_id;
+
+/// How much is shown of an answer that does not read, in characters.
+const SHOWN_MAX: usize = 200;
+
+/// Why a hook did not say anything that can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct HookFailure {
+    pub code: OutcomeCode,
+    pub message: String,
+    /// What only administrators are told: it is recorded.
+    pub detail: Option<String>,
+    /// Whether its server was called.
+    pub called: bool,
+}
+
+impl HookFailure {
+    pub(super) fn rejected(message: String) -> Self {
+        Self { code: OutcomeCode::Rejected, message, detail: None, called: false }
+    }
+
+    fn called(code: OutcomeCode, message: String) -> Self {
+        Self { code, message, detail: None, called: true }
+    }
+}
+
+/// What a server answers.
+#[derive(Deserialize)]
+#[serde(tag = "decision", rename_all = "snake_case", deny_unknown_fields)]
+enum Answer {
+    Proceed {},
+    Replace { data: Value },
+    Veto { reason: Option<String> },
+}
+
+impl Engine {
+    pub(super) async fn ask_over_http(
+        &self,
+        ready: &Ready,
+        hook: &DeclaredHook,
+        moment: &Moment<'_>,
+        data: &Value,
+        deadline: Instant,
+    ) -> Result<Said, HookFailure> {
+        let (manifest, at) = (ready.manifest(), self.ports.clock.now());
+        let (Some(url), Some(signing)) = (manifest.hook_url(hook), &ready.hooked.secret) else {
+            return Err(HookFailure::rejected("it has no secret to sign with".to_owned()));
+        };
+        let config = manifest.config_with_defaults(ready.hooked.config.clone());
+        let (tool, intent) = moment.tool.unzip();
+        let intent = intent.filter(|intent| !intent.is_empty());
+        let mut context = json!({
+            "organization_id": moment.org, "user_id": moment.user, "agent_id": moment.agent, "channel": moment.channel,
+            "tool": tool, "intent": intent, "session_id": moment.session, "request_id": moment.request,
+            "task_id": moment.task, "reported": moment.reported, "plugin": manifest.name, "version": manifest.version, "config": config,
+        });
+        if let (Some(context), Some(parameters)) = (context.as_object_mut(), moment.parameters) {
+            context.insert("parameters".to_owned(), Value::Object(parameters.clone()));
+        }
+        let body = json!({ "type": hook.on, "timestamp": at, "context": context, "data": data }).to_string();
+        let signing = (&config_secret_id(moment.org, &manifest.name, &signing.secret), signing);
+        let request = self.signed_post(&url, (&self.id_at(at), at), body, signing).await.map_err(|error| {
+            tracing::error!(org = %moment.org, plugin = %manifest.name, error = %causes(&error), "a hook was not asked");
+            let code = match error {
+                NotPosted::Secret(_) => OutcomeCode::Unavailable,
+                NotPosted::Unsigned | NotPosted::Address => OutcomeCode::Rejected,
+            };
+            HookFailure { code, message: error.to_string(), detail: None, called: false }
+        })?;
+        let left = AtomicUsize::new(self.config.limits.answer_max_bytes);
+        let answer = self.outbound.send_once(request, &left, deadline).await.map_err(|error| {
+            tracing::info!(org = %moment.org, plugin = %manifest.name, error = %causes(&error), "a hook did not answer");
+            let message = error.to_string();
+            match error {
+                OutboundError::Refused { .. } => HookFailure::rejected(message),
+                OutboundError::Timeout { .. } => HookFailure::called(OutcomeCode::Timeout, message),
+                OutboundError::Unreachable { .. } | OutboundError::Broken { .. } | OutboundError::TooLarge { .. } => {
+                    HookFailure::called(OutcomeCode::Unavailable, message)
+                }
+            }
+        })?;
+        said(answer.status, &answer.body)
+    }
+}
+
+/// What an answer says: nothing at all lets it go on.
+fn said(status: StatusCode, body: &[u8]) -> Result<Said, HookFailure> {
+    if !status.is_success() {
+        let code = if status.is_server_error() { OutcomeCode::Unavailable } else { OutcomeCode::Rejected };
+        return Err(HookFailure::called(code, format!("it answered with the status {}", status.as_u16())));
+    }
+    if body.is_empty() {
+        return Ok(Said::Proceed);
+    }
+    match serde_json::from_slice(body) {
+        Ok(Answer::Proceed {}) => Ok(Said::Proceed),
+        Ok(Answer::Replace { data }) => Ok(Said::Replace(data)),
+        Ok(Answer::Veto { reason }) => Ok(Said::Veto(reason)),
+        Err(error) => {
+            let error = cut(&error.to_string(), SHOWN_MAX);
+            let message = format!("its answer is no decision ({error}); answer with {{\"decision\": \"proceed\"}}");
+            Err(HookFailure::called(OutcomeCode::Unavailable, message))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_decides_or_is_none() {
+        let ok = |body: &str| said(StatusCode::OK, body.as_bytes());
+        assert_eq!(said(StatusCode::NO_CONTENT, b"").unwrap(), Said::Proceed);
+        assert_eq!(ok("").unwrap(), Said::Proceed);
+        assert_eq!(ok(r#"{"decision": "proceed"}"#).unwrap(), Said::Proceed);
+        assert_eq!(ok(r#"{"decision": "replace", "data": null}"#).unwrap(), Said::Replace(Value::Null));
+        assert_eq!(ok(r#"{"decision": "veto"}"#).unwrap(), Said::Veto(None));
+        assert_eq!(ok(r#"{"decision": "veto", "reason": "no"}"#).unwrap(), Said::Veto(Some("no".to_owned())));
+        for wrong in [
+            "null",
+            "{}",
+            "ok",
+            r#"{"decision": "allow"}"#,
+            r#"{"decision": "replace"}"#,
+            r#"{"decision": "proceed", "data": 1}"#,
+            r#"{"decision": "veto", "reason": 1}"#,
+            r#"{"decision": "veto", "because": "x"}"#,
+        ] {
+            let failure = ok(wrong).unwrap_err();
+            assert!(failure.message.contains("is no decision") && failure.called, "{wrong}: {failure:?}");
+        }
+        for (status, code) in
+            [(302, OutcomeCode::Rejected), (404, OutcomeCode::Rejected), (500, OutcomeCode::Unavailable)]
+        {
+            let failure = said(StatusCode::from_u16(status).unwrap(), br#"{"decision": "proceed"}"#).unwrap_err();
+            assert_eq!((failure.code, failure.message), (code, format!("it answered with the status {status}")));
+        }
+    }
+}

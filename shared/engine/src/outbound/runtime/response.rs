@@ -1,0 +1,213 @@
+//! Reads a service's answer, and says in one vocabulary what went wrong.
+
+use std::collections::BTreeMap;
+
+use http::StatusCode;
+use serde_json::Value;
+
+use super::{Call, Returned, Stopped};
+use crate::core::error::causes;
+use crate::core::outcome::{Failure, OutcomeCode, Success};
+use crate::outbound::client::OutboundError;
+use crate::outbound::host::{Answer, FetchError};
+use crate::plugin::manifest::{Auth, Data, Effect, Response};
+use crate::plugin::template::{Context, Expression, TemplateError, text_of};
+
+/// The longest text of a service that is passed on in a message, in characters.
+const SAID_MAX: usize = 300;
+
+/// What response templates see, if the answer is a success.
+pub(super) fn read(call: &Call<'_>, response: &Response, answer: Answer, context: Context) -> Result<Context, Stopped> {
+    let status = answer.status;
+    let name = &call.manifest.display_name;
+    if status.is_redirection() {
+        let message = format!("{name} redirects where it is not followed: to another address, or too often");
+        return Err(uncertain(call, OutcomeCode::Unavailable, message, false).into());
+    }
+    if answer.body.is_none() && status.is_success() {
+        let message = format!("{name} answered with something that is not JSON");
+        return Err(uncertain(call, OutcomeCode::Unavailable, message, true).into());
+    }
+    let context = context
+        .with("status", &status.as_u16())
+        .with("headers", &answer.headers)
+        .with("body", &answer.body.unwrap_or(Value::Null));
+    let declared = response.failed_when.as_ref().map_or(Ok(false), |expression| expression.holds(&context));
+    let declared = declared.map_err(|error| at_fault(call, &error))?;
+    if declared || !status.is_success() {
+        return Err(failure(call, response, status, &answer.headers, &context)?.into());
+    }
+    Ok(context)
+}
+
+/// The success that an answer, once read, stands for.
+pub(super) fn returned(call: &Call<'_>, response: &Response, read: &Context) -> Returned {
+    let data = match &response.data {
+        None => read.get("body"),
+        Some(Data::Expression(expression)) => expression.evaluate(read).map_err(|error| at_fault(call, &error))?,
+        Some(Data::Template(template)) => template.evaluate(read).map_err(|error| at_fault(call, &error))?,
+    };
+    let message = match &response.message {
+        Some(text) => text.render(read).map_err(|error| at_fault(call, &error))?,
+        None => format!("{}: {} done", call.manifest.display_name, call.action.name),
+    };
+    let external_id = value_of(call, response.external_id.as_ref(), read)?.as_ref().and_then(text_of);
+    Ok(Success { message, data: data.unwrap_or(Value::Null), external_id })
+}
+
+/// What an expression about an answer gives, if there is one.
+pub(super) fn value_of(
+    call: &Call<'_>,
+    expression: Option<&Expression>,
+    read: &Context,
+) -> Result<Option<Value>, Stopped> {
+    let value = expression.map(|expression| expression.evaluate(read)).transpose();
+    value.map(Option::flatten).map_err(|error| at_fault(call, &error))
+}
+
+/// The failure of a template after the service was called, when the action may have happened.
+pub(super) fn at_fault(call: &Call<'_>, error: &TemplateError) -> Stopped {
+    uncertain(call, OutcomeCode::Unavailable, format!("the plugin is at fault: {error}"), false).into()
+}
+
+fn failure(
+    call: &Call<'_>,
+    response: &Response,
+    status: StatusCode,
+    headers: &BTreeMap<String, String>,
+    context: &Context,
+) -> Result<Failure, Stopped> {
+    let text = |expression: &Option<Expression>| {
+        value_of(call, expression.as_ref(), context).map(|value| value.as_ref().and_then(text_of))
+    };
+    let (said_code, said) = (text(&response.error.code)?, text(&response.error.message)?);
+    let mapped = said_code.as_ref().and_then(|code| response.error.map.get(code)).copied();
+    let code = mapped.unwrap_or_else(|| match status {
+        StatusCode::UNAUTHORIZED => OutcomeCode::ReconnectRequired,
+        StatusCode::TOO_MANY_REQUESTS => OutcomeCode::RateLimited,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => OutcomeCode::Timeout,
+        status if status.is_server_error() => OutcomeCode::Unavailable,
+        _ => OutcomeCode::Rejected,
+    });
+    let code = match (code, &call.manifest.auth) {
+        // There is no account to connect again.
+        (OutcomeCode::ReconnectRequired, Auth::None) => OutcomeCode::Rejected,
+        (code, _) => code,
+    };
+    let named = call
+        .manifest
+        .auth
+        .provider()
+        .is_some_and(|provider| said_code.as_ref().is_some_and(|code| provider.refused_codes.contains(code)));
+    let credential_refused = code == OutcomeCode::ReconnectRequired && (status == StatusCode::UNAUTHORIZED || named);
+    let did_nothing = said_code.as_ref().is_some_and(|code| response.error.did_nothing.contains(code));
+    let http = (!status.is_success()).then(|| format!("HTTP {}", status.as_u16()));
+    let said = [said_code, said].into_iter().flatten().filter(|text| !text.is_empty());
+    let mut details: Vec<String> = said.map(|text| shortened(&text)).collect();
+    details.dedup();
+    if details.is_empty() {
+        details.extend(http);
+    }
+    let detail = if details.is_empty() { String::new() } else { format!(" ({})", details.join(": ")) };
+    let retry_after_s = retry_after(call, headers);
+    let name = &call.manifest.display_name;
+    let failure = match code {
+        OutcomeCode::RateLimited => {
+            let seconds = retry_after_s.map(|seconds| format!(" {seconds} s")).unwrap_or_default();
+            Failure::new(code, format!("{name} asks to wait{seconds}{detail}"), true)
+        }
+        OutcomeCode::ReconnectRequired => {
+            let message =
+                format!("{name} no longer accepts the account's credential{detail}; connect the account again");
+            Failure::new(code, message, false)
+        }
+        OutcomeCode::Timeout | OutcomeCode::Unavailable | OutcomeCode::OutcomeUnknown if did_nothing => {
+            Failure::new(code, format!("{name} did nothing{detail}"), true)
+        }
+        OutcomeCode::Timeout => uncertain(call, code, format!("{name} took too long{detail}"), true),
+        OutcomeCode::Unavailable => uncertain(call, code, format!("{name} failed{detail}"), true),
+        OutcomeCode::NotConnected | OutcomeCode::Rejected | OutcomeCode::Disabled | OutcomeCode::Vetoed => {
+            Failure::new(code, format!("{name} refused{detail}"), false)
+        }
+        OutcomeCode::OutcomeUnknown => {
+            uncertain(call, code, format!("{name} does not know what came of it{detail}"), true)
+        }
+    };
+    Ok(Failure { retry_after_s, credential_refused, ..failure })
+}
+
+/// The failure of a call that had no answer.
+pub(super) fn no_answer(call: &Call<'_>, error: &FetchError) -> Stopped {
+    let name = &call.manifest.display_name;
+    let unavailable = |message: String, retryable| Stopped::failed(OutcomeCode::Unavailable, message, retryable);
+    tracing::warn!(plugin = %call.manifest.name, action = %call.action.name, error = %causes(error), "a call had no answer");
+    match error {
+        FetchError::NotPermitted(_) => Stopped::at_fault(error),
+        FetchError::Credential => Stopped::failed(
+            OutcomeCode::ReconnectRequired,
+            format!("{name}'s stored credential cannot be sent: {error}; connect the account again"),
+            false,
+        ),
+        FetchError::Outbound(OutboundError::Refused { host }) => unavailable(
+            format!("{host} is at a private or local address; the operator can allow it (OVERSEER_ALLOW_ADDRESSES)"),
+            false,
+        ),
+        FetchError::Outbound(OutboundError::Unreachable { .. }) => {
+            unavailable(format!("{name} cannot be reached; nothing was sent"), true)
+        }
+        FetchError::Outbound(OutboundError::Timeout { .. }) => out_of_time(call),
+        FetchError::Outbound(OutboundError::Broken { .. }) => {
+            uncertain(call, OutcomeCode::Unavailable, format!("the connection to {name} broke"), true).into()
+        }
+        FetchError::Outbound(OutboundError::TooLarge { .. }) => {
+            let message = format!("{name} answered with more than is read; ask for less");
+            Failure { of_caller: true, ..uncertain(call, OutcomeCode::Unavailable, message, false) }.into()
+        }
+    }
+}
+
+/// The failure of a call whose time is up.
+pub(crate) fn out_of_time(call: &Call<'_>) -> Stopped {
+    let message = format!("{} did not answer in time", call.manifest.display_name);
+    uncertain(call, OutcomeCode::Timeout, message, true).into()
+}
+
+/// The failure of a call that may have had its effect all the same, unless doing it twice is the same as once. `again`
+/// says whether trying once more could help.
+fn uncertain(call: &Call<'_>, code: OutcomeCode, message: String, again: bool) -> Failure {
+    if call.action.effect.is_repeatable() {
+        return Failure { unclear: call.action.effect != Effect::Read, ..Failure::new(code, message, again) };
+    }
+    // The service knows a repetition by the key; so does the caller, if the key was theirs.
+    let known = call.key.as_ref().filter(|_| again);
+    let retryable = known.is_some_and(|key| key.of_caller);
+    let remedy = if retryable { "ask again with the same key" } else { "look before asking again" };
+    let message = format!("{message}; it may have happened all the same, so {remedy}");
+    let failure = Failure::new(code, message, retryable);
+    Failure { may_have_happened: true, unclear: true, try_again: known.is_some(), ..failure }
+}
+
+/// Seconds to wait (RFC 9110, 10.2.3): a number, or a date.
+fn retry_after(call: &Call<'_>, headers: &BTreeMap<String, String>) -> Option<u64> {
+    let text = headers.get(&call.manifest.retry.after_header.to_ascii_lowercase())?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(seconds);
+    }
+    let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+    u64::try_from(at.as_second() - call.now.as_second()).ok()
+}
+
+/// A service's words, on one line and not too long.
+fn shortened(text: &str) -> String {
+    let mut short: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SAID_MAX).collect();
+    if text.chars().nth(SAID_MAX).is_some() {
+        short.push('…');
+    }
+    short
+}
+
+impl From<Failure> for Stopped {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}

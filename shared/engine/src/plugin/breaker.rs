@@ -1,0 +1,334 @@
+//! The breaker: takes a plugin that fails out of use for a while, and lets it back by one trial. Plain rules over a record
+//! (`instances`) that is changed by compare and set; nothing here reads or writes.
+
+use jiff::{SignedDuration, Timestamp};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::core::outcome::{Failure, OutcomeCode};
+use crate::plugin::manifest::Effect;
+
+/// When a plugin is taken out of use, and for how long.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub struct BreakerLimits {
+    /// How many failures within the window: 1 to 100; 5 if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub failures: Option<u16>,
+    /// The window, in seconds: 1 to 86,400; 300 if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86400))]
+    pub window_s: Option<u32>,
+    /// How long the plugin is out of use at first, in seconds: 1 to 86,400; 60 if left out. Each trial that fails doubles it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86400))]
+    pub open_s: Option<u32>,
+    /// How long it is out of use at most, in seconds: 1 to 86,400, and not less than `open_s`; 1,800 if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86400))]
+    pub open_max_s: Option<u32>,
+}
+
+impl BreakerLimits {
+    /// Where neither the organization nor the plugin says anything.
+    pub(crate) const USUAL: Self =
+        Self { failures: Some(5), window_s: Some(300), open_s: Some(60), open_max_s: Some(1_800) };
+
+    /// These limits, and `others` where these say nothing.
+    pub(crate) fn or(self, others: Self) -> Self {
+        Self {
+            failures: self.failures.or(others.failures),
+            window_s: self.window_s.or(others.window_s),
+            open_s: self.open_s.or(others.open_s),
+            open_max_s: self.open_max_s.or(others.open_max_s),
+        }
+    }
+
+    /// What is wrong with them, each with its field.
+    pub(crate) fn problems(self) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        if self.failures.is_some_and(|failures| !(1..=100).contains(&failures)) {
+            problems.push(("failures", "must be 1 to 100".to_owned()));
+        }
+        for (name, value) in [("window_s", self.window_s), ("open_s", self.open_s), ("open_max_s", self.open_max_s)] {
+            if value.is_some_and(|seconds| !(1..=86_400).contains(&seconds)) {
+                problems.push((name, "must be 1 to 86400 seconds".to_owned()));
+            }
+        }
+        if self.or(Self::USUAL).open_max() < self.or(Self::USUAL).open() {
+            problems.push(("open_max_s", "must not be less than open_s".to_owned()));
+        }
+        problems
+    }
+
+    fn failures(self) -> usize {
+        self.failures.map_or(usize::MAX, usize::from)
+    }
+
+    fn window(self) -> SignedDuration {
+        SignedDuration::from_secs(self.window_s.map_or(0, i64::from))
+    }
+
+    fn open(self) -> SignedDuration {
+        SignedDuration::from_secs(self.open_s.map_or(0, i64::from))
+    }
+
+    fn open_max(self) -> SignedDuration {
+        SignedDuration::from_secs(self.open_max_s.map_or(0, i64::from))
+    }
+}
+
+/// The class of an action: a service that cannot write may still read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActionClass {
+    /// It changes nothing.
+    Read,
+    /// It has an effect.
+    Write,
+}
+
+impl From<Effect> for ActionClass {
+    fn from(effect: Effect) -> Self {
+        match effect {
+            Effect::Read => Self::Read,
+            Effect::Idempotent | Effect::Keyed | Effect::Unsafe => Self::Write,
+        }
+    }
+}
+
+/// What the failures of one class of actions led to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Circuit {
+    /// When it failed, the latest last; no more than count.
+    #[serde(default)]
+    failures: Vec<Timestamp>,
+    /// Out of use, or on trial.
+    #[serde(default)]
+    open: Option<Open>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Open {
+    since: Timestamp,
+    until: Timestamp,
+    /// How often it was opened in a row.
+    times: u32,
+    /// Until when somebody is trying it.
+    trial: Option<Timestamp>,
+}
+
+/// Whether a call may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gate {
+    /// It may.
+    Closed,
+    /// It may, if it is the one that tries.
+    HalfOpen,
+    /// It may not, before then.
+    Open(Timestamp),
+    /// It may not, while another is trying.
+    Tried,
+}
+
+/// What a call showed of the plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// It works.
+    Works,
+    /// It fails, and that is its own fault.
+    Fails,
+    /// Nothing: the service was not called, or something else is to blame.
+    Nothing,
+}
+
+impl Shown {
+    /// What an outcome showed. `called` says whether the service was called.
+    pub(crate) fn of(failure: Option<&Failure>, called: bool) -> Self {
+        let Some(failure) = failure else { return Self::Works };
+        if failure.of_caller {
+            return Self::Nothing;
+        }
+        match failure.code {
+            OutcomeCode::Timeout | OutcomeCode::Unavailable | OutcomeCode::OutcomeUnknown if called => Self::Fails,
+            // The service understood, and said no.
+            OutcomeCode::Rejected | OutcomeCode::RateLimited if called => Self::Works,
+            OutcomeCode::Timeout
+            | OutcomeCode::Unavailable
+            | OutcomeCode::OutcomeUnknown
+            | OutcomeCode::Rejected
+            | OutcomeCode::RateLimited
+            | OutcomeCode::NotConnected
+            | OutcomeCode::ReconnectRequired
+            | OutcomeCode::Disabled
+            | OutcomeCode::Vetoed => Self::Nothing,
+        }
+    }
+}
+
+/// What became of a circuit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turned {
+    /// It is as it was, but for what is counted.
+    Nothing,
+    Opened,
+    Closed,
+}
+
+impl Circuit {
+    pub(crate) fn gate(&self, now: Timestamp) -> Gate {
+        match &self.open {
+            None => Gate::Closed,
+            Some(open) if now < open.until => Gate::Open(open.until),
+            Some(open) => match open.trial {
+                Some(until) if now < until => Gate::Tried,
+                Some(_) | None => Gate::HalfOpen,
+            },
+        }
+    }
+
+    /// How many failures count at `now`.
+    pub(crate) fn counted(&self, limits: BreakerLimits, now: Timestamp) -> usize {
+        self.failures.iter().filter(|at| now.duration_since(**at) < limits.window()).count()
+    }
+
+    /// Since when it is out of use, if it is.
+    pub(crate) fn open_since(&self) -> Option<Timestamp> {
+        self.open.as_ref().map(|open| open.since)
+    }
+
+    /// Until when there is something to remember.
+    pub(crate) fn remembered_until(&self, limits: BreakerLimits) -> Option<Timestamp> {
+        let counted = self.failures.last().map(|at| *at + limits.window());
+        let open = self.open.as_ref().map(|open| open.until.max(open.trial.unwrap_or(open.until)) + limits.open_max());
+        counted.max(open)
+    }
+
+    /// Lets the caller try, until `until`.
+    pub(crate) fn begin_trial(&mut self, until: Timestamp) {
+        if let Some(open) = &mut self.open {
+            open.trial = Some(until);
+        }
+    }
+
+    /// Whether the trial that lasts until then is under way.
+    pub(crate) fn is_trial(&self, until: Timestamp) -> bool {
+        self.open.as_ref().is_some_and(|open| open.trial == Some(until))
+    }
+
+    /// What a call showed; `on_trial` if it was the one that tried.
+    pub(crate) fn note(&mut self, shown: Shown, on_trial: bool, limits: BreakerLimits, now: Timestamp) -> Turned {
+        match (shown, &mut self.open) {
+            (Shown::Works, Some(_)) if on_trial => {
+                *self = Self::default();
+                Turned::Closed
+            }
+            (Shown::Nothing, Some(open)) if on_trial => {
+                open.trial = None;
+                Turned::Nothing
+            }
+            (Shown::Fails, Some(open)) if on_trial => {
+                let times = open.times.saturating_add(1);
+                self.open_until(times, limits, now);
+                Turned::Opened
+            }
+            // It left before the plugin was taken out of use.
+            (Shown::Fails, None) => {
+                self.failures.push(now);
+                self.failures.retain(|at| now.duration_since(*at) < limits.window());
+                if self.failures.len() < limits.failures() {
+                    return Turned::Nothing;
+                }
+                self.open_until(1, limits, now);
+                Turned::Opened
+            }
+            (Shown::Works | Shown::Nothing | Shown::Fails, _) => Turned::Nothing,
+        }
+    }
+
+    fn open_until(&mut self, times: u32, limits: BreakerLimits, now: Timestamp) {
+        let doubled = limits.open() * 2_i32.saturating_pow(times.saturating_sub(1).min(20));
+        let until = now + doubled.min(limits.open_max());
+        self.failures.clear();
+        self.open = Some(Open { since: now, until, times, trial: None });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: BreakerLimits = BreakerLimits::USUAL;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_000_000 + seconds).unwrap()
+    }
+
+    fn opened() -> Circuit {
+        let mut circuit = Circuit::default();
+        for second in 0..5 {
+            assert_eq!(circuit.gate(at(second)), Gate::Closed);
+            circuit.note(Shown::Fails, false, LIMITS, at(second));
+        }
+        circuit
+    }
+
+    #[test]
+    fn five_failures_in_five_minutes_open_it_and_others_do_not() {
+        assert_eq!(opened().gate(at(4)), Gate::Open(at(64)));
+        for (seconds, open) in [([0, 1, 2, 3, 299], true), ([0, 1, 2, 3, 300], false)] {
+            let mut circuit = Circuit::default();
+            let turned = seconds.map(|second| circuit.note(Shown::Fails, false, LIMITS, at(second)));
+            assert_eq!(turned[4] == Turned::Opened, open, "{seconds:?}");
+        }
+        let mut circuit = Circuit::default();
+        for shown in [Shown::Works, Shown::Nothing] {
+            for _ in 0..10 {
+                assert_eq!(circuit.note(shown, false, LIMITS, at(0)), Turned::Nothing);
+            }
+        }
+        assert_eq!(circuit, Circuit::default());
+    }
+
+    #[test]
+    fn one_tries_and_the_time_doubles_up_to_half_an_hour() {
+        let mut circuit = opened();
+        let mut now = 64;
+        for (open_s, next) in [(60, 120), (120, 240), (240, 480), (480, 960), (960, 1800), (1800, 1800)] {
+            assert_eq!(circuit.gate(at(now - 1)), Gate::Open(at(now)), "{open_s}");
+            assert_eq!(circuit.gate(at(now)), Gate::HalfOpen);
+            circuit.begin_trial(at(now + 50));
+            assert_eq!(circuit.gate(at(now)), Gate::Tried, "one at a time");
+            assert_eq!(circuit.gate(at(now + 50)), Gate::HalfOpen, "who tried was not heard of again");
+            assert_eq!(circuit.note(Shown::Fails, false, LIMITS, at(now)), Turned::Nothing, "an old call");
+            assert_eq!(circuit.note(Shown::Fails, true, LIMITS, at(now)), Turned::Opened);
+            assert_eq!(circuit.gate(at(now)), Gate::Open(at(now + next)));
+            now += next;
+        }
+        circuit.begin_trial(at(now + 50));
+        assert_eq!(circuit.note(Shown::Nothing, true, LIMITS, at(now)), Turned::Nothing);
+        assert_eq!(circuit.gate(at(now)), Gate::HalfOpen, "a trial that showed nothing makes room for the next");
+        circuit.begin_trial(at(now + 50));
+        assert_eq!(circuit.note(Shown::Works, true, LIMITS, at(now)), Turned::Closed);
+        assert_eq!(circuit, Circuit::default());
+    }
+
+    #[test]
+    fn limits_hold_at_their_edges() {
+        let limits = |failures, window_s, open_s, open_max_s| BreakerLimits {
+            failures: Some(failures),
+            window_s: Some(window_s),
+            open_s: Some(open_s),
+            open_max_s: Some(open_max_s),
+        };
+        for good in [limits(1, 1, 1, 1), limits(100, 86_400, 86_400, 86_400)] {
+            assert_eq!(good.problems(), []);
+        }
+        let fields = |limits: BreakerLimits| limits.problems().into_iter().map(|(field, _)| field).collect::<Vec<_>>();
+        assert_eq!(fields(limits(0, 0, 0, 0)), ["failures", "window_s", "open_s", "open_max_s"]);
+        assert_eq!(fields(limits(101, 86_401, 86_401, 86_401)), ["failures", "window_s", "open_s", "open_max_s"]);
+        assert_eq!(fields(limits(5, 1, 2, 1)), ["open_max_s"]);
+    }
+}

@@ -1,0 +1,420 @@
+//! The hooks of a plugin: the moments of an agent's work at which it is asked, and how.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::de::value::{MapAccessDeserializer, StrDeserializer};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use url::Url;
+
+use super::{Manifest, Permission, Runtime};
+use crate::core::ids::{ActionName, PluginName};
+
+/// The last in the order of priorities.
+const PRIORITY_MAX: u32 = 1_000;
+/// The shortest and the longest time that a hook may have, in milliseconds.
+const TIMEOUT_MS: (u32, u32) = (100, 10_000);
+/// The most tools that a hook names.
+const TOOLS_MAX: usize = 50;
+/// The longest URL of a hook, in bytes.
+const URL_MAX_BYTES: usize = 2_048;
+
+/// A moment at which a plugin takes part in what an agent does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Hook {
+    /// Before an agent begins.
+    BeforeAgentRun,
+    /// After an agent has ended.
+    AfterAgentRun,
+    /// Before an action runs.
+    BeforeToolCall,
+    /// After an action has run.
+    AfterToolCall,
+    /// After a failure.
+    OnError,
+    /// At a step of an agent's reasoning.
+    OnReasoningStep,
+}
+
+impl Hook {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::BeforeAgentRun,
+        Self::AfterAgentRun,
+        Self::BeforeToolCall,
+        Self::AfterToolCall,
+        Self::OnError,
+        Self::OnReasoningStep,
+    ];
+
+    /// As it is written.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BeforeAgentRun => "before_agent_run",
+            Self::AfterAgentRun => "after_agent_run",
+            Self::BeforeToolCall => "before_tool_call",
+            Self::AfterToolCall => "after_tool_call",
+            Self::OnError => "on_error",
+            Self::OnReasoningStep => "on_reasoning_step",
+        }
+    }
+
+    /// The hook of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|hook| hook.as_str() == name)
+    }
+
+    /// Whether it is about one action, so that it can be for some actions only.
+    pub const fn is_of_a_tool(self) -> bool {
+        match self {
+            Self::BeforeToolCall | Self::AfterToolCall | Self::OnError => true,
+            Self::BeforeAgentRun | Self::AfterAgentRun | Self::OnReasoningStep => false,
+        }
+    }
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// What it means that a hook failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// It goes on as if the hook had let it.
+    Ignore,
+    /// It goes no further, as if the hook had forbidden it.
+    Fatal,
+}
+
+/// A hook as a manifest declares it: by its name alone, or with how it is asked.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DeclaredHook {
+    /// At which moment.
+    pub on: Hook,
+    /// Where it is asked: an `https` URL at a host that `permissions` names. Left out, `/hooks/<name>` behind the base URL.
+    pub url: Option<Url>,
+    /// Its place among all hooks of the organization: 0 to 1,000, the smaller first; 100 if left out.
+    pub priority: u32,
+    /// The time that it has, in milliseconds: 100 to 10,000; 2,000 if left out. What waits for it has that much less.
+    pub timeout_ms: u32,
+    /// What it means that it failed.
+    pub on_failure: OnFailure,
+    /// For which tools it is: plugins (`slack`) and actions (`slack.send_message`); for all where there are none.
+    pub tools: BTreeSet<String>,
+}
+
+/// The long form.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "HookDeclaration")]
+struct Declaration {
+    /// At which moment.
+    on: Hook,
+    /// Where it is asked: an `https` URL at a host that `permissions` names. Left out, `/hooks/<name>` behind the base URL.
+    #[schemars(with = "Option<String>")]
+    url: Option<Url>,
+    /// Its place among all hooks of the organization: 0 to 1,000, the smaller first; 100 if left out.
+    priority: Option<u32>,
+    /// The time that it has, in milliseconds: 100 to 10,000; 2,000 if left out.
+    timeout_ms: Option<u32>,
+    /// What it means that it failed; `fatal` if left out, but `ignore` for `on_error`, which has nothing to stop.
+    on_failure: Option<OnFailure>,
+    /// For which tools it is: plugins (`slack`) and actions (`slack.send_message`); for all if left out.
+    #[serde(default)]
+    tools: BTreeSet<String>,
+}
+
+/// Both forms, for the published schema.
+#[derive(JsonSchema)]
+#[schemars(untagged, inline)]
+#[expect(dead_code, reason = "only its schema is of use")]
+enum EitherForm {
+    Name(Hook),
+    Long(Declaration),
+}
+
+impl JsonSchema for DeclaredHook {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "DeclaredHook".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        EitherForm::json_schema(generator)
+    }
+}
+
+impl From<Declaration> for DeclaredHook {
+    fn from(declaration: Declaration) -> Self {
+        let Declaration { on, url, priority, timeout_ms, on_failure, tools } = declaration;
+        let usual = if on == Hook::OnError { OnFailure::Ignore } else { OnFailure::Fatal };
+        Self {
+            on,
+            url,
+            priority: priority.unwrap_or(100),
+            timeout_ms: timeout_ms.unwrap_or(2_000),
+            on_failure: on_failure.unwrap_or(usual),
+            tools,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for DeclaredHook {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = Declaration;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("the name of a hook, such as before_tool_call, or a map with on and more")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Declaration, E> {
+                let on = Hook::deserialize(StrDeserializer::new(name))?;
+                let (url, priority, timeout_ms, on_failure) = (None, None, None, None);
+                Ok(Declaration { on, url, priority, timeout_ms, on_failure, tools: BTreeSet::new() })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Declaration, A::Error> {
+                Declaration::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+
+        deserializer.deserialize_any(Either).map(Self::from)
+    }
+}
+
+impl DeclaredHook {
+    /// Whether it is for this action of a plugin, or for what is about no action.
+    pub(crate) fn is_for(&self, tool: Option<(&str, &str)>) -> bool {
+        match tool {
+            Some((plugin, action)) if !self.tools.is_empty() => {
+                self.tools.contains(plugin) || self.tools.contains(&format!("{plugin}.{action}"))
+            }
+            Some(_) => true,
+            None => self.tools.is_empty(),
+        }
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut problem = |field: &str, what: String| problems.push(format!("hooks.{}.{field}: {what}", self.on));
+        if self.priority > PRIORITY_MAX {
+            problem("priority", format!("must be 0 to {PRIORITY_MAX}"));
+        }
+        let (shortest, longest) = TIMEOUT_MS;
+        if !(shortest..=longest).contains(&self.timeout_ms) {
+            problem("timeout_ms", format!("must be {shortest} to {longest}"));
+        }
+        if self.on == Hook::OnError && self.on_failure == OnFailure::Fatal {
+            problem("on_failure", "there is nothing left to stop after an error; leave it out".to_owned());
+        }
+        if self.tools.len() > TOOLS_MAX {
+            problem("tools", format!("there are {}, more than the {TOOLS_MAX} allowed", self.tools.len()));
+        }
+        if !self.on.is_of_a_tool() && !self.tools.is_empty() {
+            problem("tools", "is for before_tool_call, after_tool_call and on_error only; leave it out".to_owned());
+        }
+        for tool in &self.tools {
+            let (plugin, action) = tool.split_once('.').map_or((tool.as_str(), None), |(a, b)| (a, Some(b)));
+            let named = PluginName::parse(plugin).is_ok() && action.is_none_or(|name| ActionName::parse(name).is_ok());
+            if !named {
+                problem(
+                    "tools",
+                    format!("{tool:?} is no tool; write a plugin (slack) or an action (slack.send_message)"),
+                );
+            }
+        }
+        if self.url.as_ref().is_some_and(|url| url.as_str().len() > URL_MAX_BYTES) {
+            problem("url", format!("must have at most {URL_MAX_BYTES} bytes"));
+        }
+        problems
+    }
+}
+
+impl Manifest {
+    /// Where a hook is asked, where that is a server.
+    pub(crate) fn hook_url(&self, hook: &DeclaredHook) -> Option<Url> {
+        let Runtime::Http { base_url } = &self.runtime else { return None };
+        if let Some(url) = &hook.url {
+            return Some(url.clone());
+        }
+        let mut url = base_url.clone();
+        let path = format!("{}/hooks/{}", base_url.path().trim_end_matches('/'), hook.on);
+        url.set_path(&path);
+        Some(url)
+    }
+
+    /// Whether a hook of that moment is asked elsewhere than one of `old`, or about more.
+    pub(crate) fn is_asked_about_more(&self, old: &Self, on: Hook) -> bool {
+        let of = |manifest: &Self| -> Vec<(Option<Url>, BTreeSet<String>)> {
+            let hooks = manifest.hooks.iter().filter(|hook| hook.on == on);
+            hooks.map(|hook| (manifest.hook_url(hook), hook.tools.clone())).collect()
+        };
+        let before = of(old);
+        !of(self).iter().all(|(url, tools)| {
+            let covers = |all: &BTreeSet<String>| all.is_empty() || (!tools.is_empty() && tools.is_subset(all));
+            before.iter().any(|(old_url, old_tools)| old_url == url && covers(old_tools))
+        })
+    }
+
+    /// The permissions that a hook needs: to be asked at its moment, and its host.
+    pub(crate) fn needed_by(&self, hook: &DeclaredHook) -> impl Iterator<Item = Permission> {
+        let host = self.hook_url(hook).and_then(|url| Some(Permission::Network(url.host_str()?.to_owned())));
+        std::iter::once(Permission::Hook(hook.on)).chain(host)
+    }
+
+    /// What is wrong with its hooks.
+    pub(super) fn hook_problems(&self, url_problem: impl Fn(&Url) -> Option<&'static str>) -> Vec<String> {
+        let mut problems: Vec<String> = self.hooks.iter().flat_map(DeclaredHook::problems).collect();
+        for hook in &self.hooks {
+            let place = format!("hooks.{}.url", hook.on);
+            match (&self.runtime, &hook.url) {
+                (Runtime::Http { .. }, Some(url)) => {
+                    problems.extend(url_problem(url).map(|problem| format!("{place}: {problem}")));
+                    let host = url.host_str().unwrap_or_default();
+                    if !self.hosts().any(|permitted| permitted == host) {
+                        problems.push(format!("permissions: add network:{host}, where {place} points"));
+                    }
+                }
+                (Runtime::Container(_) | Runtime::Module(_) | Runtime::Native, Some(_)) => {
+                    problems.push(format!("{place}: is for the runtime http only; leave it out"));
+                }
+                (_, None) => {}
+            }
+        }
+        for permission in &self.permissions {
+            if let Permission::Hook(on) = permission
+                && !self.hooks.iter().any(|hook| hook.on == *on)
+            {
+                problems.push(format!("permissions: {permission} is there, and no such hook; add it to hooks"));
+            }
+        }
+        problems
+    }
+
+    /// Names the permissions that its hooks need and that its author left to be understood: an administrator grants each.
+    pub(super) fn with_permissions_of_hooks(mut self) -> Self {
+        for on in self.hooks.iter().map(|hook| hook.on).collect::<BTreeSet<_>>() {
+            if !self.permissions.contains(&Permission::Hook(on)) {
+                self.permissions.push(Permission::Hook(on));
+            }
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+name: guard
+version: 1.0.0
+display_name: Guard
+description: Watches.
+runtime: { type: http, base_url: "https://guard.example/v1/" }
+permissions: ["network:guard.example", "network:hooks.example"]
+hooks:
+  - before_agent_run
+  - { on: before_tool_call, url: "https://hooks.example/before", priority: 5, timeout_ms: 500, tools: [slack, gmail.send_email] }
+  - { on: after_tool_call, on_failure: ignore }
+  - on_error
+"#;
+
+    #[test]
+    fn a_hook_is_a_name_or_says_how_it_is_asked() {
+        let manifest = Manifest::parse(GOOD).unwrap();
+        let [first, before, after, error] = manifest.hooks.as_slice() else { panic!("{:?}", manifest.hooks) };
+        assert_eq!((first.on, first.priority, first.timeout_ms), (Hook::BeforeAgentRun, 100, 2_000));
+        assert_eq!((first.on_failure, error.on_failure), (OnFailure::Fatal, OnFailure::Ignore));
+        assert_eq!((before.priority, before.timeout_ms, after.on_failure), (5, 500, OnFailure::Ignore));
+        assert_eq!(manifest.hook_url(first).unwrap().as_str(), "https://guard.example/v1/hooks/before_agent_run");
+        assert_eq!(manifest.hook_url(before).unwrap().as_str(), "https://hooks.example/before");
+        assert!(before.is_for(Some(("slack", "a"))) && before.is_for(Some(("gmail", "send_email"))));
+        assert!(!before.is_for(Some(("gmail", "fetch"))) && !before.is_for(None));
+        assert!(after.is_for(Some(("any", "thing"))) && first.is_for(None));
+        let granted: Vec<_> = manifest.permissions.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            granted,
+            [
+                "network:guard.example",
+                "network:hooks.example",
+                "hook:before_agent_run",
+                "hook:before_tool_call",
+                "hook:after_tool_call",
+                "hook:on_error"
+            ]
+        );
+        let needed: Vec<_> = manifest.needed_by(before).map(|permission| permission.to_string()).collect();
+        assert_eq!(needed, ["hook:before_tool_call", "network:hooks.example"]);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_hook_is_said_with_its_place() {
+        for (from, to, said) in [
+            ("priority: 5", "priority: 1001", "hooks.before_tool_call.priority: must be 0 to 1000"),
+            ("priority: 5", "priority: -1", "invalid u32"),
+            ("timeout_ms: 500", "timeout_ms: 99", "hooks.before_tool_call.timeout_ms: must be 100 to 10000"),
+            ("timeout_ms: 500", "timeout_ms: 10001", "hooks.before_tool_call.timeout_ms: must be 100 to 10000"),
+            ("on: before_tool_call, ", "on: before_tool, ", "before_tool"),
+            ("on: before_tool_call, ", "", "on"),
+            ("priority: 5", "prio: 5", "prio"),
+            ("on_failure: ignore", "on_failure: retry", "retry"),
+            ("- on_error", "- { on: on_error, on_failure: fatal }", "hooks.on_error.on_failure: there is nothing left"),
+            ("- on_error", "- on_success", "on_success"),
+            ("- on_error", "- 7", "the name of a hook"),
+            (
+                "- before_agent_run",
+                "- { on: before_agent_run, tools: [slack] }",
+                "hooks.before_agent_run.tools: is for",
+            ),
+            ("[slack, gmail", "[Slack, gmail", "\"Slack\" is no tool"),
+            ("gmail.send_email", "gmail.send email", "\"gmail.send email\" is no tool"),
+            (
+                "https://hooks.example/before",
+                "http://hooks.example/before",
+                "hooks.before_tool_call.url: must be https",
+            ),
+            ("https://hooks.example/before", "https://other.example/", "permissions: add network:other.example"),
+            ("\"network:hooks.example\"", "\"network:hooks.example\", \"hook:on_reasoning_step\"", "no such hook"),
+            ("\"network:hooks.example\"", "\"network:hooks.example\", \"hook:on_success\"", "hook:on_success"),
+        ] {
+            assert!(GOOD.contains(from), "{from}");
+            let problem = Manifest::parse(&GOOD.replacen(from, to, 1)).unwrap_err().to_string();
+            assert!(problem.contains(said), "{to}: {problem}");
+        }
+        for edge in ["priority: 0", "priority: 1000"] {
+            Manifest::parse(&GOOD.replacen("priority: 5", edge, 1)).unwrap();
+        }
+        for edge in ["timeout_ms: 100", "timeout_ms: 10000"] {
+            Manifest::parse(&GOOD.replacen("timeout_ms: 500", edge, 1)).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_published_schema_takes_both_forms() {
+        let published = crate::core::schema::schema_of::<Manifest>();
+        let validator = crate::core::schema::compile(&published).unwrap();
+        let read = |text: &str| serde_saphyr::from_str::<serde_json::Value>(text).unwrap();
+        assert!(validator.is_valid(&read(GOOD)));
+        for (from, to) in [("priority: 5", "prio: 5"), ("- on_error", "- on_success"), ("- on_error", "- 7")] {
+            assert!(!validator.is_valid(&read(&GOOD.replacen(from, to, 1))), "{to}");
+        }
+    }
+
+    #[test]
+    fn every_hook_has_its_name() {
+        for hook in Hook::ALL {
+            assert_eq!(serde_json::to_value(hook).unwrap(), hook.as_str());
+            assert_eq!(Hook::parse(hook.as_str()), Some(hook));
+        }
+        assert_eq!(Hook::parse("on_success"), None);
+    }
+}

@@ -1,0 +1,13 @@
+//! Which plugins of an organization are asked at moments of an agent's work: the list that an intent reads (`record`), and the
+//! secrets with which requests to them are signed (`admin`).
+
+mod admin;
+mod record;
+
+pub(crate) use admin::must_be_signable;
+pub use admin::{HookSecretMade, HookView};
+pub(crate) use record::changed as hooks_changed;
+pub(crate) use record::{Hooked, HookedPlugin};
+
+/// The most plugins of an organization whose hooks are asked.
+pub const HOOKED_MAX: usize = 10;
