@@ -15,17 +15,17 @@
 )]
 #![expect(unreachable_pub, reason = "a binary has nothing to reach; pub says what is for other files")]
 
-#[path = "behaviour/bundle.rs"]
+#[path = "behaviour/support/bundle.rs"]
 #[expect(dead_code, reason = "the tests use more of it")]
 mod bundle;
-#[path = "behaviour/gateway.rs"]
+#[path = "behaviour/support/gateway.rs"]
 #[expect(dead_code, reason = "the tests use more of it")]
 mod gateway;
-#[path = "behaviour/ministack.rs"]
+#[path = "behaviour/support/ministack.rs"]
 mod ministack;
 #[path = "figures_routes.rs"]
 mod routes;
-#[path = "behaviour/stand_ins.rs"]
+#[path = "behaviour/support/stand_ins.rs"]
 mod stand_ins;
 
 use std::collections::BTreeMap;

@@ -12,9 +12,9 @@
 )]
 #![expect(unreachable_pub, reason = "a binary has nothing to reach; pub says what is for other files")]
 
-#[path = "behaviour/ministack.rs"]
+#[path = "behaviour/support/ministack.rs"]
 mod ministack;
-#[path = "behaviour/stand_ins.rs"]
+#[path = "behaviour/support/stand_ins.rs"]
 #[expect(dead_code, reason = "the tests use more of it")]
 mod stand_ins;
 

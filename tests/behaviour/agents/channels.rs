@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{AGENT, CHANNEL, both, ok, put, set};
-use crate::app::{Answer, App};
+use crate::support::app::{Answer, App};
 
 async fn put_if(app: &App, tag: &str, body: &Value) -> Answer {
     let request = app.request(Method::PUT, CHANNEL).header("authorization", format!("Bearer {}", app.admin));

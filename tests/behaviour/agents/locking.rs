@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{AGENT, CHANNEL, action, agent, booking, both, names, ok, put, set};
-use crate::app::{Answer, App};
+use crate::support::app::{Answer, App};
 
 async fn does(app: &App, what: &str, body: Value) -> Answer {
     app.post(&format!("{AGENT}/{what}"), &body).await

@@ -7,8 +7,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{AGENT, CHANNEL, agent, both, ok, put, set};
-use crate::app::{Answer, App};
-use crate::bundle::Bundle;
+use crate::support::app::{Answer, App};
+use crate::support::bundle::Bundle;
 
 const INTENTS: &str = "/api/plugin-engine";
 const KEYS: &str = "/api/v1/keys";

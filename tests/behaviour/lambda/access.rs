@@ -12,9 +12,9 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{App, Options, connected_two_hours_ago, connecting_two_hours_ago, event, invoke};
-use crate::bundle::Bundle;
-use crate::connecting::{Browser, link, parameter};
-use crate::failures::own::OwnService;
+use crate::accounts::authorize::{Browser, link, parameter};
+use crate::support::bundle::Bundle;
+use crate::support::own::OwnService;
 
 const RETURN_TO: &str = "https://agent.example/done";
 

@@ -4,7 +4,7 @@ use mail_parser::{Address, Message, MessageParser, MimeHeaders as _};
 use serde_json::{Value, json};
 
 use super::{refused, success};
-use crate::app::{App, START_S};
+use crate::support::app::{App, START_S};
 
 /// The raw mail of the last call.
 #[track_caller]

@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::{refused, success};
-use crate::app::App;
+use crate::support::app::App;
 
 async fn fetch(app: &App, context: Value) -> Value {
     app.intend("gmail", "fetch_messages", context).await.data()

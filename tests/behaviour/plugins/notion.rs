@@ -2,7 +2,7 @@ use overseer_playground::{NOTION_HOME_PAGE, NOTION_TASKS_DATABASE};
 use serde_json::{Value, json};
 
 use super::{refused, success};
-use crate::app::App;
+use crate::support::app::App;
 
 fn title_of(page: &Value, property: &str) -> String {
     page["properties"][property]["title"][0]["plain_text"].as_str().unwrap_or_default().to_owned()

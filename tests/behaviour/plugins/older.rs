@@ -3,7 +3,7 @@
 use overseer_engine::access::principal::Role;
 use serde_json::json;
 
-use crate::app::{App, Options};
+use crate::support::app::{App, Options};
 
 const PATH: &str = "/api/plugin-engine";
 

@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{refused, success};
-use crate::app::{App, START_S};
+use crate::support::app::{App, START_S};
 
 const GENERAL: &str = "C0PLAYGEN1";
 const RANDOM: &str = "C0PLAYRND2";

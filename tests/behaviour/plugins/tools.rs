@@ -5,7 +5,7 @@ use overseer_engine::plugin::catalog::Catalog;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::app::{App, Options};
+use crate::support::app::{App, Options};
 
 const PATH: &str = "/api/plugin-engine";
 

@@ -4,7 +4,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::Bench;
-use crate::app::Answer;
+use crate::support::app::Answer;
 
 const CONFIG: &str = "/api/v1/plugins/desk/config";
 

@@ -118,7 +118,7 @@ async fn a_provider_sends_browsers_back_to_one_organizations_plugin() {
     let bench = Bench::start().await;
     let app = &bench.app;
     let mut manifest = bench.manifest("desk", "1.0.0");
-    manifest["auth"] = crate::app::oauth2();
+    manifest["auth"] = crate::support::app::oauth2();
     // Where tokens come from is reached as well.
     let refused = bench.register(&manifest).await;
     assert_eq!(refused.problem(400), "invalid_parameters");

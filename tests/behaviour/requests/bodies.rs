@@ -3,7 +3,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{INTENTS, hello, post_text, refused};
-use crate::app::{Answer, App};
+use crate::support::app::{Answer, App};
 
 const MEBIBYTE: usize = 1024 * 1024;
 

@@ -3,7 +3,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::json;
 
 use super::{INTENTS, hello};
-use crate::app::{Answer, App};
+use crate::support::app::{Answer, App};
 
 /// A request with these headers, whose refusal must not have done anything.
 async fn with_headers(app: &App, headers: &[(&str, &str)]) -> Answer {

@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::{INTENTS, hello};
-use crate::app::{Answer, App};
+use crate::support::app::{Answer, App};
 
 async fn get(app: &App, path: &str, headers: &[(&str, &str)]) -> Answer {
     let mut request = app.request(Method::GET, path).bearer_auth(&app.admin);

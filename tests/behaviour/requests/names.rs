@@ -3,7 +3,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::{INTENTS, hello, refused};
-use crate::app::App;
+use crate::support::app::App;
 
 #[tokio::test]
 async fn names_of_up_to_255_bytes_are_taken() {

@@ -229,7 +229,12 @@ impl Engine {
     }
 
     /// What is wrong with an intent is told to whoever sent it; where that was a task, some time ago, it is a failure.
-    pub(super) async fn refused(&self, what: &What<'_>, parameters: &Map<String, Value>, error: Error) -> Result<Outcome, Error> {
+    pub(super) async fn refused(
+        &self,
+        what: &What<'_>,
+        parameters: &Map<String, Value>,
+        error: Error,
+    ) -> Result<Outcome, Error> {
         match (&what.doing.source, &error) {
             (Source::Task { .. }, Error::Invalid(_)) => {
                 let failure = Failure::new(OutcomeCode::Rejected, error.to_string(), false);

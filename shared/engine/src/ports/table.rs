@@ -1,6 +1,6 @@
 //! The single-table store that every record lives in. It knows nothing of plugins or tasks: modules own their records
 //! and write them once, over this trait. The rules here are those that DynamoDB can keep too; one conformance suite
-//! (`tests/behaviour/table.rs`) holds every implementation to them.
+//! (`tests/behaviour/storage/table/`) holds every implementation to them.
 
 use async_trait::async_trait;
 use jiff::Timestamp;

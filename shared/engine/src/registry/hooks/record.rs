@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::HOOKED_MAX;
 use crate::core::error::Error;
 use crate::core::ids::{OrgId, PluginName};
 use crate::engine::Engine;
 use crate::events::signing::Signing;
-use super::HOOKED_MAX;
 use crate::plugin::manifest::{DeclaredHook, Manifest, Runtime};
 use crate::ports::table::{Condition, Item, NewItem, Read, TableError, Write};
 use crate::registry::instances::{Installed, Instance};

@@ -1,0 +1,561 @@
+//! What an attacker may try with links, states, codes and providers: refused with a page that says what to do, and
+//! nothing is kept of it. The providers are the test's own, so that it is known what they were asked.
+
+mod between;
+mod mixup;
+mod return_to;
+mod start;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use overseer_engine::access::principal::Role;
+use overseer_engine::outbound::address::AllowedAddress;
+use overseer_engine::ports::table::Key;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use url::form_urlencoded;
+
+use super::{Browser, accounts, leads_to, link, parameter};
+use crate::support::app::{Answer, App, Options};
+
+const NOT_KNOWN: &str = "is not known here";
+const OTHER_BROWSER: &str = "This browser did not begin this connection";
+const OTHER_PROVIDER: &str = "did not come from the service that was asked";
+const CHANGED: &str = "was changed in the meantime";
+
+/// A provider as RFC 6749 and 7636 have it: a code serves once, with its request's redirect URI and verifier.
+#[derive(Clone)]
+struct Provider {
+    name: &'static str,
+    address: SocketAddr,
+    /// Codes, with the authorization request that each was given for.
+    granted: Arc<Mutex<HashMap<String, String>>>,
+    /// Every request for tokens, as it came: `Authorization` and the body.
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Provider {
+    async fn start(name: &'static str) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let provider = Self { name, address, granted: Arc::default(), asked: Arc::default() };
+        let itself = provider.clone();
+        let token = post(async move |headers: HeaderMap, body: String| itself.token(&headers, &body));
+        tokio::spawn(axum::serve(listener, Router::new().route("/token", token)).into_future());
+        provider
+    }
+
+    /// A plugin whose accounts are at this provider.
+    fn manifest(&self, more: &Value) -> String {
+        let base = format!("http://{}", self.address);
+        let mut auth = json!({ "type": "oauth2", "authorization_url": format!("{base}/authorize"),
+                               "token_url": format!("{base}/token") });
+        auth.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let action = json!({ "name": "say", "description": "d", "effect": "read", "request": { "path": "/" } });
+        json!({
+            "name": self.name, "version": "1.0.0", "display_name": self.name, "description": "d",
+            "runtime": { "type": "http", "base_url": base }, "permissions": ["network:127.0.0.1"],
+            "auth": auth, "actions": [action],
+        })
+        .to_string()
+    }
+
+    /// A user allows an authorization request: the code, unless the redirect URI is another than was registered.
+    fn grant(&self, request: &str) -> Option<String> {
+        let registered = format!("/api/plugin-engine/oauth/callback/{}", self.name);
+        let redirect_uri: url::Url = parameter(request, "redirect_uri").unwrap().parse().unwrap();
+        let mut granted = self.granted.lock().unwrap();
+        let code = format!("code-{}-{}", self.name, granted.len());
+        granted.insert(code.clone(), request.to_owned());
+        (redirect_uri.path() == registered).then_some(code)
+    }
+
+    fn token(&self, headers: &HeaderMap, body: &str) -> (StatusCode, String) {
+        let authorization = headers.get("authorization").map(|value| value.to_str().unwrap()).unwrap_or_default();
+        self.asked.lock().unwrap().push(format!("{authorization} {body}"));
+        let fields: HashMap<_, _> = form_urlencoded::parse(body.as_bytes()).into_owned().collect();
+        let code = fields.get("code").cloned().unwrap_or_default();
+        let request = self.granted.lock().unwrap().remove(&code);
+        let proven = request.is_some_and(|request| {
+            let verifier = fields.get("code_verifier").cloned().unwrap_or_default();
+            let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, verifier.as_bytes());
+            parameter(&request, "code_challenge") == Some(URL_SAFE_NO_PAD.encode(digest))
+                && parameter(&request, "redirect_uri").as_ref() == fields.get("redirect_uri")
+        });
+        if !proven {
+            return (StatusCode::BAD_REQUEST, json!({ "error": "invalid_grant" }).to_string());
+        }
+        let tokens = json!({ "access_token": format!("access-{code}"), "refresh_token": format!("refresh-{code}"),
+                             "token_type": "bearer", "expires_in": 3600 });
+        (StatusCode::OK, tokens.to_string())
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+/// An Overseer with two providers.
+struct Stage {
+    app: App,
+    honest: Provider,
+    other: Provider,
+    /// What was kept before anybody connected anything.
+    before: Vec<Key>,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        Self::with(&json!({}), &json!({ "clientId": "overseer" })).await
+    }
+
+    /// With more in the honest manifest's `auth`, and the organization's client at both providers.
+    async fn with(auth: &Value, client: &Value) -> Self {
+        let (honest, other) = (Provider::start("honest").await, Provider::start("other").await);
+        let app = App::with(Options {
+            plugins: vec![honest.manifest(auth), other.manifest(&json!({}))],
+            allowed: [&honest, &other].map(|provider| AllowedAddress::Socket(provider.address)).to_vec(),
+            unconnected: true,
+            return_to: vec!["https://agent.example/done".to_owned()],
+            ..Options::default()
+        })
+        .await;
+        for plugin in ["honest", "other"] {
+            set_client(&app, plugin, client).await;
+        }
+        let before = kept(&app).await;
+        Self { app, honest, other, before }
+    }
+
+    fn provider(&self, plugin: &str) -> &Provider {
+        if plugin == "honest" { &self.honest } else { &self.other }
+    }
+
+    /// A new browser that was at the provider and was given a code.
+    async fn flow(&self, plugin: &str, body: &Value) -> Flow<'_> {
+        let link = link(&self.app, plugin, body).await;
+        self.flow_of(plugin, &link, Browser::new(&self.app)).await
+    }
+
+    async fn flow_of<'a>(&self, plugin: &str, link: &str, mut browser: Browser<'a>) -> Flow<'a> {
+        let request = browser.go(link).await;
+        Flow {
+            ticket: link.rsplit('/').next().unwrap().to_owned(),
+            state: parameter(&request, "state").unwrap(),
+            back: parameter(&request, "redirect_uri").unwrap(),
+            code: self.provider(plugin).grant(&request).unwrap(),
+            browser,
+            request,
+        }
+    }
+
+    /// Checks that an answer is a page that says why and what to do, and that nothing is kept.
+    async fn refused(&self, answer: &Answer, status: u16, says: &str, flow: &Flow<'_>) {
+        is_page(answer, status, says, flow);
+        assert_eq!(kept(&self.app).await, self.before, "something was kept: {}", answer.text);
+    }
+}
+
+/// A browser on its way back.
+struct Flow<'a> {
+    browser: Browser<'a>,
+    ticket: String,
+    /// Where the browser was sent.
+    request: String,
+    state: String,
+    /// Where it is to come back to.
+    back: String,
+    code: String,
+}
+
+impl Flow<'_> {
+    /// The provider's answer.
+    fn answer(&self) -> String {
+        self.with(&[("code", &self.code), ("state", &self.state)])
+    }
+
+    fn with(&self, parameters: &[(&str, &str)]) -> String {
+        let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
+        format!("{}?{query}", self.back)
+    }
+
+    /// The rightful browser comes back with the right answer.
+    async fn finish(&mut self) -> Answer {
+        let url = self.answer();
+        self.browser.open(&url).await
+    }
+
+    async fn finishes(&mut self) {
+        let answer = self.finish().await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+        assert!(answer.text.contains("is connected"), "{}", answer.text);
+    }
+}
+
+/// A page for a person, which says why, and what to do, and nothing that is secret.
+#[track_caller]
+fn is_page(answer: &Answer, status: u16, says: &str, flow: &Flow<'_>) {
+    assert_eq!(answer.status.as_u16(), status, "{}", answer.text);
+    assert_eq!(answer.headers["content-type"], "text/html; charset=utf-8", "{}", answer.text);
+    assert!(answer.text.contains(says), "{says}: {}", answer.text);
+    assert!(answer.text.contains("Nothing was connected. Go back to where you began"), "{}", answer.text);
+    let all = format!("{:?} {}", answer.headers, answer.text);
+    let cookie = flow.browser.cookie.as_deref().and_then(|cookie| cookie.split('=').nth(1));
+    for secret in [&flow.ticket, &flow.state, &flow.code].map(String::as_str).into_iter().chain(cookie) {
+        assert!(!all.contains(secret), "{secret}: {all}");
+    }
+    for begin in ["access-code", "refresh-code"] {
+        assert!(!all.contains(begin), "{all}");
+    }
+    assert!(answer.headers.get("location").is_none() && answer.headers["cache-control"] == "no-store");
+}
+
+async fn set_client(app: &App, plugin: &str, client: &Value) {
+    let path = format!("/api/plugin-engine/integrations/{plugin}/client");
+    let answer = app.send(&app.admin, Method::PUT, &path, Some(client)).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+}
+
+/// What is kept of accounts: their records, those that wait to be confirmed, and secrets.
+async fn kept(app: &App) -> Vec<Key> {
+    let of_accounts = |key: &Key| {
+        let kinds = ["#secret#", "#pending"].iter().any(|kind| key.partition.contains(kind));
+        kinds || key.sort.starts_with("integrations#")
+    };
+    app.table.items().await.into_iter().filter(of_accounts).collect()
+}
+
+#[tokio::test]
+async fn a_state_that_is_not_known_is_refused_and_spoils_nothing() {
+    let stage = Stage::new().await;
+    let mut flow = stage.flow("honest", &json!({})).await;
+    let (upper, longer) = (flow.state.to_ascii_uppercase(), format!("{}0", flow.state));
+    let (zeros, ticket) = ("0".repeat(64), flow.ticket.clone());
+    let missing = flow.with(&[("code", &flow.code)]);
+    let mut cases = vec![(missing, "it has no state"), (flow.with(&[("code", &flow.code), ("state", "")]), "no state")];
+    for state in [&zeros, &ticket, &upper, &longer, "x", "../state", "<script>", "\0", &"s".repeat(4096)] {
+        cases.push((flow.with(&[("code", &flow.code), ("state", state)]), NOT_KNOWN));
+    }
+    cases.push((format!("{}?code={}&state=%FF%FE", flow.back, flow.code), NOT_KNOWN));
+    cases.push((flow.back.clone(), "it has no state"));
+    for (url, says) in cases {
+        let answer = flow.browser.open(&url).await;
+        stage.refused(&answer, 400, says, &flow).await;
+    }
+    assert!(stage.honest.asked().is_empty());
+    flow.finishes().await;
+}
+
+#[tokio::test]
+async fn a_state_serves_once_whatever_came_of_it() {
+    let stage = Stage::new().await;
+    // Denied, then tried with a code.
+    let mut flow = stage.flow("honest", &json!({})).await;
+    let denied = flow.with(&[("error", "access_denied"), ("state", &flow.state)]);
+    let answer = flow.browser.open(&denied).await;
+    stage.refused(&answer, 400, "was not allowed to be used", &flow).await;
+    for url in [flow.answer(), denied] {
+        let answer = flow.browser.open(&url).await;
+        stage.refused(&answer, 400, NOT_KNOWN, &flow).await;
+    }
+    assert!(stage.honest.asked().is_empty());
+
+    // Connected, then replayed, also with another code.
+    let mut flow = stage.flow("honest", &json!({})).await;
+    flow.finishes().await;
+    let after = kept(&stage.app).await;
+    let fresh = stage.honest.grant(&flow.request).unwrap();
+    for url in [flow.answer(), flow.with(&[("code", &fresh), ("state", &flow.state)])] {
+        let answer = flow.browser.open(&url).await;
+        is_page(&answer, 400, NOT_KNOWN, &flow);
+    }
+    assert_eq!((stage.honest.asked().len(), kept(&stage.app).await), (1, after));
+}
+
+#[tokio::test]
+async fn a_state_is_good_for_ten_minutes() {
+    let stage = Stage::new().await;
+    let mut late = stage.flow("honest", &json!({ "alias": "late" })).await;
+    stage.app.clock.advance(1);
+    let mut timely = stage.flow("honest", &json!({})).await;
+    stage.app.clock.advance(599);
+    let answer = late.finish().await;
+    stage.refused(&answer, 400, NOT_KNOWN, &late).await;
+    assert!(stage.honest.asked().is_empty());
+    timely.finishes().await;
+}
+
+#[tokio::test]
+async fn of_many_requests_with_one_state_one_wins() {
+    let stage = Stage::new().await;
+    let flow = stage.flow("honest", &json!({})).await;
+    let url = flow.answer();
+    let requests = (0..8).map(|_| {
+        let (cookie, url) = (flow.browser.cookie.clone(), url.clone());
+        let app = &stage.app;
+        async move { Browser::with(app, cookie).open(&url).await }
+    });
+    let answers = futures_util::future::join_all(requests).await;
+    let (won, lost): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == StatusCode::OK);
+    assert_eq!((won.len(), stage.honest.asked().len()), (1, 1));
+    for answer in lost {
+        is_page(answer, 400, NOT_KNOWN, &flow);
+    }
+    assert_eq!(accounts(&stage.app, "honest", "admin").await.len(), 1);
+}
+
+/// Whoever saw the link, too, must not replace what its user connected.
+#[tokio::test]
+async fn a_link_connects_once_however_many_browsers_opened_it() {
+    let stage = Stage::new().await;
+    let link = link(&stage.app, "honest", &json!({})).await;
+    let mut mallory = stage.flow_of("honest", &link, Browser::new(&stage.app)).await;
+    let mut again = stage.flow_of("honest", &link, Browser::new(&stage.app)).await;
+    let mut ann = stage.flow_of("honest", &link, Browser::new(&stage.app)).await;
+    ann.finishes().await;
+    let after = kept(&stage.app).await;
+    for flow in [&mut mallory, &mut again] {
+        let answer = flow.finish().await;
+        is_page(&answer, 400, NOT_KNOWN, flow);
+    }
+    // Nor at the end of its time.
+    stage.app.clock.advance(599);
+    is_page(&mallory.finish().await, 400, NOT_KNOWN, &mallory);
+    assert_eq!((stage.honest.asked().len(), kept(&stage.app).await), (1, after));
+}
+
+#[tokio::test]
+async fn of_many_browsers_with_one_link_one_wins() {
+    let stage = Stage::new().await;
+    let link = link(&stage.app, "honest", &json!({})).await;
+    let mut flows = Vec::new();
+    for _ in 0..6 {
+        flows.push(stage.flow_of("honest", &link, Browser::new(&stage.app)).await);
+    }
+    let answers = futures_util::future::join_all(flows.iter_mut().map(Flow::finish)).await;
+    for (answer, flow) in answers.iter().zip(&flows).filter(|(answer, _)| answer.status != StatusCode::OK) {
+        is_page(answer, 400, NOT_KNOWN, flow);
+    }
+    let won = answers.iter().filter(|answer| answer.status == StatusCode::OK).count();
+    assert_eq!((won, stage.honest.asked().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn another_browser_is_refused_and_spoils_nothing() {
+    let stage = Stage::new().await;
+    let mut flow = stage.flow("honest", &json!({})).await;
+    let others = stage.flow("honest", &json!({ "alias": "others" })).await.browser.cookie.unwrap();
+    let own = flow.browser.cookie.clone().unwrap();
+    let (name, secret) = own.split_once('=').unwrap();
+    let mut cookies = vec![None, Some(others.clone())];
+    let zeros = "0".repeat(64);
+    for value in ["", "x", secret.split_at(1).1, &format!("{secret}0"), &zeros, &format!("\"{secret}\""), "é"] {
+        cookies.push(Some(format!("{name}={value}")));
+    }
+    cookies.push(Some(format!("x{own}")));
+    cookies.push(Some(format!("__Host-{own}")));
+    // Two of one name: somebody else set one of them, and nobody knows which.
+    for both in [format!("{own}; {others}"), format!("{others}; {own}"), format!("{own}; {name}=x")] {
+        cookies.push(Some(both));
+    }
+    for cookie in cookies {
+        let answer = Browser::with(&stage.app, cookie).open(&flow.answer()).await;
+        stage.refused(&answer, 403, OTHER_BROWSER, &flow).await;
+    }
+    let path = flow.answer().replace(&format!("http://{}", stage.app.address), "");
+    let twice = stage.app.request(Method::GET, &path).header("cookie", &own).header("cookie", &others);
+    stage.refused(&Answer::of(twice.send().await.unwrap()).await, 403, OTHER_BROWSER, &flow).await;
+    assert!(stage.honest.asked().is_empty());
+    flow.finishes().await;
+}
+
+#[tokio::test]
+async fn an_answer_at_another_address_is_refused_and_ends_the_attempt() {
+    let stage = Stage::new().await;
+    for rest in [
+        "/other",
+        "/slack",
+        "",
+        "/nowhere",
+        "/Honest",
+        "/honest%3Fx",
+        "/honest%2F",
+        "/x%2F..%2Fhonest",
+        "/.%2Fhonest",
+        "/hon%09est",
+        "/%FF",
+        "/%00",
+    ] {
+        let mut flow = stage.flow("honest", &json!({ "returnTo": "https://agent.example/done" })).await;
+        let elsewhere = flow.answer().replace("/callback/honest?", &format!("/callback{rest}?"));
+        let answer = flow.browser.open(&elsewhere).await;
+        stage.refused(&answer, 400, OTHER_PROVIDER, &flow).await;
+        let answer = flow.finish().await;
+        stage.refused(&answer, 400, NOT_KNOWN, &flow).await;
+    }
+    assert!(stage.honest.asked().is_empty() && stage.other.asked().is_empty());
+}
+
+#[tokio::test]
+async fn another_organization_neither_sees_nor_reaches_an_account() {
+    let stage = Stage::new().await;
+    let app = &stage.app;
+    let bob = app.key("globex", &[Role::Administrator], Some("ann")).await;
+    set_client(app, "honest", &json!({ "clientId": "overseer" })).await;
+    let body = json!({ "userId": "ann", "returnTo": "https://agent.example/done" });
+    let mut flow = stage.flow("honest", &body).await;
+    let sees = async || {
+        for path in ["", "/honest", "/honest?userId=ann", "/honest?owner=organization"] {
+            let answer = app.send(&bob, Method::GET, &format!("/api/plugin-engine/integrations{path}"), None).await;
+            let said = answer.json();
+            let list = said.get("integrations").or_else(|| said.get("accounts")).unwrap();
+            assert_eq!(list, &json!([]), "{path}");
+        }
+        for path in ["/honest", "/honest?userId=ann&alias=default"] {
+            let answer = app.send(&bob, Method::DELETE, &format!("/api/plugin-engine/integrations{path}"), None).await;
+            assert_eq!(answer.problem(404), "not_found");
+        }
+        let default = json!({ "alias": "default", "userId": "ann" });
+        let path = "/api/plugin-engine/integrations/honest/default";
+        assert_eq!(app.send(&bob, Method::PUT, path, Some(&default)).await.problem(404), "not_found");
+    };
+    sees().await;
+    let code = parameter(&leads_to(&flow.finish().await), "code").unwrap();
+    sees().await;
+    let complete = "/api/plugin-engine/integrations/honest/connect/complete";
+    let confirm = json!({ "userId": "ann", "code": code });
+    assert_eq!(app.send(&bob, Method::POST, complete, Some(&confirm)).await.pointers(), ["/code"]);
+    assert_eq!(accounts(app, "honest", "ann").await[0]["state"], "pending");
+    assert_eq!(app.post(complete, &confirm).await.json()["state"], "active");
+    sees().await;
+    assert_eq!(accounts(app, "honest", "ann").await[0]["state"], "active");
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_read_is_refused_and_spoils_nothing() {
+    let stage = Stage::new().await;
+    let mut flow = stage.flow("honest", &json!({})).await;
+    let (own, code, long) = (flow.state.clone(), flow.code.clone(), "x".repeat(4097));
+    for (more, says) in [
+        (vec![("state", own.as_str())], "twice"),
+        (vec![("state", "")], "twice"),
+        (vec![("code", code.as_str())], "twice"),
+        (vec![("code", "other")], "twice"),
+        (vec![("iss", "a"), ("iss", "a")], "twice"),
+        (vec![("error", "a"), ("error", "b")], "twice"),
+        (vec![("iss", long.as_str())], "too long"),
+        (vec![("error", long.as_str())], "too long"),
+    ] {
+        let url = flow.with(&[vec![("state", own.as_str()), ("code", code.as_str())], more].concat());
+        let answer = flow.browser.open(&url).await;
+        stage.refused(&answer, 400, says, &flow).await;
+    }
+    for (name, other) in [("state", ("code", code.as_str())), ("code", ("state", own.as_str()))] {
+        let answer = flow.browser.open(&flow.with(&[(name, long.as_str()), other])).await;
+        stage.refused(&answer, 400, "too long", &flow).await;
+    }
+    assert!(stage.honest.asked().is_empty());
+    flow.finishes().await;
+}
+
+#[tokio::test]
+async fn what_a_provider_sends_besides_does_not_matter() {
+    let stage = Stage::new().await;
+    let (long, many) = ("x".repeat(20_000), "&a=b".repeat(5000));
+    for more in [format!("&more={long}"), many, "&%FF=%FE&=&&;&%&code[]=x&Code=x&constructor=1".to_owned()] {
+        let mut flow = stage.flow("honest", &json!({})).await;
+        let answer = flow.browser.open(&format!("{}{more}", flow.answer())).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn without_a_code_the_provider_is_not_asked() {
+    let stage = Stage::new().await;
+    let code = stage.flow("honest", &json!({})).await.code;
+    for (pairs, says) in [
+        (vec![], "it has no code"),
+        (vec![("code", "")], "it has no code"),
+        (vec![("error", "access_denied")], "was not allowed to be used"),
+        (vec![("error", "access_denied"), ("code", &code)], "was not allowed to be used"),
+        (vec![("code", code.as_str()), ("error", "temporarily_unavailable")], "refused (temporarily_unavailable)"),
+        (vec![("error", "<script>alert(1)</script>")], "refused (an unreadable reason)"),
+        (vec![("error", "a b"), ("error_description", "<b>call this number</b>")], "refused (an unreadable reason)"),
+        (vec![("error", "x"), ("error_uri", "https://evil.example/help")], "refused (x)"),
+    ] {
+        let mut flow = stage.flow("honest", &json!({})).await;
+        let url = flow.with(&[vec![("state", flow.state.as_str())], pairs].concat());
+        let answer = flow.browser.open(&url).await;
+        stage.refused(&answer, 400, says, &flow).await;
+        for hostile in ["script>", "call this", "evil.example"] {
+            assert!(!answer.text.contains(hostile), "{}", answer.text);
+        }
+        let answer = flow.finish().await;
+        stage.refused(&answer, 400, NOT_KNOWN, &flow).await;
+    }
+    assert!(stage.honest.asked().is_empty());
+}
+
+#[tokio::test]
+async fn an_application_learns_of_an_error_by_its_code_alone() {
+    let stage = Stage::new().await;
+    for (error, sent_on) in
+        [("access_denied", "access_denied"), ("temporarily_unavailable", "server_error"), ("\r\nx: y", "server_error")]
+    {
+        let mut flow = stage.flow("honest", &json!({ "returnTo": "https://agent.example/done?x=1" })).await;
+        let hostile = ("error_description", "<b>&code=x#</b>");
+        let url = flow.with(&[("error", error), hostile, ("code", &flow.code), ("state", &flow.state)]);
+        let on = leads_to(&flow.browser.open(&url).await);
+        assert_eq!(on, format!("https://agent.example/done?x=1&error={sent_on}"));
+        assert_eq!(kept(&stage.app).await, stage.before);
+    }
+    assert!(stage.honest.asked().is_empty());
+}
+
+#[tokio::test]
+async fn a_code_that_the_provider_does_not_know_connects_nothing() {
+    let stage = Stage::new().await;
+    for (asked, code) in ["x", &"x".repeat(4096), "<script>", "a&client_id=b", "a\r\nb", "\0"].into_iter().enumerate() {
+        let mut flow = stage.flow("honest", &json!({})).await;
+        let answer = flow.browser.open(&flow.with(&[("code", code), ("state", &flow.state)])).await;
+        stage.refused(&answer, 400, "refused (invalid_grant)", &flow).await;
+        let body = stage.honest.asked()[asked].clone();
+        let clients = body.split('&').filter(|pair| pair.trim_start().starts_with("client_id=")).count();
+        assert_eq!(clients, 1, "{body}");
+    }
+    let mut flow = stage.flow("honest", &json!({})).await;
+    let answer = flow.browser.open(&format!("{}?code=%FF%C0&state={}", flow.back, flow.state)).await;
+    stage.refused(&answer, 400, "refused (invalid_grant)", &flow).await;
+}
+
+/// RFC 9700, 4.5: a code that was given to another attempt comes with another verifier.
+#[tokio::test]
+async fn a_code_of_another_attempt_connects_nothing() {
+    let stage = Stage::new().await;
+    for (victims, attackers) in [("ann", "mallory"), ("ann", "ann")] {
+        let mut victim = stage.flow("honest", &json!({ "userId": victims })).await;
+        let mut attacker = stage.flow("honest", &json!({ "userId": attackers })).await;
+        // Mallory's code would have Ann's agent work in Mallory's account; the other way round is theft.
+        let (victims, attackers) = (victim.code.clone(), attacker.code.clone());
+        for (flow, code) in [(&mut victim, attackers), (&mut attacker, victims)] {
+            let answer = flow.browser.open(&flow.with(&[("code", &code), ("state", &flow.state)])).await;
+            stage.refused(&answer, 400, "refused (invalid_grant)", flow).await;
+        }
+    }
+    // In one browser with one cookie it is the state that tells the attempts apart.
+    let first = stage.flow("honest", &json!({})).await;
+    let cookie = first.browser.cookie.clone();
+    let link = link(&stage.app, "honest", &json!({})).await;
+    let mut second = stage.flow_of("honest", &link, Browser::with(&stage.app, cookie.clone())).await;
+    assert_eq!(second.browser.cookie, cookie);
+    let answer = second.browser.open(&second.with(&[("code", &first.code), ("state", &second.state)])).await;
+    stage.refused(&answer, 400, "refused (invalid_grant)", &second).await;
+}

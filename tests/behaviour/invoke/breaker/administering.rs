@@ -1,0 +1,311 @@
+//! What administrators say of a plugin.
+
+use overseer_engine::access::principal::Role;
+use overseer_engine::core::ids::OrgId;
+use overseer_engine::ports::Work;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::{OWN, Setup, out_of_use, plugin};
+use crate::support::app::{Answer, App, Options, refused};
+
+const PLUGINS: &str = "/api/v1/plugins";
+
+async fn patch(setup: &Setup, body: Value) -> Answer {
+    setup.app.send(&setup.app.admin, Method::PATCH, OWN, Some(&body)).await
+}
+
+async fn post(setup: &Setup, what: &str, body: Option<&Value>) -> Value {
+    let answer = setup.app.send(&setup.app.admin, Method::POST, &format!("{OWN}/{what}"), body).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+    answer.json()
+}
+
+/// Checks that an administrator's word stands in the way, and gives the error.
+#[track_caller]
+fn disabled(answer: &Answer) -> Value {
+    assert_eq!(answer.failure(), "disabled", "{}", answer.text);
+    let error = answer.json()["error"].take();
+    assert_eq!((&error["retryable"], error.get("retryAfter")), (&json!(false), None), "{error}");
+    assert!(error["fallback"].as_str().unwrap().contains("an administrator can switch it on"), "{error}");
+    error
+}
+
+#[tokio::test]
+async fn a_plugin_is_shown_as_the_organization_has_it() {
+    let setup = Setup::with(json!({ "failures": 7 }), Options::default()).await;
+    let closed = json!({ "state": "closed", "failures": 0 });
+    let limits = |failures: u8| json!({ "failures": failures, "window_s": 300, "open_s": 60, "open_max_s": 1800 });
+    let own = json!({
+        "name": "own", "display_name": "Own", "version": "1.0.0", "enabled": true, "record_reads": false,
+        "life": { "state": "active" },
+        "breaker": { "read": closed, "write": closed, "limits": limits(7) },
+    });
+    assert_eq!(setup.app.get(OWN).await.json(), own);
+    let all = setup.app.get(PLUGINS).await.json()["plugins"].take();
+    let names: Vec<_> = all.as_array().unwrap().iter().map(|plugin| plugin["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["gmail", "notion", "own", "policy", "slack"]);
+    assert_eq!(all[2], own);
+    let slack = setup.app.get("/api/v1/plugins/slack").await.json();
+    assert_eq!((&slack, &slack["breaker"]["limits"]), (&all[4], &limits(5)));
+}
+
+#[tokio::test]
+async fn an_administrator_takes_a_plugin_out_of_use_and_brings_it_back() {
+    let setup = Setup::start().await;
+    setup.act("500").await.failure();
+    let shown = post(&setup, "disable", Some(&json!({ "reason": "we moved to another" }))).await;
+    assert_eq!(shown["enabled"], json!(false));
+    let key = setup.app.get("/api/v1/keys").await.json()["keys"][0]["id"].take();
+    let disabled_by =
+        json!({ "at": "2026-11-21T09:00:00Z", "by": "admin", "key": key, "reason": "we moved to another" });
+    assert_eq!(shown["disabled"], disabled_by, "{shown}");
+    assert_eq!(setup.app.get(OWN).await.json(), shown);
+    for answer in [setup.act("200").await, setup.read("200").await] {
+        let error = disabled(&answer);
+        assert!(error["message"].as_str().unwrap().contains("by an administrator: we moved to another; "), "{error}");
+    }
+    // However long ago that is.
+    setup.app.clock.advance(86_400);
+    disabled(&setup.act("200").await);
+    assert_eq!(setup.calls(), 1);
+
+    let shown = post(&setup, "enable", None).await;
+    assert_eq!((&shown["enabled"], shown.get("disabled")), (&json!(true), None), "{shown}");
+    setup.act("200").await.data();
+    // Without a reason, and with no body at all.
+    let shown = post(&setup, "disable", None).await;
+    assert_eq!(shown["disabled"].get("reason"), None, "{shown}");
+    let error = disabled(&setup.read("200").await);
+    assert!(error["message"].as_str().unwrap().contains("by an administrator; an administrator can"), "{error}");
+    post(&setup, "enable", Some(&json!({}))).await;
+    assert_eq!(setup.kinds(), ["plugin.disabled", "plugin.enabled", "plugin.disabled", "plugin.enabled"]);
+    assert_eq!(setup.events()[0].1, json!({ "tool": "own", "key": key, "userId": "admin" }));
+    // What changes nothing is not told.
+    post(&setup, "enable", None).await;
+    assert_eq!(setup.kinds().len(), 4);
+}
+
+#[tokio::test]
+async fn a_reason_is_limited_and_nothing_else_is_taken() {
+    let setup = Setup::start().await;
+    let long = |characters: usize| json!({ "reason": "ö".repeat(characters) });
+    let path = format!("{OWN}/disable");
+    for (body, pointer) in
+        [(long(501), "/reason"), (json!({ "reason": 5 }), "/reason"), (json!({ "because": "x" }), "/because")]
+    {
+        refused(&setup.app, &setup.app.post(&path, &body).await, &[pointer]);
+    }
+    setup.act("200").await.data();
+    post(&setup, "disable", Some(&long(500))).await;
+    disabled(&setup.act("200").await);
+    for (method, path) in [
+        (Method::GET, format!("{PLUGINS}?all=true")),
+        (Method::GET, format!("{OWN}?all=true")),
+        (Method::PATCH, format!("{OWN}?all=true")),
+        (Method::POST, format!("{OWN}/disable?all=true")),
+        (Method::POST, format!("{OWN}/enable?all=true")),
+        (Method::POST, format!("{OWN}/reset?all=true")),
+    ] {
+        let body = (method == Method::PATCH).then(|| json!({}));
+        let answer = setup.app.send(&setup.app.admin, method, &path, body.as_ref()).await;
+        assert_eq!(answer.problem(400), "invalid_parameters", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_breaker_is_reset_by_hand() {
+    let setup = Setup::start().await;
+    setup.open().await;
+    post(&setup, "reset", None).await;
+    setup.act("200").await.data();
+    assert_eq!(setup.breaker("write").await, json!({ "state": "closed", "failures": 0 }));
+    // Failures that count are forgotten, too, and the time begins anew.
+    for _ in 0..4 {
+        setup.act("500").await.failure();
+    }
+    post(&setup, "reset", None).await;
+    setup.open().await;
+    out_of_use(&setup.act("200").await, 60);
+    // Enabling resets it; resetting does not enable.
+    post(&setup, "enable", None).await;
+    setup.act("200").await.data();
+    post(&setup, "disable", None).await;
+    post(&setup, "reset", None).await;
+    disabled(&setup.act("200").await);
+}
+
+#[tokio::test]
+async fn limits_are_the_plugins_and_before_that_the_organizations() {
+    let limits = json!({ "failures": 2, "window_s": 10, "open_s": 5, "open_max_s": 8 });
+    let setup = Setup::with(limits, Options::default()).await;
+    let other = setup.app.key("other", &[Role::Administrator], Some("admin")).await;
+    setup.act("500").await.failure();
+    setup.app.clock.advance(10);
+    setup.act("500").await.failure();
+    setup.app.clock.advance(9);
+    setup.act("500").await.failure();
+    for seconds in [5, 8, 8] {
+        out_of_use(&setup.act("200").await, seconds);
+        setup.app.clock.advance(i64::try_from(seconds).unwrap());
+        setup.act("500").await.failure();
+    }
+    post(&setup, "reset", None).await;
+
+    // What the organization does not say is as the plugin says.
+    let shown = patch(&setup, json!({ "breaker": { "failures": 3, "open_s": 7 } })).await.json();
+    assert_eq!(shown["breaker"]["limits"], json!({ "failures": 3, "window_s": 10, "open_s": 7, "open_max_s": 8 }));
+    for _ in 0..3 {
+        setup.act("500").await.failure();
+    }
+    out_of_use(&setup.act("200").await, 7);
+    // Another organization's are another's.
+    for _ in 0..2 {
+        setup.act_as(&other, "admin", "500").await.failure();
+    }
+    out_of_use(&setup.act_as(&other, "admin", "200").await, 5);
+    // What is left out stays. What the organization sets is in the place of all that it had set before.
+    let shown = patch(&setup, json!({ "record_reads": true })).await.json();
+    assert_eq!((&shown["breaker"]["limits"]["failures"], &shown["record_reads"]), (&json!(3), &json!(true)));
+    let shown = patch(&setup, json!({ "breaker": {} })).await.json();
+    assert_eq!((&shown["breaker"]["limits"]["failures"], &shown["record_reads"]), (&json!(2), &json!(true)));
+    assert_eq!(setup.kinds().iter().filter(|kind| **kind == "plugin.configured").count(), 3);
+}
+
+#[tokio::test]
+async fn limits_are_refused_beyond_their_edges() {
+    let setup = Setup::with(json!({ "open_max_s": 600 }), Options::default()).await;
+    for (breaker, pointers) in [
+        (json!({ "failures": 0 }), vec!["/breaker/failures"]),
+        (json!({ "failures": 101 }), vec!["/breaker/failures"]),
+        (json!({ "failures": 100_000 }), vec!["/breaker/failures"]),
+        (json!({ "failures": -1, "window_s": 0 }), vec!["/breaker/failures", "/breaker/window_s"]),
+        (json!({ "window_s": 86_401, "open_s": 1.5 }), vec!["/breaker/open_s", "/breaker/window_s"]),
+        (json!({ "open_s": 0, "open_max_s": 86_401 }), vec!["/breaker/open_max_s", "/breaker/open_s"]),
+        (json!({ "open_s": 60, "open_max_s": 59 }), vec!["/breaker/open_max_s"]),
+        // Together with what the plugin says, and with what nobody says.
+        (json!({ "open_s": 601 }), vec!["/breaker/open_max_s"]),
+        (json!({ "open_max_s": 59 }), vec!["/breaker/open_max_s"]),
+        (json!({ "failures": "5" }), vec!["/breaker/failures"]),
+        (json!({ "faliures": 5 }), vec!["/breaker/faliures"]),
+    ] {
+        let answer = patch(&setup, json!({ "breaker": breaker })).await;
+        refused(&setup.app, &answer, &pointers);
+    }
+    refused(
+        &setup.app,
+        &patch(&setup, json!({ "record_reads": 1, "enabled": false })).await,
+        &["/enabled", "/record_reads"],
+    );
+    for breaker in [
+        json!({ "failures": 1, "window_s": 1, "open_s": 1, "open_max_s": 1 }),
+        json!({ "failures": 100, "window_s": 86_400, "open_s": 86_400, "open_max_s": 86_400 }),
+        json!({ "open_s": 600 }),
+        json!({}),
+    ] {
+        assert_eq!(patch(&setup, json!({ "breaker": breaker })).await.status, StatusCode::OK, "{breaker}");
+    }
+    // A manifest's are refused when it is read.
+    let catalog = setup.app.engine.catalog.clone();
+    for (breaker, said) in [
+        (json!({ "failures": 0 }), "breaker.failures: must be 1 to 100"),
+        (json!({ "open_s": 100, "open_max_s": 99 }), "breaker.open_max_s: must not be less than open_s"),
+        (json!({ "faliures": 5 }), "faliures"),
+    ] {
+        let error = catalog.add(&plugin("https://own.example", breaker, &json!({ "type": "none" }))).unwrap_err();
+        assert!(error.to_string().contains(said), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn only_administrators_may() {
+    let setup = Setup::start().await;
+    let service = setup.app.key("acme", &[Role::Service], None).await;
+    let user = setup.app.key("acme", &[Role::User], Some("ben")).await;
+    let wrong = json!({ "breaker": { "open_s": 3000 } });
+    let routes = [
+        (Method::GET, PLUGINS.to_owned(), None),
+        (Method::GET, OWN.to_owned(), None),
+        (Method::GET, format!("{PLUGINS}/nothing"), None),
+        (Method::PATCH, OWN.to_owned(), Some(json!({ "record_reads": true }))),
+        // What is wrong with it is not theirs to know.
+        (Method::PATCH, OWN.to_owned(), Some(wrong)),
+        (Method::POST, format!("{OWN}/disable"), None),
+        (Method::POST, format!("{OWN}/enable"), None),
+        (Method::POST, format!("{OWN}/reset"), None),
+    ];
+    for (method, path, body) in &routes {
+        for key in [&service, &user] {
+            let answer = setup.app.send(key, method.clone(), path, body.as_ref()).await;
+            assert_eq!(answer.problem(403), "forbidden", "{method} {path}");
+        }
+        let answer = setup.app.send("ovs_0_0", method.clone(), path, body.as_ref()).await;
+        assert_eq!(answer.problem(401), "unauthenticated", "{method} {path}");
+    }
+    assert_eq!(setup.app.get(&format!("{PLUGINS}/nothing")).await.problem(404), "unknown_plugin");
+    assert_eq!(setup.app.post(&format!("{PLUGINS}/nothing/disable"), &json!({})).await.problem(404), "unknown_plugin");
+    // An administrator of another organization changes nothing here.
+    let other = setup.app.key("other", &[Role::Administrator], Some("admin")).await;
+    setup.app.send(&other, Method::POST, &format!("{OWN}/disable"), None).await.json();
+    disabled(&setup.act_as(&other, "admin", "200").await);
+    setup.act("200").await.data();
+    assert_eq!(setup.app.get(OWN).await.json()["enabled"], json!(true));
+}
+
+/// An action that is due in a minute, and the task's id.
+async fn task(app: &App, path: &str) -> (Value, String) {
+    let intent = json!({ "tool": "own", "intent": "act", "context": { "path": path },
+                         "scheduledTime": (app.engine.ports.clock.now() + jiff::SignedDuration::from_secs(60)).to_string() });
+    let answer = app.post("/api/plugin-engine", &intent).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.text);
+    let made = answer.json();
+    let id = made["task"]["id"].as_str().unwrap().to_owned();
+    (made, id)
+}
+
+/// The alarm of a task goes off, and how the task stands then.
+async fn fire(app: &App, id: &str) -> Value {
+    let work =
+        Work { org: OrgId::parse("acme").unwrap(), kind: "task".to_owned(), id: format!("{id} admin"), revision: 1 };
+    app.engine.wake(work, None).await.unwrap();
+    loop {
+        let task = app.get(&format!("/api/plugin-engine/tasks/{id}")).await.json();
+        if task["status"] != "running" {
+            return task;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_task_warns_of_a_plugin_that_is_out_of_use_and_fails_while_it_is() {
+    let setup = Setup::start().await;
+    post(&setup, "disable", Some(&json!({ "reason": "we moved" }))).await;
+    let (made, id) = task(&setup.app, "200").await;
+    let warning = made["warnings"][0].as_str().unwrap();
+    assert!(warning.contains("taken out of use by an administrator (we moved)"), "{made}");
+    setup.app.clock.advance(60);
+    let failed = fire(&setup.app, &id).await;
+    assert_eq!((&failed["status"], &failed["attempts"][0]["code"]), (&json!("failed"), &json!("disabled")), "{failed}");
+    post(&setup, "enable", None).await;
+    assert_eq!(task(&setup.app, "200").await.0["warnings"], json!([]));
+    assert_eq!(setup.calls(), 0);
+}
+
+#[tokio::test]
+async fn a_task_that_meets_an_open_breaker_is_tried_again_after_it() {
+    let setup = Setup::start().await;
+    let (_, id) = task(&setup.app, "200").await;
+    setup.app.clock.advance(50);
+    setup.open().await;
+    assert_eq!(task(&setup.app, "200").await.0["warnings"], json!([]), "it will be over by then");
+    setup.app.clock.advance(10);
+    let retrying = fire(&setup.app, &id).await;
+    let said = (&retrying["status"], &retrying["attempts"][0]["code"], &retrying["nextAttemptAt"]);
+    assert_eq!(said, (&json!("retrying"), &json!("disabled"), &json!("2026-11-21T09:01:50Z")), "{retrying}");
+    assert_eq!(setup.calls(), 5);
+    setup.app.clock.advance(50);
+    // It is the trial.
+    assert_eq!(fire(&setup.app, &id).await["status"], "succeeded");
+    assert_eq!(setup.breaker("write").await["state"], "closed");
+}

@@ -1,0 +1,332 @@
+//! A plugin that fails too often is out of use for a while, and comes back by one trial.
+
+mod administering;
+mod sparing;
+mod trying;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::http::header::{LOCATION, RETRY_AFTER};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::any;
+use futures_util::future::join_all;
+use overseer_engine::access::principal::Role;
+use overseer_engine::outbound::address::AllowedAddress;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::sync::{Barrier, Semaphore};
+
+use crate::support::app::{Answer, App, Options};
+use crate::support::own::{OwnService, TOKEN, manifest};
+
+const OWN: &str = "/api/v1/plugins/own";
+
+/// An Overseer with the plugin `own`, whose service answers what the path asks for.
+struct Setup {
+    app: App,
+    service: OwnService,
+    gate: Arc<Gate>,
+}
+
+/// Holds calls back until the test lets them go.
+struct Gate {
+    arrived: Semaphore,
+    may_go: Semaphore,
+    together: Barrier,
+}
+
+/// How many calls `together` waits for.
+const TOGETHER: usize = 50;
+
+async fn answer(State(gate): State<Arc<Gate>>, Path(path): Path<String>) -> Response {
+    let status = match path.split_once('-') {
+        Some(("held", status)) => {
+            gate.arrived.add_permits(1);
+            gate.may_go.acquire().await.unwrap().forget();
+            status
+        }
+        Some(("together", status)) => {
+            gate.together.wait().await;
+            status
+        }
+        _ => path.as_str(),
+    };
+    let status = match status {
+        "nonsense" => return "<html>".into_response(),
+        status => StatusCode::from_u16(status.parse().unwrap()).unwrap(),
+    };
+    match status {
+        // What is beyond the budget is not waited for.
+        StatusCode::TOO_MANY_REQUESTS => (status, [(RETRY_AFTER, "3600")], "{}").into_response(),
+        // To another origin, where it is not followed.
+        StatusCode::FOUND => (status, [(LOCATION, "http://127.0.0.1:1/")]).into_response(),
+        status => (status, "{}").into_response(),
+    }
+}
+
+/// The plugin, with its breaker as `breaker` says.
+fn plugin(base_url: &str, breaker: Value, auth: &Value) -> String {
+    let mut plugin: Value = serde_json::from_str(&manifest(base_url, auth)).unwrap();
+    plugin["breaker"] = breaker;
+    plugin.to_string()
+}
+
+impl Setup {
+    /// With a breaker as it is usually.
+    async fn start() -> Self {
+        Self::with(json!({}), Options::default()).await
+    }
+
+    async fn with(breaker: Value, options: Options) -> Self {
+        Self::signing_in(breaker, &json!({ "type": "none" }), options).await
+    }
+
+    async fn signing_in(breaker: Value, auth: &Value, options: Options) -> Self {
+        let (arrived, may_go) = (Semaphore::new(0), Semaphore::new(0));
+        let gate = Arc::new(Gate { arrived, may_go, together: Barrier::new(TOGETHER) });
+        let service = OwnService::start(Router::new().route("/{path}", any(answer)).with_state(gate.clone())).await;
+        let plugins = vec![plugin(&format!("http://{}", service.address), breaker, auth)];
+        let allowed = vec![AllowedAddress::Socket(service.address)];
+        let app = App::with(Options { plugins, allowed, ..options }).await;
+        if auth["type"] != "none" {
+            app.connect("own", TOKEN).await;
+        }
+        Self { app, service, gate }
+    }
+
+    /// An action with an effect; the service answers with the status `path`.
+    async fn act(&self, path: &str) -> Answer {
+        self.app.intend("own", "act", json!({ "path": path })).await
+    }
+
+    async fn read(&self, path: &str) -> Answer {
+        self.app.intend("own", "read", json!({ "path": path })).await
+    }
+
+    /// As [`Self::act`], with another key and for a user.
+    async fn act_as(&self, key: &str, user: &str, path: &str) -> Answer {
+        let body = json!({ "tool": "own", "intent": "act", "userId": user, "context": { "path": path } });
+        self.app.send(key, Method::POST, "/api/plugin-engine", Some(&body)).await
+    }
+
+    /// Fails so often that actions with an effect are out of use.
+    async fn open(&self) {
+        for _ in 0..5 {
+            assert_eq!(self.act("500").await.failure(), "unavailable");
+        }
+        assert_eq!(self.breaker("write").await["state"], "open");
+    }
+
+    /// One of the breakers as it is shown.
+    async fn breaker(&self, class: &str) -> Value {
+        self.app.get(OWN).await.json()["breaker"][class].take()
+    }
+
+    fn calls(&self) -> usize {
+        self.service.calls().len()
+    }
+
+    /// The events of breakers and plugins so far, each with its detail.
+    fn events(&self) -> Vec<(&'static str, Value)> {
+        let events = self.app.events.lock().unwrap();
+        let ours =
+            events.iter().filter(|event| event.kind.starts_with("breaker.") || event.kind.starts_with("plugin."));
+        ours.map(|event| (event.kind, event.detail.clone())).collect()
+    }
+
+    fn kinds(&self) -> Vec<&'static str> {
+        self.events().into_iter().map(|(kind, _)| kind).collect()
+    }
+}
+
+/// Checks that an intent was answered at once as one that may be sent again after `retry_after`, and gives the error.
+#[track_caller]
+fn out_of_use(answer: &Answer, retry_after: u64) -> Value {
+    assert_eq!(answer.failure(), "disabled", "{}", answer.text);
+    let error = answer.json()["error"].take();
+    let said = (&error["retryable"], &error["retryAfter"], error.get("mayHaveHappened"));
+    assert_eq!(said, (&json!(true), &json!(retry_after), None), "{error}");
+    assert_eq!(answer.json()["metadata"]["attempts"], json!(0));
+    error
+}
+
+#[tokio::test]
+async fn five_failures_within_five_minutes_take_a_plugin_out_of_use() {
+    let setup = Setup::start().await;
+    for second in 0..5 {
+        setup.app.clock.advance(i64::from(second > 0));
+        assert_eq!(setup.breaker("write").await, json!({ "state": "closed", "failures": second }));
+        assert_eq!(setup.act("500").await.failure(), "unavailable");
+    }
+    let error = out_of_use(&setup.act("200").await, 60);
+    assert!(error["message"].as_str().unwrap().contains("2026-11-21T09:01:04Z"), "{error}");
+    assert!(error["fallback"].as_str().unwrap().contains("after 60 s"), "{error}");
+    setup.app.clock.advance(59);
+    out_of_use(&setup.act("200").await, 1);
+    assert_eq!(setup.calls(), 5, "nothing leaves while it is out of use");
+    let shown =
+        json!({ "state": "open", "failures": 0, "since": "2026-11-21T09:00:04Z", "retry_at": "2026-11-21T09:01:04Z" });
+    assert_eq!(setup.breaker("write").await, shown);
+    let opened = json!({ "tool": "own", "class": "write", "retryAt": "2026-11-21T09:01:04Z" });
+    assert_eq!(setup.events(), [("breaker.opened", opened)]);
+    // What was not done is in the error log all the same.
+    let errors = setup.app.get("/api/plugin-engine/errors?code=disabled").await.json();
+    assert_eq!(errors["errors"].as_array().unwrap().len(), 2, "{errors}");
+}
+
+#[tokio::test]
+async fn what_fails_for_one_organization_is_not_out_of_use_for_others() {
+    let setup = Setup::start().await;
+    let other = setup.app.key("other", &[Role::Administrator], Some("admin")).await;
+    setup.open().await;
+    // For everybody in the organization,
+    out_of_use(&setup.act_as(&setup.app.admin, "ben", "200").await, 60);
+    // but not elsewhere, nor at another service.
+    setup.act_as(&other, "admin", "200").await.data();
+    let shown = setup.app.send(&other, Method::GET, OWN, None).await.json();
+    assert_eq!(shown["breaker"]["write"], json!({ "state": "closed", "failures": 0 }));
+    setup.app.intend("slack", "send", json!({ "channel": "C0PLAYGEN1", "text": "hello" })).await.data();
+}
+
+#[tokio::test]
+async fn reads_and_writes_are_apart() {
+    let setup = Setup::start().await;
+    setup.open().await;
+    setup.read("200").await.data();
+    let setup = Setup::start().await;
+    for _ in 0..5 {
+        assert_eq!(setup.read("302").await.failure(), "unavailable");
+    }
+    out_of_use(&setup.read("200").await, 60);
+    setup.act("200").await.data();
+    assert_eq!(setup.events()[0].1["class"], "read");
+}
+
+#[tokio::test]
+async fn only_what_is_the_plugins_fault_counts() {
+    let setup = Setup::signing_in(json!({ "failures": 100 }), &crate::support::app::oauth2(), Options::default()).await;
+    let mut counted = 0;
+    for (path, code, counts) in [
+        ("500", "unavailable", true),
+        ("502", "unavailable", true),
+        ("503", "unavailable", true),
+        ("504", "timeout", true),
+        ("408", "timeout", true),
+        ("302", "unavailable", true),
+        ("nonsense", "unavailable", true),
+        ("400", "rejected", false),
+        ("403", "rejected", false),
+        ("404", "rejected", false),
+        ("409", "rejected", false),
+        ("422", "rejected", false),
+        ("429", "rate_limited", false),
+        ("401", "reconnect_required", false),
+    ] {
+        assert_eq!(setup.act(path).await.failure(), code, "{path}");
+        counted += usize::from(counts);
+        assert_eq!(setup.breaker("write").await["failures"], json!(counted), "{path}");
+    }
+    // Nobody but the caller can do anything about these.
+    assert_eq!(setup.act_as(&setup.app.admin, "ben", "200").await.failure(), "not_connected");
+    for wrong in [json!({ "path": 5 }), json!({ "path": ".." })] {
+        setup.app.intend("own", "act", wrong).await.problem(400);
+    }
+    assert_eq!(setup.breaker("write").await["failures"], json!(counted));
+}
+
+#[tokio::test]
+async fn a_service_that_is_down_counts_and_an_address_that_is_refused_does_not() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    for (allowed, failures) in [(vec![AllowedAddress::Socket(address)], 1), (vec![], 0)] {
+        let plugins = vec![plugin(&format!("http://{address}"), json!({}), &json!({ "type": "none" }))];
+        let app = App::with(Options { plugins, allowed, ..Options::default() }).await;
+        assert_eq!(app.intend("own", "act", json!({ "path": "200" })).await.failure(), "unavailable");
+        // However often it was tried.
+        assert_eq!(app.get(OWN).await.json()["breaker"]["write"]["failures"], json!(failures));
+    }
+}
+
+#[tokio::test]
+async fn the_sixth_minute_forgets() {
+    let setup = Setup::start().await;
+    for _ in 0..4 {
+        setup.act("500").await.failure();
+    }
+    setup.app.clock.advance(299);
+    assert_eq!(setup.breaker("write").await["failures"], json!(4));
+    setup.app.clock.advance(1);
+    assert_eq!(setup.breaker("write").await["failures"], json!(0));
+    setup.act("500").await.failure();
+    assert_eq!(setup.breaker("write").await, json!({ "state": "closed", "failures": 1 }));
+    // The window slides: these are the second to fifth of five minutes.
+    setup.app.clock.advance(200);
+    for failures in 2..=4 {
+        setup.act("500").await.failure();
+        assert_eq!(setup.breaker("write").await["failures"], json!(failures));
+    }
+    setup.app.clock.advance(99);
+    setup.act("500").await.failure();
+    out_of_use(&setup.act("200").await, 60);
+}
+
+#[tokio::test]
+async fn failures_at_the_same_time_all_count() {
+    let setup = Setup::with(json!({ "failures": TOGETHER }), Options::default()).await;
+    setup.app.table.slow_down();
+    let all = join_all((0..TOGETHER).map(|_| setup.act("together-500"))).await;
+    assert!(all.iter().all(|answer| answer.failure() == "unavailable"));
+    assert_eq!(setup.breaker("write").await["state"], "open");
+    assert_eq!(setup.kinds(), ["breaker.opened"], "once");
+    out_of_use(&setup.act("200").await, 60);
+
+    let setup = Setup::with(json!({ "failures": TOGETHER + 1 }), Options::default()).await;
+    setup.app.table.slow_down();
+    join_all((0..TOGETHER).map(|_| setup.act("together-500"))).await;
+    assert_eq!(setup.breaker("write").await, json!({ "state": "closed", "failures": TOGETHER }));
+}
+
+/// What ARCHITECTURE.md says that the breaker costs.
+#[tokio::test]
+async fn a_success_writes_nothing_and_reads_no_more_than_an_intent_does() {
+    let setup = Setup::signing_in(json!({}), &crate::support::app::oauth2(), Options::default()).await;
+    setup.read("200").await.data();
+    setup.app.table.take();
+    let costs = |what: &str, expected: (usize, usize)| assert_eq!(setup.app.table.take(), expected, "{what}");
+    setup.read("200").await.data();
+    costs("a read", (1, 0));
+    for _ in 0..4 {
+        setup.read("302").await.failure();
+        costs("a failure: the fallbacks; the record, the counter and the breaker", (2, 3));
+        setup.read("200").await.data();
+        costs("a read while failures are counted", (1, 0));
+    }
+    setup.act("200").await.data();
+    costs("an action with an effect", (1, 2));
+    setup.read("302").await.failure();
+    costs("the failure that opens it, of which webhooks might want to hear", (3, 3));
+    setup.read("200").await.failure();
+    costs("what is answered at once", (2, 2));
+    setup.app.clock.advance(60);
+    setup.app.get(OWN).await.json();
+    setup.app.table.take();
+    setup.read("200").await.data();
+    costs("a trial: its beginning, and its end", (3, 2));
+    setup.read("200").await.data();
+    costs("a read after it", (1, 0));
+    setup.app.get(OWN).await.json();
+    costs("looking at it", (1, 0));
+    setup.app.get("/api/v1/plugins").await.json();
+    costs("looking at all", (1, 0));
+    // Who needs it is looked for, too.
+    for (what, path, reads) in [("disable", "/disable", 3), ("enable", "/enable", 2)] {
+        setup.app.post(&format!("{OWN}{path}"), &json!({})).await.json();
+        costs(what, (reads, 1));
+    }
+    setup.app.send(&setup.app.admin, Method::PATCH, OWN, Some(&json!({ "record_reads": true }))).await.json();
+    costs("setting it", (2, 1));
+}

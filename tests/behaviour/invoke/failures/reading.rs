@@ -1,0 +1,209 @@
+//! How a service's answers are read.
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use axum::routing::any;
+use futures_util::stream;
+use serde_json::{Value, json};
+
+use super::failed;
+use crate::support::app::{Answer, App};
+use crate::support::own::OwnService;
+
+const LIMIT: usize = 4 * 1024 * 1024;
+
+async fn read(app: &App, path: &str) -> Answer {
+    app.intend("own", "read", json!({ "path": path })).await
+}
+
+/// A JSON string of that many bytes.
+fn sized(bytes: usize) -> String {
+    format!("\"{}\"", "x".repeat(bytes - 2))
+}
+
+/// Without a length, in pieces.
+fn chunked(text: &str) -> Response {
+    let pieces: Vec<_> = text.as_bytes().chunks(100_000).map(<[u8]>::to_vec).collect();
+    Response::new(Body::from_stream(stream::iter(pieces.into_iter().map(Ok::<_, std::io::Error>))))
+}
+
+#[tokio::test]
+async fn four_mebibytes_are_read_and_not_a_byte_more() {
+    let routes = Router::new()
+        .route("/exact", any(async || sized(LIMIT)))
+        .route("/more", any(async || sized(LIMIT + 1)))
+        .route("/chunked", any(async || chunked(&sized(LIMIT))))
+        .route("/chunked-more", any(async || chunked(&sized(LIMIT + 1))))
+        .route(
+            "/endless",
+            any(async || {
+                Response::new(Body::from_stream(stream::repeat_with(|| Ok::<_, std::io::Error>(vec![b' '; 65_536]))))
+            }),
+        );
+    let app = OwnService::start(routes).await.app().await;
+    for path in ["exact", "chunked"] {
+        assert_eq!(read(&app, path).await.data().as_str().unwrap().len(), LIMIT - 2, "{path}");
+    }
+    for path in ["more", "chunked-more", "endless"] {
+        failed(&read(&app, path).await, "unavailable", false);
+        failed(&app.intend("own", "act", json!({ "path": path })).await, "unavailable", false);
+    }
+}
+
+#[tokio::test]
+async fn the_limit_is_for_all_pages_of_an_intent_together() {
+    let page = |next: Option<&str>| json!({ "items": ["x".repeat(LIMIT / 2)], "next": next }).to_string();
+    let (first, second) = (page(Some("2")), page(None));
+    let routes = Router::new().route(
+        "/list",
+        any(async move |request: axum::extract::Request| if request.uri().query().is_none() { first } else { second }),
+    );
+    let service = OwnService::start(routes).await;
+    failed(&service.app().await.intend("own", "list", json!({})).await, "unavailable", false);
+    assert_eq!(service.calls(), ["GET /list", "GET /list?at=2"]);
+}
+
+#[tokio::test]
+async fn a_service_that_repeats_a_page_for_ever_is_not_asked_for_ever() {
+    let routes = Router::new().route("/list", any(async || json!({ "items": [], "next": "same" }).to_string()));
+    let service = OwnService::start(routes).await;
+    service.app().await.intend("own", "list", json!({})).await;
+    assert_eq!(service.calls().len(), 2);
+
+    // And where the cursor changes each time but nothing comes.
+    let count = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let endless = async move || {
+        let next = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        json!({ "items": [], "next": next.to_string() }).to_string()
+    };
+    let service = OwnService::start(Router::new().route("/list", any(endless))).await;
+    let data = service.app().await.intend("own", "list", json!({})).await.data();
+    assert_eq!(data, json!({ "items": [], "more": true, "next_cursor": "99" }));
+    assert_eq!(service.calls().len(), 100);
+}
+
+#[tokio::test]
+async fn statuses_become_codes() {
+    let routes = Router::new().route(
+        "/{status}",
+        any(async |axum::extract::Path(status): axum::extract::Path<u16>| StatusCode::from_u16(status).unwrap()),
+    );
+    let app = OwnService::start(routes).await.app().await;
+    for (status, code, read_again, act_again) in [
+        (400, "rejected", false, false),
+        (401, "reconnect_required", false, false),
+        (403, "rejected", false, false),
+        (404, "rejected", false, false),
+        (408, "timeout", true, false),
+        (409, "rejected", false, false),
+        (429, "rate_limited", true, true),
+        (500, "unavailable", true, false),
+        (502, "unavailable", true, false),
+        (503, "unavailable", true, false),
+        (504, "timeout", true, false),
+    ] {
+        let context = json!({ "path": status.to_string() });
+        failed(&app.intend("own", "read", context.clone()).await, code, read_again);
+        failed(&app.intend("own", "act", context).await, code, act_again);
+    }
+    for status in [200, 201, 204] {
+        assert_eq!(read(&app, &status.to_string()).await.data(), Value::Null);
+    }
+}
+
+#[tokio::test]
+async fn a_time_to_wait_is_understood_as_seconds_and_as_a_date() {
+    let routes = Router::new().route(
+        "/{*wait}",
+        any(async |axum::extract::Path(wait): axum::extract::Path<String>| {
+            (StatusCode::TOO_MANY_REQUESTS, [("retry-after", wait)])
+        }),
+    );
+    let app = OwnService::start(routes).await.app().await;
+    for (wait, seconds) in [
+        ("0", Some(0)),
+        ("120", Some(120)),
+        ("Sat, 21 Nov 2026 09:01:30 GMT", Some(90)),
+        ("Sat, 21 Nov 2026 08:00:00 GMT", None),
+        ("soon", None),
+        ("-5", None),
+        ("99999999999999999999999", None),
+    ] {
+        let error = failed(&read(&app, wait).await, "rate_limited", true);
+        assert_eq!(error.get("retryAfter").and_then(Value::as_u64), seconds, "{wait}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_service_says_is_passed_on_short_and_on_one_line() {
+    let said = json!({ "code": "bad_thing", "message": format!("first\r\nsecond \u{7} {}", "é".repeat(5000)) });
+    let routes = Router::new().fallback(async move || (StatusCode::BAD_REQUEST, said.to_string()));
+    let app = OwnService::start(routes).await.app().await;
+    let error = failed(&read(&app, "x").await, "rejected", false);
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("bad_thing") && message.contains("first"), "{message}");
+    assert!(message.chars().count() < 500 && !message.chars().any(char::is_control));
+}
+
+#[tokio::test]
+async fn an_answer_is_nonsense_in_many_ways() {
+    let mut html = HeaderMap::new();
+    html.insert("content-type", "text/html".parse().unwrap());
+    let deep = "[".repeat(100_000);
+    let routes = Router::new()
+        .route("/html", any(async || (html, "<p>not found</p>")))
+        .route("/half", any(async || "{\"a\": [1, 2"))
+        .route("/binary", any(async || vec![0_u8, 159, 146, 150]))
+        .route("/deep", any(async || deep))
+        .route("/two", any(async || "{} {}"));
+    let app = OwnService::start(routes).await.app().await;
+    for path in ["html", "half", "binary", "deep", "two"] {
+        failed(&read(&app, path).await, "unavailable", true);
+        failed(&app.intend("own", "act", json!({ "path": path })).await, "unavailable", false);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_in_the_middle_is_unavailable() {
+    let broken = async || {
+        let pieces = [Ok(b"{\"a\":".to_vec()), Err(std::io::Error::other("gone"))];
+        Response::new(Body::from_stream(stream::iter(pieces)))
+    };
+    let service = OwnService::start(Router::new().fallback(broken)).await;
+    let app = service.app().await;
+    failed(&read(&app, "x").await, "unavailable", true);
+    failed(&app.intend("own", "act", json!({ "path": "x" })).await, "unavailable", false);
+    assert_eq!(service.calls(), ["GET /x", "GET /x", "GET /x", "POST /x"], "only reading is tried again");
+}
+
+#[tokio::test]
+async fn a_search_of_which_one_part_fails_fails_as_a_whole_and_otherwise_keeps_its_order() {
+    let item = async |axum::extract::Path(item): axum::extract::Path<u16>| {
+        let status = if item == 7 { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::OK };
+        (status, [("retry-after", "9")], json!({ "number": item }).to_string())
+    };
+    for (items, good) in [((10..30).collect::<Vec<u16>>(), true), ((1..9).collect(), false)] {
+        let list = json!({ "items": items }).to_string();
+        let routes = Router::new().route("/list", any(async move || list)).route("/item/{item}", any(item));
+        let answer = OwnService::start(routes).await.app().await.intend("own", "each", json!({})).await;
+        if good {
+            let expected: Vec<Value> = items.iter().map(|number| json!({ "number": number })).collect();
+            assert_eq!(answer.data(), json!({ "items": expected, "more": false }));
+        } else {
+            assert_eq!(failed(&answer, "rate_limited", true)["retryAfter"], json!(9));
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_answer_about_an_item_is_judged_with_the_item_in_sight() {
+    for (of, good) in [("a", true), ("b", false)] {
+        let routes = Router::new()
+            .route("/list", any(async || json!({ "items": ["a"] }).to_string()))
+            .route("/item/{id}", any(async move || json!({ "of": of }).to_string()));
+        let answer = OwnService::start(routes).await.app().await.intend("own", "each", json!({})).await;
+        assert_eq!(answer.json()["success"], json!(good), "{}", answer.text);
+    }
+}

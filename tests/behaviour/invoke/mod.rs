@@ -1,0 +1,9 @@
+//! Running an action, and what is kept of it.
+
+pub mod breaker;
+pub mod errors;
+pub mod failures;
+pub mod hooks;
+pub mod mappings;
+pub mod retries;
+pub mod runs;

@@ -1,0 +1,251 @@
+//! What is tried again while somebody waits, how the service knows a repetition, and what is never done twice.
+
+mod keyed;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::any;
+use overseer_engine::access::principal::Role;
+use overseer_engine::outbound::address::AllowedAddress;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::app::{Answer, App, Options};
+use crate::support::own::OwnService;
+
+/// What a service answers with: the status, the time to wait and its code, if it says so.
+#[derive(Clone, Copy, Default)]
+struct Says {
+    status: u16,
+    retry_after: Option<&'static str>,
+    code: Option<&'static str>,
+}
+
+const FAILS: Says = Says { status: 500, retry_after: None, code: None };
+const WORKS: Says = Says { status: 200, ..FAILS };
+
+/// Says that it is too much, and when to come back.
+fn limited(retry_after: &'static str) -> Says {
+    Says { status: 429, retry_after: Some(retry_after), code: None }
+}
+
+type Script = Arc<Mutex<VecDeque<Says>>>;
+
+/// Answers as it is told, and with nothing left to say like a service that works. One of status 0 never answers.
+async fn answer(State(script): State<Script>) -> Response {
+    let Says { status, retry_after, code } = script.lock().unwrap().pop_front().unwrap_or(WORKS);
+    if status == 0 {
+        std::future::pending::<()>().await;
+    }
+    let mut response = (StatusCode::from_u16(status).unwrap(), json!({ "code": code }).to_string()).into_response();
+    if let Some(after) = retry_after {
+        response.headers_mut().insert("retry-after", after.parse().unwrap());
+    }
+    response
+}
+
+/// An Overseer with the plugin `shop`, and its service, which does as it is told.
+struct Setup {
+    app: App,
+    service: OwnService,
+    script: Script,
+}
+
+/// The plugin, with one action of each effect, each by the name of that.
+fn plugin(address: SocketAddr) -> Value {
+    let parameters = json!({ "type": "object", "properties": { "amount": { "type": "integer" } } });
+    let action = |effect: &str, request: Value| {
+        json!({ "name": effect, "description": "Does.", "effect": effect, "parameters": parameters, "request": request,
+                "response": { "error": { "code": "body.code", "did_nothing": ["locked"] } } })
+    };
+    json!({
+        "name": "shop", "version": "1.0.0", "display_name": "Shop", "description": "A service of a test.",
+        "runtime": { "type": "http", "base_url": format!("http://{address}") },
+        "permissions": ["network:127.0.0.1"], "auth": { "type": "none" }, "breaker": { "failures": 100 },
+        "actions": [
+            action("read", json!({ "path": "/read" })),
+            action("idempotent", json!({ "method": "PUT", "path": "/idempotent" })),
+            action("unsafe", json!({ "method": "POST", "path": "/unsafe" })),
+            action("keyed", json!({ "method": "POST", "path": "/keyed", "json": { "amount": "{{ amount }}" },
+                                    "headers": { "idempotency-key": "{{ idempotency_key }}" } })),
+        ],
+    })
+}
+
+impl Setup {
+    async fn start() -> Self {
+        Self::with_budget(None).await
+    }
+
+    async fn with_budget(budget: Option<Duration>) -> Self {
+        let script = Script::default();
+        let service = OwnService::start(Router::new().fallback(any(answer)).with_state(script.clone())).await;
+        let (plugins, allowed) =
+            (vec![plugin(service.address).to_string()], vec![AllowedAddress::Socket(service.address)]);
+        let app = App::with(Options { plugins, allowed, budget, ..Options::default() }).await;
+        Self { app, service, script }
+    }
+
+    /// What the service says from here on, before it works again.
+    fn says(&self, script: impl IntoIterator<Item = Says>) {
+        *self.script.lock().unwrap() = script.into_iter().collect();
+    }
+
+    async fn intend(&self, intent: &str) -> Answer {
+        self.app.intend("shop", intent, json!({})).await
+    }
+
+    fn calls(&self) -> usize {
+        self.service.calls().len()
+    }
+
+    /// By what the service was to know each call so far.
+    fn keys(&self) -> Vec<String> {
+        let key = |headers: &axum::http::HeaderMap| headers["idempotency-key"].to_str().unwrap().to_owned();
+        self.service.headers().iter().map(key).collect()
+    }
+}
+
+/// Checks a failure, and how often the service was called for it; gives the error.
+#[track_caller]
+fn failed(answer: &Answer, code: &str, attempts: u32) -> Value {
+    assert_eq!(answer.failure(), code, "{}", answer.text);
+    assert_eq!(answer.json()["metadata"]["attempts"], json!(attempts), "{}", answer.text);
+    answer.json()["error"].take()
+}
+
+#[tokio::test]
+async fn what_does_the_same_twice_as_once_is_tried_twice_more() {
+    let setup = Setup::start().await;
+    for effect in ["read", "idempotent"] {
+        let before = setup.calls();
+        setup.says([FAILS; 4]);
+        let error = failed(&setup.intend(effect).await, "unavailable", 3);
+        assert_eq!((&error["retryable"], error.get("mayHaveHappened")), (&json!(true), None), "{error}");
+        assert_eq!(setup.calls() - before, 3);
+        setup.says([FAILS, WORKS]);
+        let answer = setup.intend(effect).await;
+        answer.data();
+        assert_eq!(answer.json()["metadata"]["attempts"], json!(2));
+        assert_eq!(setup.calls() - before, 5);
+    }
+    // The ledger has the whole as one.
+    let runs = setup.app.get("/api/plugin-engine/runs").await.json();
+    let attempts: Vec<_> = runs["runs"].as_array().unwrap().iter().map(|run| &run["attempts"]).collect();
+    assert_eq!(attempts, [2, 3], "{runs}");
+}
+
+#[tokio::test]
+async fn what_a_repetition_cannot_help_is_tried_once() {
+    let setup = Setup::start().await;
+    for (status, code) in [(400, "rejected"), (401, "rejected"), (404, "rejected"), (409, "rejected")] {
+        let before = setup.calls();
+        setup.says([Says { status, ..FAILS }]);
+        failed(&setup.intend("read").await, code, 1);
+        assert_eq!(setup.calls() - before, 1, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_unsafe_is_sent_once() {
+    let setup = Setup::start().await;
+    for (status, code) in [(500, "unavailable"), (503, "unavailable"), (504, "timeout"), (408, "timeout")] {
+        let before = setup.calls();
+        // Even where the service says when to come back: it does not say that it did nothing.
+        setup.says([Says { status, retry_after: Some("0"), code: Some("other") }]);
+        let error = failed(&setup.intend("unsafe").await, code, 1);
+        assert_eq!((&error["retryable"], &error["mayHaveHappened"]), (&json!(false), &json!(true)), "{error}");
+        assert_eq!(setup.calls() - before, 1, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_not_sent_is_tried_again_whatever_it_is() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let (plugins, allowed) = (vec![plugin(address).to_string()], vec![AllowedAddress::Socket(address)]);
+    let app = App::with(Options { plugins, allowed, ..Options::default() }).await;
+    for effect in ["unsafe", "keyed"] {
+        let error = failed(&app.intend("shop", effect, json!({})).await, "unavailable", 3);
+        assert_eq!((&error["retryable"], error.get("mayHaveHappened")), (&json!(true), None), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_service_says_it_did_not_do_is_tried_again_whatever_it_is() {
+    let setup = Setup::start().await;
+    let locked = Says { code: Some("locked"), ..FAILS };
+    for says in [limited("0"), Says { retry_after: None, ..limited("0") }, locked, Says { status: 504, ..locked }] {
+        let before = setup.calls();
+        setup.says([says]);
+        setup.intend("unsafe").await.data();
+        assert_eq!(setup.calls() - before, 2, "{}", says.status);
+    }
+    // Not for ever; and nothing has happened.
+    for (says, code) in [(limited("0"), "rate_limited"), (locked, "unavailable")] {
+        let before = setup.calls();
+        setup.says([says; 4]);
+        let error = failed(&setup.intend("unsafe").await, code, 3);
+        assert_eq!((&error["retryable"], error.get("mayHaveHappened")), (&json!(true), None), "{error}");
+        assert_eq!(setup.calls() - before, 3, "{code}");
+    }
+    // A code that the manifest does not name says nothing.
+    setup.says([Says { code: Some("other"), ..FAILS }]);
+    let error = failed(&setup.intend("unsafe").await, "unavailable", 1);
+    assert_eq!(error["mayHaveHappened"], json!(true), "{error}");
+}
+
+#[tokio::test]
+async fn the_services_time_to_wait_is_kept_if_it_fits() {
+    let setup = Setup::start().await;
+    let began = Instant::now();
+    setup.says([limited("1")]);
+    setup.intend("unsafe").await.data();
+    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+    assert_eq!(setup.calls(), 2);
+    // A date counts from the clock: this is now, and the other a day later.
+    setup.says([limited("Sat, 21 Nov 2026 09:00:00 GMT")]);
+    setup.intend("unsafe").await.data();
+    assert_eq!(setup.calls(), 4);
+    for (after, seconds) in [("Sun, 22 Nov 2026 09:00:00 GMT", 86_400), ("3600", 3600)] {
+        for effect in ["read", "unsafe", "keyed"] {
+            let before = setup.calls();
+            setup.says([limited(after)]);
+            let error = failed(&setup.intend(effect).await, "rate_limited", 1);
+            assert_eq!((&error["retryable"], &error["retryAfter"]), (&json!(true), &json!(seconds)), "{error}");
+            assert_eq!(setup.calls() - before, 1, "{effect}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_goes_beyond_the_budget() {
+    let setup = Setup::with_budget(Some(Duration::from_millis(900))).await;
+    // The time to wait would be the whole of it.
+    setup.says([limited("1")]);
+    let began = Instant::now();
+    let error = failed(&setup.intend("read").await, "rate_limited", 1);
+    assert_eq!(error["retryAfter"], json!(1));
+    assert!(began.elapsed() < Duration::from_millis(900), "it waited for nothing: {:?}", began.elapsed());
+
+    // The second try does not get the whole budget anew.
+    let silent = Says { status: 0, ..FAILS };
+    setup.says([limited("0"), silent]);
+    let began = Instant::now();
+    let error = failed(&setup.intend("unsafe").await, "timeout", 2);
+    assert_eq!((&error["retryable"], &error["mayHaveHappened"]), (&json!(false), &json!(true)), "{error}");
+    assert!(began.elapsed() < Duration::from_millis(1_700), "{:?}", began.elapsed());
+    // When the time is up there is no other try.
+    let before = setup.calls();
+    setup.says([silent]);
+    failed(&setup.intend("read").await, "timeout", 1);
+    assert_eq!(setup.calls() - before, 1);
+}

@@ -1,0 +1,82 @@
+//! What a service may answer, and what the ledger says of it then: whoever is told that an intent can be sent again can send
+//! it again as it is.
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::any;
+use serde_json::{Value, json};
+
+use super::{is_replay, keyed, runs};
+use crate::support::own::OwnService;
+use crate::support::scripted::{Does, Scripted, act_as, says};
+
+#[tokio::test]
+async fn a_service_that_asks_to_wait_for_ever_is_answered_like_any_other() {
+    let limited = async || (StatusCode::TOO_MANY_REQUESTS, [("retry-after", u64::MAX.to_string())], "{}");
+    let service = OwnService::start(Router::new().fallback(any(limited))).await;
+    let app = service.app().await;
+    assert_eq!(app.intend("own", "act", json!({ "path": "x" })).await.failure(), "rate_limited");
+    assert_eq!(runs(&app, "").await[0]["state"], "failed");
+    assert_eq!(service.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn what_the_first_try_may_have_done_is_not_forgotten_after_the_last() {
+    let script = || vec![Does::BreaksOff, says(429), says(429), says(200)];
+    let setup = Scripted::start(script()).await;
+    let answer = setup.app.post(super::INTENTS, &act_as("keyed")).await;
+    assert_eq!((answer.failure().as_str(), setup.calls()), ("rate_limited", 3));
+    let error = answer.json()["error"].take();
+    assert_eq!((&error["mayHaveHappened"], &error["retryable"]), (&json!(true), &json!(false)), "{error}");
+    assert_eq!(setup.run().await["state"], "unknown");
+
+    // By the caller's own key the service knows the next intent as the same.
+    let setup = Scripted::start(script()).await;
+    let first = keyed(&setup.app, "k1", &act_as("keyed"), &[]).await;
+    let error = first.json()["error"].take();
+    assert_eq!((&error["mayHaveHappened"], &error["retryable"]), (&json!(true), &json!(true)), "{error}");
+    keyed(&setup.app, "k1", &act_as("keyed"), &[]).await.data();
+    let keys: Vec<_> = setup.service.headers().iter().map(|headers| headers["idempotency-key"].clone()).collect();
+    assert_eq!(keys, vec![keys[0].clone(); 4]);
+}
+
+#[tokio::test]
+async fn what_is_retryable_is_not_held_by_its_key() {
+    let unsure = || Does::Says(500, json!({ "code": "unsure" }));
+    let setup = Scripted::start(vec![unsure(), unsure(), unsure(), says(200)]).await;
+    let first = keyed(&setup.app, "k1", &act_as("idempotent"), &[]).await;
+    assert_eq!(first.failure(), "outcome_unknown");
+    assert_eq!(first.json()["error"]["retryable"], json!(true), "{}", first.text);
+    let again = keyed(&setup.app, "k1", &act_as("idempotent"), &[]).await;
+    assert!(!is_replay(&again));
+    again.data();
+    assert_eq!(setup.calls(), 4);
+}
+
+#[tokio::test]
+async fn what_broke_off_is_unknown_also_where_it_may_be_repeated() {
+    let setup = Scripted::start(vec![Does::BreaksOff]).await;
+    for effect in ["idempotent", "keyed", "unsafe"] {
+        setup.app.post(super::INTENTS, &act_as(effect)).await.failure();
+        let run = setup.run().await;
+        assert_eq!(
+            (&run["effect"], &run["state"]),
+            (&json!(effect), &json!("unknown")),
+            "failed is: it surely did not"
+        );
+        // One is newer than the other.
+        setup.app.clock.advance(1);
+    }
+}
+
+#[tokio::test]
+async fn an_id_that_is_too_long_to_be_kept_does_not_lose_the_answer() {
+    let setup = Scripted::start(vec![Does::Says(200, json!({ "id": "x".repeat(500_000) }))]).await;
+    keyed(&setup.app, "k1", &act_as("unsafe"), &[]).await.data();
+    setup.app.clock.advance(100);
+    let run = setup.run().await;
+    assert_eq!(run["state"], "succeeded", "{}", run["state"]);
+    let again = keyed(&setup.app, "k1", &act_as("unsafe"), &[]).await;
+    assert!(is_replay(&again));
+    assert_eq!(again.data()["id"], Value::Null, "it was as large as the id");
+}

@@ -1,0 +1,199 @@
+//! The ledger of runs, and intents that are safe to repeat.
+
+mod answers;
+mod crashing;
+mod late;
+mod repeating;
+mod secrets;
+mod tasks;
+
+use overseer_engine::access::principal::Role;
+use overseer_playground::{Mode, Service};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::support::app::{Answer, App};
+
+const INTENTS: &str = "/api/plugin-engine";
+const RUNS: &str = "/api/plugin-engine/runs";
+
+fn send() -> Value {
+    json!({ "agentId": "agent_1", "tool": "slack", "intent": "send", "context": { "channel": "C0PLAYGEN1", "text": "hello" } })
+}
+
+/// An intent with a key, and with more headers.
+fn keyed(app: &App, key: &str, body: &Value, headers: &[(&str, &str)]) -> impl Future<Output = Answer> + use<> {
+    keyed_at(app, INTENTS, key, body, headers)
+}
+
+fn keyed_at(
+    app: &App,
+    path: &str,
+    key: &str,
+    body: &Value,
+    headers: &[(&str, &str)],
+) -> impl Future<Output = Answer> + use<> {
+    let request = app.request(Method::POST, path).bearer_auth(&app.admin).header("content-type", "application/json");
+    let request = request.header("idempotency-key", key);
+    let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    let request = request.body(body.to_string());
+    async move { Answer::of(request.send().await.unwrap()).await }
+}
+
+async fn runs(app: &App, query: &str) -> Vec<Value> {
+    app.get(&format!("{RUNS}{query}")).await.json()["runs"].as_array().unwrap().clone()
+}
+
+fn is_replay(answer: &Answer) -> bool {
+    answer.headers.get("idempotent-replayed").is_some_and(|value| value == "true")
+}
+
+#[tokio::test]
+async fn what_has_an_effect_is_on_record_with_what_came_of_it() {
+    let app = App::start().await;
+    let sent = app.post(INTENTS, &send()).await;
+    let said = sent.json();
+    app.intend("slack", "channels", json!({})).await.data();
+    app.clock.advance(1);
+    app.intend("slack", "send", json!({ "channel": "C0NOWHERE1", "text": "hello", "thread_ts": "1" })).await.failure();
+    app.clock.advance(1);
+    app.misbehave(Service::Gmail, Mode::Error, 1);
+    let mail = json!({ "to": "a@example.com", "subject": "s", "body": "b" });
+    assert_eq!(app.intend("gmail", "send", mail.clone()).await.json()["error"]["mayHaveHappened"], json!(true));
+
+    let listed = runs(&app, "").await;
+    let states: Vec<_> =
+        listed.iter().map(|run| (run["intent"].as_str().unwrap(), run["state"].as_str().unwrap())).collect();
+    let expected = [("send_email", "unknown"), ("send_message", "failed"), ("send_message", "succeeded")];
+    assert_eq!(states, expected, "the newest first, and no read");
+    let first = &listed[2];
+    assert_eq!(
+        *first,
+        json!({
+            "id": said["metadata"]["runId"], "state": "succeeded", "userId": "admin", "agentId": "agent_1",
+            "tool": "slack", "version": "1.0.0", "intent": "send_message", "effect": "unsafe",
+            "startedAt": "2026-11-21T09:00:00Z", "endedAt": "2026-11-21T09:00:00Z", "attempts": 1,
+            "message": "Message sent", "externalId": said["externalId"], "requestId": said["requestId"],
+        })
+    );
+    let one = app.get(&format!("{RUNS}/{}", first["id"].as_str().unwrap())).await.json();
+    assert_eq!(one["context"], send()["context"]);
+    assert_eq!((&listed[1]["code"], &listed[0]["code"]), (&json!("rejected"), &json!("unavailable")));
+
+    for (query, count) in [
+        ("?tool=slack", 2),
+        ("?state=unknown", 1),
+        ("?state=started", 0),
+        ("?agentId=agent_1", 3),
+        ("?agentId=agent_2", 0),
+        ("?userId=admin&state=failed", 1),
+        ("?userId=ann", 0),
+        ("?limit=2", 2),
+    ] {
+        assert_eq!(runs(&app, query).await.len(), count, "{query}");
+    }
+    let page = app.get(&format!("{RUNS}?limit=2")).await.json();
+    let next = app.get(&format!("{RUNS}?limit=2&cursor={}", page["nextCursor"].as_str().unwrap())).await.json();
+    assert_eq!(next["runs"], json!([first]));
+    assert_eq!(app.get(&format!("{RUNS}?colour=red")).await.problem(400), "invalid_parameters");
+    assert_eq!(app.get(&format!("{RUNS}?state=lost")).await.problem(400), "invalid_parameters");
+    assert_eq!(app.get(&format!("{RUNS}/0")).await.problem(404), "not_found");
+
+    app.clock.advance(30 * 24 * 3600);
+    assert_eq!(runs(&app, "").await, Vec::<Value>::new(), "kept for 30 days");
+}
+
+#[tokio::test]
+async fn reads_are_on_record_if_the_organization_asks_for_it() {
+    let app = App::start().await;
+    let set = json!({ "record_reads": true });
+    let set = app.send(&app.admin, Method::PATCH, "/api/v1/plugins/slack", Some(&set)).await;
+    assert_eq!((set.status, &set.json()["record_reads"]), (StatusCode::OK, &json!(true)));
+    app.intend("slack", "channels", json!({})).await.data();
+    app.intend("gmail", "fetch", json!({ "limit": 1 })).await.data();
+    let listed = runs(&app, "").await;
+    assert_eq!(listed.len(), 1);
+    assert_eq!((&listed[0]["intent"], &listed[0]["effect"]), (&json!("list_channels"), &json!("read")));
+}
+
+#[tokio::test]
+async fn nobody_sees_or_resolves_the_runs_of_others() {
+    let app = App::start().await;
+    app.misbehave(Service::Slack, Mode::Error, 1);
+    let run = app.post(INTENTS, &send()).await.json()["metadata"]["runId"].as_str().unwrap().to_owned();
+    let ann = app.key("acme", &[Role::User], Some("ann")).await;
+    let service = app.key("acme", &[Role::Service], None).await;
+    let stranger = app.key("other", &[Role::Administrator], Some("admin")).await;
+    let (one, resolve) = (format!("{RUNS}/{run}"), format!("{RUNS}/{run}/resolve"));
+    let verdict = json!({ "as": "failed" });
+    for key in [&ann, &stranger] {
+        assert_eq!(app.send(key, Method::GET, &one, None).await.problem(404), "not_found");
+        assert_eq!(app.send(key, Method::POST, &resolve, Some(&verdict)).await.problem(404), "not_found");
+        assert_eq!(app.send(key, Method::GET, RUNS, None).await.json()["runs"], json!([]));
+    }
+    assert_eq!(app.send(&ann, Method::GET, &format!("{RUNS}?userId=admin"), None).await.problem(403), "forbidden");
+    assert_eq!(app.send(&service, Method::GET, RUNS, None).await.json()["runs"].as_array().unwrap().len(), 1);
+    assert_eq!(app.send(&service, Method::GET, &one, None).await.json()["state"], json!("unknown"));
+}
+
+#[tokio::test]
+async fn whoever_looked_says_what_had_happened() {
+    let app = App::start().await;
+    for (key, verdict, state) in [("k1", "succeeded", "succeeded"), ("k2", "failed", "failed")] {
+        app.misbehave(Service::Slack, Mode::Error, 1);
+        let unknown = keyed(&app, key, &send(), &[]).await.json();
+        let run = unknown["metadata"]["runId"].as_str().unwrap();
+        let resolve = format!("{RUNS}/{run}/resolve");
+        assert_eq!(app.post(&resolve, &json!({ "as": "perhaps" })).await.pointers(), ["/as"]);
+        let resolved = app.post(&resolve, &json!({ "as": verdict })).await.json();
+        let by =
+            json!({ "as": verdict, "at": "2026-11-21T09:00:00Z", "by": "admin", "key": resolved["resolution"]["key"] });
+        assert_eq!((&resolved["state"], &resolved["resolution"]), (&json!(state), &by));
+        assert_eq!(app.post(&resolve, &json!({ "as": verdict })).await.problem(409), "conflict");
+    }
+    // The key then answers so, or is free.
+    let before = app.playground.received_total();
+    let happened = keyed(&app, "k1", &send(), &[]).await;
+    assert!(is_replay(&happened) && happened.data().is_null(), "{}", happened.text);
+    assert_eq!(app.playground.received_total(), before);
+    let again = keyed(&app, "k2", &send(), &[]).await;
+    assert!(!is_replay(&again) && again.data()["ts"].is_string(), "{}", again.text);
+    assert_eq!(app.playground.received_total(), before + 1);
+    let done = again.json()["metadata"]["runId"].as_str().unwrap().to_owned();
+    let refused = app.post(&format!("{RUNS}/{done}/resolve"), &json!({ "as": "failed" })).await;
+    assert_eq!(refused.problem(409), "conflict");
+}
+
+#[tokio::test]
+async fn the_attempts_of_a_task_are_on_record() {
+    let app = App::start().await;
+    let mut later = send();
+    later["scheduledTime"] = json!("2026-11-21T09:00:30Z");
+    let task = app.post(INTENTS, &later).await.json()["task"]["id"].as_str().unwrap().to_owned();
+    app.misbehave(Service::Slack, Mode::RateLimited, 1);
+    app.clock.advance(30);
+    app.engine.sweep().await.unwrap();
+    let status = async || app.get(&format!("/api/plugin-engine/tasks/{task}")).await.json()["status"].clone();
+    while status().await != "retrying" {
+        tokio::task::yield_now().await;
+    }
+    app.clock.advance(60);
+    app.engine.sweep().await.unwrap();
+    while status().await != "succeeded" {
+        tokio::task::yield_now().await;
+    }
+    let listed = runs(&app, "").await;
+    let attempts: Vec<_> = listed.iter().map(|run| (run["state"].as_str().unwrap(), &run["taskId"])).collect();
+    assert_eq!(attempts, [("succeeded", &json!(task)), ("failed", &json!(task))]);
+}
+
+#[tokio::test]
+async fn what_is_secret_does_not_stand_in_the_ledger() {
+    let app = App::start().await;
+    let blocks = json!([{ "type": "section", "password": "open sesame", "text": "hello" }]);
+    let context = json!({ "channel": "C0PLAYGEN1", "text": "hello", "blocks": blocks });
+    let run = app.intend("slack", "send", context).await.json()["metadata"]["runId"].as_str().unwrap().to_owned();
+    let one = app.get(&format!("{RUNS}/{run}")).await;
+    assert_eq!(one.json()["context"]["blocks"][0]["password"], json!("[removed]"));
+    assert!(!one.text.contains("sesame"), "{}", one.text);
+}

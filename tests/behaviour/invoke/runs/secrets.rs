@@ -1,0 +1,68 @@
+//! What is secret is kept nowhere, also where a service says it back.
+
+use overseer_engine::invoke::runs::Asked;
+use overseer_playground::{Mode, Service};
+use serde_json::{Value, json};
+
+use super::RUNS;
+use crate::support::app::App;
+use crate::support::scripted::{Does, Scripted, act_as};
+use crate::tasks::alarm;
+
+const SECRET: &str = "s3cret-pass-1234";
+const ERRORS: &str = "/api/plugin-engine/errors";
+
+/// A service that does not take the code, and says so.
+async fn says_it_back() -> (Scripted, Value) {
+    let no = Does::Says(400, json!({ "message": format!("{SECRET} does not open it") }));
+    let mut intent = act_as("unsafe");
+    intent["context"] = json!({ "code": SECRET });
+    (Scripted::start(vec![no]).await, intent)
+}
+
+/// Lists say nothing of it, and neither does what is in them.
+async fn is_nowhere_in(app: &App, path: &str, list: &str, secret: &str) {
+    let listed = app.get(path).await;
+    let id = listed.json()[list][0]["id"].as_str().unwrap().to_owned();
+    let one = app.get(&format!("{path}/{id}")).await;
+    assert!(!listed.text.contains(secret), "{}", listed.text);
+    assert!(!one.text.contains(secret), "{}", one.text);
+}
+
+#[tokio::test]
+async fn a_secret_that_a_service_says_back_is_not_kept_with_the_run() {
+    let (setup, intent) = says_it_back().await;
+    assert_eq!(setup.app.post(super::INTENTS, &intent).await.failure(), "rejected");
+    assert!(setup.run().await["message"].as_str().unwrap().contains("does not open it"));
+    is_nowhere_in(&setup.app, RUNS, "runs", SECRET).await;
+    is_nowhere_in(&setup.app, ERRORS, "errors", SECRET).await;
+}
+
+#[tokio::test]
+async fn a_secret_that_a_service_says_back_is_in_no_event() {
+    let (setup, mut intent) = says_it_back().await;
+    intent["scheduledTime"] = json!("2026-11-21T09:00:00Z");
+    let (engine, intent) = (setup.app.deaf(), serde_json::from_value(intent).unwrap());
+    let made = engine.schedule(&setup.principal().await, intent, &Asked::default()).await.unwrap();
+    engine.wake(alarm(made.answer.task.id.as_str()), None).await.unwrap();
+    let event = loop {
+        let failed = setup.app.events.lock().unwrap().iter().find(|event| event.kind == "task.failed").cloned();
+        match failed {
+            Some(event) => break event,
+            None => tokio::task::yield_now().await,
+        }
+    };
+    let detail = event.detail.to_string();
+    assert!(detail.contains("does not open it") && !detail.contains(SECRET), "{detail}");
+}
+
+#[tokio::test]
+async fn an_accounts_token_among_the_parameters_is_not_kept_where_a_lookup_fails() {
+    let app = App::start().await;
+    let token = Service::Slack.standing_token();
+    app.misbehave(Service::Slack, Mode::Redirect, 1);
+    let context = json!({ "channel": "#general", "text": format!("my token is {token}") });
+    app.intend("slack", "send", context).await.failure();
+    assert_eq!(app.playground.received_total(), 1, "it was not looked up");
+    is_nowhere_in(&app, ERRORS, "errors", token).await;
+}
