@@ -11,7 +11,7 @@ use lambda_http::{Error, LambdaEvent, lambda_runtime, service_fn};
 use overseer_engine::core::error::causes;
 use overseer_engine::engine::Engine;
 use overseer_engine::ports::Work;
-use overseer_engine::tasks::Report;
+use overseer_engine::tasks::WorkReport;
 use overseer_functions::{Lambda, deadline};
 use overseer_http::cron;
 use serde::Deserialize;
@@ -100,14 +100,14 @@ async fn answer(lambda: &Arc<Lambda>, event: LambdaEvent<Value>) -> Result<Value
 }
 
 /// For how long the oldest of what is due has been so, in seconds.
-fn age_s(engine: &Engine, swept: &Report) -> f64 {
+fn age_s(engine: &Engine, swept: &WorkReport) -> f64 {
     let now = engine.ports.clock.now();
     swept.oldest_due.map_or(0.0, |due| now.duration_since(due).as_secs_f64().max(0.0))
 }
 
-async fn wake(engine: &Arc<Engine>, work: Work, deadline: Option<Instant>) -> Result<Report, String> {
+async fn wake(engine: &Arc<Engine>, work: Work, deadline: Option<Instant>) -> Result<WorkReport, String> {
     let Work { org, id, .. } = work.clone();
-    let report = engine.wake(work, deadline).await.map_err(|error| said(&error))?;
+    let report = engine.dispatch(work, deadline).await.map_err(|error| said(&error))?;
     if report.left > 0 {
         tracing::warn!(%org, id, "left: it may take longer than this invocation has");
     }
@@ -117,7 +117,7 @@ async fn wake(engine: &Arc<Engine>, work: Work, deadline: Option<Instant>) -> Re
 /// Does the work of a batch, and names the messages that SQS is to bring again: those that could not be read, and those
 /// whose work was left or not written down. A task that failed is none of them: its record says whether and when it is
 /// tried again.
-async fn take(engine: &Arc<Engine>, messages: Vec<Message>, deadline: Option<Instant>) -> (Report, Vec<Value>) {
+async fn take(engine: &Arc<Engine>, messages: Vec<Message>, deadline: Option<Instant>) -> (WorkReport, Vec<Value>) {
     let taking = messages.into_iter().map(|Message { message_id, body }| async move {
         let report = match serde_json::from_str(&body) {
             Ok(work) => wake(engine, work, deadline).await,
@@ -125,7 +125,7 @@ async fn take(engine: &Arc<Engine>, messages: Vec<Message>, deadline: Option<Ins
         };
         (message_id, report)
     });
-    let mut total = Report::default();
+    let mut total = WorkReport::default();
     let mut again = Vec::new();
     let mut taken = stream::iter(taking).buffered(AT_ONCE);
     while let Some((message_id, report)) = taken.next().await {

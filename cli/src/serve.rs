@@ -23,7 +23,7 @@ use url::Url;
 
 use crate::arguments::Arguments;
 use crate::failure::Failure;
-use crate::watching::{Watched, tell_of};
+use crate::watching::{Watched, log_reload};
 use crate::{server, setup};
 
 /// Serves until Ctrl-C or a termination signal, then finishes what is in flight.
@@ -35,7 +35,7 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
         // First, so that nothing is missed that changes while it is read.
         let begun = Watched::begin(folder);
         let read = catalog.read_folder(folder);
-        tell_of(&read.map_err(|reason| Failure::Plugins { folder: folder.clone(), reason })?);
+        log_reload(&read.map_err(|reason| Failure::Plugins { folder: folder.clone(), reason })?);
         let unwatched = |error| tracing::warn!("changes in {} will not be seen: {error}", folder.display());
         watched = begun.map_err(unwatched).ok();
     }
@@ -64,7 +64,7 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
         tokio::spawn(watched.follow(Arc::clone(&engine)));
     }
     engine.set_alarms().await?;
-    let working = tokio::spawn(do_what_is_due(Arc::clone(&engine), due));
+    let working = tokio::spawn(run_worker(Arc::clone(&engine), due));
     let new_key = setup::prepare(&engine, &folder, &stand_ins).await?;
 
     // Before anybody is told that there is something to stop.
@@ -72,7 +72,7 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let now = Arc::new(|| jiff::Timestamp::now().as_second());
     let playground = Playground::with_key(now, folder.playground_key(ids.as_ref())?);
     let service = server::routes(Arc::clone(&engine), &playground, address);
-    if let Err(reason) = greet(address, &folder, new_key, &stand_ins) {
+    if let Err(reason) = print_banner(address, &folder, new_key, &stand_ins) {
         tracing::warn!("nobody reads what is printed at start: {reason}");
     }
 
@@ -91,7 +91,7 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     working.abort();
     let finished = async {
         // Intents first, while the port is still open: they may be calling a stand-in on it.
-        engine.finish().await;
+        engine.drain().await;
         let _ = stop.send(());
         let _ = serving.await;
     };
@@ -110,7 +110,7 @@ const SWEEP_EVERY: Duration = Duration::from_mins(1);
 
 /// Does the work whose alarms go off, and looks now and then for what no alarm told of. What it has begun runs on when it is
 /// stopped.
-async fn do_what_is_due(engine: Arc<Engine>, mut due: Receiver<Work>) {
+async fn run_worker(engine: Arc<Engine>, mut due: Receiver<Work>) {
     let room = Arc::new(Semaphore::new(AT_ONCE));
     let mut minutes = interval(SWEEP_EVERY);
     minutes.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -129,7 +129,7 @@ async fn do_what_is_due(engine: Arc<Engine>, mut due: Receiver<Work>) {
         let (Some(work), Ok(place)) = (work, Arc::clone(&room).acquire_owned().await) else { return };
         let engine = Arc::clone(&engine);
         tokio::spawn(async move {
-            if let Err(error) = engine.wake(work, None).await {
+            if let Err(error) = engine.dispatch(work, None).await {
                 tracing::error!(error = %causes(&error), "what was due was not done");
             }
             drop(place);
@@ -141,7 +141,7 @@ async fn do_what_is_due(engine: Arc<Engine>, mut due: Receiver<Work>) {
 const TRY_IT: &str = r##" -H 'Content-Type: application/json' -d '{"tool": "slack", "intent": "send_message", "context": {"channel": "#general", "text": "Hello from Overseer"}}'"##;
 
 /// Says where it listens, where the key is, and what to paste.
-fn greet(address: SocketAddr, folder: &DataFolder, new_key: bool, stand_ins: &[Service]) -> std::io::Result<()> {
+fn print_banner(address: SocketAddr, folder: &DataFolder, new_key: bool, stand_ins: &[Service]) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     let key = folder.admin_key_path().display().to_string();
     let made = if new_key { " (made just now)" } else { "" };

@@ -11,8 +11,8 @@ use overseer_engine::engine::Engine;
 use overseer_engine::outbound::address::AllowedAddress;
 use overseer_engine::outbound::config::{Config, OauthClient, StandIn};
 use overseer_http::{
-    Routes, Untouched, agents, calls, channels, cron, errors, health, hooks, integrations, intent, keys, local_service,
-    mappings, oauth, plugins, registry, runs, tasks, webhooks,
+    RawResponse, Routes, agents, calls, channels, cron, errors, health, hooks, integrations, intent, keys,
+    local_service, mappings, oauth, plugins, registry, runs, tasks, webhooks,
 };
 use overseer_playground::{CLIENT_ID, CLIENT_SECRET, Playground, Service};
 use url::Url;
@@ -46,7 +46,7 @@ async fn in_a_vendors_name(request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let mut response = next.run(request).await;
     tracing::info!("the playground, a stand-in and not the real service, answered {path}");
-    response.extensions_mut().insert(Untouched);
+    response.extensions_mut().insert(RawResponse);
     response
 }
 

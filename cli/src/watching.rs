@@ -44,7 +44,7 @@ impl Watched {
             let (engine, read) = (Arc::clone(&engine), self.folder.clone());
             let folder = self.folder.display();
             match spawn_blocking(move || engine.catalog.read_folder(&read)).await {
-                Ok(Ok(read)) => tell_of(&read),
+                Ok(Ok(read)) => log_reload(&read),
                 Ok(Err(error)) => tracing::warn!("the plugins in {folder} cannot be read again: {error}"),
                 Err(error) => tracing::error!("the plugins in {folder} were not read again: {error}"),
             }
@@ -53,7 +53,7 @@ impl Watched {
 }
 
 /// Says what reading a folder changed, and what of it is wrong.
-pub(crate) fn tell_of(read: &FolderRead) {
+pub(crate) fn log_reload(read: &FolderRead) {
     for plugin in &read.left_out {
         tracing::warn!("left out {}: {}", plugin.origin, plugin.reason);
     }

@@ -19,7 +19,7 @@ use overseer_engine::outbound::config::{Authorities, Config};
 use overseer_engine::plugin::catalog::Catalog;
 use overseer_engine::ports::table::{Key, Read};
 use overseer_engine::ports::{Clock, Ids, RandomIds, SystemClock};
-use overseer_http::{Code, Routes, Until, service};
+use overseer_http::{Deadline, ErrorCode, Routes, service};
 use serde_json::Value;
 
 pub use metrics::Metrics;
@@ -107,13 +107,13 @@ impl Lambda {
                 let started = Instant::now();
                 without_stage(&mut request);
                 if let Some(until) = request.lambda_context_ref().and_then(deadline) {
-                    request.extensions_mut().insert(Until(until));
+                    request.extensions_mut().insert(Deadline(until));
                 }
                 let response = match app.oneshot(request).await {
                     Ok(response) => response,
                     Err(never) => match never {},
                 };
-                let code = response.extensions().get::<Code>().map(|code| code.0.clone());
+                let code = response.extensions().get::<ErrorCode>().map(|code| code.0.clone());
                 let status = response.status();
                 let code = code.unwrap_or_else(|| {
                     if status.is_client_error() || status.is_server_error() {

@@ -21,7 +21,7 @@ use overseer_engine::ports::events::{Event, EventBus, EventBusError};
 use serde_json::{Map, Value};
 
 use crate::failure::Failure;
-use crate::patience::Patience;
+use crate::patience::Backoff;
 use crate::{Lazy, json};
 
 /// What all events have as their source; rules ask for it.
@@ -92,7 +92,7 @@ impl AwsEvents {
         mut batch: Vec<PutEventsRequestEntry>,
         refused: &mut BTreeMap<String, usize>,
     ) -> Result<(), Failure> {
-        let mut patience = Patience::default();
+        let mut patience = Backoff::default();
         let mut put_off = Vec::new();
         while !batch.is_empty() {
             if !patience.wait(&*self.ids).await {

@@ -11,11 +11,11 @@ const FIRST: Duration = Duration::from_millis(25);
 
 /// Counts the tries of one call.
 #[derive(Default)]
-pub(crate) struct Patience {
+pub(crate) struct Backoff {
     tries: u32,
 }
 
-impl Patience {
+impl Backoff {
     /// Waits not at all, then twice as long each time and for a random part of that, so that those who collided do not
     /// meet again. False, at once, when it has been long enough.
     pub(crate) async fn wait(&mut self, ids: &dyn Ids) -> bool {

@@ -13,7 +13,7 @@ use overseer_engine::outbound::config::ConfigError;
 use overseer_engine::ports::{Clock, Ids, Table, Vault};
 use overseer_engine::storage::vault::EnvelopeVault;
 
-use crate::timer::Alarms;
+use crate::timer::TimerConfig;
 use crate::{AwsEvents, AwsTimer, DynamoTable, KmsKeys, SecretsManagerVault};
 
 /// Attempts of one request to AWS, the first one too.
@@ -130,7 +130,7 @@ pub fn ports(settings: Settings, sdk: &SdkConfig, clock: Arc<dyn Clock>, ids: Ar
             Arc::new(EnvelopeVault::new(Arc::clone(&table), Arc::clone(&ids), Arc::clone(&clock), keys))
         }
     };
-    let alarms = Alarms { queue_url, queue_arn, group: schedule_group, role_arn: schedule_role };
+    let alarms = TimerConfig { queue_url, queue_arn, group: schedule_group, role_arn: schedule_role };
     let (near, far, publishing) = (sdk.clone(), sdk.clone(), sdk.clone());
     let queue = move || aws_sdk_sqs::Client::new(&near);
     let timer = AwsTimer::new(queue, move || aws_sdk_scheduler::Client::new(&far), alarms, Arc::clone(&clock));

@@ -48,7 +48,7 @@ const TRIES: u32 = 3;
 
 /// Where alarms go, and as whom.
 #[derive(Debug, Clone)]
-pub struct Alarms {
+pub struct TimerConfig {
     /// The URL of the queue that the work is taken from: a standard queue.
     pub queue_url: String,
     /// The ARN of the same queue.
@@ -63,7 +63,7 @@ pub struct Alarms {
 pub struct AwsTimer {
     sqs: Lazy<SqsClient>,
     scheduler: Lazy<SchedulerClient>,
-    alarms: Alarms,
+    alarms: TimerConfig,
     clock: Arc<dyn Clock>,
 }
 
@@ -72,7 +72,7 @@ impl AwsTimer {
     pub fn new(
         sqs: impl FnOnce() -> SqsClient + Send + 'static,
         scheduler: impl FnOnce() -> SchedulerClient + Send + 'static,
-        alarms: Alarms,
+        alarms: TimerConfig,
         clock: Arc<dyn Clock>,
     ) -> Self {
         Self { sqs: Lazy::new(Box::new(sqs)), scheduler: Lazy::new(Box::new(scheduler)), alarms, clock }
@@ -115,7 +115,7 @@ impl AwsTimer {
     fn target(&self, body: String) -> Result<Target, BuildError> {
         let retries =
             RetryPolicy::builder().maximum_event_age_in_seconds(RETRIED_FOR_S).maximum_retry_attempts(RETRIES).build();
-        let Alarms { queue_arn, role_arn, .. } = &self.alarms;
+        let TimerConfig { queue_arn, role_arn, .. } = &self.alarms;
         Target::builder().arn(queue_arn).role_arn(role_arn).input(body).retry_policy(retries).build()
     }
 }

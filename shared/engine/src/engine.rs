@@ -19,9 +19,9 @@ use crate::core::ids::{ChannelName, KeyId, OrgId, PluginName, UserId};
 use crate::core::intent::Intent;
 use crate::core::outcome::Outcome;
 use crate::events::{DELIVERY, OUTGOING};
-use crate::invoke::execute::{Doing, Source};
-use crate::invoke::mappings::{Flight, ListOf, SeenLists, no_lists};
-use crate::invoke::runs::{Answered, Asked, Keyed};
+use crate::invoke::execute::{ActionRequest, Origin};
+use crate::invoke::mappings::{Flight, ListOf, SeenLists, new_cache};
+use crate::invoke::runs::{IdempotencyRequest, Replayable, RequestOptions};
 use crate::outbound::client::{ClientError, Outbound};
 use crate::outbound::config::Config;
 use crate::outbound::credential::Credential;
@@ -30,8 +30,8 @@ use crate::ports::events::EventBusError;
 use crate::ports::vault::SecretId;
 use crate::ports::{Clock, Event, EventBus, Ids, Table, Timer, Vault, Work};
 use crate::registry::instances::Installed;
-use crate::registry::{Running, TextId, changes_all_the_time};
-use crate::tasks::{Report, TASKS};
+use crate::registry::{InFlight, TextId, contention};
+use crate::tasks::{TASKS, WorkReport};
 
 /// The time for publishing events.
 const PUBLISHING_TIME: Duration = Duration::from_secs(2);
@@ -68,23 +68,23 @@ pub struct Engine {
     pub config: Config,
     pub(crate) outbound: Outbound,
     /// API keys by their public half, with the time when each was read.
-    pub(crate) seen_keys: Cache<KeyId, (Timestamp, api_keys::Record)>,
+    pub(crate) key_cache: Cache<KeyId, (Timestamp, api_keys::ApiKeyRecord)>,
     /// How many keys this process has revoked, so that a key that was read before is not remembered after.
     pub(crate) revocations: Mutex<u64>,
     /// Versions of secrets never change, so that these are never stale.
-    pub(crate) seen_credentials: Cache<(SecretId, String), Arc<Credential>>,
+    pub(crate) credential_cache: Cache<(SecretId, String), Arc<Credential>>,
     /// Which version of a registered plugin each organization uses, with the time when that was read.
-    pub(crate) seen_installed: Cache<(OrgId, PluginName), (Timestamp, Arc<Installed>)>,
+    pub(crate) installed_cache: Cache<(OrgId, PluginName), (Timestamp, Arc<Installed>)>,
     /// Versions of registered plugins, read. They never change, so that these are never stale.
-    pub(crate) seen_plugins: Cache<TextId, Arc<Plugin>>,
+    pub(crate) plugin_cache: Cache<TextId, Arc<Plugin>>,
     /// Calls of registered plugins that are under way.
-    pub(crate) running: Running,
+    pub(crate) in_flight: InFlight,
     /// Organizations that have webhooks, with the time when that was seen. That one has none is never remembered.
-    pub(crate) seen_webhooks: Cache<OrgId, Timestamp>,
+    pub(crate) webhook_cache: Cache<OrgId, Timestamp>,
     /// What signs the deliveries of webhooks, by versions, which never change.
-    pub(crate) seen_signing: Cache<(SecretId, String), SecretString>,
+    pub(crate) signing_cache: Cache<(SecretId, String), SecretString>,
     /// What services listed when they were asked about names.
-    pub(crate) seen_lists: SeenLists,
+    pub(crate) list_cache: SeenLists,
     /// Lists that somebody is asking for at the moment.
     pub(crate) flights: Mutex<HashMap<ListOf, Flight>>,
     /// What has to run to its end whether or not anybody waits for it.
@@ -100,34 +100,34 @@ impl Engine {
             catalog,
             config,
             outbound,
-            seen_keys: Cache::new(SEEN_MAX),
+            key_cache: Cache::new(SEEN_MAX),
             revocations: Mutex::new(0),
-            seen_credentials: Cache::new(SEEN_MAX),
-            seen_installed: Cache::new(SEEN_MAX),
-            seen_plugins: Cache::new(PLUGINS_MAX),
-            running: Running::default(),
-            seen_webhooks: Cache::new(SEEN_MAX),
-            seen_signing: Cache::new(SEEN_MAX),
-            seen_lists: no_lists(),
+            credential_cache: Cache::new(SEEN_MAX),
+            installed_cache: Cache::new(SEEN_MAX),
+            plugin_cache: Cache::new(PLUGINS_MAX),
+            in_flight: InFlight::default(),
+            webhook_cache: Cache::new(SEEN_MAX),
+            signing_cache: Cache::new(SEEN_MAX),
+            list_cache: new_cache(),
             flights: Mutex::default(),
             effects: TaskTracker::new(),
         }))
     }
 
     /// Takes an intent to its outcome, now.
-    pub async fn intend(
+    pub async fn execute(
         self: &Arc<Self>,
         principal: Principal,
         intent: Intent,
-        asked: Asked,
-    ) -> Result<Answered<Outcome>, Error> {
+        asked: RequestOptions,
+    ) -> Result<Replayable<Outcome>, Error> {
         let engine = Arc::clone(self);
-        self.to_its_end(async move { engine.take(&principal, intent, &asked).await }).await
+        self.run_to_completion(async move { engine.execute_authorized(&principal, intent, &asked).await }).await
     }
 
     /// Runs what has effects. Once begun it runs to its end, even if the returned future is dropped because the client
     /// hung up.
-    pub(crate) async fn to_its_end<T: Send + 'static>(
+    pub(crate) async fn run_to_completion<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
@@ -136,17 +136,17 @@ impl Engine {
 
     /// Does the work that an alarm stands for, if it is due: the record decides. `deadline` is when this process has to be
     /// done, if it has to; what might take longer is left.
-    pub async fn wake(self: &Arc<Self>, work: Work, deadline: Option<Instant>) -> Result<Report, Error> {
+    pub async fn dispatch(self: &Arc<Self>, work: Work, deadline: Option<Instant>) -> Result<WorkReport, Error> {
         let engine = Arc::clone(self);
-        self.to_its_end(async move {
+        self.run_to_completion(async move {
             match work.kind.as_str() {
-                PENDING => engine.drop_if_due(&work.org, &work.id).await.map(|()| Report::default()),
+                PENDING => engine.drop_if_due(&work.org, &work.id).await.map(|()| WorkReport::default()),
                 TASKS => Box::pin(engine.run_due(&work, deadline)).await,
-                OUTGOING => engine.fan_out(&work).await.map(|()| Report::default()),
+                OUTGOING => engine.fan_out(&work).await.map(|()| WorkReport::default()),
                 DELIVERY => Box::pin(engine.deliver(&work, deadline)).await,
                 other => {
                     tracing::warn!(kind = other, "an alarm for work of a kind that is not known");
-                    Ok(Report::default())
+                    Ok(WorkReport::default())
                 }
             }
         })
@@ -154,34 +154,39 @@ impl Engine {
     }
 
     /// Waits for everything that was begun.
-    pub async fn finish(&self) {
+    pub async fn drain(&self) {
         self.effects.close();
         self.effects.wait().await;
     }
 
-    async fn take(&self, principal: &Principal, intent: Intent, asked: &Asked) -> Result<Answered<Outcome>, Error> {
-        let intent = principal.in_its_name(intent)?;
+    async fn execute_authorized(
+        &self,
+        principal: &Principal,
+        intent: Intent,
+        asked: &RequestOptions,
+    ) -> Result<Replayable<Outcome>, Error> {
+        let intent = principal.with_agent(intent)?;
         let channel = principal.channel(asked.channel.as_ref())?;
-        let came = self.take_in(principal, &intent, asked, channel).await;
+        let came = self.execute_with_current_plugin(principal, &intent, asked, channel).await;
         self.admitted(&principal.org, channel, &intent.tool, came).await
     }
 
-    async fn take_in(
+    async fn execute_with_current_plugin(
         &self,
         principal: &Principal,
         intent: &Intent,
-        asked: &Asked,
+        asked: &RequestOptions,
         channel: Option<&ChannelName>,
-    ) -> Result<Answered<Outcome>, Error> {
+    ) -> Result<Replayable<Outcome>, Error> {
         let deadline = self.deadline(asked.until);
         intent.is_for_now()?;
-        let user = principal.acting_for(intent.user_id.clone())?;
-        let mut plugin = self.plugin_guessed(&principal.org, &intent.tool).await?;
+        let user = principal.resolve_user(intent.user_id.clone())?;
+        let mut plugin = self.plugin_cached(&principal.org, &intent.tool).await?;
         loop {
-            let came = self.take_by(&plugin, principal, (&user, intent, asked), channel, deadline).await;
-            match self.plugin_instead(&principal.org, &plugin, &came).await? {
+            let came = self.execute_with(&plugin, principal, (&user, intent, asked), channel, deadline).await;
+            match self.refreshed_if_stale(&principal.org, &plugin, &came).await? {
                 Some(newer) => plugin = newer,
-                None => return came?.ok_or_else(|| changes_all_the_time(&intent.tool)),
+                None => return came?.ok_or_else(|| contention(&intent.tool)),
             }
         }
     }
@@ -192,18 +197,18 @@ impl Engine {
         until.map_or(budget, |until| until.min(budget))
     }
 
-    async fn take_by(
+    async fn execute_with(
         &self,
         plugin: &Plugin,
         principal: &Principal,
-        (user, intent, asked): (&UserId, &Intent, &Asked),
+        (user, intent, asked): (&UserId, &Intent, &RequestOptions),
         channel: Option<&ChannelName>,
         deadline: Instant,
-    ) -> Result<Option<Answered<Outcome>>, Error> {
+    ) -> Result<Option<Replayable<Outcome>>, Error> {
         let action = plugin.action(&intent.intent)?.action;
-        let keyed = Keyed::of(intent, asked, (user, &plugin.manifest.name, &action.name), false)?;
-        let source = Source::Intent { principal, request: asked.request.as_ref(), keyed: keyed.as_ref() };
-        let doing = Doing {
+        let keyed = IdempotencyRequest::of(intent, asked, (user, &plugin.manifest.name, &action.name), false)?;
+        let source = Origin::Intent { principal, request: asked.request.as_ref(), keyed: keyed.as_ref() };
+        let doing = ActionRequest {
             org: &principal.org,
             user,
             agent: intent.agent_id.as_ref(),

@@ -19,7 +19,7 @@ use crate::{Problem, Routes};
 pub fn routes() -> Routes {
     let path = |rest: &str| format!("/api/v1/agents/{{channel}}{rest}");
     Routes::new()
-        .route(&path(""), get(one))
+        .route(&path(""), get(get_one))
         .route(&path("/diff"), post(diff))
         .route(&path("/lock"), post(lock))
         .route(&path("/locks"), get(locks))
@@ -34,7 +34,7 @@ struct AgentParameters {
     format: ToolFormat,
 }
 
-async fn one(
+async fn get_one(
     State(engine): State<Arc<Engine>>,
     AgentOrCaller(principal): AgentOrCaller,
     Path(channel): Path<String>,

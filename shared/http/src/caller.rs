@@ -20,7 +20,7 @@ impl FromRequestParts<Arc<Engine>> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, engine: &Arc<Engine>) -> Result<Self, Problem> {
         let AgentOrCaller(principal) = AgentOrCaller::from_request_parts(parts, engine).await?;
-        principal.must_be_no_agent()?;
+        principal.require_non_agent()?;
         Ok(Self(principal))
     }
 }

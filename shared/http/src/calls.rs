@@ -14,15 +14,15 @@ use overseer_engine::core::error::Error;
 use overseer_engine::core::ids::{Alias, ChannelName, IdempotencyKey, RequestId, UserId};
 use overseer_engine::core::intent::Intent;
 use overseer_engine::engine::Engine;
-use overseer_engine::invoke::runs::{Answered, Asked, Resolve};
+use overseer_engine::invoke::runs::{Replayable, RequestOptions, Resolve};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::caller::AgentOrCaller;
 use crate::input::{JsonBody, Parameters};
-use crate::intent::{Preferences, idempotency_key, marked};
-use crate::{Code, Problem, Routes, Until};
+use crate::intent::{Preferences, idempotency_key, with_replayed_header};
+use crate::{Deadline, ErrorCode, Problem, Routes};
 
 /// The routes.
 pub fn routes() -> Routes {
@@ -74,7 +74,7 @@ async fn call(
     AgentOrCaller(principal): AgentOrCaller,
     Path(name): Path<String>,
     Parameters(CallParameters { resolve }): Parameters<CallParameters>,
-    (Extension(request_id), until): (Extension<RequestId>, Option<Extension<Until>>),
+    (Extension(request_id), until): (Extension<RequestId>, Option<Extension<Deadline>>),
     headers: HeaderMap,
     JsonBody(call): JsonBody<FunctionCall>,
 ) -> Result<Response, Problem> {
@@ -85,7 +85,7 @@ async fn booking(
     State(engine): State<Arc<Engine>>,
     AgentOrCaller(principal): AgentOrCaller,
     Parameters(CallParameters { resolve }): Parameters<CallParameters>,
-    (Extension(request_id), until): (Extension<RequestId>, Option<Extension<Until>>),
+    (Extension(request_id), until): (Extension<RequestId>, Option<Extension<Deadline>>),
     headers: HeaderMap,
     JsonBody(call): JsonBody<FunctionCall>,
 ) -> Result<Response, Problem> {
@@ -96,7 +96,7 @@ async fn run(
     engine: Arc<Engine>,
     principal: Principal,
     name: String,
-    (request_id, until): (RequestId, Option<Extension<Until>>),
+    (request_id, until): (RequestId, Option<Extension<Deadline>>),
     (headers, resolve): (&HeaderMap, Option<Resolve>),
     call: FunctionCall,
 ) -> Result<Response, Problem> {
@@ -114,12 +114,12 @@ async fn run(
         max_attempts: None,
         idempotency_key,
     };
-    let until = until.map(|Extension(Until(until))| until);
+    let until = until.map(|Extension(Deadline(until))| until);
     let wait = Preferences::of(headers).wait_s.map_or(Duration::ZERO, Duration::from_secs);
-    let asked = Asked { request: Some(request_id.clone()), key, wait, resolve, until, channel };
-    let Answered { answer: outcome, replayed } =
-        engine.intend(principal, intent, asked).await.map_err(in_these_words)?;
-    let code = outcome.result.as_ref().err().map(|failure| Extension(Code::of(&failure.code)));
+    let asked = RequestOptions { request: Some(request_id.clone()), key, wait, resolve, until, channel };
+    let Replayable { answer: outcome, replayed } =
+        engine.execute(principal, intent, asked).await.map_err(remap_pointers)?;
+    let code = outcome.result.as_ref().err().map(|failure| Extension(ErrorCode::of(&failure.code)));
     let mut shown = match serde_json::to_value(&outcome) {
         Ok(Value::Object(shown)) => shown,
         Ok(_) | Err(_) => Map::new(),
@@ -127,7 +127,7 @@ async fn run(
     if let Some(data) = shown.remove("data") {
         shown.insert("result".to_owned(), data);
     }
-    Ok(marked((code, Json(Answer { outcome: shown, session_id, request_id })).into_response(), replayed))
+    Ok(with_replayed_header((code, Json(Answer { outcome: shown, session_id, request_id })).into_response(), replayed))
 }
 
 /// The channel that a call came by, if it says so: only its plugins count then.
@@ -143,7 +143,7 @@ fn channel(headers: &HeaderMap) -> Result<Option<ChannelName>, Error> {
 }
 
 /// What is wrong, with the places that it has in the body of a call.
-fn in_these_words(error: Error) -> Error {
+fn remap_pointers(error: Error) -> Error {
     let Error::Invalid(mut problems) = error else { return error };
     for problem in &mut problems {
         for (ours, theirs) in [("/context", "/parameters"), ("/intent", "/function")] {

@@ -21,12 +21,12 @@ use crate::{Problem, Routes};
 pub fn routes() -> Routes {
     Routes::new()
         .route("/api/v1/channels", get(list))
-        .route("/api/v1/channels/{channel}", get(one).put(set).delete(remove))
+        .route("/api/v1/channels/{channel}", get(get_one).put(set).delete(remove))
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ListParameters {
+struct ChannelListQuery {
     limit: Option<usize>,
     cursor: Option<Cursor>,
 }
@@ -41,13 +41,13 @@ struct Listed {
 async fn list(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
-    Parameters(ListParameters { limit, cursor }): Parameters<ListParameters>,
+    Parameters(ChannelListQuery { limit, cursor }): Parameters<ChannelListQuery>,
 ) -> Result<Json<Listed>, Problem> {
     let page = engine.list_channels(&principal, page_size(limit)?, cursor).await?;
     Ok(Json(Listed { channels: page.entries, next_cursor: page.next }))
 }
 
-async fn one(
+async fn get_one(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(channel): Path<String>,

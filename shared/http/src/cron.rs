@@ -9,7 +9,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::routing::post;
 use overseer_engine::core::error::Error;
 use overseer_engine::engine::Engine;
-use overseer_engine::tasks::Report;
+use overseer_engine::tasks::WorkReport;
 use secrecy::SecretString;
 
 use crate::input::{NoParameters, Parameters};
@@ -24,7 +24,7 @@ async fn sweep(
     State(engine): State<Arc<Engine>>,
     Parameters(NoParameters {}): Parameters<NoParameters>,
     headers: HeaderMap,
-) -> Result<Json<Report>, Problem> {
+) -> Result<Json<WorkReport>, Problem> {
     let said = headers.get(AUTHORIZATION).and_then(|header| header.to_str().ok()?.trim().split_once(' '));
     let token = said.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
     let token = token.map(SecretString::from);

@@ -61,7 +61,7 @@ async fn envelope(State(engine): State<Arc<Engine>>, mut request: Request, next:
     let span = tracing::info_span!("request", request_id = %id);
     let answered = async {
         let mut response = next.run(request).await;
-        let problem = response.extensions_mut().remove::<Problem>().or_else(|| by_a_library(&response));
+        let problem = response.extensions_mut().remove::<Problem>().or_else(|| unhandled(&response));
         if let Some(problem) = problem {
             response = problem.write(&id, response.headers());
         }
@@ -94,18 +94,18 @@ fn logged(path: &str) -> String {
 }
 
 /// An error that axum answered by itself, as text.
-fn by_a_library(response: &Response) -> Option<Problem> {
+fn unhandled(response: &Response) -> Option<Problem> {
     let status = response.status();
-    let own = response.extensions().get::<Untouched>().is_some();
+    let own = response.extensions().get::<RawResponse>().is_some();
     (!own && (status.is_client_error() || status.is_server_error())).then(|| Problem::of_status(status))
 }
 
 /// The machine code of a problem, or of an outcome that failed: in the extensions of such an answer, for whoever counts
 /// answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Code(pub String);
+pub struct ErrorCode(pub String);
 
-impl Code {
+impl ErrorCode {
     pub(crate) fn of(code: &impl Serialize) -> Self {
         let name = serde_json::to_value(code).unwrap_or_default();
         Self(name.as_str().unwrap_or_default().to_owned())
@@ -115,12 +115,12 @@ impl Code {
 /// When whoever runs the handlers has to be done: in the extensions of a request, where that may be sooner than the
 /// budget of an intent.
 #[derive(Debug, Clone, Copy)]
-pub struct Until(pub tokio::time::Instant);
+pub struct Deadline(pub tokio::time::Instant);
 
 /// Marks an answer that is to leave as it is whatever its status: a page for a person, or what the playground says in a
 /// vendor's name.
 #[derive(Debug, Clone, Copy)]
-pub struct Untouched;
+pub struct RawResponse;
 
 #[cfg(test)]
 mod tests {

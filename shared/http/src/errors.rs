@@ -9,8 +9,8 @@ use overseer_engine::core::ids::{ActionName, AgentId, PluginName, UserId};
 use overseer_engine::core::outcome::OutcomeCode;
 use overseer_engine::engine::Engine;
 use overseer_engine::invoke::failures::{
-    FailureFilter, FailureView, Fallback, ManyResolved, NewFallback, ResolveMany, Statistics, StatisticsOf, Trends,
-    TrendsOf,
+    FailureFilter, FailureView, Fallback, ManyResolved, NewFallback, ResolveMany, Statistics, StatisticsQuery, Trends,
+    TrendsQuery,
 };
 use overseer_engine::ports::table::Cursor;
 use schemars::JsonSchema;
@@ -29,13 +29,13 @@ pub fn routes() -> Routes {
         .route(&path("/stats"), get(statistics))
         .route(&path("/trends"), get(trends))
         .route(&path("/fallbacks"), get(fallbacks).put(set_fallback).delete(remove_fallback))
-        .route(&path("/{id}"), get(one))
+        .route(&path("/{id}"), get(get_one))
         .route(&path("/{id}/resolve"), post(resolve))
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ListParameters {
+struct FailureListQuery {
     user_id: Option<UserId>,
     agent_id: Option<AgentId>,
     tool: Option<PluginName>,
@@ -57,15 +57,15 @@ struct Listed {
 async fn list(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
-    Parameters(asked): Parameters<ListParameters>,
+    Parameters(asked): Parameters<FailureListQuery>,
 ) -> Result<Json<Listed>, Problem> {
-    let ListParameters { user_id, agent_id, tool, intent, code, resolved, limit, cursor } = asked;
+    let FailureListQuery { user_id, agent_id, tool, intent, code, resolved, limit, cursor } = asked;
     let filter = FailureFilter { user_id, agent_id, tool, intent, code };
     let page = engine.list_failures(&principal, &filter, resolved, page_size(limit)?, cursor).await?;
     Ok(Json(Listed { errors: page.entries, next_cursor: page.next }))
 }
 
-async fn one(
+async fn get_one(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(id): Path<String>,
@@ -104,7 +104,7 @@ async fn resolve_many(
 async fn statistics(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
-    Parameters(asked): Parameters<StatisticsOf>,
+    Parameters(asked): Parameters<StatisticsQuery>,
 ) -> Result<Json<Statistics>, Problem> {
     Ok(Json(engine.failure_statistics(&principal, &asked).await?))
 }
@@ -112,7 +112,7 @@ async fn statistics(
 async fn trends(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
-    Parameters(asked): Parameters<TrendsOf>,
+    Parameters(asked): Parameters<TrendsQuery>,
 ) -> Result<Json<Trends>, Problem> {
     Ok(Json(engine.failure_trends(&principal, &asked).await?))
 }

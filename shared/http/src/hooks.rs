@@ -11,7 +11,7 @@ use overseer_engine::invoke::hooks::{ReportMoment, Reported};
 
 use crate::caller::AgentOrCaller;
 use crate::input::{JsonBody, NoParameters, Parameters};
-use crate::{Problem, Routes, Until};
+use crate::{Deadline, Problem, Routes};
 
 /// The routes.
 pub fn routes() -> Routes {
@@ -23,9 +23,9 @@ async fn report(
     AgentOrCaller(principal): AgentOrCaller,
     Path(hook): Path<String>,
     Parameters(NoParameters {}): Parameters<NoParameters>,
-    (Extension(request), until): (Extension<RequestId>, Option<Extension<Until>>),
+    (Extension(request), until): (Extension<RequestId>, Option<Extension<Deadline>>),
     JsonBody(body): JsonBody<ReportMoment>,
 ) -> Result<Json<Reported>, Problem> {
-    let until = until.map(|Extension(Until(until))| until);
+    let until = until.map(|Extension(Deadline(until))| until);
     Ok(Json(engine.report_moment(&principal, &hook, body, (Some(request), until)).await?))
 }

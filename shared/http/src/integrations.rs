@@ -6,7 +6,8 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::routing::{get, post, put};
 use overseer_engine::accounts::{
-    ClientInUse, Complete, Connect, Connecting, Disconnected, Integration, MakeDefault, NewClient, PluginStatus, Which,
+    AccountSelector, ClientInUse, Complete, Connect, Connecting, Disconnected, Integration, MakeDefault, NewClient,
+    PluginStatus,
 };
 use overseer_engine::core::ids::UserId;
 use overseer_engine::engine::Engine;
@@ -31,7 +32,7 @@ pub fn routes() -> Routes {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ListQuery {
+struct AccountListQuery {
     user_id: Option<UserId>,
     limit: Option<usize>,
     cursor: Option<Cursor>,
@@ -48,7 +49,7 @@ struct Listed {
 async fn list(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
-    Parameters(ListQuery { user_id, limit, cursor }): Parameters<ListQuery>,
+    Parameters(AccountListQuery { user_id, limit, cursor }): Parameters<AccountListQuery>,
 ) -> Result<Json<Listed>, Problem> {
     let page = engine.list_integrations(&principal, user_id, page_size(limit)?, cursor).await?;
     Ok(Json(Listed { integrations: page.entries, next_cursor: page.next }))
@@ -58,7 +59,7 @@ async fn status(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(plugin): Path<String>,
-    Parameters(which): Parameters<Which>,
+    Parameters(which): Parameters<AccountSelector>,
 ) -> Result<Json<PluginStatus>, Problem> {
     Ok(Json(engine.integration_status(&principal, &plugin, which).await?))
 }
@@ -87,7 +88,7 @@ async fn disconnect(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(plugin): Path<String>,
-    Parameters(which): Parameters<Which>,
+    Parameters(which): Parameters<AccountSelector>,
 ) -> Result<Json<Disconnected>, Problem> {
     Ok(Json(engine.disconnect(&principal, &plugin, which).await?))
 }

@@ -16,14 +16,14 @@ use overseer_engine::core::ids::{IdempotencyKey, RequestId, UserId};
 use overseer_engine::core::intent::Intent;
 use overseer_engine::core::outcome::Outcome;
 use overseer_engine::engine::Engine;
-use overseer_engine::invoke::runs::{Answered, Asked, Resolve};
+use overseer_engine::invoke::runs::{Replayable, RequestOptions, Resolve};
 use overseer_engine::tasks::Made;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::caller::AgentOrCaller;
 use crate::input::{JsonBody, Parameters};
-use crate::{Code, Problem, Routes, Until};
+use crate::{Deadline, ErrorCode, Problem, Routes};
 
 /// The routes.
 pub fn routes() -> Routes {
@@ -74,15 +74,15 @@ async fn intend(
     AgentOrCaller(principal): AgentOrCaller,
     Parameters(IntentParameters { resolve, explain }): Parameters<IntentParameters>,
     Extension(request_id): Extension<RequestId>,
-    until: Option<Extension<Until>>,
+    until: Option<Extension<Deadline>>,
     headers: HeaderMap,
     JsonBody(intent): JsonBody<Intent>,
 ) -> Result<Response, Problem> {
     let preferences = Preferences::of(&headers);
     let wait = preferences.wait_s.map_or(Duration::ZERO, Duration::from_secs);
-    let until = until.map(|Extension(Until(until))| until);
+    let until = until.map(|Extension(Deadline(until))| until);
     let key = idempotency_key(&headers)?;
-    let asked = Asked { request: Some(request_id.clone()), key, wait, resolve, until, channel: None };
+    let asked = RequestOptions { request: Some(request_id.clone()), key, wait, resolve, until, channel: None };
     let later = intent.scheduled_time.is_some() || intent.schedule.is_some();
     // A time says already that nobody waits.
     let unwatched = !later && preferences.respond_async;
@@ -91,11 +91,11 @@ async fn intend(
         return Ok(Json(Explained { explanation, request_id }).into_response());
     }
     if !later && !unwatched {
-        let Answered { answer: outcome, replayed } = engine.intend(principal, intent, asked).await?;
-        let code = outcome.result.as_ref().err().map(|failure| Extension(Code::of(&failure.code)));
-        return Ok(marked((code, Json(Answer { outcome, request_id })).into_response(), replayed));
+        let Replayable { answer: outcome, replayed } = engine.execute(principal, intent, asked).await?;
+        let code = outcome.result.as_ref().err().map(|failure| Extension(ErrorCode::of(&failure.code)));
+        return Ok(with_replayed_header((code, Json(Answer { outcome, request_id })).into_response(), replayed));
     }
-    let Answered { answer: made, replayed } = engine.schedule(&principal, intent, &asked).await?;
+    let Replayable { answer: made, replayed } = engine.schedule(&principal, intent, &asked).await?;
     let location = format!("/api/plugin-engine/tasks/{}", made.task.id);
     let message = if unwatched {
         "Accepted; it runs now".to_owned()
@@ -108,11 +108,11 @@ async fn intend(
         let name = HeaderName::from_static("preference-applied");
         response.headers_mut().insert(name, HeaderValue::from_static("respond-async"));
     }
-    Ok(marked(response, replayed))
+    Ok(with_replayed_header(response, replayed))
 }
 
 /// Says of an answer whether it is an earlier one.
-pub(crate) fn marked(mut response: Response, replayed: bool) -> Response {
+pub(crate) fn with_replayed_header(mut response: Response, replayed: bool) -> Response {
     if replayed {
         let name = HeaderName::from_static("idempotent-replayed");
         response.headers_mut().insert(name, HeaderValue::from_static("true"));

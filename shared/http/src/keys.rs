@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{delete, get};
-use overseer_engine::access::api_keys::{ApiKey, NewApiKey};
+use overseer_engine::access::api_keys::{ApiKeyView, NewApiKey};
 use overseer_engine::access::principal::Role;
 use overseer_engine::core::error::Error;
 use overseer_engine::core::ids::KeyId;
@@ -29,7 +29,7 @@ pub fn routes() -> Routes {
 struct Created {
     key: String,
     #[serde(flatten)]
-    view: ApiKey,
+    view: ApiKeyView,
 }
 
 async fn create(
@@ -48,14 +48,14 @@ async fn create(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ListParameters {
+struct ApiKeyListQuery {
     limit: Option<usize>,
     cursor: Option<Cursor>,
 }
 
 #[derive(Serialize)]
 struct Listed {
-    keys: Vec<ApiKey>,
+    keys: Vec<ApiKeyView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<Cursor>,
 }
@@ -63,7 +63,7 @@ struct Listed {
 async fn list(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
-    Parameters(ListParameters { limit, cursor }): Parameters<ListParameters>,
+    Parameters(ApiKeyListQuery { limit, cursor }): Parameters<ApiKeyListQuery>,
 ) -> Result<Json<Listed>, Problem> {
     let page = engine.list_api_keys(&principal, page_size(limit)?, cursor).await?;
     Ok(Json(Listed { keys: page.entries, next_cursor: page.next }))
@@ -74,7 +74,7 @@ async fn revoke(
     Caller(principal): Caller,
     Path(id): Path<String>,
     Parameters(NoParameters {}): Parameters<NoParameters>,
-) -> Result<Json<ApiKey>, Problem> {
+) -> Result<Json<ApiKeyView>, Problem> {
     // An id that no key can have is one that no key has.
     let id = KeyId::parse(id).map_err(|_| Error::NotFound("API key"))?;
     Ok(Json(engine.revoke_api_key(principal, id).await?))

@@ -32,7 +32,7 @@ use std::sync::Arc;
 use axum::Router;
 use overseer_engine::engine::Engine;
 
-pub use envelope::{Code, Until, Untouched, local_service, service};
+pub use envelope::{Deadline, ErrorCode, RawResponse, local_service, service};
 pub use problem::Problem;
 
 /// A block of routes over one engine.

@@ -28,7 +28,7 @@ pub fn routes() -> Routes {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ListParameters {
+struct MappingListQuery {
     tool: Option<PluginName>,
     kind: Option<MappingKind>,
     user_id: Option<UserId>,
@@ -48,9 +48,9 @@ struct Listed {
 async fn list(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
-    Parameters(asked): Parameters<ListParameters>,
+    Parameters(asked): Parameters<MappingListQuery>,
 ) -> Result<Json<Listed>, Problem> {
-    let ListParameters { tool, kind, user_id, agent_id, limit, cursor } = asked;
+    let MappingListQuery { tool, kind, user_id, agent_id, limit, cursor } = asked;
     let which = WhichMappings { tool, kind, user_id, agent_id };
     let page = engine.list_mappings(&principal, &which, page_size(limit)?, cursor).await?;
     Ok(Json(Listed { mappings: page.entries, next_cursor: page.next }))

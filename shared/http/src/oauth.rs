@@ -11,7 +11,7 @@ use axum::http::header::{COOKIE, LOCATION, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use overseer_engine::accounts::{CONNECTING_TIME, Callback, Landing, NotConnected, PARAMETER_MAX_BYTES};
+use overseer_engine::accounts::{CONNECTING_TIME, Callback, CallbackOutcome, ConnectError, PARAMETER_MAX_BYTES};
 use overseer_engine::engine::Engine;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
@@ -28,7 +28,7 @@ pub(crate) const CALLBACK: &str = "/api/plugin-engine/oauth/callback";
 /// The routes.
 pub fn routes() -> Routes {
     Routes::new()
-        .route(&format!("{START}{{ticket}}"), get(offer).post(go))
+        .route(&format!("{START}{{ticket}}"), get(consent).post(authorize))
         .route(&format!("{CALLBACK}/{{plugin}}"), get(callback))
         // No redirect URI is this one: what comes here is refused, with a page that says so.
         .route(CALLBACK, get(callback))
@@ -38,9 +38,9 @@ pub fn routes() -> Routes {
 type Ticket = Result<Path<SecretString>, PathRejection>;
 
 /// The page that says what is about to be connected, and asks. Looking at it changes nothing but the cookie.
-async fn offer(State(engine): State<Arc<Engine>>, ticket: Ticket, headers: HeaderMap) -> Response {
-    let Ok(Path(ticket)) = ticket else { return stopped_page(&NotConnected::UnknownLink) };
-    let offer = match engine.offer(&ticket).await {
+async fn consent(State(engine): State<Arc<Engine>>, ticket: Ticket, headers: HeaderMap) -> Response {
+    let Ok(Path(ticket)) = ticket else { return stopped_page(&ConnectError::UnknownLink) };
+    let offer = match engine.consent(&ticket).await {
         Ok(offer) => offer,
         Err(stopped) => return stopped_page(&stopped),
     };
@@ -50,8 +50,8 @@ async fn offer(State(engine): State<Arc<Engine>>, ticket: Ticket, headers: Heade
 
 /// The click on that page. A page of another site cannot do it: the cookie is not sent with its requests, and those of
 /// another host of the same site say where they come from.
-async fn go(State(engine): State<Arc<Engine>>, ticket: Ticket, headers: HeaderMap) -> Response {
-    let Ok(Path(ticket)) = ticket else { return stopped_page(&NotConnected::UnknownLink) };
+async fn authorize(State(engine): State<Arc<Engine>>, ticket: Ticket, headers: HeaderMap) -> Response {
+    let Ok(Path(ticket)) = ticket else { return stopped_page(&ConnectError::UnknownLink) };
     if headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin") {
         return Page::stopped(StatusCode::FORBIDDEN, "The click did not come from this page.").into_response();
     }
@@ -62,7 +62,7 @@ async fn go(State(engine): State<Arc<Engine>>, ticket: Ticket, headers: HeaderMa
         )
         .into_response();
     };
-    match engine.go(&ticket, &browser).await {
+    match engine.authorize(&ticket, &browser).await {
         // The state is good for ten minutes from now, so that the cookie has to be as well.
         Ok(url) => with_cookie(&engine, &browser, see_other(&url)),
         Err(stopped) => stopped_page(&stopped),
@@ -78,13 +78,13 @@ async fn callback(
     let landing = match read(&uri) {
         Ok(callback) => {
             let plugin = plugin.as_ref().ok().map(|Path(plugin)| plugin.as_str());
-            engine.come_back(plugin, callback, browser(&engine, &headers)).await
+            engine.callback(plugin, callback, browser(&engine, &headers)).await
         }
-        Err(what) => Err(NotConnected::Malformed(what)),
+        Err(what) => Err(ConnectError::Malformed(what)),
     };
     match landing {
-        Ok(Landing::Connected(plugin, account)) => Page::connected(&plugin, account.as_deref()).into_response(),
-        Ok(Landing::SendOn(url)) => see_other(&url),
+        Ok(CallbackOutcome::Connected(plugin, account)) => Page::connected(&plugin, account.as_deref()).into_response(),
+        Ok(CallbackOutcome::Redirect(url)) => see_other(&url),
         Err(stopped) => stopped_page(&stopped),
     }
 }
@@ -158,20 +158,20 @@ fn see_other(url: &Url) -> Response {
     (StatusCode::SEE_OTHER, page::HEADERS, [(LOCATION, to)]).into_response()
 }
 
-fn stopped_page(stopped: &NotConnected) -> Response {
+fn stopped_page(stopped: &ConnectError) -> Response {
     let status = match stopped {
-        NotConnected::Failed(error) => {
+        ConnectError::Failed(error) => {
             // Logs it, as every problem is.
             crate::Problem::log(error);
             StatusCode::INTERNAL_SERVER_ERROR
         }
-        NotConnected::OtherBrowser => StatusCode::FORBIDDEN,
-        NotConnected::UnknownLink
-        | NotConnected::OtherProvider
-        | NotConnected::Malformed(_)
-        | NotConnected::Denied
-        | NotConnected::Provider(_)
-        | NotConnected::Changed => StatusCode::BAD_REQUEST,
+        ConnectError::OtherBrowser => StatusCode::FORBIDDEN,
+        ConnectError::UnknownLink
+        | ConnectError::OtherProvider
+        | ConnectError::Malformed(_)
+        | ConnectError::Denied
+        | ConnectError::Provider(_)
+        | ConnectError::Changed => StatusCode::BAD_REQUEST,
     };
     Page::stopped(status, &stopped.to_string()).into_response()
 }

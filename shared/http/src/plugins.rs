@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 use overseer_engine::engine::Engine;
 use overseer_engine::registry::hooks::HookSecretMade;
 use overseer_engine::registry::instances::{Disable, InstanceView, SetInstance};
-use overseer_engine::registry::{Install, Life, SetConfig, UpgradeShown};
+use overseer_engine::registry::{Install, Lifecycle, SetConfig, UpgradeShown};
 use secrecy::ExposeSecret as _;
 use semver::Version;
 use serde::{Deserialize, Serialize};
@@ -73,7 +73,7 @@ async fn uninstall(
     Caller(principal): Caller,
     Path(name): Path<String>,
     Parameters(NoParameters {}): Parameters<NoParameters>,
-) -> Result<Json<Life>, Problem> {
+) -> Result<Json<Lifecycle>, Problem> {
     Ok(Json(engine.uninstall(&principal, &name).await?))
 }
 

@@ -8,7 +8,7 @@ use overseer_engine::core::error::{Error, FieldProblem, ProblemCode, causes};
 use overseer_engine::core::ids::RequestId;
 use serde::Serialize;
 
-use crate::Code;
+use crate::ErrorCode;
 
 /// An error answer on its way out. The envelope writes it, because only the envelope knows the request id.
 #[derive(Debug, Clone)]
@@ -55,7 +55,7 @@ impl Problem {
     /// The answer as it goes out. `headers` are those that a library set with it.
     pub(crate) fn write(&self, id: &RequestId, headers: &HeaderMap) -> Response {
         let status = status(self.code);
-        let code = Code::of(&self.code);
+        let code = ErrorCode::of(&self.code);
         let document = Document {
             r#type: format!("urn:overseer:problem:{}", code.0),
             title: title(self.code),

@@ -30,7 +30,7 @@ const MANIFESTS: [&str; 6] =
 pub fn routes() -> Routes {
     Routes::new()
         .route("/plugins", get(list).post(register))
-        .route("/plugins/{name}", get(one))
+        .route("/plugins/{name}", get(get_one))
         .route("/plugins/{name}/{version}", get(text).patch(change))
 }
 
@@ -90,7 +90,7 @@ async fn manifest(request: Request) -> Result<(Vec<u8>, &'static str), Problem> 
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ListParameters {
+struct RegistryListQuery {
     #[serde(default = "organization")]
     scope: RegistryScope,
     limit: Option<usize>,
@@ -107,7 +107,7 @@ struct Listed {
 async fn list(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
-    Parameters(ListParameters { scope, limit, cursor }): Parameters<ListParameters>,
+    Parameters(RegistryListQuery { scope, limit, cursor }): Parameters<RegistryListQuery>,
 ) -> Result<Json<Listed>, Problem> {
     let page = engine.registrations(&principal, scope, page_size(limit)?, cursor).await?;
     Ok(Json(Listed { plugins: page.entries, next_cursor: page.next }))
@@ -119,7 +119,7 @@ struct ShowParameters {
     scope: Option<RegistryScope>,
 }
 
-async fn one(
+async fn get_one(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(name): Path<String>,

@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::routing::{get, post};
 use overseer_engine::core::ids::{AgentId, PluginName, UserId};
 use overseer_engine::engine::Engine;
-use overseer_engine::invoke::runs::{Found, RunFilter, RunState, RunView};
+use overseer_engine::invoke::runs::{ReportedOutcome, RunFilter, RunState, RunView};
 use overseer_engine::ports::table::Cursor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,13 +21,13 @@ pub fn routes() -> Routes {
     let path = |rest: &str| format!("/api/plugin-engine/runs{rest}");
     Routes::new()
         .route(&path(""), get(list))
-        .route(&path("/{id}"), get(one))
+        .route(&path("/{id}"), get(get_one))
         .route(&path("/{id}/resolve"), post(resolve))
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ListParameters {
+struct RunListQuery {
     user_id: Option<UserId>,
     agent_id: Option<AgentId>,
     tool: Option<PluginName>,
@@ -47,15 +47,15 @@ struct Listed {
 async fn list(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
-    Parameters(asked): Parameters<ListParameters>,
+    Parameters(asked): Parameters<RunListQuery>,
 ) -> Result<Json<Listed>, Problem> {
-    let ListParameters { user_id: user, agent_id: agent, tool: plugin, state, limit, cursor } = asked;
+    let RunListQuery { user_id: user, agent_id: agent, tool: plugin, state, limit, cursor } = asked;
     let filter = RunFilter { user, agent, plugin, state };
     let page = engine.list_runs(&principal, &filter, page_size(limit)?, cursor).await?;
     Ok(Json(Listed { runs: page.entries, next_cursor: page.next }))
 }
 
-async fn one(
+async fn get_one(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(id): Path<String>,
@@ -69,7 +69,7 @@ async fn one(
 #[serde(deny_unknown_fields)]
 struct ResolveRun {
     /// Whether it had happened.
-    r#as: Found,
+    r#as: ReportedOutcome,
 }
 
 async fn resolve(

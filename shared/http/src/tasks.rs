@@ -22,7 +22,7 @@ pub fn routes() -> Routes {
     Routes::new()
         .route(&path(""), get(list))
         .route(&path("/cancel"), post(cancel_many))
-        .route(&path("/{id}"), get(one).patch(change).delete(cancel))
+        .route(&path("/{id}"), get(get_one).patch(change).delete(cancel))
         .route(&path("/{id}/retry"), post(retry))
         .route(&path("/{id}/pause"), post(pause))
         .route(&path("/{id}/resume"), post(resume))
@@ -30,7 +30,7 @@ pub fn routes() -> Routes {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ListParameters {
+struct TaskListQuery {
     user_id: Option<UserId>,
     agent_id: Option<AgentId>,
     tool: Option<PluginName>,
@@ -50,9 +50,9 @@ struct Listed {
 async fn list(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
-    Parameters(asked): Parameters<ListParameters>,
+    Parameters(asked): Parameters<TaskListQuery>,
 ) -> Result<Json<Listed>, Problem> {
-    let ListParameters { user_id, agent_id, tool, status, limit, cursor } = asked;
+    let TaskListQuery { user_id, agent_id, tool, status, limit, cursor } = asked;
     let filter = TaskFilter { user_id, agent_id, tool, status };
     let page = engine.list_tasks(&principal, &filter, page_size(limit)?, cursor).await?;
     Ok(Json(Listed { tasks: page.entries, next_cursor: page.next }))
@@ -89,7 +89,7 @@ async fn cancel_many(
     Ok(Json(engine.cancel_tasks(&principal, filter, dry_run, cursor).await?))
 }
 
-async fn one(
+async fn get_one(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(id): Path<String>,

@@ -21,7 +21,7 @@ pub fn routes() -> Routes {
     let path = |rest: &str| format!("/api/v1/webhooks{rest}");
     Routes::new()
         .route(&path(""), get(list).post(create))
-        .route(&path("/{id}"), get(one).patch(change).delete(remove))
+        .route(&path("/{id}"), get(get_one).patch(change).delete(remove))
         .route(&path("/{id}/rotate"), post(rotate))
         .route(&path("/{id}/deliveries"), get(deliveries))
         .route(&path("/{id}/deliveries/{delivery}/retry"), post(retry))
@@ -64,7 +64,7 @@ async fn list(
     Ok(Json(Listed { webhooks: engine.list_webhooks(&principal).await? }))
 }
 
-async fn one(
+async fn get_one(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(id): Path<String>,
@@ -103,7 +103,7 @@ async fn rotate(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ListParameters {
+struct DeliveryListQuery {
     limit: Option<usize>,
     cursor: Option<Cursor>,
 }
@@ -119,7 +119,7 @@ async fn deliveries(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(id): Path<String>,
-    Parameters(ListParameters { limit, cursor }): Parameters<ListParameters>,
+    Parameters(DeliveryListQuery { limit, cursor }): Parameters<DeliveryListQuery>,
 ) -> Result<Json<Deliveries>, Problem> {
     let page = engine.list_deliveries(&principal, &id, page_size(limit)?, cursor).await?;
     Ok(Json(Deliveries { deliveries: page.entries, next_cursor: page.next }))

@@ -14,9 +14,9 @@ use axum::{Json, Router};
 use overseer_aws::AwsEvents;
 use overseer_engine::core::error::causes;
 use overseer_engine::core::ids::OrgId;
-use overseer_engine::invoke::runs::Asked;
+use overseer_engine::invoke::runs::RequestOptions;
 use overseer_engine::ports::{Event, EventBus};
-use overseer_engine::tasks::Report;
+use overseer_engine::tasks::WorkReport;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -95,9 +95,12 @@ async fn a_task_that_failed_gets_to_the_dead_letters_with_what_it_takes_to_find_
     let intent = json!({ "tool": "slack", "intent": "send", "userId": "ann", "scheduledTime": "2026-11-21T09:00:00Z",
                          "agentId": "a1", "context": { "channel": "C0PLAYGEN1", "text": "hello" } });
     let intent = serde_json::from_value(intent).unwrap();
-    let made = engine.schedule(&admin, intent, &Asked::default()).await.unwrap().answer.task;
+    let made = engine.schedule(&admin, intent, &RequestOptions::default()).await.unwrap().answer.task;
     let work = serde_json::from_str(&cloud.receive(&cloud.alarms.queue_url).await.unwrap()).unwrap();
-    assert_eq!(engine.wake(work, None).await.unwrap(), Report { due: 1, claimed: 1, failed: 1, ..Report::default() });
+    assert_eq!(
+        engine.dispatch(work, None).await.unwrap(),
+        WorkReport { due: 1, claimed: 1, failed: 1, ..WorkReport::default() }
+    );
 
     let letter: Value = serde_json::from_str(&cloud.receive(&dead).await.unwrap()).unwrap();
     let detail = &letter["detail"];

@@ -8,7 +8,7 @@ use axum::http::StatusCode as Status;
 use axum::routing::{any, post};
 use futures_util::future::join_all;
 use overseer_engine::access::principal::Role;
-use overseer_engine::invoke::runs::Asked;
+use overseer_engine::invoke::runs::RequestOptions;
 use overseer_engine::outbound::address::AllowedAddress;
 use overseer_playground::{Mode, Service};
 use reqwest::{Method, StatusCode};
@@ -184,8 +184,10 @@ async fn a_thousand_failures_at_once_are_all_there_and_all_counted() {
             }
         };
         tokio::spawn(async move {
-            let outcome =
-                engine.intend(principal, serde_json::from_value(intent).unwrap(), Asked::default()).await.unwrap();
+            let outcome = engine
+                .execute(principal, serde_json::from_value(intent).unwrap(), RequestOptions::default())
+                .await
+                .unwrap();
             outcome.answer.result.unwrap_err();
         })
     };
@@ -368,7 +370,7 @@ async fn resolving_many_goes_on_where_it_ended() {
     let principal = app.engine.authenticate(&app.admin.as_str().into()).await.unwrap();
     let all = (0..1_150).map(|_| {
         let intent = serde_json::from_value(sending("ann", "a")).unwrap();
-        app.engine.intend(principal.clone(), intent, Asked::default())
+        app.engine.execute(principal.clone(), intent, RequestOptions::default())
     });
     join_all(all).await;
     let first = bulk(&app, &app.admin, json!({ "filter": {} })).await.json();

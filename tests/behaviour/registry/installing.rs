@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use overseer_engine::core::intent::Intent;
 use overseer_engine::engine::Engine;
-use overseer_engine::invoke::runs::Asked;
+use overseer_engine::invoke::runs::RequestOptions;
 use reqwest::{Method, StatusCode};
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -49,7 +49,7 @@ async fn another_process_sees_a_change_with_its_next_intent() {
     let path = async |engine: &Arc<Engine>, action: &str| {
         let principal = engine.authenticate(&SecretString::from(bench.app.admin.as_str())).await.unwrap();
         let intent: Intent = serde_json::from_value(json!({ "tool": "desk", "intent": action })).unwrap();
-        let answered = engine.intend(principal, intent, Asked::default()).await?;
+        let answered = engine.execute(principal, intent, RequestOptions::default()).await?;
         Ok::<_, overseer_engine::core::error::Error>(answered.answer.result.unwrap().data["path"].clone())
     };
     assert_eq!(path(&other, "look").await.unwrap(), "/look/front?v=1.0.0");

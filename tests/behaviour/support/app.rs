@@ -252,7 +252,7 @@ impl App {
         let waking = engine.clone();
         tokio::spawn(async move {
             while let Some(work) = embedded.due.recv().await {
-                waking.wake(work, None).await.unwrap();
+                waking.dispatch(work, None).await.unwrap();
             }
         });
         let now = clock.clone();

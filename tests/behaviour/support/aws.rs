@@ -8,7 +8,7 @@ use aws_sdk_sqs::config::interceptors::BeforeTransmitInterceptorContextRef;
 use aws_sdk_sqs::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_sqs::types::QueueAttributeName;
 use jiff::Timestamp;
-use overseer_aws::timer::Alarms;
+use overseer_aws::timer::TimerConfig;
 use overseer_aws::{AwsEvents, AwsTimer};
 use overseer_engine::engine::{Engine, Ports};
 use overseer_engine::ports::{Clock, Ids, RandomIds};
@@ -112,7 +112,7 @@ pub struct Cloud {
     pub sqs: aws_sdk_sqs::Client,
     pub scheduler: aws_sdk_scheduler::Client,
     pub bus: aws_sdk_eventbridge::Client,
-    pub alarms: Alarms,
+    pub alarms: TimerConfig,
     /// How many clients were made that are not always needed.
     pub made: Arc<AtomicUsize>,
     ministack: Ministack,
@@ -128,7 +128,7 @@ impl Cloud {
         let (queue_url, queue_arn) = queue(&sqs, "work").await;
         scheduler.create_schedule_group().name(GROUP).send().await.unwrap();
         bus.create_event_bus().name(BUS).send().await.unwrap();
-        let alarms = Alarms { queue_url, queue_arn, group: GROUP.to_owned(), role_arn: ROLE.to_owned() };
+        let alarms = TimerConfig { queue_url, queue_arn, group: GROUP.to_owned(), role_arn: ROLE.to_owned() };
         Self { wire: Wire::default(), sqs, scheduler, bus, alarms, made: Arc::default(), ministack }
     }
 
@@ -137,7 +137,7 @@ impl Cloud {
         self.timer_of(self.alarms.clone(), clock)
     }
 
-    pub fn timer_of(&self, alarms: Alarms, clock: Arc<dyn Clock>) -> AwsTimer {
+    pub fn timer_of(&self, alarms: TimerConfig, clock: Arc<dyn Clock>) -> AwsTimer {
         let (endpoint, wire, made) = (self.ministack.endpoint.clone(), self.wire.clone(), Arc::clone(&self.made));
         let sqs = client!(aws_sdk_sqs, &endpoint, interceptor(wire.clone()));
         let scheduler = move || {

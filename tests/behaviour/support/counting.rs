@@ -234,10 +234,10 @@ async fn each_step_of_a_task_costs_what_is_written() {
     app.clock.advance(30);
     let work =
         Work { org: OrgId::parse("acme").unwrap(), kind: "task".to_owned(), id: format!("{id} admin"), revision: 1 };
-    let report = app.engine.wake(work.clone(), None).await.unwrap();
+    let report = app.engine.dispatch(work.clone(), None).await.unwrap();
     assert_eq!((report.claimed, report.succeeded), (1, 1));
     costs("running it", (3, 4));
-    app.engine.wake(work, None).await.unwrap();
+    app.engine.dispatch(work, None).await.unwrap();
     costs("a second firing", (1, 0));
     app.engine.sweep().await.unwrap();
     costs("a sweep that finds nothing", (3, 0));

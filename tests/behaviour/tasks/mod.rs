@@ -11,7 +11,7 @@ use axum::routing::any;
 use overseer_engine::access::principal::Role;
 use overseer_engine::core::ids::OrgId;
 use overseer_engine::ports::Work;
-use overseer_engine::tasks::Report;
+use overseer_engine::tasks::WorkReport;
 use overseer_playground::{Mode, Service};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -45,13 +45,13 @@ pub fn alarm(id: &str) -> Work {
 }
 
 /// An alarm goes off, and what came of it.
-async fn wake(app: &App, id: &str) -> Report {
-    app.engine.wake(alarm(id), None).await.unwrap()
+async fn wake(app: &App, id: &str) -> WorkReport {
+    app.engine.dispatch(alarm(id), None).await.unwrap()
 }
 
 /// As [`wake`]. The timer's own may be faster: whoever has the task then comes to its end before
 /// the clock goes on.
-async fn fire(app: &App, id: &str) -> Report {
+async fn fire(app: &App, id: &str) -> WorkReport {
     let report = wake(app, id).await;
     while status(app, id).await == "running" {
         tokio::task::yield_now().await;
@@ -80,19 +80,19 @@ async fn an_intent_with_a_time_is_a_task_that_runs_then_and_once() {
         (&json!("scheduled"), &json!("2026-11-21T10:00:00Z"), &json!([])),
         "{made}"
     );
-    assert_eq!(fire(&app, &task_id).await, Report::default());
+    assert_eq!(fire(&app, &task_id).await, WorkReport::default());
     assert_eq!(app.playground.received_total(), 0, "it is not time yet");
 
     app.clock.advance(3600);
     let report = fire(&app, &task_id).await;
-    assert_eq!(report, Report { due: 1, claimed: 1, succeeded: 1, ..Report::default() });
+    assert_eq!(report, WorkReport { due: 1, claimed: 1, succeeded: 1, ..WorkReport::default() });
     let done = task(&app, &task_id).await;
     assert_eq!((&done["status"], &done["runs"]), (&json!("succeeded"), &json!(1)), "{done}");
     assert_eq!(done["attempts"][0]["outcome"], "succeeded");
     assert_eq!(done["result"]["message"], "Message sent");
     // Every firing after that finds nothing to do.
     for _ in 0..3 {
-        assert_eq!(fire(&app, &task_id).await, Report::default());
+        assert_eq!(fire(&app, &task_id).await, WorkReport::default());
     }
     assert_eq!(app.playground.received_total(), 1);
 }
@@ -196,7 +196,7 @@ async fn what_may_be_tried_again_is_and_what_may_not_is_not() {
     let retrying = task(&app, &task_id).await;
     assert_eq!(retrying["status"], "retrying", "{retrying}");
     assert_eq!(retrying["nextAttemptAt"], "2026-11-21T10:00:30Z");
-    assert_eq!(fire(&app, &task_id).await, Report::default());
+    assert_eq!(fire(&app, &task_id).await, WorkReport::default());
     app.clock.advance(30);
     fire(&app, &task_id).await;
     app.clock.advance(30);
@@ -248,10 +248,10 @@ async fn a_task_is_cancelled_changed_paused_and_resumed() {
     let answer = app.send(&app.admin, Method::PATCH, &path, Some(&wrong)).await;
     assert_eq!(answer.pointers(), ["/context/channel", "/maxAttempts", "/scheduledTime"]);
     app.clock.advance(3600);
-    assert_eq!(fire(&app, &task_id).await, Report::default(), "the old alarm counts no more");
+    assert_eq!(fire(&app, &task_id).await, WorkReport::default(), "the old alarm counts no more");
     assert_eq!(app.delete(&path).await.json()["status"], "cancelled");
     app.clock.advance(3600);
-    assert_eq!(fire(&app, &task_id).await, Report::default());
+    assert_eq!(fire(&app, &task_id).await, WorkReport::default());
     assert_eq!(app.playground.received_total(), 0);
     for (method, rest) in [(Method::PATCH, ""), (Method::POST, "/pause"), (Method::POST, "/resume")] {
         let answer = app.send(&app.admin, method, &format!("{path}{rest}"), Some(&json!({}))).await;
@@ -271,7 +271,7 @@ async fn a_task_is_cancelled_changed_paused_and_resumed() {
     assert_eq!(task(&app, &task_id).await["scheduledTime"], "2026-11-21T13:00:00Z");
     assert_eq!(app.post(&format!("{path}/pause"), &json!({})).await.json()["status"], "paused");
     app.clock.advance(5 * 3600);
-    assert_eq!(fire(&app, &task_id).await, Report::default());
+    assert_eq!(fire(&app, &task_id).await, WorkReport::default());
     let resumed = app.post(&format!("{path}/resume"), &json!({})).await.json();
     assert_eq!((&resumed["status"], &resumed["scheduledTime"]), (&json!("scheduled"), &json!("2026-11-21T18:00:00Z")));
     for _ in 0..2 {
@@ -384,14 +384,14 @@ async fn what_a_worker_left_behind_is_repeated_only_where_that_is_no_harm() {
         let task_id = id(&made(&app, &intent).await);
         app.clock.advance(7200);
         let (engine, work) = (app.deaf(), alarm(&task_id));
-        let dying = tokio::spawn(async move { engine.wake(work, None).await });
+        let dying = tokio::spawn(async move { engine.dispatch(work, None).await });
         while service.calls().len() <= calls {
             tokio::task::yield_now().await;
         }
         dying.abort();
         // As long as the claim lasts, nothing is due.
         app.clock.advance(149);
-        assert_eq!(app.deaf().sweep().await.unwrap(), Report::default());
+        assert_eq!(app.deaf().sweep().await.unwrap(), WorkReport::default());
         app.clock.advance(1);
         assert_eq!(app.deaf().sweep().await.unwrap().enqueued, 1);
         fire(&app, &task_id).await;
@@ -537,13 +537,13 @@ impl Slow {
     }
 
     /// Makes a task of an intent, and waits until it is being done.
-    async fn begin(&self, mut intent: Value) -> (String, tokio::task::JoinHandle<Report>) {
+    async fn begin(&self, mut intent: Value) -> (String, tokio::task::JoinHandle<WorkReport>) {
         intent["tool"] = json!("own");
         intent["context"] = json!({ "path": "x" });
         let task_id = id(&made(&self.app, &intent).await);
         self.app.clock.advance(3600);
         let (engine, work) = (self.app.engine.clone(), alarm(&task_id));
-        let firing = tokio::spawn(async move { engine.wake(work, None).await.unwrap() });
+        let firing = tokio::spawn(async move { engine.dispatch(work, None).await.unwrap() });
         self.arrived.notified().await;
         (task_id, firing)
     }
@@ -579,7 +579,7 @@ async fn a_worker_that_comes_back_late_can_still_say_how_it_went() {
     let (task_id, firing) = slow.begin(json!({ "intent": "act", "scheduledTime": "2026-11-21T10:00:00Z" })).await;
     // Its claim has not run out, so that nobody touches it...
     slow.app.clock.advance(149);
-    assert_eq!(wake(&slow.app, &task_id).await, Report::default());
+    assert_eq!(wake(&slow.app, &task_id).await, WorkReport::default());
     assert_eq!(status(&slow.app, &task_id).await, "running");
     // ...and then has. What may have happened is not done again.
     slow.app.clock.advance(1);

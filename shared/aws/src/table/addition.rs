@@ -9,7 +9,7 @@ use overseer_engine::ports::table::{Key, TableError};
 use super::expression::{ABSENT, NOT_EXPIRED, Values, names, values};
 use super::row::{self, Row, number, text};
 use super::{DynamoTable, failure, in_conflict};
-use crate::patience::Patience;
+use crate::patience::Backoff;
 
 /// The answer where the sum would not fit.
 const OUT_OF_RANGE: TableError = TableError::Request("a counter would leave its range");
@@ -121,7 +121,7 @@ impl DynamoTable {
     /// Where an answer is lost, the SDK sends the addition again, and it may count twice.
     pub(super) async fn add_one(&self, key: &Key, amount: i64, expires_at_s: Option<i64>) -> Result<i64, TableError> {
         let mut addition = Addition::new(key, amount, expires_at_s, self.version().0, self.now_s());
-        let mut patience = Patience::default();
+        let mut patience = Backoff::default();
         loop {
             let (update, condition) = addition.expressions();
             let request = self

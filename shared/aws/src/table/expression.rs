@@ -18,13 +18,13 @@ pub(super) type Values = HashMap<String, AttributeValue>;
 
 /// What must hold for a write.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Asked {
+pub(super) struct ConditionExpr {
     pub(super) expression: Option<String>,
     pub(super) names: Option<HashMap<String, String>>,
     pub(super) values: Option<Values>,
 }
 
-impl Asked {
+impl ConditionExpr {
     /// In that second.
     pub(super) fn of(condition: &Condition, now_s: i64) -> Self {
         let (expression, version) = match condition {

@@ -30,7 +30,7 @@ pub use create::{CreateError, create_table};
 use failure::{failure, in_conflict};
 use row::Row;
 
-use crate::patience::Patience;
+use crate::patience::Backoff;
 
 /// The table on DynamoDB.
 pub struct DynamoTable {
@@ -65,7 +65,7 @@ impl DynamoTable {
         let consistent = read == Read::Consistent;
         let asked = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(consistent).build();
         let mut asked = HashMap::from([(self.name.clone(), asked.map_err(TableError::store)?)]);
-        let (mut rows, mut patience) = (Vec::new(), Patience::default());
+        let (mut rows, mut patience) = (Vec::new(), Backoff::default());
         loop {
             let answer = self.client.batch_get_item().set_request_items(Some(asked)).send().await;
             let mut answer = answer.map_err(|error| failure("BatchGetItem", error))?;

@@ -40,7 +40,7 @@ impl DynamoTable {
     pub(super) async fn page_of_items(&self, query: &Query) -> Result<Page<Item>, TableError> {
         let identity = Identity::of("items", query);
         let after: Option<String> = opened(&identity, query, |sort| sort)?;
-        let Some((condition, mut values)) = range(query, row::PARTITION, row::SORT) else { return Ok(nothing()) };
+        let Some((condition, mut values)) = range(query, row::PARTITION, row::SORT) else { return Ok(empty_page()) };
         let now_s = self.now_s();
         values.insert(":now".to_owned(), number(now_s));
         let start = after.map(|sort| row::key(&Key { partition: query.partition.clone(), sort }));
@@ -48,7 +48,7 @@ impl DynamoTable {
             .asking(&condition, values, Some(NOT_EXPIRED))
             .consistent_read(query.read == Read::Consistent)
             .scan_index_forward(!query.backwards);
-        let (rows, end) = walk(request, start, query.limit, |row| Ok(row::key_in(row)?.sort)).await?;
+        let (rows, end) = paginate(request, start, query.limit, |row| Ok(row::key_in(row)?.sort)).await?;
         let entries: Result<Vec<_>, _> = rows.into_iter().map(|row| row::live(row, now_s)).collect();
         Ok(Page { entries: entries?.into_iter().flatten().collect(), next: sealed(&identity, end.as_ref())? })
     }
@@ -57,7 +57,7 @@ impl DynamoTable {
         let identity = Identity::of("list", query);
         let after: Option<(String, Key)> = opened(&identity, query, |(sort, _)| sort)?;
         let Some((condition, values)) = range(query, row::LIST_PARTITION, row::LIST_SORT) else {
-            return Ok(nothing());
+            return Ok(empty_page());
         };
         let start = match after {
             None => None,
@@ -71,7 +71,7 @@ impl DynamoTable {
         };
         let request = self.asking(&condition, values, None).index_name(row::LIST).scan_index_forward(!query.backwards);
         let place = |row: &Row| Ok((row::find_text(row, row::LIST_SORT)?.to_owned(), row::key_in(row)?));
-        let (rows, end) = walk(request, start, query.limit, place).await?;
+        let (rows, end) = paginate(request, start, query.limit, place).await?;
         let entries: Result<Vec<_>, _> = rows.iter().map(row::key_in).collect();
         Ok(Page { entries: entries?, next: sealed(&identity, end.as_ref())? })
     }
@@ -136,7 +136,7 @@ impl DynamoTable {
         let values = values([(":shard", due_shard), (":from", number(from_ms)), (":until", number(until_ms))]);
         let request = self.asking(condition, values, None).index_name(row::DUE);
         let place = |row: &Row| Ok((row::find_number(row, row::DUE_AT)?, shard, row::key_in(row)?));
-        let (rows, end) = walk(request, start, limit, place).await?;
+        let (rows, end) = paginate(request, start, limit, place).await?;
         Ok((rows.iter().map(place).collect::<Result<_, _>>()?, end.is_some()))
     }
 
@@ -177,7 +177,7 @@ fn range(query: &Query, partition: &str, sort: &str) -> Option<(String, Values)>
 
 /// Rows after `start`, up to `limit`, and the place of the last one if there are more. What has expired is passed over by
 /// asking for twice as many each time.
-async fn walk<P>(
+async fn paginate<P>(
     request: QueryFluentBuilder,
     mut start: Option<Row>,
     limit: usize,
@@ -227,6 +227,6 @@ fn sealed(identity: &impl Serialize, end: Option<&impl Serialize>) -> Result<Opt
     end.map(|end| cursor::seal(identity, end)).transpose()
 }
 
-fn nothing<T>() -> Page<T> {
+fn empty_page<T>() -> Page<T> {
     Page { entries: Vec::new(), next: None }
 }

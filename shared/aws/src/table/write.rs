@@ -10,10 +10,10 @@ use jiff::Timestamp;
 use overseer_engine::ports::table::{Condition, Key, NewItem, TableError, Version, Write};
 
 use super::addition::Addition;
-use super::expression::Asked;
+use super::expression::ConditionExpr;
 use super::row::{self, Row};
 use super::{DynamoTable, failure, in_conflict};
-use crate::patience::Patience;
+use crate::patience::Backoff;
 
 /// The most bytes of keys and bodies in one transaction: the 4 MB of DynamoDB, read as the smaller of what that may mean,
 /// leave room for the rest.
@@ -22,16 +22,16 @@ const TRANSACTION_MAX_BYTES: usize = 4_000_000;
 /// One part of a transaction, and its place among those that were asked for.
 struct Part {
     index: usize,
-    what: What,
+    what: PartKind,
 }
 
-enum What {
+enum PartKind {
     Fixed(Box<TransactWriteItem>),
     Add(Addition),
 }
 
 /// What a cancelled transaction calls for.
-enum Next {
+enum RetryDecision {
     /// Another try of the same, when whatever was in the way has gone.
     Again,
     /// Another try with other expressions.
@@ -43,7 +43,7 @@ enum Next {
 impl DynamoTable {
     pub(super) async fn put_one(&self, item: NewItem, condition: &Condition) -> Result<Version, TableError> {
         let (now_s, version) = (self.now_s(), self.version());
-        let asked = Asked::of(condition, now_s);
+        let asked = ConditionExpr::of(condition, now_s);
         let request = self
             .client
             .put_item()
@@ -53,7 +53,7 @@ impl DynamoTable {
             .set_expression_attribute_names(asked.names)
             .set_expression_attribute_values(asked.values)
             .return_values_on_condition_check_failure(AllOld);
-        let mut patience = Patience::default();
+        let mut patience = Backoff::default();
         loop {
             let Err(error) = request.clone().send().await else { return Ok(version) };
             if let Some(PutItemError::ConditionalCheckFailedException(refusal)) = error.as_service_error() {
@@ -74,7 +74,7 @@ impl DynamoTable {
     /// Doing this twice does no more than doing it once.
     pub(super) async fn delete_one(&self, key: &Key, condition: &Condition) -> Result<(), TableError> {
         let now_s = self.now_s();
-        let asked = Asked::of(condition, now_s);
+        let asked = ConditionExpr::of(condition, now_s);
         let request = self
             .client
             .delete_item()
@@ -84,7 +84,7 @@ impl DynamoTable {
             .set_expression_attribute_names(asked.names)
             .set_expression_attribute_values(asked.values)
             .return_values_on_condition_check_failure(AllOld);
-        let mut patience = Patience::default();
+        let mut patience = Backoff::default();
         loop {
             let Err(error) = request.clone().send().await else { return Ok(()) };
             if let Some(DeleteItemError::ConditionalCheckFailedException(refusal)) = error.as_service_error() {
@@ -104,20 +104,20 @@ impl DynamoTable {
         if parts.is_empty() {
             return Ok(versions);
         }
-        let (mut request, mut patience) = (self.request(&parts)?, Patience::default());
+        let (mut request, mut patience) = (self.request(&parts)?, Backoff::default());
         loop {
             let Err(error) = request.clone().send().await else { return Ok(versions) };
             let next = match error.as_service_error() {
                 Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
-                    judge(&mut parts, cancelled.cancellation_reasons(), now_s)?
+                    classify_cancellation(&mut parts, cancelled.cancellation_reasons(), now_s)?
                 }
-                _ => Next::Failed,
+                _ => RetryDecision::Failed,
             };
             match next {
-                Next::Again => {}
+                RetryDecision::Again => {}
                 // Another token, too: one stands for one request, and the request before has come to nothing.
-                Next::Corrected => request = self.request(&parts)?,
-                Next::Failed => return Err(failure("TransactWriteItems", error)),
+                RetryDecision::Corrected => request = self.request(&parts)?,
+                RetryDecision::Failed => return Err(failure("TransactWriteItems", error)),
             }
             if !patience.wait(&*self.ids).await {
                 return Err(failure("TransactWriteItems", error));
@@ -139,23 +139,23 @@ impl DynamoTable {
             let what = match write {
                 Write::Put(item, condition) => {
                     let version = self.version();
-                    let put = self.put_part(row::of(item, &version), Asked::of(&condition, now_s))?;
+                    let put = self.put_part(row::of(item, &version), ConditionExpr::of(&condition, now_s))?;
                     versions.push(version);
-                    What::fixed(TransactWriteItem::builder().put(put).build())
+                    PartKind::fixed(TransactWriteItem::builder().put(put).build())
                 }
                 Write::Delete(key, condition) => {
-                    let delete = self.delete_part(&key, Asked::of(&condition, now_s))?;
-                    What::fixed(TransactWriteItem::builder().delete(delete).build())
+                    let delete = self.delete_part(&key, ConditionExpr::of(&condition, now_s))?;
+                    PartKind::fixed(TransactWriteItem::builder().delete(delete).build())
                 }
                 // It always holds, and DynamoDB takes no check without a condition.
                 Write::Check(_, Condition::Any) => continue,
                 Write::Check(key, condition) => {
-                    let check = self.check_part(&key, Asked::of(&condition, now_s))?;
-                    What::fixed(TransactWriteItem::builder().condition_check(check).build())
+                    let check = self.check_part(&key, ConditionExpr::of(&condition, now_s))?;
+                    PartKind::fixed(TransactWriteItem::builder().condition_check(check).build())
                 }
                 Write::Add(key, amount, expires_at) => {
                     let expires_at_s = expires_at.map(Timestamp::as_second);
-                    What::Add(Addition::new(&key, amount, expires_at_s, self.version().0, now_s))
+                    PartKind::Add(Addition::new(&key, amount, expires_at_s, self.version().0, now_s))
                 }
             };
             parts.push(Part { index, what });
@@ -163,7 +163,7 @@ impl DynamoTable {
         Ok((parts, versions))
     }
 
-    fn put_part(&self, row: Row, asked: Asked) -> Result<Put, TableError> {
+    fn put_part(&self, row: Row, asked: ConditionExpr) -> Result<Put, TableError> {
         Put::builder()
             .table_name(&self.name)
             .set_item(Some(row))
@@ -175,7 +175,7 @@ impl DynamoTable {
             .map_err(TableError::store)
     }
 
-    fn delete_part(&self, key: &Key, asked: Asked) -> Result<Delete, TableError> {
+    fn delete_part(&self, key: &Key, asked: ConditionExpr) -> Result<Delete, TableError> {
         Delete::builder()
             .table_name(&self.name)
             .set_key(Some(row::key(key)))
@@ -187,7 +187,7 @@ impl DynamoTable {
             .map_err(TableError::store)
     }
 
-    fn check_part(&self, key: &Key, asked: Asked) -> Result<ConditionCheck, TableError> {
+    fn check_part(&self, key: &Key, asked: ConditionExpr) -> Result<ConditionCheck, TableError> {
         ConditionCheck::builder()
             .table_name(&self.name)
             .set_key(Some(row::key(key)))
@@ -200,7 +200,7 @@ impl DynamoTable {
     }
 }
 
-impl What {
+impl PartKind {
     fn fixed(item: TransactWriteItem) -> Self {
         Self::Fixed(Box::new(item))
     }
@@ -209,27 +209,33 @@ impl What {
 impl Part {
     fn item(&self, table: &str) -> Result<TransactWriteItem, TableError> {
         match &self.what {
-            What::Fixed(item) => Ok(TransactWriteItem::clone(item)),
-            What::Add(addition) => Ok(TransactWriteItem::builder().update(addition.part(table)?).build()),
+            PartKind::Fixed(item) => Ok(TransactWriteItem::clone(item)),
+            PartKind::Add(addition) => Ok(TransactWriteItem::builder().update(addition.part(table)?).build()),
         }
     }
 }
 
 /// Reads why a transaction was cancelled: one reason for each part. A condition that does not hold is the answer; a counter
 /// whose place was guessed wrongly is corrected.
-fn judge(parts: &mut [Part], reasons: &[CancellationReason], now_s: i64) -> Result<Next, TableError> {
-    let mut next = Next::Failed;
+fn classify_cancellation(
+    parts: &mut [Part],
+    reasons: &[CancellationReason],
+    now_s: i64,
+) -> Result<RetryDecision, TableError> {
+    let mut next = RetryDecision::Failed;
     for (part, reason) in parts.iter_mut().zip(reasons) {
         match (&mut part.what, reason.code()) {
-            (What::Fixed(_), Some("ConditionalCheckFailed")) => return Err(refused(part.index, reason.item(), now_s)),
-            (What::Add(addition), Some("ConditionalCheckFailed")) => {
+            (PartKind::Fixed(_), Some("ConditionalCheckFailed")) => {
+                return Err(refused(part.index, reason.item(), now_s));
+            }
+            (PartKind::Add(addition), Some("ConditionalCheckFailed")) => {
                 addition.refused(reason.item())?;
-                next = Next::Corrected;
+                next = RetryDecision::Corrected;
             }
             (_, Some("TransactionConflict" | "ThrottlingError" | "ProvisionedThroughputExceeded"))
-                if !matches!(next, Next::Corrected) =>
+                if !matches!(next, RetryDecision::Corrected) =>
             {
-                next = Next::Again;
+                next = RetryDecision::Again;
             }
             _ => {}
         }

@@ -72,7 +72,7 @@ impl NewApiKey {
 
 /// A key as it is listed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ApiKey {
+pub struct ApiKeyView {
     /// The public half.
     pub id: KeyId,
     /// What it is for.
@@ -97,10 +97,10 @@ pub struct ApiKey {
 
 /// The stored record.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Record {
+pub(crate) struct ApiKeyRecord {
     org: OrgId,
     #[serde(flatten)]
-    view: ApiKey,
+    view: ApiKeyView,
     /// SHA-256 of the secret, in hexadecimal digits: the secret has 256 random bits, so that it needs no slow hash.
     hash: String,
 }
@@ -111,11 +111,11 @@ impl Engine {
         self: &Arc<Self>,
         org: &OrgId,
         new: NewApiKey,
-    ) -> Result<(SecretString, ApiKey), Error> {
+    ) -> Result<(SecretString, ApiKeyView), Error> {
         new.check()?;
         let id = KeyId::parse(self.ports.ids.hex(8)).map_err(|error| Error::field("", error.to_string()))?;
         let secret = self.ports.ids.hex(32);
-        let view = ApiKey {
+        let view = ApiKeyView {
             id: id.clone(),
             name: new.name,
             roles: new.roles,
@@ -125,11 +125,11 @@ impl Engine {
             created_at: self.ports.clock.now(),
             revoked_at: None,
         };
-        let record = Record { org: org.clone(), view: view.clone(), hash: sha256(secret.as_bytes()) };
+        let record = ApiKeyRecord { org: org.clone(), view: view.clone(), hash: sha256(secret.as_bytes()) };
         let mut item = NewItem::new(keys::api_key(&id), &record)?;
         item.list = Some(keys::api_key_in_list(org, view.created_at, &id));
         let (engine, org) = (Arc::clone(self), org.clone());
-        self.to_its_end(async move {
+        self.run_to_completion(async move {
             let event = engine.event(&org, EventKind::ApiKeyCreated, &view);
             engine.put_with(item, Condition::Absent, Some(&event)).await?;
             engine.publish(event).await;
@@ -158,7 +158,7 @@ impl Engine {
             Some(record) if record.view.revoked_at.is_some() => {
                 Err(Error::Unauthenticated("the API key was revoked; ask an administrator for another"))
             }
-            Some(Record { org, view, .. }) => {
+            Some(ApiKeyRecord { org, view, .. }) => {
                 let agent = view.channel.zip(view.agent_id).map(|(channel, id)| AgentOf { channel, id });
                 Ok(Principal { org, user: view.user_id, roles: view.roles, key: id, agent })
             }
@@ -166,21 +166,21 @@ impl Engine {
     }
 
     /// The stored key, as seen at most [`KEY_SEEN_FOR`] ago.
-    async fn api_key_record(&self, id: &KeyId) -> Result<Option<Record>, Error> {
+    async fn api_key_record(&self, id: &KeyId) -> Result<Option<ApiKeyRecord>, Error> {
         let now = self.ports.clock.now();
-        if let Some((seen, record)) = self.seen_keys.get(id)
+        if let Some((seen, record)) = self.key_cache.get(id)
             && now.duration_since(seen) < KEY_SEEN_FOR
         {
             return Ok(Some(record));
         }
         let before = *self.revocations();
         let item = self.ports.table.get(&keys::api_key(id), Read::Consistent).await?;
-        let record: Option<Record> = item.as_ref().map(Item::record).transpose()?;
+        let record: Option<ApiKeyRecord> = item.as_ref().map(Item::record).transpose()?;
         let revocations = self.revocations();
         if let Some(record) = &record
             && *revocations == before
         {
-            self.seen_keys.insert(id.clone(), (now, record.clone()));
+            self.key_cache.insert(id.clone(), (now, record.clone()));
         }
         Ok(record)
     }
@@ -191,13 +191,16 @@ impl Engine {
         principal: &Principal,
         limit: usize,
         cursor: Option<Cursor>,
-    ) -> Result<Page<ApiKey>, Error> {
+    ) -> Result<Page<ApiKeyView>, Error> {
         principal.must_administer()?;
         let query = Query { cursor, ..Query::partition(keys::api_keys_of(&principal.org), limit) };
         let page = self.ports.table.query_list(query).await.map_err(Error::of_cursor)?;
         let found = self.ports.table.batch_get(&page.entries, Read::Consistent).await?;
-        let entries =
-            found.iter().flatten().map(|item| Ok(item.record::<Record>()?.view)).collect::<Result<_, TableError>>()?;
+        let entries = found
+            .iter()
+            .flatten()
+            .map(|item| Ok(item.record::<ApiKeyRecord>()?.view))
+            .collect::<Result<_, TableError>>()?;
         Ok(Page { entries, next: page.next })
     }
 
@@ -206,24 +209,24 @@ impl Engine {
     }
 
     /// Revokes a key of the caller's organization: at once in this process, within [`KEY_SEEN_FOR`] in others.
-    pub async fn revoke_api_key(self: &Arc<Self>, principal: Principal, id: KeyId) -> Result<ApiKey, Error> {
+    pub async fn revoke_api_key(self: &Arc<Self>, principal: Principal, id: KeyId) -> Result<ApiKeyView, Error> {
         principal.must_administer()?;
         if id == principal.key {
             // So an organization always keeps one administrator's key.
             return Err(Error::field("", "a key cannot revoke itself; use another administrator's key"));
         }
         let engine = Arc::clone(self);
-        self.to_its_end(async move { engine.revoke(&principal, &id).await }).await
+        self.run_to_completion(async move { engine.revoke(&principal, &id).await }).await
     }
 
     /// Remembers that a key was revoked.
-    fn remember_revoked(&self, id: &KeyId, now: Timestamp, revoked: &Record) {
+    fn remember_revoked(&self, id: &KeyId, now: Timestamp, revoked: &ApiKeyRecord) {
         let mut revocations = self.revocations();
         *revocations += 1;
-        self.seen_keys.insert(id.clone(), (now, revoked.clone()));
+        self.key_cache.insert(id.clone(), (now, revoked.clone()));
     }
 
-    async fn revoke(&self, principal: &Principal, id: &KeyId) -> Result<ApiKey, Error> {
+    async fn revoke(&self, principal: &Principal, id: &KeyId) -> Result<ApiKeyView, Error> {
         let org = &principal.org;
         loop {
             let places = [keys::api_key(id), keys::api_key(&principal.key)];
@@ -232,11 +235,11 @@ impl Engine {
             // Of two keys that revoke each other one comes second, and is no longer good then.
             let revoked = Error::Unauthenticated("the API key was revoked; ask an administrator for another");
             let Some(own) = own else { return Err(revoked) };
-            if own.record::<Record>()?.view.revoked_at.is_some() {
+            if own.record::<ApiKeyRecord>()?.view.revoked_at.is_some() {
                 return Err(revoked);
             }
             let Some(item) = item else { return Err(Error::NotFound("API key")) };
-            let mut record: Record = item.record()?;
+            let mut record: ApiKeyRecord = item.record()?;
             if record.org != *org {
                 return Err(Error::NotFound("API key"));
             }

@@ -11,7 +11,7 @@ use crate::storage::keys;
 
 /// The stored record.
 #[derive(Debug, Serialize, Deserialize)]
-struct Record {
+struct OrganizationRecord {
     id: OrgId,
     created_at: Timestamp,
 }
@@ -19,7 +19,7 @@ struct Record {
 impl Engine {
     /// Makes an organization, unless it is there already; says whether it was made.
     pub async fn create_organization(&self, id: &OrgId) -> Result<bool, Error> {
-        let record = Record { id: id.clone(), created_at: self.ports.clock.now() };
+        let record = OrganizationRecord { id: id.clone(), created_at: self.ports.clock.now() };
         match self.ports.table.put(NewItem::new(keys::organization(id), &record)?, Condition::Absent).await {
             Ok(_) => Ok(true),
             Err(TableError::Condition { .. }) => Ok(false),

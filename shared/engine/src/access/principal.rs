@@ -88,7 +88,7 @@ impl Principal {
     }
 
     /// The user that a request is for, if this caller may act for them.
-    pub fn acting_for(&self, asked: Option<UserId>) -> Result<UserId, Error> {
+    pub fn resolve_user(&self, asked: Option<UserId>) -> Result<UserId, Error> {
         let for_all = self.acts_for_all() || (self.agent.is_some() && self.user.is_none());
         match (asked, &self.user) {
             (Some(asked), own) if for_all || own.as_ref() == Some(&asked) => Ok(asked),
@@ -99,7 +99,7 @@ impl Principal {
     }
 
     /// Refuses agents, which have routes of their own.
-    pub fn must_be_no_agent(&self) -> Result<(), Error> {
+    pub fn require_non_agent(&self) -> Result<(), Error> {
         let Some(agent) = &self.agent else { return Ok(()) };
         Err(Error::Forbidden(format!(
             "the API key of an agent is for intents, GET /api/plugin-engine, GET /api/v1/agents/{} and POST /api/v1/hooks; \
@@ -120,13 +120,13 @@ impl Principal {
     }
 
     /// The intent with whose it is: an agent speaks for no other.
-    pub(crate) fn in_its_name(&self, mut intent: Intent) -> Result<Intent, Error> {
-        intent.agent_id = self.speaking_as(intent.agent_id, "agentId")?;
+    pub(crate) fn with_agent(&self, mut intent: Intent) -> Result<Intent, Error> {
+        intent.agent_id = self.resolve_agent(intent.agent_id, "agentId")?;
         Ok(intent)
     }
 
     /// The agent that a request is of: an agent's own, and nobody else's, or whichever is `asked` for in that field.
-    pub(crate) fn speaking_as(&self, asked: Option<AgentId>, field: &str) -> Result<Option<AgentId>, Error> {
+    pub(crate) fn resolve_agent(&self, asked: Option<AgentId>, field: &str) -> Result<Option<AgentId>, Error> {
         let Some(AgentOf { id, .. }) = &self.agent else { return Ok(asked) };
         if asked.is_some_and(|asked| asked != *id) {
             return Err(Error::Forbidden(format!("this API key is of the agent {id}; leave {field} out")));

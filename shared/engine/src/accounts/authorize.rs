@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::clients::no_client;
-use super::record::{Attempt, Pending, accounts_in};
+use super::record::{ConnectAttempt, Pending, accounts_in};
 use super::refresh::credential_of;
 use super::state::{Reason, State};
 use super::{Integration, NewAccount};
@@ -21,7 +21,7 @@ use crate::access::principal::Principal;
 use crate::core::error::{Error, causes};
 use crate::core::ids::{Alias, OrgId, Owner, PluginName, UserId};
 use crate::engine::Engine;
-use crate::outbound::oauth::{Refusal, authorization_url, plain};
+use crate::outbound::oauth::{TokenError, authorization_url, plain};
 use crate::plugin::catalog::Plugin;
 use crate::plugin::manifest::{Auth, Manifest};
 use crate::ports::ids::sha256;
@@ -82,16 +82,16 @@ pub struct Callback {
 
 /// How connecting ends.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Landing {
+pub enum CallbackOutcome {
     /// The account is connected: what people call the plugin, and the account.
     Connected(String, Option<String>),
     /// The browser is sent on to the application that began, which has to confirm or to take note of an error.
-    SendOn(Url),
+    Redirect(Url),
 }
 
 /// Why connecting by a browser does not go on. Nothing is kept.
 #[derive(Debug, thiserror::Error)]
-pub enum NotConnected {
+pub enum ConnectError {
     /// No such attempt.
     #[error("This link is not known here. It was used already, or it is older than 10 minutes.")]
     UnknownLink,
@@ -121,7 +121,7 @@ pub enum NotConnected {
     Failed(#[from] Error),
 }
 
-impl From<TableError> for NotConnected {
+impl From<TableError> for ConnectError {
     fn from(error: TableError) -> Self {
         Self::Failed(error.into())
     }
@@ -129,8 +129,8 @@ impl From<TableError> for NotConnected {
 
 /// An attempt while its browser is at the provider.
 #[derive(Serialize, Deserialize)]
-struct AtProvider {
-    attempt: Attempt,
+struct PendingAuthorization {
+    attempt: ConnectAttempt,
     /// The hash of the ticket that it began with, and the version of its item: whoever comes back first takes both.
     ticket: (String, Version),
     /// The hash of the browser's secret.
@@ -166,7 +166,7 @@ impl Engine {
         accounts_in(standing.as_ref(), &owner, &manifest.name)?.check_room(&alias)?;
         let ticket = SecretString::from(self.ports.ids.hex(32));
         let expires_at = self.ports.clock.now() + CONNECTING_TIME;
-        let attempt = Attempt {
+        let attempt = ConnectAttempt {
             until: expires_at,
             org: principal.org.clone(),
             user,
@@ -174,7 +174,7 @@ impl Engine {
             plugin: manifest.name.clone(),
             alias,
             asked,
-            bound_to: self.bound_to(manifest),
+            bound_to: self.audience(manifest),
             client_id: client.id,
             redirect_uri,
             return_to,
@@ -190,35 +190,35 @@ impl Engine {
     }
 
     /// The attempt that a ticket is for, and the version of its item.
-    async fn attempt(&self, ticket: &SecretString) -> Result<(Attempt, Version), NotConnected> {
+    async fn connect_attempt(&self, ticket: &SecretString) -> Result<(ConnectAttempt, Version), ConnectError> {
         let item = self.ports.table.get(&keys::ticket(&hash(ticket)), Read::Consistent).await?;
-        let item = item.ok_or(NotConnected::UnknownLink)?;
-        let attempt: Attempt = item.record()?;
+        let item = item.ok_or(ConnectError::UnknownLink)?;
+        let attempt: ConnectAttempt = item.record()?;
         if attempt.until <= self.ports.clock.now() {
-            return Err(NotConnected::UnknownLink);
+            return Err(ConnectError::UnknownLink);
         }
         Ok((attempt, item.version))
     }
 
     /// The plugin of an attempt, if it is as it was.
-    async fn plugin_of(&self, attempt: &Attempt) -> Result<Arc<Plugin>, NotConnected> {
-        let plugin = self.plugin_if_any(&attempt.org, &attempt.plugin).await?.ok_or(NotConnected::Changed)?;
-        if attempt.bound_to != self.bound_to(&plugin.manifest) {
-            return Err(NotConnected::Changed);
+    async fn plugin_of(&self, attempt: &ConnectAttempt) -> Result<Arc<Plugin>, ConnectError> {
+        let plugin = self.plugin_if_any(&attempt.org, &attempt.plugin).await?.ok_or(ConnectError::Changed)?;
+        if attempt.bound_to != self.audience(&plugin.manifest) {
+            return Err(ConnectError::Changed);
         }
         match self.must_be_granted(&attempt.org, &plugin).await {
             Ok(()) => Ok(plugin),
-            Err(Error::Forbidden(_)) => Err(NotConnected::Changed),
+            Err(Error::Forbidden(_)) => Err(ConnectError::Changed),
             Err(error) => Err(error.into()),
         }
     }
 
     /// What the user with this ticket is asked. Looking changes nothing: programs look at links, too.
-    pub async fn offer(&self, ticket: &SecretString) -> Result<Offer, NotConnected> {
-        let (attempt, _) = self.attempt(ticket).await?;
+    pub async fn consent(&self, ticket: &SecretString) -> Result<Offer, ConnectError> {
+        let (attempt, _) = self.connect_attempt(ticket).await?;
         let plugin = self.plugin_of(&attempt).await?;
         let manifest = &plugin.manifest;
-        let Auth::Oauth2(oauth) = &manifest.auth else { return Err(NotConnected::Changed) };
+        let Auth::Oauth2(oauth) = &manifest.auth else { return Err(ConnectError::Changed) };
         let stand_in = self.config.stand_ins.get(&manifest.name);
         let url = stand_in.map_or(&oauth.authorization_url, |stand_in| &stand_in.authorization_url);
         Ok(Offer {
@@ -233,11 +233,11 @@ impl Engine {
     }
 
     /// The user has agreed: where the browser that has the secret `browser` goes now.
-    pub async fn go(&self, ticket: &SecretString, browser: &SecretString) -> Result<Url, NotConnected> {
-        let (attempt, version) = self.attempt(ticket).await?;
+    pub async fn authorize(&self, ticket: &SecretString, browser: &SecretString) -> Result<Url, ConnectError> {
+        let (attempt, version) = self.connect_attempt(ticket).await?;
         let plugin = self.plugin_of(&attempt).await?;
         let manifest = &plugin.manifest;
-        let Auth::Oauth2(oauth) = &manifest.auth else { return Err(NotConnected::Changed) };
+        let Auth::Oauth2(oauth) = &manifest.auth else { return Err(ConnectError::Changed) };
         let state = SecretString::from(self.ports.ids.hex(32));
         let verifier = oauth.pkce.then(|| {
             let mut random = [0; 32];
@@ -257,7 +257,8 @@ impl Engine {
             verifier_key(browser, &state)?.seal(&attempt, verifier.expose_secret().as_bytes().to_vec())
         });
         let verifier = sealed.transpose().map_err(Error::from)?;
-        let at_provider = AtProvider { ticket: (hash(ticket), version), browser: hash(browser), verifier, attempt };
+        let at_provider =
+            PendingAuthorization { ticket: (hash(ticket), version), browser: hash(browser), verifier, attempt };
         let mut item = NewItem::new(keys::state(&hash(&state)), &at_provider)?;
         item.expires_at = Some(self.ports.clock.now() + CONNECTING_TIME);
         self.ports.table.put(item, Condition::Absent).await?;
@@ -265,24 +266,24 @@ impl Engine {
     }
 
     /// A browser comes back from a provider, to the address of `plugin`, with the secret `browser` if it has one.
-    pub async fn come_back(
+    pub async fn callback(
         self: &Arc<Self>,
         plugin: Option<&str>,
         callback: Callback,
         browser: Option<SecretString>,
-    ) -> Result<Landing, NotConnected> {
-        let state = callback.state.as_ref().ok_or(NotConnected::Malformed("it has no state"))?;
+    ) -> Result<CallbackOutcome, ConnectError> {
+        let state = callback.state.as_ref().ok_or(ConnectError::Malformed("it has no state"))?;
         let key = keys::state(&hash(state));
-        let item = self.ports.table.get(&key, Read::Consistent).await?.ok_or(NotConnected::UnknownLink)?;
-        let at_provider: AtProvider = item.record()?;
+        let item = self.ports.table.get(&key, Read::Consistent).await?.ok_or(ConnectError::UnknownLink)?;
+        let at_provider: PendingAuthorization = item.record()?;
         // Another browser must not be able to spoil the attempt, so that this comes first and takes nothing away.
-        let browser = browser.ok_or(NotConnected::OtherBrowser)?;
+        let browser = browser.ok_or(ConnectError::OtherBrowser)?;
         if constant_time::verify_slices_are_equal(hash(&browser).as_bytes(), at_provider.browser.as_bytes()).is_err() {
-            return Err(NotConnected::OtherBrowser);
+            return Err(ConnectError::OtherBrowser);
         }
         let engine = Arc::clone(self);
         let plugin = plugin.map(str::to_owned);
-        let landing = self.to_its_end(async move {
+        let landing = self.run_to_completion(async move {
             Ok(engine.take_answer(plugin.as_deref(), callback, &browser, (key, item.version), at_provider).await)
         });
         landing.await?
@@ -295,88 +296,88 @@ impl Engine {
         callback: Callback,
         browser: &SecretString,
         (key, version): (crate::ports::table::Key, Version),
-        at_provider: AtProvider,
-    ) -> Result<Landing, NotConnected> {
-        let AtProvider { attempt, ticket, verifier, .. } = at_provider;
+        at_provider: PendingAuthorization,
+    ) -> Result<CallbackOutcome, ConnectError> {
+        let PendingAuthorization { attempt, ticket, verifier, .. } = at_provider;
         let claimed = vec![
             Write::Delete(key, Condition::Version(version)),
             Write::Delete(keys::ticket(&ticket.0), Condition::Version(ticket.1)),
         ];
         match self.ports.table.transact(claimed).await {
             Ok(_) => {}
-            Err(TableError::Condition { .. }) => return Err(NotConnected::UnknownLink),
+            Err(TableError::Condition { .. }) => return Err(ConnectError::UnknownLink),
             Err(error) => return Err(error.into()),
         }
         let return_to = attempt.return_to.clone();
-        let landed = self.land(plugin, callback, browser, verifier, attempt).await;
+        let landed = self.exchange(plugin, callback, browser, verifier, attempt).await;
         let stopped = match landed {
             Ok(landing) => return Ok(landing),
             Err(stopped) => stopped,
         };
         // An answer that is not the asked provider's is nothing to go on with; the rest the application may learn.
         let code = match &stopped {
-            NotConnected::Denied => "access_denied",
-            NotConnected::Provider(_) | NotConnected::Failed(_) => "server_error",
-            NotConnected::Changed
-            | NotConnected::UnknownLink
-            | NotConnected::OtherBrowser
-            | NotConnected::OtherProvider
-            | NotConnected::Malformed(_) => return Err(stopped),
+            ConnectError::Denied => "access_denied",
+            ConnectError::Provider(_) | ConnectError::Failed(_) => "server_error",
+            ConnectError::Changed
+            | ConnectError::UnknownLink
+            | ConnectError::OtherBrowser
+            | ConnectError::OtherProvider
+            | ConnectError::Malformed(_) => return Err(stopped),
         };
         let Some(mut on) = return_to else { return Err(stopped) };
-        if let NotConnected::Failed(error) = &stopped {
+        if let ConnectError::Failed(error) = &stopped {
             tracing::error!(error = %causes(error), "connecting an account failed");
         }
         on.query_pairs_mut().append_pair("error", code);
-        Ok(Landing::SendOn(on))
+        Ok(CallbackOutcome::Redirect(on))
     }
 
-    async fn land(
+    async fn exchange(
         &self,
         plugin: Option<&str>,
         callback: Callback,
         browser: &SecretString,
         verifier: Option<Sealed>,
-        attempt: Attempt,
-    ) -> Result<Landing, NotConnected> {
+        attempt: ConnectAttempt,
+    ) -> Result<CallbackOutcome, ConnectError> {
         let found = self.plugin_of(&attempt).await?;
         // By its name first: a path such as `x%2F..%2Fslack` makes the same URI.
         let own = plugin.is_some_and(|plugin| plugin == self.callback_name(&attempt.org, &attempt.plugin));
         if !own || self.redirect_uri(&attempt.org, &attempt.plugin).as_ref() != Some(&attempt.redirect_uri) {
-            return Err(NotConnected::OtherProvider);
+            return Err(ConnectError::OtherProvider);
         }
         let manifest = &found.manifest;
-        let Auth::Oauth2(oauth) = &manifest.auth else { return Err(NotConnected::Changed) };
+        let Auth::Oauth2(oauth) = &manifest.auth else { return Err(ConnectError::Changed) };
         if let Some(issuer) = &oauth.issuer
             && !self.config.stand_ins.contains_key(&manifest.name)
             && callback.iss.as_ref() != Some(issuer)
         {
-            return Err(NotConnected::OtherProvider);
+            return Err(ConnectError::OtherProvider);
         }
         if let Some(error) = callback.error {
             tracing::info!(org = %attempt.org, plugin = %attempt.plugin, error = plain(&error), "not connected");
             return Err(if error == "access_denied" {
-                NotConnected::Denied
+                ConnectError::Denied
             } else {
-                NotConnected::Provider(plain(&error))
+                ConnectError::Provider(plain(&error))
             });
         }
-        let code = callback.code.ok_or(NotConnected::Malformed("it has no code"))?;
+        let code = callback.code.ok_or(ConnectError::Malformed("it has no code"))?;
         let client = self.client(&attempt.org, manifest).await?.filter(|client| client.id == attempt.client_id);
-        let client = client.ok_or(NotConnected::Changed)?;
+        let client = client.ok_or(ConnectError::Changed)?;
         let state = callback.state.unwrap_or_default();
         let verifier = verifier.map(|sealed| unseal(&verifier_key(browser, &state)?, &attempt, &sealed));
         let verifier = verifier.transpose().map_err(Error::from)?;
 
         let asked_at = self.ports.clock.now();
         let deadline = Instant::now() + self.config.limits.budget;
-        let protocol = self.protocol(manifest, &client, deadline).ok_or(NotConnected::Changed)?;
+        let protocol = self.protocol(manifest, &client, deadline).ok_or(ConnectError::Changed)?;
         let tokens = protocol.exchange(&code, &attempt.redirect_uri, verifier.as_ref()).await.map_err(|refusal| {
             tracing::warn!(org = %attempt.org, plugin = %attempt.plugin, error = %causes(&refusal), "no tokens for a code");
-            NotConnected::Provider(match refusal {
-                Refusal::InvalidGrant => "invalid_grant".to_owned(),
-                Refusal::Refused(code) => code,
-                Refusal::Unavailable(_) | Refusal::Unknown(_) => "it gave no tokens; try again".to_owned(),
+            ConnectError::Provider(match refusal {
+                TokenError::InvalidGrant => "invalid_grant".to_owned(),
+                TokenError::Refused(code) => code,
+                TokenError::Unavailable(_) | TokenError::Unknown(_) => "it gave no tokens; try again".to_owned(),
             })
         })?;
         let mut name = tokens.account.clone();
@@ -400,12 +401,12 @@ impl Engine {
         match attempt.return_to {
             None => {
                 let connected = self.connect_account(&attempt.org, manifest, new).await?;
-                Ok(Landing::Connected(manifest.display_name.clone(), connected.account))
+                Ok(CallbackOutcome::Connected(manifest.display_name.clone(), connected.account))
             }
             Some(mut on) => {
                 let code = self.keep_pending(&attempt.org, manifest, new).await?;
                 on.query_pairs_mut().append_pair("code", code.expose_secret());
-                Ok(Landing::SendOn(on))
+                Ok(CallbackOutcome::Redirect(on))
             }
         }
     }
@@ -451,10 +452,10 @@ impl Engine {
         complete: Complete,
     ) -> Result<Integration, Error> {
         let manifest = self.plugin(&principal.org, plugin).await?.manifest.clone();
-        let user = principal.acting_for(complete.user_id)?;
+        let user = principal.resolve_user(complete.user_id)?;
         let (engine, principal) = (Arc::clone(self), principal.clone());
         let code = complete.code;
-        self.to_its_end(async move { engine.confirm(&principal, &manifest, &user, &code).await }).await
+        self.run_to_completion(async move { engine.confirm(&principal, &manifest, &user, &code).await }).await
     }
 
     async fn confirm(
@@ -591,7 +592,7 @@ fn verifier_key(browser: &SecretString, state: &SecretString) -> Result<NamedKey
     NamedKey::new("verifier".to_owned(), digest::digest(&digest::SHA256, both.as_bytes()).as_ref())
 }
 
-fn unseal(key: &NamedKey, attempt: &Attempt, sealed: &Sealed) -> Result<SecretString, VaultError> {
+fn unseal(key: &NamedKey, attempt: &ConnectAttempt, sealed: &Sealed) -> Result<SecretString, VaultError> {
     let text = String::from_utf8(key.open(attempt, sealed)?);
     text.map(SecretString::from).map_err(|_| VaultError::DoesNotOpen)
 }

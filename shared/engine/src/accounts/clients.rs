@@ -64,7 +64,7 @@ pub enum ClientSource {
 
 /// The stored record.
 #[derive(Debug, Serialize, Deserialize)]
-struct Record {
+struct ClientRecord {
     client_id: String,
     /// Where the secret may be sent: [`Engine::bound_to`] when it was handed over.
     bound_to: String,
@@ -97,8 +97,8 @@ impl Engine {
         // Twice at most: the secret may be replaced between the two reads.
         for _ in 0..2 {
             let own = self.ports.table.get(&keys::client(org, plugin), Read::Consistent).await?;
-            let own: Option<Record> = own.as_ref().map(Item::record).transpose()?;
-            let Some(own) = own.filter(|own| own.bound_to == self.bound_to(manifest)) else { break };
+            let own: Option<ClientRecord> = own.as_ref().map(Item::record).transpose()?;
+            let Some(own) = own.filter(|own| own.bound_to == self.audience(manifest)) else { break };
             let secret = match &own.secret {
                 Some(id) => match self.ports.vault.get(&secret_id(org, plugin, id), VERSION).await? {
                     Some(secret) => Some(secret),
@@ -172,13 +172,13 @@ impl Engine {
         if !problems.is_empty() {
             return Err(Error::Invalid(problems));
         }
-        let record = Record {
+        let record = ClientRecord {
             client_id: new.client_id,
-            bound_to: self.bound_to(manifest),
+            bound_to: self.audience(manifest),
             secret: new.client_secret.as_ref().map(|_| self.ports.ids.hex(16)),
         };
         let (engine, org, name) = (Arc::clone(self), principal.org.clone(), manifest.name.clone());
-        self.to_its_end(async move {
+        self.run_to_completion(async move {
             if let (Some(id), Some(secret)) = (&record.secret, &new.client_secret) {
                 engine.ports.vault.put(&secret_id(&org, &name, id), VERSION, secret).await?;
             }
@@ -197,7 +197,7 @@ impl Engine {
             with_a_client(&found.manifest)?;
         }
         let (engine, org, of) = (Arc::clone(self), principal.org.clone(), name.clone());
-        let removed = self.to_its_end(async move { engine.replace_client(&org, &of, None).await }).await?;
+        let removed = self.run_to_completion(async move { engine.replace_client(&org, &of, None).await }).await?;
         if found.is_some() || !removed {
             return self.client_in_use(principal, plugin).await;
         }
@@ -205,11 +205,16 @@ impl Engine {
     }
 
     /// Says whether there was one before.
-    async fn replace_client(&self, org: &OrgId, plugin: &PluginName, new: Option<&Record>) -> Result<bool, Error> {
+    async fn replace_client(
+        &self,
+        org: &OrgId,
+        plugin: &PluginName,
+        new: Option<&ClientRecord>,
+    ) -> Result<bool, Error> {
         let key = keys::client(org, plugin);
         let mut standing = self.ports.table.get(&key, Read::Consistent).await?;
         loop {
-            let before: Option<Record> = standing.as_ref().map(Item::record).transpose()?;
+            let before: Option<ClientRecord> = standing.as_ref().map(Item::record).transpose()?;
             let condition = standing.map_or(Condition::Absent, |item| Condition::Version(item.version));
             let written = match new {
                 Some(record) => self.ports.table.put(NewItem::new(key.clone(), record)?, condition).await.map(|_| ()),

@@ -25,18 +25,18 @@ const FRESH: SignedDuration = SignedDuration::from_secs(60);
 /// How often the use of an account is written down.
 const USE_NOTED_EVERY: SignedDuration = SignedDuration::from_hours(1);
 /// The first pause between two looks at a renewal that somebody else is at, and the longest.
-const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+const POLL_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// An account as it was found.
 #[derive(Debug, Clone)]
-pub(crate) struct Found {
+pub(crate) struct AccountLookup {
     pub accounts: Accounts,
     pub alias: Alias,
     pub(super) account: Account,
     pub(super) version: Version,
 }
 
-impl Found {
+impl AccountLookup {
     /// The scopes that the plugin needs and that this account was not granted; none where that is not known.
     pub(crate) fn missing_scopes(&self, manifest: &Manifest) -> Vec<String> {
         let Some(granted) = &self.account.granted else { return Vec::new() };
@@ -72,12 +72,12 @@ impl Found {
 
 /// An account with its credential.
 #[derive(Debug, Clone)]
-pub(crate) struct Held {
-    found: Found,
+pub(crate) struct AuthorizedAccount {
+    found: AccountLookup,
     pub credential: Arc<Credential>,
 }
 
-impl Held {
+impl AuthorizedAccount {
     /// Tells this connection from every other; renewing its credential changes nothing.
     pub(crate) fn identity(&self) -> &str {
         self.found.identity()
@@ -95,7 +95,7 @@ impl Held {
 }
 
 /// Whether an account can be used now.
-enum Ready {
+enum Readiness {
     With(Arc<Credential>),
     Not(Failure),
     /// The record is no longer as it was found.
@@ -116,24 +116,25 @@ impl Engine {
         user: &UserId,
         manifest: &Manifest,
         alias: Option<&Alias>,
-    ) -> Result<Option<Found>, Error> {
-        let items = self.ports.table.batch_get(&Found::keys(org, user, &manifest.name), Read::Consistent).await?;
-        Ok(Found::among(items, alias)?)
+    ) -> Result<Option<AccountLookup>, Error> {
+        let items =
+            self.ports.table.batch_get(&AccountLookup::keys(org, user, &manifest.name), Read::Consistent).await?;
+        Ok(AccountLookup::among(items, alias)?)
     }
 
     /// The account that an intent is to use, or why there is none. `seen` is what was found just now, and
     /// `refused` what the service has just refused. With the first it costs no read while the process is warm and the token
     /// good.
-    pub(crate) async fn account(
+    pub(crate) async fn resolve_account(
         &self,
         org: &OrgId,
         user: &UserId,
         manifest: &Manifest,
         alias: Option<&Alias>,
-        (mut seen, refused): (Option<Found>, Option<&Held>),
+        (mut seen, refused): (Option<AccountLookup>, Option<&AuthorizedAccount>),
         deadline: Instant,
-    ) -> Result<Result<Held, Failure>, Error> {
-        let mut pause = LOOK_AGAIN.0;
+    ) -> Result<Result<AuthorizedAccount, Failure>, Error> {
+        let mut pause = POLL_BACKOFF.0;
         let (mut gone, mut renewed) = (None, false);
         loop {
             let found = if seen.is_some() {
@@ -145,24 +146,24 @@ impl Engine {
                 return Ok(Err(Failure::new(OutcomeCode::Timeout, message, true)));
             };
             let Some(found) = found else { return Ok(Err(not_connected(manifest, user, alias))) };
-            match self.ready(org, manifest, &found, refused, (deadline, renewed)).await? {
-                Ready::With(credential) => return Ok(Ok(Held { found, credential })),
-                Ready::Not(failure) => return Ok(Err(failure)),
-                Ready::LookAgain => {}
-                Ready::Renewed => renewed = true,
+            match self.ensure_fresh(org, manifest, &found, refused, (deadline, renewed)).await? {
+                Readiness::With(credential) => return Ok(Ok(AuthorizedAccount { found, credential })),
+                Readiness::Not(failure) => return Ok(Err(failure)),
+                Readiness::LookAgain => {}
+                Readiness::Renewed => renewed = true,
                 // Once it may have been replaced between the two reads; twice it is lost.
-                Ready::Gone if gone.as_ref() == Some(&found.version) => {
+                Readiness::Gone if gone.as_ref() == Some(&found.version) => {
                     return Ok(Err(connect_again(manifest, &found.alias, Reason::CredentialLost)));
                 }
-                Ready::Gone => gone = Some(found.version),
-                Ready::Wait => {
+                Readiness::Gone => gone = Some(found.version),
+                Readiness::Wait => {
                     let next = Instant::now() + pause;
                     if next >= deadline {
                         let message = format!("{}'s token is being renewed; try again", manifest.display_name);
                         return Ok(Err(Failure::new(OutcomeCode::Unavailable, message, true)));
                     }
                     sleep_until(next).await;
-                    pause = (pause * 2).min(LOOK_AGAIN.1);
+                    pause = (pause * 2).min(POLL_BACKOFF.1);
                 }
             }
         }
@@ -170,58 +171,58 @@ impl Engine {
 
     /// What an account is good for. `renewed` says that this caller has renewed it just now: what came of that is used
     /// as it is, however short its life.
-    async fn ready(
+    async fn ensure_fresh(
         &self,
         org: &OrgId,
         manifest: &Manifest,
-        found: &Found,
-        refused: Option<&Held>,
+        found: &AccountLookup,
+        refused: Option<&AuthorizedAccount>,
         (deadline, renewed): (Instant, bool),
-    ) -> Result<Ready, Error> {
+    ) -> Result<Readiness, Error> {
         let (account, now) = (&found.account, self.ports.clock.now());
-        if let Some(reason) = self.unfit(manifest, account, now) {
-            return Ok(Ready::Not(connect_again(manifest, &found.alias, reason)));
+        if let Some(reason) = self.unusable_reason(manifest, account, now) {
+            return Ok(Readiness::Not(connect_again(manifest, &found.alias, reason)));
         }
         let opened = self.open(org, &found.accounts, &found.alias, account, &account.version);
         let Ok(opened) = timeout_at(deadline, opened).await else {
             let message = "there was no time left to read the account's credential; try again".to_owned();
-            return Ok(Ready::Not(Failure::new(OutcomeCode::Timeout, message, true)));
+            return Ok(Readiness::Not(Failure::new(OutcomeCode::Timeout, message, true)));
         };
         let credential = match opened {
             Ok(Some(credential)) => credential,
-            Ok(None) => return Ok(Ready::Gone),
+            Ok(None) => return Ok(Readiness::Gone),
             Err(VaultError::DoesNotOpen) => {
                 tracing::error!(%org, plugin = %manifest.name, alias = %found.alias, "a credential does not open with the vault's key");
-                return Ok(Ready::Not(connect_again(manifest, &found.alias, Reason::VaultKey)));
+                return Ok(Readiness::Not(connect_again(manifest, &found.alias, Reason::VaultKey)));
             }
             Err(error) => return Err(error.into()),
         };
         let refused = refused.is_some_and(|held| held.found.account.credential() == account.credential());
         if refused && !may_be_too_old(account, now) {
-            return Ok(Ready::Not(connect_again(manifest, &found.alias, Reason::Refused)));
+            return Ok(Readiness::Not(connect_again(manifest, &found.alias, Reason::Refused)));
         }
         let due = account.refreshable && !renewed && is_due(manifest, account, now);
         if !refused && !due {
-            return Ok(Ready::With(credential));
+            return Ok(Readiness::With(credential));
         }
         let good = !refused && account.expires_at.is_none_or(|at| now < at);
         match self.renew(org, manifest, found, deadline).await {
-            Ok(Renewal::Done) => Ok(Ready::Renewed),
-            Ok(Renewal::Moved) => Ok(Ready::LookAgain),
-            Ok(Renewal::Busy) if !good => Ok(Ready::Wait),
-            Ok(Renewal::Failed(failure)) if !good => Ok(Ready::Not(failure)),
-            Ok(Renewal::Busy | Renewal::Failed(_)) => Ok(Ready::With(credential)),
+            Ok(Renewal::Done) => Ok(Readiness::Renewed),
+            Ok(Renewal::Moved) => Ok(Readiness::LookAgain),
+            Ok(Renewal::Busy) if !good => Ok(Readiness::Wait),
+            Ok(Renewal::Failed(failure)) if !good => Ok(Readiness::Not(failure)),
+            Ok(Renewal::Busy | Renewal::Failed(_)) => Ok(Readiness::With(credential)),
             Err(error) if good => {
                 tracing::error!(%org, plugin = %manifest.name, error = %causes(&error), "a token was not renewed; the old one is good");
-                Ok(Ready::With(credential))
+                Ok(Readiness::With(credential))
             }
             Err(error) => Err(error),
         }
     }
 
     /// Why an account can surely not be used, if it cannot.
-    pub(super) fn unfit(&self, manifest: &Manifest, account: &Account, now: Timestamp) -> Option<Reason> {
-        if account.bound_to != self.bound_to(manifest) {
+    pub(super) fn unusable_reason(&self, manifest: &Manifest, account: &Account, now: Timestamp) -> Option<Reason> {
+        if account.bound_to != self.audience(manifest) {
             return Some(Reason::PluginChanged);
         }
         match (account.state, account.reason) {
@@ -236,20 +237,20 @@ impl Engine {
     }
 
     /// The account as it is shown.
-    pub(crate) fn account_shown(&self, manifest: &Manifest, found: &Found) -> Integration {
+    pub(crate) fn account_shown(&self, manifest: &Manifest, found: &AccountLookup) -> Integration {
         self.shown(Some(manifest), &found.accounts, &found.alias, &found.account)
     }
 
     /// What is said of an account that surely cannot be used now.
-    pub(crate) fn cannot_serve(&self, manifest: &Manifest, found: &Found, now: Timestamp) -> Option<Failure> {
-        self.unfit(manifest, &found.account, now).map(|reason| connect_again(manifest, &found.alias, reason))
+    pub(crate) fn cannot_serve(&self, manifest: &Manifest, found: &AccountLookup, now: Timestamp) -> Option<Failure> {
+        self.unusable_reason(manifest, &found.account, now).map(|reason| connect_again(manifest, &found.alias, reason))
     }
 
     /// Why an account can surely not be used at `at`, as far as that can be told now.
-    pub(crate) fn will_be_unfit(&self, manifest: &Manifest, found: &Found, at: Timestamp) -> Option<Reason> {
+    pub(crate) fn will_be_unfit(&self, manifest: &Manifest, found: &AccountLookup, at: Timestamp) -> Option<Reason> {
         let account = &found.account;
         let ends = !account.refreshable && account.expires_at.is_some_and(|end| end <= at);
-        self.unfit(manifest, account, self.ports.clock.now()).or(ends.then_some(Reason::TokenExpired))
+        self.unusable_reason(manifest, account, self.ports.clock.now()).or(ends.then_some(Reason::TokenExpired))
     }
 
     /// A version of an account's credential, from the vault once and then from memory: a version never changes.
@@ -262,18 +263,18 @@ impl Engine {
         version: &str,
     ) -> Result<Option<Arc<Credential>>, VaultError> {
         let named = (account.secret_id(org, &accounts.owner, &accounts.plugin, alias), version.to_owned());
-        if let Some(credential) = self.seen_credentials.get(&named) {
+        if let Some(credential) = self.credential_cache.get(&named) {
             return Ok(Some(credential));
         }
         let Some(text) = self.ports.vault.get(&named.0, version).await? else { return Ok(None) };
         let credential = Arc::new(Credential::from_sealed_form(&text).ok_or(VaultError::DoesNotOpen)?);
-        self.seen_credentials.insert(named, Arc::clone(&credential));
+        self.credential_cache.insert(named, Arc::clone(&credential));
         Ok(Some(credential))
     }
 
     /// Writes down that an account was used, at most once an hour, or that the service refused its credential. Whoever
     /// changes the record at the same moment knows more: then this is left out.
-    pub(crate) async fn note_use(&self, org: &OrgId, held: &Held, failure: Option<&Failure>) {
+    pub(crate) async fn note_use(&self, org: &OrgId, held: &AuthorizedAccount, failure: Option<&Failure>) {
         let now = self.ports.clock.now();
         let before = &held.found.account;
         let mut account = before.clone();

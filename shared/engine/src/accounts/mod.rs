@@ -24,8 +24,8 @@ use crate::core::ids;
 use crate::core::ids::{Alias, OrgId, Owner, PluginName, UserId};
 use crate::core::outcome::{Failure, OutcomeCode};
 use crate::engine::Engine;
-use crate::outbound::oauth::Refusal;
-use crate::outbound::runtime::{Call, Stopped};
+use crate::outbound::oauth::TokenError;
+use crate::outbound::runtime::{Call, CallError};
 use crate::plugin::manifest::{Auth, Manifest, is_scope};
 use crate::ports::Event;
 use crate::ports::events::EventKind;
@@ -35,15 +35,15 @@ use crate::ports::vault::SecretId;
 pub use crate::outbound::credential::TOKEN_MAX_BYTES;
 pub(crate) use crate::outbound::credential::{Credential, check_token};
 pub use authorize::{
-    CONNECTING_TIME, Callback, Complete, ConnectLink, Landing, NotConnected, Offer, PARAMETER_MAX_BYTES,
+    CONNECTING_TIME, Callback, CallbackOutcome, Complete, ConnectError, ConnectLink, Offer, PARAMETER_MAX_BYTES,
 };
 pub(crate) use authorize::{PENDING, pending_work};
 pub use clients::{ClientInUse, ClientSource, NewClient};
-pub(crate) use lookup::{Found, Held, not_connected};
+pub(crate) use lookup::{AccountLookup, AuthorizedAccount, not_connected};
 pub use record::{ACCOUNTS_MAX, LastError};
 pub use revoke::Disconnected;
 pub use state::{Reason, State};
-pub use view::{Integration, MakeDefault, PluginStatus, Scopes, Which};
+pub use view::{AccountSelector, Integration, MakeDefault, PluginStatus, Scopes};
 
 use crate::outbound::credential::check_password;
 use record::{Account, Accounts, Change};
@@ -152,7 +152,7 @@ impl Engine {
         let plugin = self.plugin(&principal.org, plugin).await?;
         let manifest = &plugin.manifest;
         self.must_be_granted(&principal.org, &plugin).await?;
-        let user = principal.acting_for(connect.user_id.clone())?;
+        let user = principal.resolve_user(connect.user_id.clone())?;
         self.check_connect(manifest, &connect)?;
         let owner = owned_by(principal, Some(manifest), connect.owner, Some(user.clone()))?;
         let alias = connect.alias.unwrap_or_default();
@@ -167,14 +167,15 @@ impl Engine {
             }
             (None, None) => {
                 let scopes = connect.scopes.as_deref();
-                let (credential, client_id) = self.own_credential(&principal.org, manifest, scopes, deadline).await?;
+                let (credential, client_id) =
+                    self.client_credentials_grant(&principal.org, manifest, scopes, deadline).await?;
                 (credential, Some(client_id))
             }
         };
         let handed_over = matches!(manifest.auth, Auth::Oauth2(_));
         let new = NewAccount { user, owner, alias, credential, client_id, asked: connect.scopes, name: None };
         let (engine, org, plugin) = (Arc::clone(self), principal.org.clone(), Arc::clone(&plugin));
-        self.to_its_end(async move {
+        self.run_to_completion(async move {
             let (manifest, mut new) = (&plugin.manifest, new);
             // Whoever hands over a token of an OAuth provider has tried it; a key is tried here.
             if !handed_over && manifest.auth.test().is_some() {
@@ -254,7 +255,7 @@ impl Engine {
     }
 
     /// A first credential in the organization's own name, and the id of the client that it was given to.
-    async fn own_credential(
+    async fn client_credentials_grant(
         &self,
         org: &OrgId,
         manifest: &Manifest,
@@ -269,8 +270,8 @@ impl Engine {
         let tokens = tokens.map_err(|refusal| {
             let message = format!("{} gave no token: {refusal}", manifest.display_name);
             match refusal {
-                Refusal::Refused(_) | Refusal::InvalidGrant => Error::field("", message),
-                Refusal::Unavailable(_) | Refusal::Unknown(_) => Error::Unavailable(message),
+                TokenError::Refused(_) | TokenError::InvalidGrant => Error::field("", message),
+                TokenError::Unavailable(_) | TokenError::Unknown(_) => Error::Unavailable(message),
             }
         })?;
         Ok((refresh::credential_of(tokens, asked_at, None), client.id))
@@ -297,17 +298,17 @@ impl Engine {
         let call =
             Call { manifest, action: &action, parameters: &parameters, config, user, now, key: None, until: None };
         let (returned, _) = self.call(&call, Some(credential), deadline).await;
-        let success = returned.map_err(Stopped::into_failure)?;
+        let success = returned.map_err(CallError::into_failure)?;
         Ok(success.external_id.map(|name| crate::outbound::oauth::shortened(&name)))
     }
 
     /// Where a plugin's credential goes and how. A credential serves only what it was handed over for: a manifest that says
     /// otherwise later does not get it.
-    pub(crate) fn bound_to(&self, manifest: &Manifest) -> String {
+    pub(crate) fn audience(&self, manifest: &Manifest) -> String {
         if self.config.stand_ins.contains_key(&manifest.name) {
             return "a stand-in".to_owned();
         }
-        manifest.bound_to()
+        manifest.audience()
     }
 
     /// Puts a credential into the vault, and makes the record that names it.
@@ -316,7 +317,7 @@ impl Engine {
         let NewAccount { user, owner, alias, credential, client_id, asked, name } = new;
         let renews = credential.refresh_token.is_some() || matches!(manifest.auth, Auth::ClientCredentials(_));
         let account = Account {
-            bound_to: self.bound_to(manifest),
+            bound_to: self.audience(manifest),
             secret: self.ports.ids.hex(16),
             version: version_of(1, &self.ports.ids.hex(8)),
             generation: 1,
@@ -342,7 +343,7 @@ impl Engine {
         };
         let id = account.secret_id(org, &owner, &manifest.name, &alias);
         // The credential first: a record never names one that is not there.
-        self.keep(&id, &account.version, &credential).await?;
+        self.store_tokens(&id, &account.version, &credential).await?;
         Ok(account)
     }
 
@@ -406,15 +407,15 @@ impl Engine {
     /// Whether the caller's default account at a stand-in is missing or of no use. An account at the real service is
     /// left alone.
     pub async fn wants_stand_in(&self, principal: &Principal, plugin: &PluginName) -> Result<bool, Error> {
-        let user = principal.acting_for(None)?;
+        let user = principal.resolve_user(None)?;
         let plugin = self.plugin(&principal.org, plugin.as_str()).await?;
         let manifest = &plugin.manifest;
         let org = &principal.org;
         let Some(found) = self.find(org, &user, manifest, None).await? else { return Ok(true) };
-        if found.accounts.by_alias.values().any(|account| account.bound_to != self.bound_to(manifest)) {
+        if found.accounts.by_alias.values().any(|account| account.bound_to != self.audience(manifest)) {
             return Ok(false);
         }
-        if self.unfit(manifest, &found.account, self.ports.clock.now()).is_some() {
+        if self.unusable_reason(manifest, &found.account, self.ports.clock.now()).is_some() {
             return Ok(true);
         }
         let opened = self.open(org, &found.accounts, &found.alias, &found.account, &found.account.version).await;
@@ -439,7 +440,7 @@ fn owned_by(
             principal.must_administer()?;
             Ok(Owner::Organization)
         }
-        Some(OwnerKind::User) | None => Ok(Owner::User(principal.acting_for(user)?)),
+        Some(OwnerKind::User) | None => Ok(Owner::User(principal.resolve_user(user)?)),
     }
 }
 

@@ -73,7 +73,7 @@ pub(crate) struct Account {
     #[serde(default)]
     pub interrupted: bool,
     /// Refreshing that fails, until it succeeds.
-    pub trouble: Option<Trouble>,
+    pub trouble: Option<RefreshBackoff>,
     /// The user who connected it.
     pub connected_by: UserId,
     pub created_at: Timestamp,
@@ -92,7 +92,7 @@ pub(crate) struct Lease {
 
 /// Refreshing that fails.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Trouble {
+pub(crate) struct RefreshBackoff {
     pub since: Timestamp,
     pub count: u32,
     pub retry_at: Timestamp,
@@ -123,7 +123,7 @@ pub(super) struct Pending {
 
 /// A wish to connect an account, which a browser is to fulfil.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Attempt {
+pub(super) struct ConnectAttempt {
     /// Until when a browser may set out.
     pub until: Timestamp,
     pub org: OrgId,

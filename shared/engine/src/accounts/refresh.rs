@@ -9,15 +9,15 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::OwnerKind;
-use super::lookup::{Found, connect_again};
-use super::record::{Account, Accounts, Change, LEASE, LastError, Lease, Trouble, accounts_in};
+use super::lookup::{AccountLookup, connect_again};
+use super::record::{Account, Accounts, Change, LEASE, LastError, Lease, RefreshBackoff, accounts_in};
 use super::state::{Reason, State};
 use crate::core::error::{Error, causes};
 use crate::core::ids::{Alias, OrgId, Owner};
 use crate::core::outcome::{Failure, OutcomeCode};
 use crate::engine::Engine;
 use crate::outbound::credential::Credential;
-use crate::outbound::oauth::{Refusal, Tokens};
+use crate::outbound::oauth::{TokenError, Tokens};
 use crate::plugin::manifest::{Auth, Manifest};
 use crate::ports::Event;
 use crate::ports::events::EventKind;
@@ -70,7 +70,7 @@ impl Engine {
         &self,
         org: &OrgId,
         manifest: &Manifest,
-        found: &Found,
+        found: &AccountLookup,
         deadline: Instant,
     ) -> Result<Renewal, Error> {
         let now = self.ports.clock.now();
@@ -118,7 +118,7 @@ impl Engine {
         let client = match self.client(org, manifest).await {
             Ok(Some(client)) => client,
             Ok(None) => {
-                let refusal = Refusal::Refused("no OAuth client is configured any more".to_owned());
+                let refusal = TokenError::Refused("no OAuth client is configured any more".to_owned());
                 return self.fail(renewing, &refusal).await;
             }
             Err(error) => {
@@ -146,17 +146,17 @@ impl Engine {
         let answer = match (&manifest.auth, &current.refresh_token) {
             (Auth::ClientCredentials(_), _) => protocol.client_credentials(account.wanted(manifest)).await,
             (Auth::Oauth2(_), Some(token)) => protocol.refresh(token).await,
-            (Auth::Oauth2(_) | Auth::None | Auth::ApiKey(_) | Auth::Basic(_), _) => Err(Refusal::InvalidGrant),
+            (Auth::Oauth2(_) | Auth::None | Auth::ApiKey(_) | Auth::Basic(_), _) => Err(TokenError::InvalidGrant),
         };
         match answer {
             Ok(tokens) => {
                 let credential = credential_of(tokens, asked_at, Some(&current));
                 let version = version_of(account.generation + 1, &renewing.me);
                 let id = account.secret_id(org, renewing.owner, &manifest.name, alias);
-                self.keep(&id, &version, &credential).await?;
+                self.store_tokens(&id, &version, &credential).await?;
                 self.commit(renewing, &version, &credential).await
             }
-            Err(Refusal::InvalidGrant) => {
+            Err(TokenError::InvalidGrant) => {
                 // Somebody who was only slow may have used the refresh token, and kept what came of it, just now.
                 if let Some(renewal) = self.roll_forward(renewing, accounts).await {
                     return renewal;
@@ -191,7 +191,12 @@ impl Engine {
     }
 
     /// Writes new tokens to the vault.
-    pub(super) async fn keep(&self, id: &SecretId, version: &str, credential: &Credential) -> Result<(), VaultError> {
+    pub(super) async fn store_tokens(
+        &self,
+        id: &SecretId,
+        version: &str,
+        credential: &Credential,
+    ) -> Result<(), VaultError> {
         let form = credential.sealed_form();
         for _ in 1..KEEP_TRIES {
             match self.ports.vault.put(id, version, &form).await {
@@ -265,19 +270,19 @@ impl Engine {
             tracing::error!(%org, error = %causes(&error), "new tokens that came too late stay in the vault");
         }
         if standing.is_none() {
-            let given_back = self.hand_back(org, manifest, before, new).await;
+            let given_back = self.revoke_tokens(org, manifest, before, new).await;
             tracing::info!(%org, plugin = %manifest.name, %alias, ?given_back, "an account was disconnected while it was renewed");
         }
         Ok(())
     }
 
     /// Renewing failed for now.
-    async fn fail(&self, renewing: &Renewing<'_>, refusal: &Refusal) -> Result<Renewal, Error> {
+    async fn fail(&self, renewing: &Renewing<'_>, refusal: &TokenError) -> Result<Renewal, Error> {
         let now = self.ports.clock.now();
         let code = match refusal {
-            Refusal::Refused(code) => code.clone(),
-            Refusal::InvalidGrant => "invalid_grant".to_owned(),
-            Refusal::Unavailable(_) | Refusal::Unknown(_) => "unavailable".to_owned(),
+            TokenError::Refused(code) => code.clone(),
+            TokenError::InvalidGrant => "invalid_grant".to_owned(),
+            TokenError::Unavailable(_) | TokenError::Unknown(_) => "unavailable".to_owned(),
         };
         let failing = |account: &mut Account| {
             // A failure of long ago that nobody met again says nothing about the time since.
@@ -285,8 +290,8 @@ impl Engine {
             let count = before.as_ref().map_or(1, |trouble| trouble.count.saturating_add(1));
             let since = before.map_or(now, |trouble| trouble.since);
             let pause = BACK_OFF.0 * 2_i32.saturating_pow(count.saturating_sub(1).min(16));
-            account.trouble = Some(Trouble { since, count, retry_at: now + pause.min(BACK_OFF.1) });
-            account.interrupted |= matches!(refusal, Refusal::Unknown(_));
+            account.trouble = Some(RefreshBackoff { since, count, retry_at: now + pause.min(BACK_OFF.1) });
+            account.interrupted |= matches!(refusal, TokenError::Unknown(_));
             account.last_error = Some(LastError { code: code.clone(), message: refusal.to_string(), at: now });
             if now.duration_since(since) >= FAILING_MAX {
                 account.becomes(State::Expired, Some(Reason::RefreshFailed), now);
@@ -385,7 +390,7 @@ pub(super) fn credential_of(tokens: Tokens, asked_at: Timestamp, before: Option<
     }
 }
 
-fn in_trouble(manifest: &Manifest, account: &Account, trouble: &Trouble, now: Timestamp) -> Failure {
+fn in_trouble(manifest: &Manifest, account: &Account, trouble: &RefreshBackoff, now: Timestamp) -> Failure {
     let said = account.last_error.as_ref().map(|error| format!(" ({})", error.message)).unwrap_or_default();
     let name = &manifest.display_name;
     let message = format!("{name}'s token ran out and cannot be renewed at the moment{said}; it is tried again");

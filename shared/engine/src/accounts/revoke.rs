@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::record::{Account, Accounts, Change};
 use super::refresh::version_of;
-use super::{Integration, Reason, Which, owned_by};
+use super::{AccountSelector, Integration, Reason, owned_by};
 use crate::access::principal::Principal;
 use crate::core::error::{Error, causes};
 use crate::core::ids::{Alias, OrgId, Owner, PluginName, TaskId};
@@ -45,7 +45,7 @@ impl Engine {
         self: &Arc<Self>,
         principal: &Principal,
         plugin: &str,
-        which: Which,
+        which: AccountSelector,
     ) -> Result<Disconnected, Error> {
         // A plugin that is gone leaves accounts, which people want to be rid of.
         let plugin = PluginName::parse(plugin).map_err(|_| Error::NotFound("account"))?;
@@ -53,7 +53,7 @@ impl Engine {
         let manifest = found.as_ref().map(|found| &found.manifest);
         let owner = owned_by(principal, manifest, which.owner, which.user_id)?;
         let (engine, org) = (Arc::clone(self), principal.org.clone());
-        self.to_its_end(async move {
+        self.run_to_completion(async move {
             let found = engine.catalog.plugin(plugin.as_str()).ok();
             let manifest = found.as_ref().map(|plugin| &plugin.manifest);
             let held = engine.id_at(engine.ports.clock.now());
@@ -93,7 +93,7 @@ impl Engine {
                 tasks,
             };
             let event = engine.event(&org, EventKind::IntegrationDisconnected, &disconnected);
-            engine.tell_held(&held, event).await;
+            engine.release_held(&held, event).await;
             Ok(disconnected)
         })
         .await
@@ -116,7 +116,7 @@ impl Engine {
         for version in newer.chain([account.version.clone()]) {
             let text = self.ports.vault.get(&id, &version).await.ok().flatten();
             credential = credential.or_else(|| text.as_ref().and_then(Credential::from_sealed_form));
-            self.seen_credentials.remove(&(id.clone(), version));
+            self.credential_cache.remove(&(id.clone(), version));
         }
         // Deleted first: a provider that does not answer must not keep it alive here.
         if let Err(error) = self.ports.vault.delete(&id).await {
@@ -133,18 +133,18 @@ impl Engine {
         }
         let plugin = self.plugin(org, others.plugin.as_str()).await;
         let plugin = plugin.map_err(|_| "the plugin is no longer here, so that its provider is not known")?;
-        self.hand_back(org, &plugin.manifest, account, &credential).await
+        self.revoke_tokens(org, &plugin.manifest, account, &credential).await
     }
 
     /// Gives a credential of an account back to its provider.
-    pub(super) async fn hand_back(
+    pub(super) async fn revoke_tokens(
         &self,
         org: &OrgId,
         manifest: &Manifest,
         account: &Account,
         credential: &Credential,
     ) -> Result<(), String> {
-        if account.bound_to != self.bound_to(manifest) {
+        if account.bound_to != self.audience(manifest) {
             return Err(format!("the account {}", Reason::PluginChanged.what()));
         }
         let Some(client_id) = &account.client_id else {

@@ -90,7 +90,7 @@ pub struct PluginStatus {
 /// Which accounts.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Which {
+pub struct AccountSelector {
     /// By which alias; left out, all, or, where one has to be meant, `default`.
     pub alias: Option<Alias>,
     /// Which user's. Left out, of the user that the API key is bound to.
@@ -121,7 +121,7 @@ impl Engine {
         account: &Account,
     ) -> Integration {
         let now = self.ports.clock.now();
-        let unfit = manifest.and_then(|manifest| self.unfit(manifest, account, now));
+        let unfit = manifest.and_then(|manifest| self.unusable_reason(manifest, account, now));
         let (state, since, reason) = match (unfit, account.reason) {
             (Some(reason), stored) if Some(reason) != stored => match (reason, account.expires_at) {
                 (Reason::TokenExpired, Some(at)) => (State::Expired, at, Some(reason)),
@@ -191,7 +191,7 @@ impl Engine {
         cursor: Option<Cursor>,
     ) -> Result<Page<Integration>, Error> {
         let org = &principal.org;
-        let own = Owner::User(principal.acting_for(user)?);
+        let own = Owner::User(principal.resolve_user(user)?);
         let mut entries = Vec::new();
         // The cursor says whose accounts come next.
         let (owner, mut cursor) = match cursor {
@@ -237,14 +237,14 @@ impl Engine {
         &self,
         principal: &Principal,
         plugin: &str,
-        which: Which,
+        which: AccountSelector,
     ) -> Result<PluginStatus, Error> {
         let plugin = self.plugin(&principal.org, plugin).await?;
         let manifest = &plugin.manifest;
         let org = &principal.org;
         let owners = match which.owner {
-            None => vec![Owner::User(principal.acting_for(which.user_id)?), Owner::Organization],
-            Some(OwnerKind::User) => vec![Owner::User(principal.acting_for(which.user_id)?)],
+            None => vec![Owner::User(principal.resolve_user(which.user_id)?), Owner::Organization],
+            Some(OwnerKind::User) => vec![Owner::User(principal.resolve_user(which.user_id)?)],
             Some(OwnerKind::Organization) => vec![Owner::Organization],
         };
         let keys: Vec<_> = owners.iter().map(|owner| keys::integrations(org, owner, &manifest.name)).collect();
@@ -269,7 +269,7 @@ impl Engine {
         let plugin = self.plugin(&principal.org, plugin).await?;
         let owner = owned_by(principal, Some(&plugin.manifest), default.owner, default.user_id)?;
         let (engine, org, alias) = (Arc::clone(self), principal.org.clone(), default.alias);
-        self.to_its_end(async move {
+        self.run_to_completion(async move {
             let name = &plugin.manifest.name;
             engine
                 .change_accounts(&org, &owner, name, |accounts| {
@@ -309,7 +309,7 @@ impl Engine {
                 let accounts: Option<Accounts> = first.map(Item::record).transpose()?;
                 let fit = accounts.is_some_and(|accounts| {
                     let default = accounts.by_alias.get(&accounts.default);
-                    default.is_some_and(|account| self.unfit(manifest, account, now).is_none())
+                    default.is_some_and(|account| self.unusable_reason(manifest, account, now).is_none())
                 });
                 connected.push(fit);
             }

@@ -14,7 +14,7 @@ use crate::core::error::{Error, causes};
 use crate::core::ids::{OrgId, PluginName};
 use crate::core::outcome::cut;
 use crate::engine::Engine;
-use crate::invoke::execute::out_of_use;
+use crate::invoke::execute::unavailable_reason;
 use crate::plugin::breaker::ActionClass;
 use crate::plugin::catalog::Plugin;
 use crate::plugin::template::Context;
@@ -38,7 +38,7 @@ pub(super) struct Build {
     pub renamed: Vec<Renamed>,
     pub data_routing: BTreeMap<PluginName, Value>,
     pub plugins: Vec<PluginUsed>,
-    pub left_out: Vec<LeftOut>,
+    pub left_out: Vec<ExcludedPlugin>,
 }
 
 /// A plugin that an agent has.
@@ -52,11 +52,11 @@ pub struct PluginUsed {
 
 /// A plugin of the channel that the agent does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LeftOut {
+pub struct ExcludedPlugin {
     /// The plugin.
     pub plugin: PluginName,
     /// Why.
-    pub reason: Reason,
+    pub reason: ExclusionReason,
     /// Why, for a person to read, and what would bring it back.
     pub message: String,
 }
@@ -64,7 +64,7 @@ pub struct LeftOut {
 /// Why a plugin is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Reason {
+pub enum ExclusionReason {
     /// It is switched off in the channel.
     SwitchedOff,
     /// The organization does not use it.
@@ -122,7 +122,7 @@ impl Engine {
                 }
                 Err((reason, message)) => {
                     let message = cut(&message, MESSAGE_MAX);
-                    left_out.push(LeftOut { plugin: assignment.plugin.clone(), reason, message });
+                    left_out.push(ExcludedPlugin { plugin: assignment.plugin.clone(), reason, message });
                 }
             }
         }
@@ -155,10 +155,10 @@ impl Engine {
         assignment: &Assignment,
         item: Option<Item>,
         with_instructions: bool,
-    ) -> Result<Result<Part, (Reason, String)>, Error> {
+    ) -> Result<Result<Part, (ExclusionReason, String)>, Error> {
         let name = &assignment.plugin;
         if !assignment.enabled {
-            return Ok(Err((Reason::SwitchedOff, format!("{name} is switched off in this channel"))));
+            return Ok(Err((ExclusionReason::SwitchedOff, format!("{name} is switched off in this channel"))));
         }
         let read = match SeenInstance::of(item) {
             Ok(seen) => self.assigned(org, name, &seen.instance).await.map(|found| (found, seen.instance)),
@@ -169,12 +169,12 @@ impl Engine {
             Ok((None, _)) => {
                 let message =
                     format!("the organization does not use {name}; POST /api/v1/plugins/{name}/enable changes that");
-                return Ok(Err((Reason::NotThere, message)));
+                return Ok(Err((ExclusionReason::NotThere, message)));
             }
             Err(error @ Error::Table(TableError::Store(_))) => return Err(error),
             Err(error) => {
                 tracing::error!(%org, plugin = %name, error = %causes(&error), "a plugin is left out of an agent");
-                return Ok(Err((Reason::Failed, error.to_string())));
+                return Ok(Err((ExclusionReason::Failed, error.to_string())));
             }
         };
         Ok(self.part_of(assignment, plugin, &instance, with_instructions))
@@ -202,24 +202,24 @@ impl Engine {
         plugin: Arc<Plugin>,
         instance: &Instance,
         with_instructions: bool,
-    ) -> Result<Part, (Reason, String)> {
+    ) -> Result<Part, (ExclusionReason, String)> {
         let (name, manifest, now) = (&assignment.plugin, &plugin.manifest, self.ports.clock.now());
         if let Some(why) = manifest.cannot_run() {
-            return Err((Reason::CannotRun, why));
+            return Err((ExclusionReason::CannotRun, why));
         }
         if !manifest.is_compatible() {
             let range = manifest.compatible_versions.as_ref().map(ToString::to_string).unwrap_or_default();
             let message = format!("it is for Overseer {range}, and this is {}", env!("CARGO_PKG_VERSION"));
-            return Err((Reason::CannotRun, message));
+            return Err((ExclusionReason::CannotRun, message));
         }
-        let in_use = |class| out_of_use(manifest, &instance.in_use(manifest, class, now), now);
+        let in_use = |class| unavailable_reason(manifest, &instance.in_use(manifest, class, now), now);
         let unusable = in_use(ActionClass::Read).or_else(|| in_use(ActionClass::Write));
         // What the breaker leaves alone is tried again by itself.
         if let Some(failure) = unusable.as_ref().filter(|_| !instance.is_enabled(manifest)) {
-            return Err((Reason::Disabled, failure.message.clone()));
+            return Err((ExclusionReason::Disabled, failure.message.clone()));
         }
-        instance.must_be_granted(&plugin).map_err(|error| (Reason::NotGranted, error.to_string()))?;
-        let failed = |what: String| (Reason::Failed, format!("{name}: {what}"));
+        instance.must_be_granted(&plugin).map_err(|error| (ExclusionReason::NotGranted, error.to_string()))?;
+        let failed = |what: String| (ExclusionReason::Failed, format!("{name}: {what}"));
         let adapter = adapters::chosen(manifest, assignment.data_adapter.as_ref());
         let adapter = adapter.map_err(|message| failed(format!("data_adapter {message}")))?;
         let mut instructions = String::new();

@@ -114,7 +114,7 @@ impl Engine {
         principal.must_administer()?;
         let name = ChannelName::parse(name).map_err(|rule| Error::field("", format!("the channel's name {rule}")))?;
         let (engine, principal) = (Arc::clone(self), principal.clone());
-        self.to_its_end(async move {
+        self.run_to_completion(async move {
             let org = &principal.org;
             let SetChannel { plugin_assignments: mut assignments, instructions } = set;
             let key = keys::channel(org, &name);
@@ -147,7 +147,7 @@ impl Engine {
                     Err(error) => return Err(error.into()),
                 }
             }
-            Err(changes_all_the_time(&name))
+            Err(contention(&name))
         })
         .await
     }
@@ -216,7 +216,7 @@ impl Engine {
         principal.must_administer()?;
         let name = parsed(name)?;
         let (engine, principal) = (Arc::clone(self), principal.clone());
-        self.to_its_end(async move {
+        self.run_to_completion(async move {
             let org = &principal.org;
             for _ in 0..TRIES {
                 let seen = engine.channel_seen(org, &name).await?;
@@ -236,13 +236,13 @@ impl Engine {
                     Err(error) => return Err(error.into()),
                 }
             }
-            Err(changes_all_the_time(&name))
+            Err(contention(&name))
         })
         .await
     }
 }
 
 /// Nobody can say what a channel is that is another whenever one looks.
-pub(super) fn changes_all_the_time(name: &ChannelName) -> Error {
+pub(super) fn contention(name: &ChannelName) -> Error {
     Error::Conflict(format!("the channel {name} changes all the time; try again"))
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::build::{Build, LeftOut, Warning};
+use super::build::{Build, ExcludedPlugin, Warning};
 use super::names::AgentTool;
 use crate::access::channel::Lock;
 use crate::core::ids::{ActionName, ChannelName, PluginName};
@@ -37,7 +37,7 @@ pub struct AgentDiff {
     /// Plugins whose data would be elsewhere.
     pub data_routing: Vec<RoutingChanged>,
     /// Plugins of the channel that the agent would not have.
-    pub left_out: Vec<LeftOut>,
+    pub left_out: Vec<ExcludedPlugin>,
     /// What there is to know of those that it would have.
     pub warnings: Vec<Warning>,
 }

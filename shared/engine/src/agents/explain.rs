@@ -7,22 +7,22 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use crate::access::principal::Principal;
-use crate::accounts::{Found, Integration, not_connected};
+use crate::accounts::{AccountLookup, Integration, not_connected};
 use crate::core::error::Error;
 use crate::core::ids::{ActionName, AgentId, ChannelName, PluginName, UserId};
 use crate::core::intent::Intent;
 use crate::core::outcome::Failure;
 use crate::engine::Engine;
-use crate::invoke::execute::{Doing, Seen, Source, What, out_of_use};
-use crate::invoke::mappings::{Naming, ResolvedName};
-use crate::invoke::runs::{Asked, Judged, Keyed, Resolve, lost};
+use crate::invoke::execute::{ActionRequest, Invocation, Origin, Snapshot, unavailable_reason};
+use crate::invoke::mappings::{NameResolution, Naming};
+use crate::invoke::runs::{IdempotencyRequest, IdempotencyState, RequestOptions, Resolve, lost};
 use crate::outbound::runtime;
-use crate::outbound::runtime::{Call, ServiceKey, Stopped};
+use crate::outbound::runtime::{Call, CallError, ServiceKey};
 use crate::plugin::breaker::{ActionClass, BreakerLimits};
 use crate::plugin::catalog::Plugin;
 use crate::plugin::manifest::{Auth, Effect, Manifest, Runtime};
 use crate::ports::table::Item;
-use crate::registry::changes_all_the_time;
+use crate::registry::contention;
 use crate::registry::instances::BreakerView;
 
 /// The largest body that is shown, in bytes.
@@ -62,7 +62,7 @@ pub struct Explanation {
     /// Scopes that the plugin asks for and the account was not granted, as far as that is known.
     pub missing_scopes: Vec<String>,
     /// What the names among the parameters stand for.
-    pub mappings: Vec<ResolvedName>,
+    pub mappings: Vec<NameResolution>,
     /// The hooks that would be asked, each as `<plugin>.<moment>`. What they would say is not known.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<String>,
@@ -127,10 +127,10 @@ impl Engine {
         &self,
         principal: &Principal,
         intent: Intent,
-        asked: &Asked,
+        asked: &RequestOptions,
         later: bool,
     ) -> Result<Explanation, Error> {
-        let intent = principal.in_its_name(intent)?;
+        let intent = principal.with_agent(intent)?;
         let channel = principal.channel(asked.channel.as_ref())?;
         let came = self.explain_in(principal, &intent, (asked, channel), later).await;
         self.admitted(&principal.org, channel, &intent.tool, came).await
@@ -140,15 +140,15 @@ impl Engine {
         &self,
         principal: &Principal,
         intent: &Intent,
-        asked: (&Asked, Option<&ChannelName>),
+        asked: (&RequestOptions, Option<&ChannelName>),
         later: bool,
     ) -> Result<Explanation, Error> {
-        let mut plugin = self.plugin_guessed(&principal.org, &intent.tool).await?;
+        let mut plugin = self.plugin_cached(&principal.org, &intent.tool).await?;
         loop {
             let came = self.explain_by(&plugin, principal, intent, asked, later).await;
-            match self.plugin_instead(&principal.org, &plugin, &came).await? {
+            match self.refreshed_if_stale(&principal.org, &plugin, &came).await? {
                 Some(newer) => plugin = newer,
-                None => return came?.ok_or_else(|| changes_all_the_time(&intent.tool)),
+                None => return came?.ok_or_else(|| contention(&intent.tool)),
             }
         }
     }
@@ -158,13 +158,13 @@ impl Engine {
         plugin: &Plugin,
         principal: &Principal,
         intent: &Intent,
-        (asked, channel): (&Asked, Option<&ChannelName>),
+        (asked, channel): (&RequestOptions, Option<&ChannelName>),
         later: bool,
     ) -> Result<Option<Explanation>, Error> {
         let found = plugin.action(&intent.intent)?;
         let (manifest, action) = (&plugin.manifest, found.action);
-        let user = principal.acting_for(intent.user_id.clone())?;
-        let keyed = Keyed::of(intent, asked, (&user, &manifest.name, &action.name), later)?;
+        let user = principal.resolve_user(intent.user_id.clone())?;
+        let keyed = IdempotencyRequest::of(intent, asked, (&user, &manifest.name, &action.name), later)?;
         let now = self.ports.clock.now();
         let planned = if later {
             self.plan(plugin, principal, intent, now).map(|task| (task.parameters, Some(task.next_at)))
@@ -180,9 +180,9 @@ impl Engine {
             Err(error) => return Err(error),
         };
         let (agent, alias) = (intent.agent_id.as_ref(), intent.integration.as_ref());
-        let source = Source::Intent { principal, request: None, keyed: keyed.as_ref() };
+        let source = Origin::Intent { principal, request: None, keyed: keyed.as_ref() };
         let (org, no_parameters) = (&principal.org, Map::new());
-        let doing = Doing {
+        let doing = ActionRequest {
             org,
             user: &user,
             agent,
@@ -194,8 +194,9 @@ impl Engine {
             source,
             deadline: Instant::now() + self.config.limits.budget,
         };
-        let what = What { doing: &doing, plugin, manifest, found, action, started: Instant::now() };
-        let Some(Seen { account, instance, judged, names, hooks }) = self.see(&what, &naming).await? else {
+        let what = Invocation { doing: &doing, plugin, manifest, found, action, started: Instant::now() };
+        let Some(Snapshot { account, instance, judged, names, hooks }) = self.load_snapshot(&what, &naming).await?
+        else {
             return Ok(None);
         };
         let (idempotency, in_its_place) = under_key(&what, judged);
@@ -203,9 +204,9 @@ impl Engine {
         if !repeats {
             instance.instance.must_be_granted(plugin)?;
         }
-        let seen_by = instance.instance.names_seen_by(plugin, account.as_ref().map(Found::identity));
+        let seen_by = instance.instance.names_seen_by(plugin, account.as_ref().map(AccountLookup::identity));
         naming.read(names, seen_by.as_deref())?;
-        let in_use = |class| out_of_use(manifest, &instance.instance.in_use(manifest, class, now), now);
+        let in_use = |class| unavailable_reason(manifest, &instance.instance.in_use(manifest, class, now), now);
         let unfit = match (&manifest.auth, &account) {
             (Auth::None, _) => None,
             (_, None) => Some(not_connected(manifest, &user, alias)),
@@ -263,7 +264,7 @@ impl Engine {
     }
 
     /// The hooks that would be asked about a call.
-    async fn hooks_asked(&self, what: &What<'_>, hooks: Option<Item>) -> Result<Vec<String>, Error> {
+    async fn hooks_asked(&self, what: &Invocation<'_>, hooks: Option<Item>) -> Result<Vec<String>, Error> {
         let hooks = self.hooks_in(what.doing.org, hooks.as_ref()).await?;
         Ok(hooks.around_call(what.tool()))
     }
@@ -271,7 +272,7 @@ impl Engine {
     /// The request that a call would begin with.
     fn first_request(
         &self,
-        what: &What<'_>,
+        what: &Invocation<'_>,
         (parameters, config): (&Map<String, Value>, &Map<String, Value>),
         later: bool,
     ) -> Result<Option<RequestShown>, Error> {
@@ -291,8 +292,8 @@ impl Engine {
                 headers: shown(&headers, manifest),
                 body: shown_body(&body),
             })),
-            Err(Stopped::Parameter(problem)) => Err(Error::Invalid(vec![problem])),
-            Err(Stopped::Failed(failure)) => {
+            Err(CallError::Parameter(problem)) => Err(Error::Invalid(vec![problem])),
+            Err(CallError::Failed(failure)) => {
                 tracing::warn!(plugin = %manifest.name, message = failure.message, "a request cannot be shown");
                 Ok(None)
             }
@@ -301,22 +302,24 @@ impl Engine {
 }
 
 /// What stands under a key, and what would be answered for it.
-fn under_key(what: &What<'_>, judged: Judged) -> (Option<KeyShown>, Option<Failure>) {
+fn under_key(what: &Invocation<'_>, judged: IdempotencyState) -> (Option<KeyShown>, Option<Failure>) {
     let Some(keyed) = what.keyed() else { return (None, None) };
     let again = |by: &str| {
         keyed.resolve == Some(Resolve::Retry) || (what.is_known_by_key(by) && keyed.resolve != Some(Resolve::Abandon))
     };
     match judged {
-        Judged::Free => (Some(KeyShown::New), None),
-        Judged::Busy => (Some(KeyShown::InProgress), None),
-        Judged::Ended(_, answer, _) if answer.is_open() && again(&answer.metadata.version) => {
+        IdempotencyState::Free => (Some(KeyShown::New), None),
+        IdempotencyState::Busy => (Some(KeyShown::InProgress), None),
+        IdempotencyState::Ended(_, answer, _) if answer.is_open() && again(&answer.metadata.version) => {
             (Some(KeyShown::Again), None)
         }
-        Judged::Lost(_, (_, by), _) if again(&by) => (Some(KeyShown::Again), None),
-        Judged::Ended(_, answer, _) if answer.is_open() => (Some(KeyShown::Unknown), answer.outcome().result.err()),
-        Judged::Ended(_, answer, _) => (Some(KeyShown::Answered), answer.outcome().result.err()),
-        Judged::Task(..) => (Some(KeyShown::Answered), None),
-        Judged::Lost(run, (began, _), _) => (Some(KeyShown::Unknown), Some(lost(&run, began))),
+        IdempotencyState::Lost(_, (_, by), _) if again(&by) => (Some(KeyShown::Again), None),
+        IdempotencyState::Ended(_, answer, _) if answer.is_open() => {
+            (Some(KeyShown::Unknown), answer.outcome().result.err())
+        }
+        IdempotencyState::Ended(_, answer, _) => (Some(KeyShown::Answered), answer.outcome().result.err()),
+        IdempotencyState::Task(..) => (Some(KeyShown::Answered), None),
+        IdempotencyState::Lost(run, (began, _), _) => (Some(KeyShown::Unknown), Some(lost(&run, began))),
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::build::Build;
-use super::channels::{TRIES, changes_all_the_time};
+use super::channels::{TRIES, contention};
 use super::diff::{AgentDiff, compared};
 use super::view::AgentView;
 use crate::access::channel::{BUILD_MAX_BYTES, LOCKS_MAX, Lock, Pinned, SeenChannel, parsed};
@@ -59,7 +59,7 @@ impl Engine {
         principal.must_administer()?;
         let name = parsed(channel)?;
         let (engine, principal) = (Arc::clone(self), principal.clone());
-        self.to_its_end(async move {
+        self.run_to_completion(async move {
             let org = &principal.org;
             for _ in 0..TRIES {
                 let seen = engine.channel_seen(org, &name).await?;
@@ -87,7 +87,7 @@ impl Engine {
                 let Some(lock) = pinned else { continue };
                 return Ok(AgentView::of(name, build, Some(lock), warnings));
             }
-            Err(changes_all_the_time(&name))
+            Err(contention(&name))
         })
         .await
     }
@@ -102,7 +102,7 @@ impl Engine {
         principal.must_administer()?;
         let name = parsed(channel)?;
         let (engine, principal) = (Arc::clone(self), principal.clone());
-        self.to_its_end(async move {
+        self.run_to_completion(async move {
             let org = &principal.org;
             for _ in 0..TRIES {
                 let seen = engine.channel_seen(org, &name).await?;
@@ -122,7 +122,7 @@ impl Engine {
                 let Some(lock) = pinned else { continue };
                 return Ok(AgentView::of(name, build, Some(lock), Vec::new()));
             }
-            Err(changes_all_the_time(&name))
+            Err(contention(&name))
         })
         .await
     }
@@ -173,7 +173,7 @@ impl Engine {
         principal.must_administer()?;
         let name = parsed(channel)?;
         let (engine, principal) = (Arc::clone(self), principal.clone());
-        self.to_its_end(async move {
+        self.run_to_completion(async move {
             let org = &principal.org;
             for _ in 0..TRIES {
                 let seen = engine.channel_seen(org, &name).await?;
@@ -192,7 +192,7 @@ impl Engine {
                 let (build, warnings) = engine.build(org, &channel).await?;
                 return Ok(AgentView::of(name, build, None, warnings));
             }
-            Err(changes_all_the_time(&name))
+            Err(contention(&name))
         })
         .await
     }

@@ -14,7 +14,7 @@ mod view;
 pub use crate::access::channel::{
     ASSIGNMENTS_MAX, Assignment, BUILD_MAX_BYTES, CHANNEL_MAX_BYTES, INSTRUCTIONS_MAX_BYTES, LOCKS_MAX, Lock,
 };
-pub use build::{LeftOut, PluginUsed, Reason, Warning};
+pub use build::{ExcludedPlugin, ExclusionReason, PluginUsed, Warning};
 pub use channels::{ChannelView, SetChannel};
 pub use diff::{AgentDiff, AgentText, PluginChanged, RoutingChanged, ToolChanged};
 pub use lock::{LockAgent, Locks, RollBackAgent};

@@ -45,7 +45,7 @@ impl Engine {
     pub async fn tools(&self, principal: &Principal, user: Option<UserId>, format: ToolFormat) -> Result<Value, Error> {
         let user = match (user, &principal.user) {
             (None, None) => None,
-            (asked, _) => Some(principal.acting_for(asked)?),
+            (asked, _) => Some(principal.resolve_user(asked)?),
         };
         let mut plugins = self.plugins_of(&principal.org, Read::Eventual).await?;
         // What only has hooks is nothing to call.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::build::{Build, LeftOut, PluginUsed, Warning};
+use super::build::{Build, ExcludedPlugin, PluginUsed, Warning};
 use super::names::{AgentTool, Renamed};
 use crate::access::channel::{Lock, SeenChannel, parsed};
 use crate::access::principal::Principal;
@@ -38,7 +38,7 @@ pub struct AgentView {
     /// The plugins, in their order.
     pub plugins: Vec<PluginUsed>,
     /// The plugins of the channel that it does not have.
-    pub left_out: Vec<LeftOut>,
+    pub left_out: Vec<ExcludedPlugin>,
     /// What there is to know of those that it has. Nothing is said of what is locked.
     pub warnings: Vec<Warning>,
 }

@@ -18,12 +18,12 @@ pub const SECRET_MIN_BYTES: usize = 8;
 pub const STRUCK: &str = "[secret removed]";
 
 /// Finds the forms of secrets.
-pub(crate) struct Striker {
+pub(crate) struct Redactor {
     /// The longest first, so that none is left half by a shorter one within it.
     forms: Vec<String>,
 }
 
-impl Striker {
+impl Redactor {
     /// For a call that carries `secrets`. Shorter ones than are taken for secrets are left alone.
     pub(crate) fn new<'a>(secrets: impl IntoIterator<Item = &'a SecretString>) -> Self {
         let secrets =
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn every_form_is_struck_and_nothing_else() {
         let secret = "xoxb-1/2+3 é";
-        let striker = Striker::new(&[SecretString::from(secret)]);
+        let striker = Redactor::new(&[SecretString::from(secret)]);
         for prefix in ["", "B", "Be", "Bearer "] {
             for suffix in ["", "\"", "xy", "\r\n."] {
                 for text in [
@@ -112,8 +112,8 @@ mod tests {
         }
         let struck = striker.value(json!({"a": [secret, 1, {secret: null}], "b": "xoxb-1"}));
         assert_eq!(struck, json!({"a": [STRUCK, 1, {STRUCK: null}], "b": "xoxb-1"}));
-        let digits = Striker::new(&[SecretString::from("1234567890")]);
+        let digits = Redactor::new(&[SecretString::from("1234567890")]);
         assert_eq!(digits.value(json!([1_234_567_890, 12])), json!([STRUCK, 12]));
-        assert_eq!(Striker::new(None::<&SecretString>).text("xoxb".into()), "xoxb");
+        assert_eq!(Redactor::new(None::<&SecretString>).text("xoxb".into()), "xoxb");
     }
 }

@@ -588,8 +588,8 @@ mod tests {
     /// Walks a year by the clock on the wall, and notes each quarter of an hour when it is first shown.
     #[test]
     fn a_year_is_as_the_clock_on_the_wall_has_it() {
-        type Rule = (&'static str, fn(DateTime) -> bool);
-        let rules: [Rule; 6] = [
+        type DayRule = (&'static str, fn(DateTime) -> bool);
+        let rules: [DayRule; 6] = [
             ("0/15 * * * ? *", |_| true),
             ("30 1-3 * * ? *", |t| t.minute() == 30 && (1..=3).contains(&t.hour())),
             ("*/30 2,23 L * ? *", |t| {

@@ -121,7 +121,7 @@ impl Engine {
         principal.must_administer()?;
         let events = self.check_webhook(Some(&new.url), Some(new.events)).await?.unwrap_or_default();
         let (engine, org) = (Arc::clone(self), principal.org.clone());
-        self.to_its_end(async move {
+        self.run_to_completion(async move {
             let (now, ids) = (engine.ports.clock.now(), engine.ports.ids.as_ref());
             let id = WebhookId::parse(engine.id_at(now)).map_err(|error| Error::field("", error.to_string()))?;
             let webhook = Webhook {
@@ -208,7 +208,7 @@ impl Engine {
         let item = self.ports.table.get(&keys::webhooks(&principal.org), Read::Consistent).await?;
         let webhook = webhooks_in(item.as_ref())?.by_id.remove(&id).ok_or(Error::NotFound("webhook"))?;
         let (engine, principal) = (Arc::clone(self), principal.clone());
-        self.to_its_end(async move {
+        self.run_to_completion(async move {
             let place = webhook.secret_id(&principal.org, &id);
             let (version, secret) = (engine.ports.ids.hex(8), new_secret(engine.ports.ids.as_ref()));
             engine.ports.vault.put(&place, &version, &secret).await?;
@@ -240,7 +240,7 @@ impl Engine {
         principal.must_administer()?;
         let id = WebhookId::parse(id).map_err(|_| Error::NotFound("webhook"))?;
         let (engine, org) = (Arc::clone(self), principal.org.clone());
-        self.to_its_end(async move {
+        self.run_to_completion(async move {
             let webhook = engine
                 .change_webhooks(&org, |webhooks| {
                     Ok((webhooks.by_id.remove(&id).ok_or(Error::NotFound("webhook"))?, None))
@@ -261,7 +261,7 @@ impl Engine {
     ) -> Result<(WebhookView, T), Error> {
         let id = WebhookId::parse(id).map_err(|_| Error::NotFound("webhook"))?;
         let (engine, org) = (Arc::clone(self), principal.org.clone());
-        self.to_its_end(async move {
+        self.run_to_completion(async move {
             let now = engine.ports.clock.now();
             engine
                 .change_webhooks(&org, |webhooks| {

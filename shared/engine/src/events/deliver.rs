@@ -19,7 +19,7 @@ use crate::ports::events::EventKind;
 use crate::ports::table::{Condition, Read, TableError, Version};
 use crate::ports::timer::Work;
 use crate::storage::keys;
-use crate::tasks::Report;
+use crate::tasks::WorkReport;
 
 /// The time for one attempt.
 const SENDING_TIME: Duration = Duration::from_secs(15);
@@ -36,7 +36,7 @@ struct Claimed {
 }
 
 /// How an attempt ended.
-enum Sent {
+enum SendResult {
     /// The receiver took it.
     Arrived(SendAttempt),
     /// It did not; how long the receiver wants to be left alone.
@@ -48,35 +48,35 @@ enum Sent {
 impl Engine {
     /// Sends the delivery that an alarm stands for, if it is due and nobody else has it. `deadline` is when this process has
     /// to be done; what might take longer is left.
-    pub(crate) async fn deliver(&self, work: &Work, deadline: Option<Instant>) -> Result<Report, Error> {
-        let Some((webhook, id)) = delivery_of(work) else { return Ok(Report::default()) };
+    pub(crate) async fn deliver(&self, work: &Work, deadline: Option<Instant>) -> Result<WorkReport, Error> {
+        let Some((webhook, id)) = delivery_of(work) else { return Ok(WorkReport::default()) };
         if deadline.is_some_and(|deadline| Instant::now() + 2 * SENDING_TIME > deadline) {
-            return Ok(Report { due: 1, left: 1, ..Report::default() });
+            return Ok(WorkReport { due: 1, left: 1, ..WorkReport::default() });
         }
         let Some(Claimed { mut delivery, webhook, version }) = self.take_delivery(&work.org, &webhook, &id).await?
         else {
-            return Ok(Report::default());
+            return Ok(WorkReport::default());
         };
         // A worker that was frozen since it claimed the delivery leaves it to the next.
         let now = self.ports.clock.now();
         if delivery.sending.as_ref().is_none_or(|sending| sending.until <= now) {
-            return Ok(Report { due: 1, left: 1, ..Report::default() });
+            return Ok(WorkReport { due: 1, left: 1, ..WorkReport::default() });
         }
         let sent = self.send(&delivery, &webhook).await;
         let (now, jitter) = (self.ports.clock.now(), self.jitter());
         match &sent {
-            Sent::Arrived(attempt) => delivery.succeed(attempt.clone(), now),
-            Sent::Failed(attempt, asked) => delivery.fail(attempt.clone(), *asked, now, jitter),
-            Sent::Gone(attempt) => delivery.give_up(attempt.clone(), now),
+            SendResult::Arrived(attempt) => delivery.succeed(attempt.clone(), now),
+            SendResult::Failed(attempt, asked) => delivery.fail(attempt.clone(), *asked, now, jitter),
+            SendResult::Gone(attempt) => delivery.give_up(attempt.clone(), now),
         }
         if self.settle_delivery(&delivery, version).await? {
             if delivery.state == DeliveryState::Waiting {
                 self.set_webhook_alarm(delivery.work(), delivery.next_at).await;
             }
-            self.judge(&delivery, &webhook, matches!(sent, Sent::Gone(_)), now).await?;
+            self.update_health(&delivery, &webhook, matches!(sent, SendResult::Gone(_)), now).await?;
         }
         let arrived = usize::from(delivery.state == DeliveryState::Succeeded);
-        Ok(Report { due: 1, claimed: 1, succeeded: arrived, failed: 1 - arrived, ..Report::default() })
+        Ok(WorkReport { due: 1, claimed: 1, succeeded: arrived, failed: 1 - arrived, ..WorkReport::default() })
     }
 
     /// Claims a delivery that is due, or does away with one that nobody is to get.
@@ -120,7 +120,7 @@ impl Engine {
     }
 
     /// Sends a delivery, once.
-    async fn send(&self, delivery: &Delivery, webhook: &Webhook) -> Sent {
+    async fn send(&self, delivery: &Delivery, webhook: &Webhook) -> SendResult {
         let at = self.ports.clock.now();
         let body = json!({ "type": delivery.kind, "timestamp": delivery.time, "data": delivery.detail }).to_string();
         let signing = (&webhook.secret_id(&delivery.org, &delivery.webhook), &webhook.signing);
@@ -128,25 +128,25 @@ impl Engine {
             Ok(request) => request,
             Err(error) => {
                 tracing::error!(org = %delivery.org, webhook = %delivery.webhook, error = %causes(&error), "a delivery was not sent");
-                return Sent::Failed(not_sent(at, &error.to_string()), None);
+                return SendResult::Failed(not_sent(at, &error.to_string()), None);
             }
         };
         let started = Instant::now();
-        let answer = self.outbound.knock(request, started + SENDING_TIME).await;
+        let answer = self.outbound.send_for_status(request, started + SENDING_TIME).await;
         let duration_ms = u64::try_from(started.elapsed().as_millis()).ok();
         match answer {
             Ok((status, headers)) => {
                 let attempt = SendAttempt { at, status: Some(status.as_u16()), problem: None, duration_ms };
                 match status {
-                    status if status.is_success() => Sent::Arrived(attempt),
-                    StatusCode::GONE => Sent::Gone(attempt),
-                    _ => Sent::Failed(attempt, retry_after(&headers, at)),
+                    status if status.is_success() => SendResult::Arrived(attempt),
+                    StatusCode::GONE => SendResult::Gone(attempt),
+                    _ => SendResult::Failed(attempt, retry_after(&headers, at)),
                 }
             }
             Err(error) => {
                 tracing::info!(org = %delivery.org, webhook = %delivery.webhook, error = %causes(&error), "a delivery did not arrive");
                 let problem = Some(error.to_string());
-                Sent::Failed(SendAttempt { at, status: None, problem, duration_ms }, None)
+                SendResult::Failed(SendAttempt { at, status: None, problem, duration_ms }, None)
             }
         }
     }
@@ -178,7 +178,13 @@ impl Engine {
 
     /// Draws from how a delivery ended what is to become of its webhook: one that is gone, or at which nothing arrived for
     /// days, is sent nothing more.
-    async fn judge(&self, delivery: &Delivery, seen: &Webhook, gone: bool, now: Timestamp) -> Result<(), Error> {
+    async fn update_health(
+        &self,
+        delivery: &Delivery,
+        seen: &Webhook,
+        gone: bool,
+        now: Timestamp,
+    ) -> Result<(), Error> {
         let recovered = delivery.state == DeliveryState::Succeeded && seen.failing_since.is_some();
         let failed = delivery.state == DeliveryState::Failed;
         if !recovered && !failed {

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::outbox::{DELIVERY, Outgoing, WEBHOOKS};
+use super::outbox::{DELIVERY, OutboxEvent, WEBHOOKS};
 use super::record::webhooks_in;
 use super::{DELIVERIES_KEPT, TRIED_FOR};
 use crate::access::principal::Principal;
@@ -97,7 +97,7 @@ pub(super) struct Delivery {
 
 impl Delivery {
     /// An event on its way to a webhook: the same of both is the same delivery.
-    pub(super) fn of(event: &Outgoing, webhook: &WebhookId, now: Timestamp) -> Result<Self, TableError> {
+    pub(super) fn of(event: &OutboxEvent, webhook: &WebhookId, now: Timestamp) -> Result<Self, TableError> {
         let id = DeliveryId::parse(format!("{}{webhook}", event.id));
         Ok(Self {
             id: id.map_err(|error: NameError| TableError::Record(Box::new(error)))?,
@@ -261,7 +261,7 @@ impl Engine {
         let webhook = WebhookId::parse(webhook).map_err(|_| Error::NotFound("webhook"))?;
         let id = DeliveryId::parse(id).map_err(|_| Error::NotFound("delivery"))?;
         let (engine, org) = (Arc::clone(self), principal.org.clone());
-        self.to_its_end(async move {
+        self.run_to_completion(async move {
             loop {
                 let places = [keys::delivery(&org, &webhook, &id), keys::webhooks(&org)];
                 let mut found = engine.ports.table.batch_get(&places, Read::Consistent).await?;
@@ -298,7 +298,7 @@ mod tests {
     use super::*;
 
     fn delivery() -> Delivery {
-        let event = Outgoing {
+        let event = OutboxEvent {
             id: "e1".to_owned(),
             org: OrgId::parse("acme").unwrap(),
             kind: "task.failed".to_owned(),

@@ -33,7 +33,7 @@ const HELD_FOR: SignedDuration = SignedDuration::from_secs(60);
 
 /// An event that webhooks are to be told of.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Outgoing {
+pub(super) struct OutboxEvent {
     pub id: String,
     pub org: OrgId,
     pub kind: String,
@@ -41,7 +41,7 @@ pub(super) struct Outgoing {
     pub detail: Value,
 }
 
-impl Outgoing {
+impl OutboxEvent {
     fn work(&self) -> Work {
         Work { org: self.org.clone(), kind: OUTGOING.to_owned(), id: self.id.clone(), revision: 0 }
     }
@@ -56,7 +56,7 @@ impl Outgoing {
 /// What an alarm for an item of the queue carries.
 pub(crate) fn webhook_work(item: &Item) -> Result<Work, TableError> {
     if keys::is_outgoing(&item.stored.key) {
-        return Ok(item.record::<Outgoing>()?.work());
+        return Ok(item.record::<OutboxEvent>()?.work());
     }
     Ok(item.record::<Delivery>()?.work())
 }
@@ -90,7 +90,7 @@ impl Engine {
         if let Some(event) = event
             && self.has_webhooks(&event.org).await?
         {
-            let noted = Outgoing {
+            let noted = OutboxEvent {
                 id: held.map_or_else(|| self.id_at(event.time), str::to_owned),
                 org: event.org.clone(),
                 kind: event.kind.to_owned(),
@@ -127,9 +127,9 @@ impl Engine {
 
     /// Tells an event that was held under this id, with all that is known now, and publishes it. What has happened has
     /// happened: what goes wrong here is logged, and no more.
-    pub(crate) async fn tell_held(&self, id: &str, event: Event) {
+    pub(crate) async fn release_held(&self, id: &str, event: Event) {
         // Without webhooks nothing is held.
-        if self.seen_webhooks.get(&event.org).is_some()
+        if self.webhook_cache.get(&event.org).is_some()
             && let Err(error) = self.release(id, &event).await
         {
             tracing::error!(org = %event.org, error = %causes(&error), "webhooks are told less of the event {}", event.kind);
@@ -140,7 +140,7 @@ impl Engine {
     async fn release(&self, id: &str, event: &Event) -> Result<(), TableError> {
         let item = self.ports.table.get(&keys::outgoing(&event.org, id), Read::Consistent).await?;
         let Some(item) = item else { return Ok(()) };
-        let outgoing = Outgoing { detail: event.detail.clone(), ..item.record()? };
+        let outgoing = OutboxEvent { detail: event.detail.clone(), ..item.record()? };
         let now = self.ports.clock.now();
         self.ports.table.put(outgoing.item(now)?, Condition::Version(item.version)).await?;
         self.set_webhook_alarm(outgoing.work(), now).await;
@@ -161,7 +161,7 @@ impl Engine {
     /// Whether an organization has webhooks that are active.
     async fn has_webhooks(&self, org: &OrgId) -> Result<bool, TableError> {
         let now = self.ports.clock.now();
-        if self.seen_webhooks.get(org).is_some_and(|seen| (seen..seen + SEEN_FOR).contains(&now)) {
+        if self.webhook_cache.get(org).is_some_and(|seen| (seen..seen + SEEN_FOR).contains(&now)) {
             return Ok(true);
         }
         let item = self.ports.table.get(&keys::webhooks(org), Read::Consistent).await?;
@@ -174,7 +174,7 @@ impl Engine {
             |webhooks| webhooks.by_id.values().any(|webhook| webhook.active),
         );
         if some {
-            self.seen_webhooks.insert(org.clone(), now);
+            self.webhook_cache.insert(org.clone(), now);
         }
         Ok(some)
     }
@@ -193,7 +193,7 @@ impl Engine {
         let mut found = self.ports.table.batch_get(&places, Read::Consistent).await?;
         let (webhooks, item) = (found.pop().flatten(), found.pop().flatten());
         let Some(item) = item else { return Ok(()) };
-        let (event, now): (Outgoing, _) = (item.record()?, self.ports.clock.now());
+        let (event, now): (OutboxEvent, _) = (item.record()?, self.ports.clock.now());
         let webhooks = webhooks_in(webhooks.as_ref())?;
         let wanted = webhooks.by_id.iter().filter(|(_, webhook)| webhook.wants(&event.kind));
         let deliveries: Vec<_> = wanted.map(|(id, _)| Delivery::of(&event, id, now)).collect::<Result<_, _>>()?;

@@ -8,33 +8,33 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::execute::{Came, Doing, Seen, Source, What, lease, out_of_use};
-use crate::accounts::{Held, not_connected};
+use super::execute::{ActionRequest, Attempt, Invocation, Origin, Snapshot, lease, unavailable_reason};
+use crate::accounts::{AuthorizedAccount, not_connected};
 use crate::core::error::Error;
 use crate::core::ids::RunId;
 use crate::core::outcome::{Failure, Outcome, OutcomeCode, Success};
-use crate::core::redactor::Striker;
+use crate::core::redactor::Redactor;
 use crate::engine::Engine;
 use crate::invoke::call::RETRIES_MAX;
-use crate::invoke::failures::{Failed, Secrets, redacted};
+use crate::invoke::failures::{Failed, SchemaRedactor, redacted};
 use crate::invoke::hooks::Hooks;
-use crate::invoke::mappings::{Asking, Naming};
-use crate::invoke::runs::{Begun, Claim, Keyed, Run, RunState, Verdict};
-use crate::outbound::runtime::{Call, Returned, ServiceKey, Stopped};
-use crate::plugin::breaker::{ActionClass, Shown};
+use crate::invoke::mappings::{LookupContext, Naming};
+use crate::invoke::runs::{IdempotencyRequest, KeyClaim, Run, RunState, StartedRun, Verdict};
+use crate::outbound::runtime::{Call, CallError, CallResult, ServiceKey};
+use crate::plugin::breaker::{ActionClass, HealthSignal};
 use crate::plugin::manifest::{Auth, Effect};
 use crate::ports::table::Condition;
 use crate::registry::instances::{InUse, SeenInstance, Trial};
 
 /// The time that a service must have had before it counts as failing that it did not answer.
-const ENOUGH: Duration = Duration::from_secs(5);
+const MIN_SERVICE_TIME: Duration = Duration::from_secs(5);
 
 /// Everything that a call needs.
-struct Ready {
+struct PreparedCall {
     parameters: Map<String, Value>,
     /// The same, as far as it may be kept.
     to_keep: Map<String, Value>,
-    held: Option<Held>,
+    held: Option<AuthorizedAccount>,
     instance: SeenInstance,
     trial: Option<Trial>,
     now: Timestamp,
@@ -45,50 +45,52 @@ struct Ready {
 impl Engine {
     /// Does it once, unless something stands in the way. `claim` is the key to do it under, what has to stand there, and the
     /// run that this one is in the place of.
-    pub(super) async fn try_once(
+    pub(super) async fn attempt(
         &self,
-        what: &What<'_>,
+        what: &Invocation<'_>,
         (parameters, mut naming): (&Map<String, Value>, Naming),
-        (seen, hooks): (Seen, Hooks),
-        claim: Option<(&Keyed, Condition, Option<RunId>)>,
-    ) -> Result<Came, Error> {
-        let Doing { org, user, integration: alias, deadline, .. } = *what.doing;
-        let Seen { account, instance, names, .. } = seen;
+        (seen, hooks): (Snapshot, Hooks),
+        claim: Option<(&IdempotencyRequest, Condition, Option<RunId>)>,
+    ) -> Result<Attempt, Error> {
+        let ActionRequest { org, user, integration: alias, deadline, .. } = *what.doing;
+        let Snapshot { account, instance, names, .. } = seen;
         let now = self.ports.clock.now();
         let in_use = instance.instance.in_use(what.manifest, what.class(), now);
-        let held = match (out_of_use(what.manifest, &in_use, now), &what.manifest.auth, account) {
+        let held = match (unavailable_reason(what.manifest, &in_use, now), &what.manifest.auth, account) {
             (Some(failure), _, _) => Err(failure),
             (None, Auth::None, _) => Ok(None),
             (None, _, None) => Err(not_connected(what.manifest, user, alias)),
-            (None, _, found) => self.account(org, user, what.manifest, alias, (found, None), deadline).await?.map(Some),
+            (None, _, found) => {
+                self.resolve_account(org, user, what.manifest, alias, (found, None), deadline).await?.map(Some)
+            }
         };
         // What is done in the place of another that may have happened does not undo that by failing.
         let instead = claim.as_ref().is_some_and(|(_, _, before)| before.is_some());
-        let standing = |failure| if instead { after_another(failure, what) } else { failure };
+        let standing = |failure| if instead { with_prior_attempt(failure, what) } else { failure };
         let held = match held {
             Ok(held) => held,
             Err(failure) => {
-                return Ok(Came::To(self.conclude(what, parameters, Err(standing(failure)), 0, None).await));
+                return Ok(Attempt::To(self.finalize(what, parameters, Err(standing(failure)), 0, None).await));
             }
         };
-        let seen_by = instance.instance.names_seen_by(what.plugin, held.as_ref().map(Held::identity));
+        let seen_by = instance.instance.names_seen_by(what.plugin, held.as_ref().map(AuthorizedAccount::identity));
         naming.read(names, seen_by.as_deref())?;
         // What is kept of the parameters never has the account's token in it, should the caller have put it there.
         let secrets = held.as_ref().map(|held| held.credential.secrets()).unwrap_or_default();
-        let striker = Striker::new(&secrets);
-        let given = || struck(&striker, parameters);
+        let striker = Redactor::new(&secrets);
+        let given = || redact_token(&striker, parameters);
         let until = match &what.doing.source {
-            Source::Intent { .. } => now + lease(self.config.limits.budget),
-            Source::Task { claim, .. } => claim.until,
+            Origin::Intent { .. } => now + lease(self.config.limits.budget),
+            Origin::Task { claim, .. } => claim.until,
         };
-        let trial = match self.may_go(what, in_use, &instance, what.class(), until).await? {
+        let trial = match self.acquire_trial(what, in_use, &instance, what.class(), until).await? {
             Ok(trial) => trial,
             Err(failure) => {
-                return Ok(Came::To(self.conclude(what, &given(), Err(standing(failure)), 0, None).await));
+                return Ok(Attempt::To(self.finalize(what, &given(), Err(standing(failure)), 0, None).await));
             }
         };
         let named = match self.before_look_ups(what, &hooks, &naming).await {
-            Ok(()) => self.without_names(what, parameters, naming, held.as_ref(), (&instance, trial, until)).await,
+            Ok(()) => self.resolve_names(what, parameters, naming, held.as_ref(), (&instance, trial, until)).await,
             Err(failure) => Ok(Err(failure)),
         };
         let let_through = match named {
@@ -97,69 +99,69 @@ impl Engine {
         };
         let failed = match let_through {
             Ok(Ok(parameters)) => {
-                let to_keep = struck(&striker, &parameters);
-                let ready = Ready { parameters, to_keep, held, instance, trial, now, until, hooks };
-                return Box::pin(self.do_it(what, ready, claim)).await;
+                let to_keep = redact_token(&striker, &parameters);
+                let ready = PreparedCall { parameters, to_keep, held, instance, trial, now, until, hooks };
+                return Box::pin(self.execute_attempt(what, ready, claim)).await;
             }
             Ok(Err(failure)) => Ok(failure),
             Err(error) => Err(error),
         };
-        self.note_shown(org, what.manifest, instance, (what.class(), trial), Shown::Nothing).await;
+        self.record_health(org, what.manifest, instance, (what.class(), trial), HealthSignal::Nothing).await;
         match failed {
-            Ok(failure) => Ok(Came::To(self.conclude(what, &given(), Err(standing(failure)), 0, None).await)),
-            Err(error) => self.refused(what, &given(), error).await.map(Came::To),
+            Ok(failure) => Ok(Attempt::To(self.finalize(what, &given(), Err(standing(failure)), 0, None).await)),
+            Err(error) => self.refused(what, &given(), error).await.map(Attempt::To),
         }
     }
 
     /// The right to go: nothing, a trial, or why not.
-    async fn may_go(
+    async fn acquire_trial(
         &self,
-        what: &What<'_>,
+        what: &Invocation<'_>,
         in_use: InUse,
         instance: &SeenInstance,
         class: ActionClass,
         until: Timestamp,
     ) -> Result<Result<Option<Trial>, Failure>, Error> {
         if in_use != InUse::OnTrial {
-            return Ok(out_of_use(what.manifest, &in_use, self.ports.clock.now()).map_or(Ok(None), Err));
+            return Ok(unavailable_reason(what.manifest, &in_use, self.ports.clock.now()).map_or(Ok(None), Err));
         }
         match self.begin_trial(what.doing.org, what.manifest, instance.clone(), class, until).await? {
             Ok(trial) => Ok(Ok(Some(trial))),
             // Where nothing stands in the way any more, it was brought back in the meantime.
-            Err(in_use) => Ok(out_of_use(what.manifest, &in_use, self.ports.clock.now()).map_or(Ok(None), Err)),
+            Err(in_use) => Ok(unavailable_reason(what.manifest, &in_use, self.ports.clock.now()).map_or(Ok(None), Err)),
         }
     }
 
     /// Puts it on record, does it, and writes down what came of it.
-    async fn do_it(
+    async fn execute_attempt(
         &self,
-        what: &What<'_>,
-        ready: Ready,
-        claim: Option<(&Keyed, Condition, Option<RunId>)>,
-    ) -> Result<Came, Error> {
-        let Ready { parameters, to_keep, held, instance, trial, now, until, hooks } = ready;
+        what: &Invocation<'_>,
+        ready: PreparedCall,
+        claim: Option<(&IdempotencyRequest, Condition, Option<RunId>)>,
+    ) -> Result<Attempt, Error> {
+        let PreparedCall { parameters, to_keep, held, instance, trial, now, until, hooks } = ready;
         let (org, manifest) = (what.doing.org, what.manifest);
         let instead = claim.as_ref().is_some_and(|(_, _, before)| before.is_some());
         let recorded = what.action.effect != Effect::Read || claim.is_some() || instance.instance.records_reads();
         let mut begun = None;
         let time_enough = self.is_time_enough(Instant::now(), what.doing.deadline);
         if what.action.effect != Effect::Read && !time_enough {
-            self.note_shown(org, manifest, instance, (what.class(), trial), Shown::Nothing).await;
+            self.record_health(org, manifest, instance, (what.class(), trial), HealthSignal::Nothing).await;
             let message = format!("there was no time left to call {}; nothing was sent", manifest.display_name);
             let failure = Failure::new(OutcomeCode::Timeout, message, true);
-            return Ok(Came::To(self.conclude(what, &to_keep, Err(failure), 0, None).await));
+            return Ok(Attempt::To(self.finalize(what, &to_keep, Err(failure), 0, None).await));
         }
         if recorded {
-            let put = self.put_on_record(what, &to_keep, claim, (now, until)).await;
+            let put = self.record_start(what, &to_keep, claim, (now, until)).await;
             if !matches!(put, Ok(Some(_))) {
-                self.note_shown(org, manifest, instance.clone(), (what.class(), trial), Shown::Nothing).await;
+                self.record_health(org, manifest, instance.clone(), (what.class(), trial), HealthSignal::Nothing).await;
             }
             begun = put?;
             if begun.is_none() {
                 return match what.doing.source {
-                    Source::Intent { .. } => Ok(Came::Late),
+                    Origin::Intent { .. } => Ok(Attempt::Late),
                     // Whoever looked for this worker has declared the run as never begun.
-                    Source::Task { .. } => Ok(Came::To(what.failed(too_late()))),
+                    Origin::Task { .. } => Ok(Attempt::To(what.failed(too_late()))),
                 };
             }
         }
@@ -170,33 +172,34 @@ impl Engine {
             Ok((Err(too_late().into()), 0))
         } else {
             let config = instance.instance.effective_config(manifest);
-            self.call_for(what, (&parameters, &config), held, begun.as_ref(), now).await
+            self.call_service(what, (&parameters, &config), held, begun.as_ref(), now).await
         };
         let (result, attempts, error) = match came {
             Ok((Ok(success), attempts)) => (Ok(success), attempts, None),
-            Ok((Err(Stopped::Failed(failure)), attempts)) => (Err(failure), attempts, None),
+            Ok((Err(CallError::Failed(failure)), attempts)) => (Err(failure), attempts, None),
             // Nothing was sent, and the key is free for what is right.
-            Ok((Err(Stopped::Parameter(problem)), attempts)) => {
+            Ok((Err(CallError::Parameter(problem)), attempts)) => {
                 let failure = Failure::new(OutcomeCode::Unavailable, problem.message.clone(), false);
                 (Err(failure), attempts, Some(Error::Invalid(vec![problem])))
             }
             // Nothing more was sent, and what was sent was refused.
             Err(error) => (Err(Failure::new(OutcomeCode::Unavailable, error.to_string(), true)), 0, Some(error)),
         };
-        let shown = Shown::of(result.as_ref().err(), attempts > 0 && self.had_time(what.doing.deadline, called_at));
+        let shown =
+            HealthSignal::of(result.as_ref().err(), attempts > 0 && self.had_time(what.doing.deadline, called_at));
         let result = match result {
             Ok(success) => Ok(Box::pin(self.after_call(what, &hooks, &to_keep, success)).await),
             failed => failed,
         };
-        let result = if instead { result.map_err(|failure| after_another(failure, what)) } else { result };
+        let result = if instead { result.map_err(|failure| with_prior_attempt(failure, what)) } else { result };
         // All that comes of a task is kept; of an intent, what is in the ledger.
-        let of_a_task = matches!(what.doing.source, Source::Task { .. });
-        let kept = (begun.is_some() || of_a_task).then(|| to_be_kept(what, &parameters, &result));
+        let of_a_task = matches!(what.doing.source, Origin::Task { .. });
+        let kept = (begun.is_some() || of_a_task).then(|| redact_result(what, &parameters, &result));
         let result = if let Some(kept) = kept.as_ref().filter(|_| of_a_task) { kept.clone() } else { result };
-        let noted = self.note_shown(org, manifest, instance, (what.class(), trial), shown);
+        let noted = self.record_health(org, manifest, instance, (what.class(), trial), shown);
         let Some(error) = error else {
-            let (outcome, ()) = join(self.conclude(what, &to_keep, result, attempts, begun.zip(kept)), noted).await;
-            return Ok(Came::To(outcome));
+            let (outcome, ()) = join(self.finalize(what, &to_keep, result, attempts, begun.zip(kept)), noted).await;
+            return Ok(Attempt::To(outcome));
         };
         let metadata = what.metadata(attempts, begun.as_ref().map(|begun| begun.id().clone()));
         let ended = async {
@@ -205,75 +208,75 @@ impl Engine {
             }
         };
         join(ended, noted).await;
-        self.refused(what, &to_keep, error).await.map(Came::To)
+        self.refused(what, &to_keep, error).await.map(Attempt::To)
     }
 
     /// Whether a service that was called then had the time to answer.
     fn had_time(&self, deadline: Instant, called_at: Instant) -> bool {
-        deadline.saturating_duration_since(called_at) >= ENOUGH.min(self.config.limits.budget / 2)
+        deadline.saturating_duration_since(called_at) >= MIN_SERVICE_TIME.min(self.config.limits.budget / 2)
     }
 
     /// The entry in the ledger, if nobody was faster.
-    async fn put_on_record(
+    async fn record_start(
         &self,
-        what: &What<'_>,
+        what: &Invocation<'_>,
         to_keep: &Map<String, Value>,
-        claim: Option<(&Keyed, Condition, Option<RunId>)>,
+        claim: Option<(&IdempotencyRequest, Condition, Option<RunId>)>,
         (now, until): (Timestamp, Timestamp),
-    ) -> Result<Option<Begun>, Error> {
+    ) -> Result<Option<StartedRun>, Error> {
         let (claim, before) = match claim {
             Some((keyed, condition, before)) => {
-                let claim = Claim { key: keyed.key.clone(), payload: keyed.payload.clone(), condition };
+                let claim = KeyClaim { key: keyed.key.clone(), payload: keyed.payload.clone(), condition };
                 (Some(claim), before)
             }
             None => (None, None),
         };
         let run = self.run_of(what, to_keep, claim.as_ref(), now, until)?;
         let begun = self.begin_run(run, claim).await?;
-        if let (Some(_), Some(before), Source::Intent { principal, .. }) = (&begun, before, &what.doing.source) {
+        if let (Some(_), Some(before), Origin::Intent { principal, .. }) = (&begun, before, &what.doing.source) {
             self.note_decision(principal, what.doing.user, &before, Verdict::Retried, now).await;
         }
         Ok(begun)
     }
 
     /// The call itself.
-    async fn call_for(
+    async fn call_service(
         &self,
-        what: &What<'_>,
+        what: &Invocation<'_>,
         (parameters, config): (&Map<String, Value>, &Map<String, Value>),
-        held: Option<Held>,
-        begun: Option<&Begun>,
+        held: Option<AuthorizedAccount>,
+        begun: Option<&StartedRun>,
         now: Timestamp,
-    ) -> Result<(Returned, u32), Error> {
-        let Doing { org, user, integration: alias, deadline, .. } = *what.doing;
-        let (key, until) = (service_key(what, begun), begun.map(Begun::until));
+    ) -> Result<(CallResult, u32), Error> {
+        let ActionRequest { org, user, integration: alias, deadline, .. } = *what.doing;
+        let (key, until) = (service_key(what, begun), begun.map(StartedRun::until));
         let call = Call { manifest: what.manifest, action: what.action, parameters, config, user, now, key, until };
         let retries = match what.doing.source {
-            Source::Intent { .. } => RETRIES_MAX,
+            Origin::Intent { .. } => RETRIES_MAX,
             // A task is tried again by its own rules.
-            Source::Task { .. } => 0,
+            Origin::Task { .. } => 0,
         };
-        self.call_with(org, &call, held, alias, (deadline, retries)).await
+        self.call_recording_use(org, &call, held, alias, (deadline, retries)).await
     }
 
     /// The parameters with ids in the place of names. A service that is left alone is not asked what they stand for; what
     /// asking showed of it is counted.
-    async fn without_names(
+    async fn resolve_names(
         &self,
-        what: &What<'_>,
+        what: &Invocation<'_>,
         parameters: &Map<String, Value>,
         mut naming: Naming,
-        held: Option<&Held>,
+        held: Option<&AuthorizedAccount>,
         (instance, trial, until): (&SeenInstance, Option<Trial>, Timestamp),
     ) -> Result<Result<Map<String, Value>, Failure>, Error> {
         if naming.is_open() {
-            let Doing { org, user, agent, integration: alias, deadline, .. } = *what.doing;
+            let ActionRequest { org, user, agent, integration: alias, deadline, .. } = *what.doing;
             let in_use = instance.instance.in_use(what.manifest, ActionClass::Read, self.ports.clock.now());
             // What reads is on trial already, and goes on with it.
             let own = match (what.class(), trial) {
                 (ActionClass::Read, Some(trial)) => Some(trial),
                 (ActionClass::Read | ActionClass::Write, _) => {
-                    match self.may_go(what, in_use, instance, ActionClass::Read, until).await? {
+                    match self.acquire_trial(what, in_use, instance, ActionClass::Read, until).await? {
                         Ok(trial) => trial,
                         Err(failure) => return Ok(Err(failure)),
                     }
@@ -282,18 +285,20 @@ impl Engine {
             let had_time = self.had_time(deadline, Instant::now());
             let called = AtomicBool::new(false);
             let (plugin, config) = (what.plugin, &instance.instance.effective_config(what.manifest));
-            let (called, seen_by) = (&called, instance.instance.names_seen_by(plugin, held.map(Held::identity)));
-            let asking = Asking { org, user, agent, plugin, config, seen_by, action: what.action, held, alias, called };
+            let (called, seen_by) =
+                (&called, instance.instance.names_seen_by(plugin, held.map(AuthorizedAccount::identity)));
+            let asking =
+                LookupContext { org, user, agent, plugin, config, seen_by, action: what.action, held, alias, called };
             let asked = self.look_up(&asking, &mut naming, deadline).await;
             let shown = match &asked {
-                _ if !called.load(Ordering::Relaxed) => Shown::Nothing,
-                Ok(Ok(())) | Err(Error::Invalid(_)) => Shown::Works,
-                Ok(Err(failure)) => Shown::of(Some(failure), had_time),
-                Err(_) => Shown::Nothing,
+                _ if !called.load(Ordering::Relaxed) => HealthSignal::Nothing,
+                Ok(Ok(())) | Err(Error::Invalid(_)) => HealthSignal::Works,
+                Ok(Err(failure)) => HealthSignal::of(Some(failure), had_time),
+                Err(_) => HealthSignal::Nothing,
             };
-            let goes_on = what.class() == ActionClass::Read && shown != Shown::Fails;
+            let goes_on = what.class() == ActionClass::Read && shown != HealthSignal::Fails;
             if !goes_on {
-                self.note_shown(org, what.manifest, instance.clone(), (ActionClass::Read, own), shown).await;
+                self.record_health(org, what.manifest, instance.clone(), (ActionClass::Read, own), shown).await;
             }
             if let Err(failure) = asked? {
                 return Ok(Err(failure));
@@ -305,13 +310,13 @@ impl Engine {
     }
 
     /// Writes down what came of it. With a run comes what is to be kept of that.
-    pub(super) async fn conclude(
+    pub(super) async fn finalize(
         &self,
-        what: &What<'_>,
+        what: &Invocation<'_>,
         parameters: &Map<String, Value>,
         mut result: Result<Success, Failure>,
         attempts: u32,
-        begun: Option<(Begun, Result<Success, Failure>)>,
+        begun: Option<(StartedRun, Result<Success, Failure>)>,
     ) -> Outcome {
         let metadata = what.metadata(attempts, begun.as_ref().map(|(begun, _)| begun.id().clone()));
         let ended = async {
@@ -322,10 +327,10 @@ impl Engine {
         let noted = async {
             let failure = result.as_ref().err()?;
             let (request, task) = match &what.doing.source {
-                Source::Intent { request, .. } => (*request, None),
-                Source::Task { id, .. } => (None, Some(*id)),
+                Origin::Intent { request, .. } => (*request, None),
+                Origin::Task { id, .. } => (None, Some(*id)),
             };
-            let Doing { org, user, agent, .. } = *what.doing;
+            let ActionRequest { org, user, agent, .. } = *what.doing;
             let (manifest, action, run) = (what.manifest, what.action, metadata.run.as_ref());
             let failed =
                 Failed { org, user, agent, manifest, action, parameters, failure, attempts, request, task, run };
@@ -347,16 +352,16 @@ impl Engine {
     /// The entry in the ledger.
     fn run_of(
         &self,
-        what: &What<'_>,
+        what: &Invocation<'_>,
         parameters: &Map<String, Value>,
-        claim: Option<&Claim>,
+        claim: Option<&KeyClaim>,
         now: Timestamp,
         until: Timestamp,
     ) -> Result<Run, Error> {
-        let Doing { org, user, agent, integration, .. } = what.doing;
+        let ActionRequest { org, user, agent, integration, .. } = what.doing;
         let (id, task, request) = match &what.doing.source {
-            Source::Intent { request, .. } => (RunId::parse(self.id_at(now)), None, *request),
-            Source::Task { id, claim, .. } => (claim.run_id(), Some(*id), None),
+            Origin::Intent { request, .. } => (RunId::parse(self.id_at(now)), None, *request),
+            Origin::Task { id, claim, .. } => (claim.run_id(), Some(*id), None),
         };
         Ok(Run {
             id: id.map_err(|error| Error::field("", error.to_string()))?,
@@ -388,23 +393,23 @@ impl Engine {
 }
 
 /// Parameters without the account's own token.
-pub(super) fn struck(striker: &Striker, parameters: &Map<String, Value>) -> Map<String, Value> {
+pub(super) fn redact_token(striker: &Redactor, parameters: &Map<String, Value>) -> Map<String, Value> {
     let each = parameters.iter().map(|(name, value)| (striker.text(name.clone()), striker.value(value.clone())));
     each.collect()
 }
 
 /// What may be kept of what came of it: a service may say what it was sent. Data is what the service has, so that only what
 /// the schema marks is taken out of it.
-fn to_be_kept(
-    what: &What<'_>,
+fn redact_result(
+    what: &Invocation<'_>,
     sent: &Map<String, Value>,
     result: &Result<Success, Failure>,
 ) -> Result<Success, Failure> {
     let schema = &what.action.parameters;
-    let secrets = Secrets::among(schema, sent, false);
+    let secrets = SchemaRedactor::among(schema, sent, false);
     match result.clone() {
         Ok(Success { message, data, external_id }) => {
-            let data = Secrets::among(schema, sent, true).value(data);
+            let data = SchemaRedactor::among(schema, sent, true).value(data);
             Ok(Success { message: secrets.text(message), data, external_id })
         }
         Err(failure) => Err(Failure { message: secrets.text(failure.message), ..failure }),
@@ -412,22 +417,22 @@ fn to_be_kept(
 }
 
 /// By what the service is to know a repetition: of the caller's key, else of what would be repeated.
-fn service_key(what: &What<'_>, begun: Option<&Begun>) -> Option<ServiceKey> {
+fn service_key(what: &Invocation<'_>, begun: Option<&StartedRun>) -> Option<ServiceKey> {
     if what.action.effect != Effect::Keyed {
         return None;
     }
     let (org, user) = (what.doing.org.as_str(), what.doing.user.as_str());
     match (&what.doing.source, what.keyed()) {
         (_, Some(keyed)) => Some(ServiceKey::of_caller(what.doing.org, what.doing.user, keyed)),
-        (Source::Task { id, number, .. }, None) => {
+        (Origin::Task { id, number, .. }, None) => {
             Some(ServiceKey::of(&["task", org, user, id.as_str(), &number.to_string()], true))
         }
-        (Source::Intent { .. }, None) => begun.map(|begun| ServiceKey::of(&["run", org, begun.id().as_str()], false)),
+        (Origin::Intent { .. }, None) => begun.map(|begun| ServiceKey::of(&["run", org, begun.id().as_str()], false)),
     }
 }
 
 /// A failure of what was done in the place of another that may have happened: that is not undone.
-fn after_another(failure: Failure, what: &What<'_>) -> Failure {
+fn with_prior_attempt(failure: Failure, what: &Invocation<'_>) -> Failure {
     if failure.may_have_happened {
         return failure;
     }

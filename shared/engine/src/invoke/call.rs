@@ -5,56 +5,56 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::accounts::Held;
+use crate::accounts::AuthorizedAccount;
 use crate::core::error::{Error, causes};
 use crate::core::ids::{Alias, OrgId};
 use crate::core::outcome::{Failure, OutcomeCode, Success};
-use crate::core::redactor::Striker;
+use crate::core::redactor::Redactor;
 use crate::engine::Engine;
 use crate::outbound::credential::Credential;
 use crate::outbound::host::Host;
 use crate::outbound::runtime;
-use crate::outbound::runtime::{Call, Returned, Stopped};
+use crate::outbound::runtime::{Call, CallError, CallResult};
 use crate::plugin::manifest::Runtime;
 
 /// How often a call is tried once more while somebody waits.
 pub(crate) const RETRIES_MAX: u32 = 2;
 /// With less time than this nothing is begun that has an effect, and nothing is tried again.
-const TOO_SHORT: Duration = Duration::from_secs(1);
+const MIN_REMAINING: Duration = Duration::from_secs(1);
 /// The longest pause before the first of these, in milliseconds; twice as long before the second.
 const PAUSE_MS: f64 = 400.0;
 
 impl Engine {
     /// Runs one call with an account: once more with a newer credential where the service refused the first, and again, at
     /// most `retries` times, where that cannot do anything twice. Says also how often the service was called.
-    pub(crate) async fn call_with(
+    pub(crate) async fn call_recording_use(
         &self,
         org: &OrgId,
         call: &Call<'_>,
-        mut held: Option<Held>,
+        mut held: Option<AuthorizedAccount>,
         alias: Option<&Alias>,
         (deadline, retries): (Instant, u32),
-    ) -> Result<(Returned, u32), Error> {
-        let (returned, attempts) = self.call_and_renew(org, call, &mut held, alias, (deadline, retries)).await?;
+    ) -> Result<(CallResult, u32), Error> {
+        let (returned, attempts) = self.call_with_retry(org, call, &mut held, alias, (deadline, retries)).await?;
         if let Some(held) = &held {
             match &returned {
                 Ok(_) => self.note_use(org, held, None).await,
-                Err(Stopped::Failed(failure)) => self.note_use(org, held, Some(failure)).await,
-                Err(Stopped::Parameter(_)) => {}
+                Err(CallError::Failed(failure)) => self.note_use(org, held, Some(failure)).await,
+                Err(CallError::Parameter(_)) => {}
             }
         }
         Ok((returned, attempts))
     }
 
     /// As [`Self::call_with`], but that the use of the account is not noted. `held` is renewed where the call renews it.
-    pub(crate) async fn call_and_renew(
+    pub(crate) async fn call_with_retry(
         &self,
         org: &OrgId,
         call: &Call<'_>,
-        held: &mut Option<Held>,
+        held: &mut Option<AuthorizedAccount>,
         alias: Option<&Alias>,
         (deadline, retries): (Instant, u32),
-    ) -> Result<(Returned, u32), Error> {
+    ) -> Result<(CallResult, u32), Error> {
         let (mut attempts, mut tries, mut renewed) = (0, 0, false);
         // What an earlier try may have done is not undone by a later one that surely did nothing.
         let mut before: Option<Failure> = None;
@@ -69,10 +69,10 @@ impl Engine {
             let (returned, called) = self.call(call, credential, deadline).await;
             attempts += u32::from(called);
             let failure = match returned {
-                Err(Stopped::Failed(failure)) => failure,
-                Ok(_) | Err(Stopped::Parameter(_)) => break returned,
+                Err(CallError::Failed(failure)) => failure,
+                Ok(_) | Err(CallError::Parameter(_)) => break returned,
             };
-            let failure = not_forgotten(failure, before.as_ref(), call);
+            let failure = merge_prior_failure(failure, before.as_ref(), call);
             if failure.unclear {
                 before = Some(failure.clone());
             }
@@ -85,12 +85,14 @@ impl Engine {
                 renewed = true;
                 let renewable = refused.can_be_renewed(self.ports.clock.now());
                 let seen = (None, Some(refused));
-                match self.account(org, call.user, call.manifest, alias, seen, deadline).await {
+                match self.resolve_account(org, call.user, call.manifest, alias, seen, deadline).await {
                     Ok(Ok(newer)) if newer.differs_from(refused) => {
                         *held = Some(newer);
                         continue;
                     }
-                    Ok(Err(failure)) if renewable => break Err(not_forgotten(failure, before.as_ref(), call).into()),
+                    Ok(Err(failure)) if renewable => {
+                        break Err(merge_prior_failure(failure, before.as_ref(), call).into());
+                    }
                     // What the service said is all there is to say.
                     Ok(_) => break Err(failure.into()),
                     Err(error) if before.is_some() => {
@@ -125,7 +127,7 @@ impl Engine {
 
     /// Whether there is time for a call that begins then.
     pub(crate) fn is_time_enough(&self, begins: Instant, deadline: Instant) -> bool {
-        deadline.saturating_duration_since(begins) >= TOO_SHORT.min(self.config.limits.budget / 10)
+        deadline.saturating_duration_since(begins) >= MIN_REMAINING.min(self.config.limits.budget / 10)
     }
 
     /// Runs one call through its runtime, and takes the credential out of whatever comes back. Says also whether the service
@@ -135,9 +137,9 @@ impl Engine {
         call: &Call<'_>,
         credential: Option<&Credential>,
         deadline: Instant,
-    ) -> (Returned, bool) {
+    ) -> (CallResult, bool) {
         let secrets = credential.map(Credential::secrets).unwrap_or_default();
-        let striker = Striker::new(&secrets);
+        let striker = Redactor::new(&secrets);
         let Runtime::Http { base_url } = &call.manifest.runtime else { return (Err(cannot_run(call)), false) };
         let base = self.config.stand_ins.get(&call.manifest.name).map_or(base_url, |stand_in| &stand_in.base_url);
         let limit = self.config.limits.answer_max_bytes;
@@ -151,22 +153,24 @@ impl Engine {
                 data: striker.value(data),
                 external_id: external_id.map(|id| striker.text(id)),
             }),
-            Err(Stopped::Failed(failure)) => Err(Failure { message: striker.text(failure.message), ..failure }.into()),
-            Err(parameter @ Stopped::Parameter(_)) => Err(parameter),
+            Err(CallError::Failed(failure)) => {
+                Err(Failure { message: striker.text(failure.message), ..failure }.into())
+            }
+            Err(parameter @ CallError::Parameter(_)) => Err(parameter),
         };
         (clean, host.called())
     }
 }
 
 /// The failure of a call of a plugin that is registered, and runs elsewhere.
-fn cannot_run(call: &Call<'_>) -> Stopped {
+fn cannot_run(call: &Call<'_>) -> CallError {
     let reason = call.manifest.cannot_run().unwrap_or_default();
     Failure::new(OutcomeCode::Disabled, format!("{} cannot run here: {reason}", call.manifest.display_name), false)
         .into()
 }
 
 /// A failure of a try, after what an earlier one may have done.
-fn not_forgotten(failure: Failure, before: Option<&Failure>, call: &Call<'_>) -> Failure {
+fn merge_prior_failure(failure: Failure, before: Option<&Failure>, call: &Call<'_>) -> Failure {
     let Some(before) = before.filter(|_| !failure.unclear) else { return failure };
     if !before.may_have_happened {
         return Failure { unclear: true, ..failure };

@@ -9,13 +9,13 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::access::admission::must_admit;
 use crate::access::principal::Principal;
-use crate::accounts::Found;
+use crate::accounts::AccountLookup;
 use crate::core::error::Error;
 use crate::core::ids::{AgentId, Alias, ChannelName, OrgId, RequestId, RunId, TaskId, UserId};
 use crate::core::outcome::{Failure, Metadata, Outcome, OutcomeCode};
 use crate::engine::Engine;
 use crate::invoke::mappings::Naming;
-use crate::invoke::runs::{Answered, Judged, Keyed, Resolve, in_progress, lost};
+use crate::invoke::runs::{IdempotencyRequest, IdempotencyState, Replayable, Resolve, in_progress, lost};
 use crate::plugin::breaker::ActionClass;
 use crate::plugin::catalog::{ActionOf, Plugin};
 use crate::plugin::manifest::{Action, Auth, Effect, Manifest};
@@ -25,7 +25,7 @@ use crate::storage::keys;
 use crate::tasks as task;
 
 /// The first pause between two looks at an earlier request that is still running, and the longest.
-const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+const POLL_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// How much longer than anything may take its place is held: a task's claim, and a run's in the ledger.
 const LEASE_MARGIN: SignedDuration = SignedDuration::from_secs(30);
@@ -33,7 +33,7 @@ const LEASE_MARGIN: SignedDuration = SignedDuration::from_secs(30);
 const TRIED_S: u64 = 5;
 
 /// One action that is to be done.
-pub(crate) struct Doing<'a> {
+pub(crate) struct ActionRequest<'a> {
     pub org: &'a OrgId,
     pub user: &'a UserId,
     pub agent: Option<&'a AgentId>,
@@ -43,24 +43,24 @@ pub(crate) struct Doing<'a> {
     pub action: &'a str,
     pub integration: Option<&'a Alias>,
     pub parameters: &'a Map<String, Value>,
-    pub source: Source<'a>,
+    pub source: Origin<'a>,
     /// When it has to be done.
     pub deadline: Instant,
 }
 
 /// What has an action done.
-pub(crate) enum Source<'a> {
+pub(crate) enum Origin<'a> {
     /// Somebody waits for the answer.
-    Intent { principal: &'a Principal, request: Option<&'a RequestId>, keyed: Option<&'a Keyed> },
+    Intent { principal: &'a Principal, request: Option<&'a RequestId>, keyed: Option<&'a IdempotencyRequest> },
     /// An attempt of a task, with the entry that it is to have in the ledger.
     Task { id: &'a TaskId, claim: &'a task::Claim, number: u32 },
 }
 
 /// Everything that an intent needs of the table.
-pub(crate) struct Seen {
-    pub account: Option<Found>,
+pub(crate) struct Snapshot {
+    pub account: Option<AccountLookup>,
     pub instance: SeenInstance,
-    pub judged: Judged,
+    pub judged: IdempotencyState,
     /// What stands for the names among the parameters.
     pub names: Vec<Option<Item>>,
     /// What is asked before the call, and after it.
@@ -68,7 +68,7 @@ pub(crate) struct Seen {
 }
 
 /// What an attempt came to.
-pub(super) enum Came {
+pub(super) enum Attempt {
     /// An outcome.
     To(Outcome),
     /// Somebody else was faster under the same key: look again.
@@ -76,8 +76,8 @@ pub(super) enum Came {
 }
 
 /// What is to be done, once it is known what that is.
-pub(crate) struct What<'a> {
-    pub doing: &'a Doing<'a>,
+pub(crate) struct Invocation<'a> {
+    pub doing: &'a ActionRequest<'a>,
     pub plugin: &'a Plugin,
     pub manifest: &'a Manifest,
     pub found: ActionOf<'a>,
@@ -85,7 +85,7 @@ pub(crate) struct What<'a> {
     pub started: Instant,
 }
 
-impl What<'_> {
+impl Invocation<'_> {
     pub(super) fn metadata(&self, attempts: u32, run: Option<RunId>) -> Metadata {
         Metadata {
             plugin: self.manifest.name.clone(),
@@ -101,10 +101,10 @@ impl What<'_> {
         self.action.effect.into()
     }
 
-    pub(crate) fn keyed(&self) -> Option<&Keyed> {
+    pub(crate) fn keyed(&self) -> Option<&IdempotencyRequest> {
         match &self.doing.source {
-            Source::Intent { keyed, .. } => *keyed,
-            Source::Task { .. } => None,
+            Origin::Intent { keyed, .. } => *keyed,
+            Origin::Task { .. } => None,
         }
     }
 
@@ -115,13 +115,13 @@ impl What<'_> {
 
     /// Whether what stands under the key, and was done by that version of the plugin, may be done again or given up now:
     /// because the caller says so, or because the service knows a repetition.
-    fn may_decide(&self, run: &RunId, by: &str, met: &Met) -> bool {
+    fn may_decide(&self, run: &RunId, by: &str, met: &KeyObservation) -> bool {
         let wanted = self.keyed().is_some_and(|keyed| keyed.resolve.is_some()) || self.is_known_by_key(by);
         wanted
             && match met {
-                Met::Nobody => true,
-                Met::Another => false,
-                Met::Decided(decided) => decided == run,
+                KeyObservation::Nobody => true,
+                KeyObservation::Another => false,
+                KeyObservation::Decided(decided) => decided == run,
             }
     }
 
@@ -133,81 +133,83 @@ impl What<'_> {
 impl Engine {
     /// Does one action, and says what came of it. Nothing was done, and there is nothing to say, where the organization uses
     /// another version of the plugin by now.
-    pub(crate) async fn perform(&self, doing: Doing<'_>) -> Result<Option<Answered<Outcome>>, Error> {
+    pub(crate) async fn perform(&self, doing: ActionRequest<'_>) -> Result<Option<Replayable<Outcome>>, Error> {
         let started = Instant::now();
         let plugin = doing.plugin;
-        let _under_way = self.under_way(doing.org, plugin);
+        let _under_way = self.track_in_flight(doing.org, plugin);
         let found = plugin.action(doing.action)?;
         let (manifest, action) = (&plugin.manifest, found.action);
-        let what = What { doing: &doing, plugin, manifest, found, action, started };
+        let what = Invocation { doing: &doing, plugin, manifest, found, action, started };
         let checked = found.check(doing.parameters.clone());
         let checked = checked.and_then(|checked| Ok((Naming::of(manifest, action, &checked)?, checked)));
         let (naming, parameters) = match checked {
             Ok(checked) => checked,
             Err(error) => {
-                return self.refused(&what, doing.parameters, error).await.map(|said| Some(Answered::anew(said)));
+                return self.refused(&what, doing.parameters, error).await.map(|said| Some(Replayable::anew(said)));
             }
         };
-        let mut pause = LOOK_AGAIN.0;
+        let mut pause = POLL_BACKOFF.0;
         // What a caller decides is about what they know of, and about nothing that began since.
-        let mut met = Met::Nobody;
+        let mut met = KeyObservation::Nobody;
         loop {
-            let Ok(seen) = timeout_at(doing.deadline, self.see(&what, &naming)).await else {
+            let Ok(seen) = timeout_at(doing.deadline, self.load_snapshot(&what, &naming)).await else {
                 let message = "there was no time left to look for the account; try again".to_owned();
                 let failure = Failure::new(OutcomeCode::Timeout, message, true);
-                return Ok(Some(Answered::anew(what.failed(failure))));
+                return Ok(Some(Replayable::anew(what.failed(failure))));
             };
             let Some(mut seen) = seen? else { return Ok(None) };
-            let claim = match std::mem::replace(&mut seen.judged, Judged::Free) {
-                Judged::Free if what.keyed().is_some_and(|keyed| keyed.resolve == Some(Resolve::Abandon)) => {
+            let claim = match std::mem::replace(&mut seen.judged, IdempotencyState::Free) {
+                IdempotencyState::Free if what.keyed().is_some_and(|keyed| keyed.resolve == Some(Resolve::Abandon)) => {
                     let message =
                         "nothing stands under this key, so that there is nothing to abandon; nothing was done";
                     return Err(Error::Conflict(message.to_owned()));
                 }
-                Judged::Free => what.keyed().map(|keyed| (keyed, Condition::Absent, None)),
-                Judged::Busy => {
-                    met = Met::Another;
+                IdempotencyState::Free => what.keyed().map(|keyed| (keyed, Condition::Absent, None)),
+                IdempotencyState::Busy => {
+                    met = KeyObservation::Another;
                     let until = what.keyed().map_or(started, |keyed| started + keyed.wait).min(doing.deadline);
                     if Instant::now() + pause > until {
                         return Err(in_progress());
                     }
                     sleep(pause).await;
-                    pause = (pause * 2).min(LOOK_AGAIN.1);
+                    pause = (pause * 2).min(POLL_BACKOFF.1);
                     continue;
                 }
                 // A task is made of other words than an outcome.
-                Judged::Task(..) => return Err(Error::KeyReused),
-                Judged::Ended(run, answer, _)
+                IdempotencyState::Task(..) => return Err(Error::KeyReused),
+                IdempotencyState::Ended(run, answer, _)
                     if !answer.is_open() || !what.may_decide(&run, &answer.metadata.version, &met) =>
                 {
                     return self.replayed(&what, seen.hooks, answer.outcome()).await.map(Some);
                 }
-                Judged::Lost(run, (began, by), _) if !what.may_decide(&run, &by, &met) => {
+                IdempotencyState::Lost(run, (began, by), _) if !what.may_decide(&run, &by, &met) => {
                     let metadata = what.metadata(0, Some(run.clone()));
                     let outcome = Outcome { result: Err(lost(&run, began)), metadata };
                     return self.replayed(&what, seen.hooks, outcome).await.map(Some);
                 }
-                Judged::Ended(run, _, version) | Judged::Lost(run, _, version) => {
-                    met = Met::Decided(run.clone());
-                    match self.decide(&what, run, version).await? {
-                        Decided::Given(outcome) => {
-                            let Answered { answer, .. } = self.replayed(&what, seen.hooks, outcome).await?;
-                            return Ok(Some(Answered::anew(answer)));
+                IdempotencyState::Ended(run, _, version) | IdempotencyState::Lost(run, _, version) => {
+                    met = KeyObservation::Decided(run.clone());
+                    match self.resolve_unknown(&what, run, version).await? {
+                        UnknownResolution::Given(outcome) => {
+                            let Replayable { answer, .. } = self.replayed(&what, seen.hooks, outcome).await?;
+                            return Ok(Some(Replayable::anew(answer)));
                         }
-                        Decided::Again => continue,
-                        Decided::Do(condition, run) => what.keyed().map(|keyed| (keyed, condition, Some(run))),
+                        UnknownResolution::Again => continue,
+                        UnknownResolution::Do(condition, run) => {
+                            what.keyed().map(|keyed| (keyed, condition, Some(run)))
+                        }
                     }
                 }
             };
             seen.instance.instance.must_be_granted(plugin)?;
             let hooks = self.hooks_in(doing.org, seen.hooks.take().as_ref()).await?;
             let once = (seen, hooks.clone());
-            match Box::pin(self.try_once(&what, (&parameters, naming.clone()), once, claim)).await? {
-                Came::To(outcome) => {
+            match Box::pin(self.attempt(&what, (&parameters, naming.clone()), once, claim)).await? {
+                Attempt::To(outcome) => {
                     let outcome = Box::pin(self.after_failure(&what, &hooks, outcome)).await;
-                    return Ok(Some(Answered::anew(outcome)));
+                    return Ok(Some(Replayable::anew(outcome)));
                 }
-                Came::Late => {}
+                Attempt::Late => {}
             }
         }
     }
@@ -216,43 +218,47 @@ impl Engine {
     /// of a failure was not, so that they are asked again.
     async fn replayed(
         &self,
-        what: &What<'_>,
+        what: &Invocation<'_>,
         hooks: Option<Item>,
         mut outcome: Outcome,
-    ) -> Result<Answered<Outcome>, Error> {
+    ) -> Result<Replayable<Outcome>, Error> {
         if let Err(failure) = &mut outcome.result {
             failure.fallback = Some(self.fallback(what.doing.org, what.doing.agent, what.manifest, failure).await);
             let hooks = self.hooks_in(what.doing.org, hooks.as_ref()).await?;
             outcome = Box::pin(self.after_failure(what, &hooks, outcome)).await;
         }
-        Ok(Answered { answer: outcome, replayed: true })
+        Ok(Replayable { answer: outcome, replayed: true })
     }
 
     /// What is wrong with an intent is told to whoever sent it; where that was a task, some time ago, it is a failure.
     pub(super) async fn refused(
         &self,
-        what: &What<'_>,
+        what: &Invocation<'_>,
         parameters: &Map<String, Value>,
         error: Error,
     ) -> Result<Outcome, Error> {
         match (&what.doing.source, &error) {
-            (Source::Task { .. }, Error::Invalid(_)) => {
+            (Origin::Task { .. }, Error::Invalid(_)) => {
                 let failure = Failure::new(OutcomeCode::Rejected, error.to_string(), false);
-                Ok(self.conclude(what, parameters, Err(failure), 0, None).await)
+                Ok(self.finalize(what, parameters, Err(failure), 0, None).await)
             }
-            (Source::Intent { .. } | Source::Task { .. }, _) => Err(error),
+            (Origin::Intent { .. } | Origin::Task { .. }, _) => Err(error),
         }
     }
 
     /// Everything that is needed, in one read; nothing where the organization uses another version of the plugin by now.
-    pub(crate) async fn see(&self, what: &What<'_>, naming: &Naming) -> Result<Option<Seen>, Error> {
-        let Doing { org, user, agent, channel, integration, .. } = what.doing;
+    pub(crate) async fn load_snapshot(
+        &self,
+        what: &Invocation<'_>,
+        naming: &Naming,
+    ) -> Result<Option<Snapshot>, Error> {
+        let ActionRequest { org, user, agent, channel, integration, .. } = what.doing;
         let mut wanted = vec![keys::instance(org, &what.manifest.name), keys::hooks(org)];
         wanted.extend(channel.map(|channel| keys::channel(org, channel)));
         wanted.extend(what.keyed().map(|keyed| keys::idempotency(org, user, &keyed.key)));
         let with_account = !matches!(what.manifest.auth, Auth::None);
         if with_account {
-            wanted.extend(Found::keys(org, user, &what.manifest.name));
+            wanted.extend(AccountLookup::keys(org, user, &what.manifest.name));
         }
         wanted.extend(naming.keys(org, user, *agent, *integration));
         let mut items = self.ports.table.batch_get(&wanted, Read::Consistent).await?.into_iter();
@@ -266,26 +272,31 @@ impl Engine {
             return Ok(None);
         }
         let judged = match what.keyed() {
-            Some(keyed) => Judged::of(items.next().flatten(), &keyed.payload, self.ports.clock.now())?,
-            None => Judged::Free,
+            Some(keyed) => IdempotencyState::of(items.next().flatten(), &keyed.payload, self.ports.clock.now())?,
+            None => IdempotencyState::Free,
         };
         let accounts: Vec<_> = items.by_ref().take(if with_account { 2 } else { 0 }).collect();
-        let account = Found::among(accounts, *integration)?;
-        Ok(Some(Seen { account, instance, judged, names: items.collect(), hooks }))
+        let account = AccountLookup::among(accounts, *integration)?;
+        Ok(Some(Snapshot { account, instance, judged, names: items.collect(), hooks }))
     }
 
     /// What follows for a key whose outcome is not known.
-    async fn decide(&self, what: &What<'_>, run: RunId, version: Version) -> Result<Decided, Error> {
-        let (Some(keyed), Source::Intent { principal, .. }) = (what.keyed(), &what.doing.source) else {
-            return Ok(Decided::Again);
+    async fn resolve_unknown(
+        &self,
+        what: &Invocation<'_>,
+        run: RunId,
+        version: Version,
+    ) -> Result<UnknownResolution, Error> {
+        let (Some(keyed), Origin::Intent { principal, .. }) = (what.keyed(), &what.doing.source) else {
+            return Ok(UnknownResolution::Again);
         };
         match keyed.resolve {
             // Without a decision only what the service knows as a repetition gets here.
-            Some(Resolve::Retry) | None => Ok(Decided::Do(Condition::Version(version), run)),
+            Some(Resolve::Retry) | None => Ok(UnknownResolution::Do(Condition::Version(version), run)),
             Some(Resolve::Abandon) => {
                 let metadata = what.metadata(0, Some(run.clone()));
-                let given = self.leave_unknown(principal, what.doing.user, keyed, (&run, version), metadata).await?;
-                Ok(given.map_or(Decided::Again, Decided::Given))
+                let given = self.abandon_key(principal, what.doing.user, keyed, (&run, version), metadata).await?;
+                Ok(given.map_or(UnknownResolution::Again, UnknownResolution::Given))
             }
         }
     }
@@ -297,7 +308,7 @@ pub(crate) fn lease(budget: Duration) -> SignedDuration {
 }
 
 /// What a request has met under its key so far.
-enum Met {
+enum KeyObservation {
     Nobody,
     /// Another request that was under way.
     Another,
@@ -306,7 +317,7 @@ enum Met {
 }
 
 /// What came of a decision.
-enum Decided {
+enum UnknownResolution {
     /// This is the answer.
     Given(Outcome),
     /// Somebody else decided: look again.
@@ -316,7 +327,7 @@ enum Decided {
 }
 
 /// Why a plugin cannot be used now, if it cannot.
-pub(crate) fn out_of_use(manifest: &Manifest, in_use: &InUse, now: Timestamp) -> Option<Failure> {
+pub(crate) fn unavailable_reason(manifest: &Manifest, in_use: &InUse, now: Timestamp) -> Option<Failure> {
     let name = &manifest.display_name;
     match in_use {
         InUse::Yes | InUse::OnTrial => None,
@@ -330,7 +341,7 @@ pub(crate) fn out_of_use(manifest: &Manifest, in_use: &InUse, now: Timestamp) ->
             let message = format!("{name} is not in use; an administrator brings it into use");
             Some(Failure::new(OutcomeCode::Disabled, message, false))
         }
-        InUse::Tried => {
+        InUse::TrialInProgress => {
             let message = format!("{name} failed too often, and is just being tried again");
             let failure = Failure::new(OutcomeCode::Disabled, message, true);
             Some(Failure { retry_after_s: Some(TRIED_S), ..failure })

@@ -182,7 +182,7 @@ impl Outbound {
 
     /// Sends `request` once, for its status and headers alone. Of the body a little is read, so that the connection can be
     /// used again, and given up.
-    pub async fn knock(
+    pub async fn send_for_status(
         &self,
         request: OutboundRequest,
         deadline: Instant,
@@ -262,7 +262,7 @@ fn classify(error: reqwest::Error, host: &str) -> OutboundError {
     let host = host.to_owned();
     let mut cause: Option<&(dyn StdError + 'static)> = Some(&error);
     while let Some(inner) = cause {
-        if inner.is::<NothingPermitted>() {
+        if inner.is::<AddressDenied>() {
             return OutboundError::Refused { host };
         }
         cause = inner.source();
@@ -285,7 +285,7 @@ struct CheckedResolver {
 
 #[derive(Debug, thiserror::Error)]
 #[error("every address of the name is one that calls may not go to")]
-struct NothingPermitted;
+struct AddressDenied;
 
 impl Resolve for CheckedResolver {
     fn resolve(&self, name: Name) -> Resolving {
@@ -296,7 +296,7 @@ impl Resolve for CheckedResolver {
             let checked: Vec<SocketAddr> =
                 found.into_iter().filter(|address| permitted(&allowed, address.ip(), None)).collect();
             if any && checked.is_empty() {
-                return Err(NothingPermitted.into());
+                return Err(AddressDenied.into());
             }
             Ok::<Addrs, _>(Box::new(checked.into_iter()))
         })

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::core::redactor::Striker;
+use crate::core::redactor::Redactor;
 use crate::outbound::client::{Outbound, OutboundAnswer, OutboundError, OutboundRequest};
 use crate::outbound::credential::Credential;
 use crate::plugin::manifest::{Auth, BodyFormat, Manifest};
@@ -35,7 +35,7 @@ pub enum FetchError {
 
 /// An answer as a runtime sees it: never with the credential in it.
 #[derive(Debug)]
-pub struct Answer {
+pub struct HostResponse {
     /// The status.
     pub status: StatusCode,
     /// The headers that are text, by their names in small letters.
@@ -50,7 +50,7 @@ pub struct Host<'a> {
     manifest: &'a Manifest,
     base: &'a Url,
     credential: Option<&'a Credential>,
-    striker: &'a Striker,
+    striker: &'a Redactor,
     deadline: Instant,
     /// Bytes of answers that may still come, over all calls of the run.
     left: AtomicUsize,
@@ -64,7 +64,7 @@ impl<'a> Host<'a> {
         manifest: &'a Manifest,
         base: &'a Url,
         credential: Option<&'a Credential>,
-        striker: &'a Striker,
+        striker: &'a Redactor,
         deadline: Instant,
         answer_max_bytes: usize,
     ) -> Self {
@@ -98,7 +98,7 @@ impl<'a> Host<'a> {
         mut headers: HeaderMap,
         body: Bytes,
         format: BodyFormat,
-    ) -> Result<Answer, FetchError> {
+    ) -> Result<HostResponse, FetchError> {
         if url.origin() != self.base.origin() || !url.username().is_empty() || url.password().is_some() {
             return Err(FetchError::NotPermitted(url.host_str().unwrap_or_default().to_owned()));
         }
@@ -136,7 +136,7 @@ impl<'a> Host<'a> {
 
     /// Reads an answer, and takes the credential out of all that was read: only then, because reading undoes the escapes
     /// that could hide it.
-    fn read(&self, answer: &OutboundAnswer, format: BodyFormat) -> Answer {
+    fn read(&self, answer: &OutboundAnswer, format: BodyFormat) -> HostResponse {
         let headers = answer.headers.iter().filter_map(|(name, value)| {
             Some((name.as_str().to_owned(), self.striker.text(value.to_str().ok()?.to_owned())))
         });
@@ -145,6 +145,10 @@ impl<'a> Host<'a> {
             BodyFormat::Json if answer.body.is_empty() => Some(Value::Null),
             BodyFormat::Json => serde_json::from_slice(&answer.body).ok(),
         };
-        Answer { status: answer.status, headers: headers.collect(), body: body.map(|body| self.striker.value(body)) }
+        HostResponse {
+            status: answer.status,
+            headers: headers.collect(),
+            body: body.map(|body| self.striker.value(body)),
+        }
     }
 }

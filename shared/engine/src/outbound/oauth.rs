@@ -25,7 +25,7 @@ use url::Url;
 
 use crate::accounts::{SCOPES_MAX, SCOPES_MAX_BYTES};
 use crate::core::error::causes;
-use crate::core::redactor::Striker;
+use crate::core::redactor::Redactor;
 use crate::outbound::client::{Outbound, OutboundAnswer, OutboundError, OutboundRequest};
 use crate::outbound::config::{OauthClient, StandIn};
 use crate::outbound::credential::{Credential, check_token};
@@ -52,7 +52,7 @@ pub(crate) struct Tokens {
 
 /// Why a provider gave nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refusal {
+pub(crate) enum TokenError {
     /// The code or the refresh token is not good any more (RFC 6749, 5.2).
     #[error("the provider no longer accepts the grant")]
     InvalidGrant,
@@ -97,35 +97,35 @@ impl<'a> Protocol<'a> {
         code: &SecretString,
         redirect_uri: &Url,
         verifier: Option<&SecretString>,
-    ) -> Result<Tokens, Refusal> {
+    ) -> Result<Tokens, TokenError> {
         let client = self.client().set_redirect_uri(RedirectUrl::from_url(redirect_uri.clone()));
         let mut request = client.exchange_code(AuthorizationCode::new(code.expose_secret().to_owned()));
         if let Some(verifier) = verifier {
             request = request.set_pkce_verifier(PkceCodeVerifier::new(verifier.expose_secret().to_owned()));
         }
-        let carrier = Carrier { protocol: self, account: Mutex::new(None) };
+        let carrier = HttpAdapter { protocol: self, account: Mutex::new(None) };
         let answer = request.request_async(&carrier).await;
         tokens(answer, carrier)
     }
 
     /// Exchanges a refresh token for a new access token (RFC 6749, 6).
-    pub(crate) async fn refresh(&self, token: &SecretString) -> Result<Tokens, Refusal> {
+    pub(crate) async fn refresh(&self, token: &SecretString) -> Result<Tokens, TokenError> {
         let client = self.client();
         let token = RefreshToken::new(token.expose_secret().to_owned());
         let request = client.exchange_refresh_token(&token);
-        let carrier = Carrier { protocol: self, account: Mutex::new(None) };
+        let carrier = HttpAdapter { protocol: self, account: Mutex::new(None) };
         let answer = request.request_async(&carrier).await;
         tokens(answer, carrier)
     }
 
     /// Asks in the client's own name (RFC 6749, 4.4).
-    pub(crate) async fn client_credentials(&self, scopes: &[String]) -> Result<Tokens, Refusal> {
+    pub(crate) async fn client_credentials(&self, scopes: &[String]) -> Result<Tokens, TokenError> {
         let client = self.client();
         let mut request = client.exchange_client_credentials();
         if !scopes.is_empty() {
             request = request.add_scope(Scope::new(scopes.join(&self.provider.scope_separator)));
         }
-        let carrier = Carrier { protocol: self, account: Mutex::new(None) };
+        let carrier = HttpAdapter { protocol: self, account: Mutex::new(None) };
         let answer = request.request_async(&carrier).await;
         tokens(answer, carrier)
     }
@@ -175,7 +175,7 @@ impl<'a> Protocol<'a> {
         if answer.status.is_success() && !failed {
             return Ok(());
         }
-        let striker = Striker::new(std::iter::once(token).chain(&self.client.secret));
+        let striker = Redactor::new(std::iter::once(token).chain(&self.client.secret));
         let code = said.get("error").and_then(Value::as_str).map(|code| striker.text(code.to_owned()));
         let code = code.map_or_else(|| "no reason".to_owned(), |code| plain(&code));
         Err(format!("the provider answered with HTTP {} ({code})", answer.status.as_u16()))
@@ -219,9 +219,9 @@ impl<'a> Protocol<'a> {
     }
 
     /// Carries a request of the `oauth2` crate to the provider, and its answer back in the standard form.
-    async fn carry(&self, request: HttpRequest, account: &Mutex<Option<String>>) -> Result<HttpResponse, Refusal> {
+    async fn send(&self, request: HttpRequest, account: &Mutex<Option<String>>) -> Result<HttpResponse, TokenError> {
         let (parts, body) = request.into_parts();
-        let at_fault = |what: &str| Refusal::Unavailable(format!("the plugin's token_url cannot be asked: {what}"));
+        let at_fault = |what: &str| TokenError::Unavailable(format!("the plugin's token_url cannot be asked: {what}"));
         let url = Url::parse(&parts.uri.to_string()).map_err(|_| at_fault("it is no URL"))?;
         let mut headers = parts.headers;
         if let Some(credential) = headers.get_mut(AUTHORIZATION) {
@@ -231,36 +231,36 @@ impl<'a> Protocol<'a> {
             serde_urlencoded::from_bytes(&body).map_err(|_| at_fault("its form does not read"))?;
         let sent = ["client_secret", "code", "code_verifier", "refresh_token"].into_iter();
         let sent: Vec<SecretString> = sent.filter_map(|name| Some(fields.get(name)?.as_str().into())).collect();
-        let striker = Striker::new(sent.iter().chain(&self.client.secret));
+        let striker = Redactor::new(sent.iter().chain(&self.client.secret));
         fields.extend(self.provider.token_params.clone());
         let answer = self.post(url, headers, &fields).await;
         let answer = answer.map_err(|error| {
             tracing::warn!(error = %causes(&error), "a provider gave no answer");
             let text = error.to_string();
             match error {
-                OutboundError::Refused { .. } | OutboundError::Unreachable { .. } => Refusal::Unavailable(text),
+                OutboundError::Refused { .. } | OutboundError::Unreachable { .. } => TokenError::Unavailable(text),
                 OutboundError::Timeout { .. } | OutboundError::Broken { .. } | OutboundError::TooLarge { .. } => {
-                    Refusal::Unknown(text)
+                    TokenError::Unknown(text)
                 }
             }
         })?;
         let status = answer.status;
         let failed = || format!("the provider answered with HTTP {}", status.as_u16());
         if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
-            return Err(Refusal::Unavailable(failed()));
+            return Err(TokenError::Unavailable(failed()));
         }
         // A gateway says so, too, when what is behind it has done its work.
         if status.is_server_error() {
-            return Err(Refusal::Unknown(failed()));
+            return Err(TokenError::Unknown(failed()));
         }
         let Ok(said @ Value::Object(_)) = serde_json::from_slice::<Value>(&answer.body) else {
             let text = format!("the provider answered with HTTP {} and no JSON object", status.as_u16());
             // A success whose tokens nobody can read has used up the code all the same.
-            return Err(if status.is_success() { Refusal::Unknown(text) } else { Refusal::Unavailable(text) });
+            return Err(if status.is_success() { TokenError::Unknown(text) } else { TokenError::Unavailable(text) });
         };
         let (status, normal) = self
-            .normal(status, &said, &striker)
-            .ok_or_else(|| Refusal::Unknown("the provider answered with neither a token nor an error".to_owned()))?;
+            .normalize_response(status, &said, &striker)
+            .ok_or_else(|| TokenError::Unknown("the provider answered with neither a token nor an error".to_owned()))?;
         *account.lock().unwrap_or_else(PoisonError::into_inner) =
             Self::said(self.provider.token_response.account.as_ref(), &said);
         let mut response = HttpResponse::new(serde_json::to_vec(&normal).unwrap_or_default());
@@ -270,7 +270,7 @@ impl<'a> Protocol<'a> {
     }
 
     /// An answer as the standard has it: tokens with status 200 (RFC 6749, 5.1), an error with 400 (5.2).
-    fn normal(&self, status: StatusCode, said: &Value, striker: &Striker) -> Option<(StatusCode, Value)> {
+    fn normalize_response(&self, status: StatusCode, said: &Value, striker: &Redactor) -> Option<(StatusCode, Value)> {
         let shape = &self.provider.token_response;
         let field = |expression: Option<&Expression>, name: &str| {
             Self::said(expression, said).or_else(|| said.get(name).and_then(text_of)).filter(|text| !text.is_empty())
@@ -311,31 +311,31 @@ impl<'a> Protocol<'a> {
 }
 
 /// Carries the requests of the `oauth2` crate, and keeps what it does not look at.
-struct Carrier<'a> {
+struct HttpAdapter<'a> {
     protocol: &'a Protocol<'a>,
     account: Mutex<Option<String>>,
 }
 
-impl<'c> AsyncHttpClient<'c> for Carrier<'_> {
-    type Error = Refusal;
-    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, Refusal>> + Send + 'c>>;
+impl<'c> AsyncHttpClient<'c> for HttpAdapter<'_> {
+    type Error = TokenError;
+    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, TokenError>> + Send + 'c>>;
 
     fn call(&'c self, request: HttpRequest) -> Self::Future {
-        Box::pin(self.protocol.carry(request, &self.account))
+        Box::pin(self.protocol.send(request, &self.account))
     }
 }
 
-fn tokens(answer: Answered, carrier: Carrier<'_>) -> Result<Tokens, Refusal> {
-    let unreadable = || Refusal::Unknown("the provider answered with tokens that cannot be read".to_owned());
+fn tokens(answer: TokenResult, carrier: HttpAdapter<'_>) -> Result<Tokens, TokenError> {
+    let unreadable = || TokenError::Unknown("the provider answered with tokens that cannot be read".to_owned());
     let tokens = answer.map_err(|error| match error {
         RequestTokenError::ServerResponse(said) => match said.error() {
-            BasicErrorResponseType::InvalidGrant => Refusal::InvalidGrant,
+            BasicErrorResponseType::InvalidGrant => TokenError::InvalidGrant,
             other @ (BasicErrorResponseType::InvalidClient
             | BasicErrorResponseType::InvalidRequest
             | BasicErrorResponseType::InvalidScope
             | BasicErrorResponseType::UnauthorizedClient
             | BasicErrorResponseType::UnsupportedGrantType
-            | BasicErrorResponseType::Extension(_)) => Refusal::Refused(other.to_string()),
+            | BasicErrorResponseType::Extension(_)) => TokenError::Refused(other.to_string()),
         },
         RequestTokenError::Request(refusal) => refusal,
         // Neither is to be shown: they may quote the answer.
@@ -348,7 +348,7 @@ fn tokens(answer: Answered, carrier: Carrier<'_>) -> Result<Tokens, Refusal> {
     }
     // Names and scopes are shown, and the manifest says where they are: it may be wrong.
     let striker =
-        Striker::new([Some(&access), refresh.as_ref()].into_iter().flatten().chain(&carrier.protocol.client.secret));
+        Redactor::new([Some(&access), refresh.as_ref()].into_iter().flatten().chain(&carrier.protocol.client.secret));
     let scopes = tokens.scopes().map(|scopes| {
         // No more than may be asked for is kept.
         let mut left = SCOPES_MAX_BYTES;
@@ -368,7 +368,7 @@ fn tokens(answer: Answered, carrier: Carrier<'_>) -> Result<Tokens, Refusal> {
 }
 
 /// What the `oauth2` crate makes of an answer.
-type Answered = Result<BasicTokenResponse, RequestTokenError<Refusal, BasicErrorResponse>>;
+type TokenResult = Result<BasicTokenResponse, RequestTokenError<TokenError, BasicErrorResponse>>;
 
 /// Where a user's browser is sent to allow it (RFC 6749, 4.1.1).
 pub(crate) fn authorization_url(

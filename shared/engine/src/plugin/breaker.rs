@@ -107,11 +107,11 @@ pub(crate) struct Circuit {
     failures: Vec<Timestamp>,
     /// Out of use, or on trial.
     #[serde(default)]
-    open: Option<Open>,
+    open: Option<OpenCircuit>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Open {
+struct OpenCircuit {
     since: Timestamp,
     until: Timestamp,
     /// How often it was opened in a row.
@@ -130,12 +130,12 @@ pub(crate) enum Gate {
     /// It may not, before then.
     Open(Timestamp),
     /// It may not, while another is trying.
-    Tried,
+    TrialInProgress,
 }
 
 /// What a call showed of the plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shown {
+pub(crate) enum HealthSignal {
     /// It works.
     Works,
     /// It fails, and that is its own fault.
@@ -144,7 +144,7 @@ pub(crate) enum Shown {
     Nothing,
 }
 
-impl Shown {
+impl HealthSignal {
     /// What an outcome showed. `called` says whether the service was called.
     pub(crate) fn of(failure: Option<&Failure>, called: bool) -> Self {
         let Some(failure) = failure else { return Self::Works };
@@ -170,7 +170,7 @@ impl Shown {
 
 /// What became of a circuit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Turned {
+pub(crate) enum BreakerTransition {
     /// It is as it was, but for what is counted.
     Nothing,
     Opened,
@@ -183,7 +183,7 @@ impl Circuit {
             None => Gate::Closed,
             Some(open) if now < open.until => Gate::Open(open.until),
             Some(open) => match open.trial {
-                Some(until) if now < until => Gate::Tried,
+                Some(until) if now < until => Gate::TrialInProgress,
                 Some(_) | None => Gate::HalfOpen,
             },
         }
@@ -219,32 +219,38 @@ impl Circuit {
     }
 
     /// What a call showed; `on_trial` if it was the one that tried.
-    pub(crate) fn note(&mut self, shown: Shown, on_trial: bool, limits: BreakerLimits, now: Timestamp) -> Turned {
+    pub(crate) fn note(
+        &mut self,
+        shown: HealthSignal,
+        on_trial: bool,
+        limits: BreakerLimits,
+        now: Timestamp,
+    ) -> BreakerTransition {
         match (shown, &mut self.open) {
-            (Shown::Works, Some(_)) if on_trial => {
+            (HealthSignal::Works, Some(_)) if on_trial => {
                 *self = Self::default();
-                Turned::Closed
+                BreakerTransition::Closed
             }
-            (Shown::Nothing, Some(open)) if on_trial => {
+            (HealthSignal::Nothing, Some(open)) if on_trial => {
                 open.trial = None;
-                Turned::Nothing
+                BreakerTransition::Nothing
             }
-            (Shown::Fails, Some(open)) if on_trial => {
+            (HealthSignal::Fails, Some(open)) if on_trial => {
                 let times = open.times.saturating_add(1);
                 self.open_until(times, limits, now);
-                Turned::Opened
+                BreakerTransition::Opened
             }
             // It left before the plugin was taken out of use.
-            (Shown::Fails, None) => {
+            (HealthSignal::Fails, None) => {
                 self.failures.push(now);
                 self.failures.retain(|at| now.duration_since(*at) < limits.window());
                 if self.failures.len() < limits.failures() {
-                    return Turned::Nothing;
+                    return BreakerTransition::Nothing;
                 }
                 self.open_until(1, limits, now);
-                Turned::Opened
+                BreakerTransition::Opened
             }
-            (Shown::Works | Shown::Nothing | Shown::Fails, _) => Turned::Nothing,
+            (HealthSignal::Works | HealthSignal::Nothing | HealthSignal::Fails, _) => BreakerTransition::Nothing,
         }
     }
 
@@ -252,7 +258,7 @@ impl Circuit {
         let doubled = limits.open() * 2_i32.saturating_pow(times.saturating_sub(1).min(20));
         let until = now + doubled.min(limits.open_max());
         self.failures.clear();
-        self.open = Some(Open { since: now, until, times, trial: None });
+        self.open = Some(OpenCircuit { since: now, until, times, trial: None });
     }
 }
 
@@ -270,7 +276,7 @@ mod tests {
         let mut circuit = Circuit::default();
         for second in 0..5 {
             assert_eq!(circuit.gate(at(second)), Gate::Closed);
-            circuit.note(Shown::Fails, false, LIMITS, at(second));
+            circuit.note(HealthSignal::Fails, false, LIMITS, at(second));
         }
         circuit
     }
@@ -280,13 +286,13 @@ mod tests {
         assert_eq!(opened().gate(at(4)), Gate::Open(at(64)));
         for (seconds, open) in [([0, 1, 2, 3, 299], true), ([0, 1, 2, 3, 300], false)] {
             let mut circuit = Circuit::default();
-            let turned = seconds.map(|second| circuit.note(Shown::Fails, false, LIMITS, at(second)));
-            assert_eq!(turned[4] == Turned::Opened, open, "{seconds:?}");
+            let turned = seconds.map(|second| circuit.note(HealthSignal::Fails, false, LIMITS, at(second)));
+            assert_eq!(turned[4] == BreakerTransition::Opened, open, "{seconds:?}");
         }
         let mut circuit = Circuit::default();
-        for shown in [Shown::Works, Shown::Nothing] {
+        for shown in [HealthSignal::Works, HealthSignal::Nothing] {
             for _ in 0..10 {
-                assert_eq!(circuit.note(shown, false, LIMITS, at(0)), Turned::Nothing);
+                assert_eq!(circuit.note(shown, false, LIMITS, at(0)), BreakerTransition::Nothing);
             }
         }
         assert_eq!(circuit, Circuit::default());
@@ -300,18 +306,22 @@ mod tests {
             assert_eq!(circuit.gate(at(now - 1)), Gate::Open(at(now)), "{open_s}");
             assert_eq!(circuit.gate(at(now)), Gate::HalfOpen);
             circuit.begin_trial(at(now + 50));
-            assert_eq!(circuit.gate(at(now)), Gate::Tried, "one at a time");
+            assert_eq!(circuit.gate(at(now)), Gate::TrialInProgress, "one at a time");
             assert_eq!(circuit.gate(at(now + 50)), Gate::HalfOpen, "who tried was not heard of again");
-            assert_eq!(circuit.note(Shown::Fails, false, LIMITS, at(now)), Turned::Nothing, "an old call");
-            assert_eq!(circuit.note(Shown::Fails, true, LIMITS, at(now)), Turned::Opened);
+            assert_eq!(
+                circuit.note(HealthSignal::Fails, false, LIMITS, at(now)),
+                BreakerTransition::Nothing,
+                "an old call"
+            );
+            assert_eq!(circuit.note(HealthSignal::Fails, true, LIMITS, at(now)), BreakerTransition::Opened);
             assert_eq!(circuit.gate(at(now)), Gate::Open(at(now + next)));
             now += next;
         }
         circuit.begin_trial(at(now + 50));
-        assert_eq!(circuit.note(Shown::Nothing, true, LIMITS, at(now)), Turned::Nothing);
+        assert_eq!(circuit.note(HealthSignal::Nothing, true, LIMITS, at(now)), BreakerTransition::Nothing);
         assert_eq!(circuit.gate(at(now)), Gate::HalfOpen, "a trial that showed nothing makes room for the next");
         circuit.begin_trial(at(now + 50));
-        assert_eq!(circuit.note(Shown::Works, true, LIMITS, at(now)), Turned::Closed);
+        assert_eq!(circuit.note(HealthSignal::Works, true, LIMITS, at(now)), BreakerTransition::Closed);
         assert_eq!(circuit, Circuit::default());
     }
 

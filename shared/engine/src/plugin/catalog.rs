@@ -110,7 +110,7 @@ pub struct FolderRead {
 /// The plugins by name.
 #[derive(Debug, Default)]
 pub struct Catalog {
-    plugins: RwLock<BTreeMap<PluginName, Entry>>,
+    plugins: RwLock<BTreeMap<PluginName, CatalogEntry>>,
 }
 
 impl Clone for Catalog {
@@ -121,7 +121,7 @@ impl Clone for Catalog {
 
 /// A plugin, read or not yet.
 #[derive(Debug, Clone)]
-enum Entry {
+enum CatalogEntry {
     Read(Arc<Plugin>),
     /// Reading a manifest is most of the work of a cold start, and an intent needs one.
     BuiltIn(Arc<BuiltIn>),
@@ -170,7 +170,7 @@ impl BuiltIn {
     }
 }
 
-impl Entry {
+impl CatalogEntry {
     fn plugin(&self) -> Option<&Arc<Plugin>> {
         match self {
             Self::Read(plugin) => Some(plugin),
@@ -187,16 +187,16 @@ fn taken(name: &PluginName) -> ManifestError {
 impl Catalog {
     /// The plugins that were embedded at build.
     pub fn built_in() -> Self {
-        let entry = |text| Entry::BuiltIn(Arc::new(BuiltIn { text, plugin: OnceLock::new() }));
+        let entry = |text| CatalogEntry::BuiltIn(Arc::new(BuiltIn { text, plugin: OnceLock::new() }));
         let named = |(folder, text): &(&str, &'static str)| Some((PluginName::parse(*folder).ok()?, entry(*text)));
         Self { plugins: RwLock::new(BUILT_IN.iter().filter_map(named).collect()) }
     }
 
-    fn entries(&self) -> RwLockReadGuard<'_, BTreeMap<PluginName, Entry>> {
+    fn entries(&self) -> RwLockReadGuard<'_, BTreeMap<PluginName, CatalogEntry>> {
         self.plugins.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn entries_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<PluginName, Entry>> {
+    fn entries_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<PluginName, CatalogEntry>> {
         self.plugins.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -207,7 +207,7 @@ impl Catalog {
         if entries.contains_key(&manifest.name) {
             return Err(taken(&manifest.name));
         }
-        entries.insert(manifest.name.clone(), Entry::Read(Arc::new(Plugin::new(manifest))));
+        entries.insert(manifest.name.clone(), CatalogEntry::Read(Arc::new(Plugin::new(manifest))));
         Ok(())
     }
 
@@ -226,9 +226,9 @@ impl Catalog {
         if folders.is_empty() {
             left_out(folder, "there are no plugins in it; each is a folder of its own".to_owned());
         }
-        let here = |entry: &Entry| match entry {
-            Entry::Folder(of_folder) if of_folder.path.starts_with(folder) => Some(Arc::clone(of_folder)),
-            Entry::Folder(_) | Entry::Read(_) | Entry::BuiltIn(_) => None,
+        let here = |entry: &CatalogEntry| match entry {
+            CatalogEntry::Folder(of_folder) if of_folder.path.starts_with(folder) => Some(Arc::clone(of_folder)),
+            CatalogEntry::Folder(_) | CatalogEntry::Read(_) | CatalogEntry::BuiltIn(_) => None,
         };
         let entries = self.entries().clone();
         let before: BTreeMap<_, _> =
@@ -270,7 +270,7 @@ impl Catalog {
         // Nothing is waited for while others cannot look.
         let mut plugins = self.entries_mut();
         plugins.retain(|_, entry| here(entry).is_none());
-        plugins.extend(now.into_iter().map(|(name, new)| (name, Entry::Folder(new))));
+        plugins.extend(now.into_iter().map(|(name, new)| (name, CatalogEntry::Folder(new))));
         Ok(read)
     }
 
@@ -278,7 +278,7 @@ impl Catalog {
     pub fn plugin(&self, name: &str) -> Result<Arc<Plugin>, Error> {
         let entries = self.entries();
         let entry = PluginName::parse(name).ok().and_then(|name| entries.get(&name));
-        entry.and_then(Entry::plugin).cloned().ok_or_else(|| Error::UnknownPlugin {
+        entry.and_then(CatalogEntry::plugin).cloned().ok_or_else(|| Error::UnknownPlugin {
             name: name.to_owned(),
             nearest: nearest(name, entries.keys().map(PluginName::as_str)),
         })

@@ -156,7 +156,7 @@ impl Engine {
         principal.must_administer()?;
         let (engine, principal) = (Arc::clone(self), principal.clone());
         let (plugin, seen) = self.plugin_and_instance(&principal.org, plugin).await?;
-        self.to_its_end(async move {
+        self.run_to_completion(async move {
             let (org, manifest) = (&principal.org, &plugin.manifest);
             let (mut config, mut secrets) = (Map::new(), BTreeMap::new());
             for (name, value) in given {
@@ -187,7 +187,7 @@ impl Engine {
                 Ok(())
             };
             let said = (EventKind::PluginConfigured, json!({}));
-            let changed = engine.change_as(&principal, Arc::clone(&plugin), Some(seen), said, change);
+            let changed = engine.update_as(&principal, Arc::clone(&plugin), Some(seen), said, change);
             let (instance, unused) = match changed.await {
                 Ok(instance) => (instance, before.filter(|before| Some(before) != kept.as_ref())),
                 // What is not known to have failed may be there.

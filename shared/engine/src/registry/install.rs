@@ -9,7 +9,7 @@ use semver::Version;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::record::{Entry, Registered};
+use super::record::{Registered, RegistryEntry};
 use super::{RegistryScope, check_config};
 use crate::access::principal::Principal;
 use crate::core::error::{Error, FieldProblem};
@@ -20,7 +20,7 @@ use crate::plugin::manifest::{Changes, Manifest, Permission, diff};
 use crate::ports::events::EventKind;
 use crate::ports::table::Read;
 use crate::registry::hooks::must_be_signable;
-use crate::registry::instances::{Before, Installed, Instance, InstanceView, SeenInstance};
+use crate::registry::instances::{Installed, Instance, InstanceView, PreviousInstall, SeenInstance};
 use crate::storage::keys;
 
 /// How to use a registered plugin. What is left out stays as it is.
@@ -72,7 +72,7 @@ impl Engine {
         let installed = self.as_installed(scope, version, entry);
         let plugin = self.loaded(org, &registered.name, &installed).await?;
         let manifest = &plugin.manifest;
-        self.must_have_its_way(org, manifest).await?;
+        self.ensure_installable(org, manifest).await?;
         if asked.config.is_none() {
             check_config(manifest, &Map::new(), "/config").map_err(Error::Invalid)?;
         }
@@ -80,7 +80,7 @@ impl Engine {
     }
 
     /// Refuses to enable what something stands in the way of.
-    pub(crate) async fn must_have_its_way(&self, org: &OrgId, manifest: &Manifest) -> Result<(), Error> {
+    pub(crate) async fn ensure_installable(&self, org: &OrgId, manifest: &Manifest) -> Result<(), Error> {
         nothing_in_the_way(manifest, "enabled", &self.obstacles(org, manifest).await?)
     }
 
@@ -89,7 +89,7 @@ impl Engine {
         nothing_in_the_way(manifest, "used", &self.obstacles_to_change(org, manifest).await?)
     }
 
-    fn as_installed(&self, scope: RegistryScope, version: &Version, entry: &Entry) -> Installed {
+    fn as_installed(&self, scope: RegistryScope, version: &Version, entry: &RegistryEntry) -> Installed {
         Installed {
             scope,
             version: version.clone(),
@@ -133,7 +133,7 @@ impl Engine {
             changes: diff(old, new),
             to_grant: new.not_among(&kept(Some(old), new, &installed.permissions)),
             config: check_config(new, &instance.config, "/config").err().unwrap_or_default(),
-            reconnect: self.bound_to(old) != self.bound_to(new),
+            reconnect: self.audience(old) != self.audience(new),
             obstacles: self.obstacles_to_change(org, new).await?,
         })
     }
@@ -167,7 +167,8 @@ impl Engine {
         let said = json!({ "from": seen.version, "to": version, "widened": widened });
         let new = Arc::clone(&next);
         self.administer_any(principal, next, (EventKind::PluginUpgraded, said), move |instance| {
-            let standing = instance.installed.as_ref().filter(|standing| **standing == seen).ok_or_else(meanwhile)?;
+            let standing =
+                instance.installed.as_ref().filter(|standing| **standing == seen).ok_or_else(version_changed)?;
             let config = asked.config.as_ref().unwrap_or(&instance.config);
             check_config(&new.manifest, config, "/config").map_err(Error::Invalid)?;
             let kept = || kept(old.as_ref().map(|old| &old.manifest), &new.manifest, &standing.permissions);
@@ -175,7 +176,8 @@ impl Engine {
             must_be_signable(&new.manifest, &permissions, instance)?;
             let (installed, config) = (Installed { permissions, ..to.clone() }, config.clone());
             if standing.digest != installed.digest {
-                instance.before = Some(Before { installed: standing.clone(), config: instance.config.clone() });
+                instance.before =
+                    Some(PreviousInstall { installed: standing.clone(), config: instance.config.clone() });
                 instance.forget_failures();
             }
             (instance.installed, instance.config) = (Some(installed), config);
@@ -198,9 +200,9 @@ impl Engine {
         let said = json!({ "from": seen.version, "to": before.installed.version });
         self.administer_any(principal, back, (EventKind::PluginRolledBack, said), move |instance| {
             if instance.installed.as_ref() != Some(&seen) || instance.before.as_ref() != Some(&before) {
-                return Err(meanwhile());
+                return Err(version_changed());
             }
-            instance.before = Some(Before { installed: seen.clone(), config: instance.config.clone() });
+            instance.before = Some(PreviousInstall { installed: seen.clone(), config: instance.config.clone() });
             (instance.installed, instance.config) = (Some(before.installed.clone()), before.config.clone());
             instance.forget_failures();
             Ok(())
@@ -335,7 +337,7 @@ fn kept(old: Option<&Manifest>, new: &Manifest, granted: &BTreeSet<Permission>) 
 }
 
 /// The version that is asked for, or the latest.
-fn chosen<'a>(registered: &'a Registered, asked: Option<&Version>) -> Result<(&'a Version, &'a Entry), Error> {
+fn chosen<'a>(registered: &'a Registered, asked: Option<&Version>) -> Result<(&'a Version, &'a RegistryEntry), Error> {
     let name = &registered.name;
     let active = || registered.versions.iter().rev().filter(|(_, entry)| entry.view.is_active);
     let found = match asked {
@@ -365,7 +367,7 @@ fn nothing_in_the_way(manifest: &Manifest, what: &str, obstacles: &[String]) -> 
     Err(Error::Conflict(format!("{name} {version} cannot be {what}: {}", obstacles.join("; "))))
 }
 
-pub(crate) fn meanwhile() -> Error {
+pub(crate) fn version_changed() -> Error {
     Error::Conflict("somebody else changed it in the meantime; look again".to_owned())
 }
 

@@ -23,7 +23,7 @@ use crate::storage::keys;
 /// Where a plugin is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum LifeState {
+pub enum LifecycleState {
     /// It is registered, and not in use.
     Discovered,
     /// Beside that, this process has read it.
@@ -46,9 +46,9 @@ pub enum LifeState {
 
 /// Where a plugin is in its life, since when, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Life {
+pub struct Lifecycle {
     /// Where it is.
-    pub state: LifeState,
+    pub state: LifecycleState,
     /// Since when, where that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
@@ -57,26 +57,26 @@ pub struct Life {
     pub reason: Option<String>,
 }
 
-impl Life {
-    fn of(state: LifeState) -> Self {
+impl Lifecycle {
+    fn of(state: LifecycleState) -> Self {
         Self { state, since: None, reason: None }
     }
 }
 
 /// The calls of registered plugins that are under way in this process.
-pub(crate) type Running = Arc<Mutex<HashMap<(OrgId, PluginName), usize>>>;
+pub(crate) type InFlight = Arc<Mutex<HashMap<(OrgId, PluginName), usize>>>;
 
 /// A call that is under way, until it is dropped.
-pub(crate) struct UnderWay {
-    running: Running,
+pub(crate) struct InFlightGuard {
+    running: InFlight,
     of: (OrgId, PluginName),
 }
 
-fn locked(running: &Running) -> MutexGuard<'_, HashMap<(OrgId, PluginName), usize>> {
+fn locked(running: &InFlight) -> MutexGuard<'_, HashMap<(OrgId, PluginName), usize>> {
     running.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Drop for UnderWay {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
         let mut running = locked(&self.running);
         if let Some(count) = running.get_mut(&self.of) {
@@ -90,48 +90,51 @@ impl Drop for UnderWay {
 
 impl Instance {
     /// Where a plugin that is enabled is in its life.
-    pub(crate) fn life(&self, plugin: &Plugin, now: Timestamp) -> Life {
+    pub(crate) fn life(&self, plugin: &Plugin, now: Timestamp) -> Lifecycle {
         if let Some((since, reason)) = self.paused() {
-            return Life { state: LifeState::Paused, since: Some(since), reason };
+            return Lifecycle { state: LifecycleState::Paused, since: Some(since), reason };
         }
         if self.is_off(&plugin.manifest) {
-            return Life::of(LifeState::Initialized);
+            return Lifecycle::of(LifecycleState::Initialized);
         }
         if let Some(reason) = plugin.manifest.cannot_run() {
-            return Life { reason: Some(reason), ..Life::of(LifeState::Failed) };
+            return Lifecycle { reason: Some(reason), ..Lifecycle::of(LifecycleState::Failed) };
         }
         if let Some((since, what)) = self.failed(&plugin.manifest, now) {
             let reason = format!("its actions that {what} failed too often");
-            return Life { state: LifeState::Failed, since: Some(since), reason: Some(reason) };
+            return Lifecycle { state: LifecycleState::Failed, since: Some(since), reason: Some(reason) };
         }
-        Life { since: self.installed.as_ref().map(|installed| installed.at), ..Life::of(LifeState::Active) }
+        Lifecycle {
+            since: self.installed.as_ref().map(|installed| installed.at),
+            ..Lifecycle::of(LifecycleState::Active)
+        }
     }
 }
 
 impl Engine {
     /// Counts a call of a registered plugin as under way.
-    pub(crate) fn under_way(&self, org: &OrgId, plugin: &Plugin) -> Option<UnderWay> {
+    pub(crate) fn track_in_flight(&self, org: &OrgId, plugin: &Plugin) -> Option<InFlightGuard> {
         plugin.digest.as_ref()?;
         let of = (org.clone(), plugin.manifest.name.clone());
-        *locked(&self.running).entry(of.clone()).or_default() += 1;
-        Some(UnderWay { running: Arc::clone(&self.running), of })
+        *locked(&self.in_flight).entry(of.clone()).or_default() += 1;
+        Some(InFlightGuard { running: Arc::clone(&self.in_flight), of })
     }
 
     /// Where a plugin that is registered and not enabled is in its life: `plugin` is the version that would be enabled, if
     /// this process has read it.
-    pub(super) async fn life_before(&self, org: &OrgId, plugin: Option<Arc<Plugin>>) -> Result<Life, Error> {
-        let Some(plugin) = plugin else { return Ok(Life::of(LifeState::Discovered)) };
+    pub(super) async fn life_before(&self, org: &OrgId, plugin: Option<Arc<Plugin>>) -> Result<Lifecycle, Error> {
+        let Some(plugin) = plugin else { return Ok(Lifecycle::of(LifecycleState::Discovered)) };
         let obstacles = self.obstacles(org, &plugin.manifest).await?;
         Ok(if obstacles.is_empty() {
-            Life::of(LifeState::Initialized)
+            Lifecycle::of(LifecycleState::Initialized)
         } else {
-            Life { reason: Some(obstacles.join("; ")), ..Life::of(LifeState::Loaded) }
+            Lifecycle { reason: Some(obstacles.join("; ")), ..Lifecycle::of(LifecycleState::Loaded) }
         })
     }
 
     /// Ends the use of a registered plugin: its configuration and what was granted are gone. Accounts at its service stay
     /// until somebody disconnects them, and tasks for it will fail.
-    pub async fn uninstall(self: &Arc<Self>, principal: &Principal, name: &str) -> Result<Life, Error> {
+    pub async fn uninstall(self: &Arc<Self>, principal: &Principal, name: &str) -> Result<Lifecycle, Error> {
         principal.must_administer()?;
         let (engine, principal) = (Arc::clone(self), principal.clone());
         let unknown = || Error::unknown_plugin(name);
@@ -149,8 +152,8 @@ impl Engine {
             None if left => None,
             None => return Err(unknown()),
         };
-        self.nobody_may_need(&principal.org, &name).await?;
-        self.to_its_end(async move {
+        self.ensure_no_dependents(&principal.org, &name).await?;
+        self.run_to_completion(async move {
             let org = &principal.org;
             let key = keys::instance(org, &name);
             let said = json!({ "tool": name, "version": version, "key": principal.key,
@@ -179,14 +182,14 @@ impl Engine {
                 engine.forget_hook_secrets(org, &name, secret).await;
             }
             engine.publish(event).await;
-            let runs = locked(&engine.running).contains_key(&(org.clone(), name));
-            Ok(Life::of(if runs { LifeState::Stopping } else { LifeState::Stopped }))
+            let runs = locked(&engine.in_flight).contains_key(&(org.clone(), name));
+            Ok(Lifecycle::of(if runs { LifecycleState::Stopping } else { LifecycleState::Stopped }))
         })
         .await
     }
 
     /// Refuses to take away what other plugins need.
-    pub(crate) async fn nobody_may_need(&self, org: &OrgId, name: &PluginName) -> Result<(), Error> {
+    pub(crate) async fn ensure_no_dependents(&self, org: &OrgId, name: &PluginName) -> Result<(), Error> {
         let needing = self.dependents(org, name).await?;
         if needing.is_empty() {
             return Ok(());

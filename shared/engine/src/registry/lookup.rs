@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::record::Text;
+use super::record::ManifestText;
 use super::{Digest, RegistryScope};
 use crate::core::error::Error;
 use crate::core::ids::{OrgId, PluginName};
@@ -23,7 +23,7 @@ const SEEN_FOR: SignedDuration = SignedDuration::from_secs(60);
 pub(crate) type TextId = (Option<OrgId>, PluginName, Digest);
 
 /// Nobody can say what a plugin does that is another whenever one looks.
-pub(crate) fn changes_all_the_time(name: &str) -> Error {
+pub(crate) fn contention(name: &str) -> Error {
     Error::Conflict(format!("the plugin {name} changes all the time; try again"))
 }
 
@@ -44,12 +44,12 @@ impl Engine {
 
     /// The plugin that `org` means by `name`, as this process saw it last: whoever asks compares it with the instance, which
     /// they read themselves.
-    pub(crate) async fn plugin_guessed(&self, org: &OrgId, name: &str) -> Result<Arc<Plugin>, Error> {
+    pub(crate) async fn plugin_cached(&self, org: &OrgId, name: &str) -> Result<Arc<Plugin>, Error> {
         self.plugin_seen(org, name, Timestamp::MIN).await
     }
 
     /// The plugin that `org` uses by that name at this moment.
-    pub(crate) async fn plugin_now(&self, org: &OrgId, name: &str) -> Result<Arc<Plugin>, Error> {
+    pub(crate) async fn plugin_latest(&self, org: &OrgId, name: &str) -> Result<Arc<Plugin>, Error> {
         self.plugin_seen(org, name, Timestamp::MAX).await
     }
 
@@ -77,7 +77,7 @@ impl Engine {
         };
         let Ok(name) = PluginName::parse(name) else { return Err(unknown) };
         let place = (org.clone(), name);
-        if let Some((_, installed)) = self.seen_installed.get(&place).filter(|(at, _)| *at >= since) {
+        if let Some((_, installed)) = self.installed_cache.get(&place).filter(|(at, _)| *at >= since) {
             return self.loaded(org, &place.1, &installed).await;
         }
         let item = self.ports.table.get(&keys::instance(org, &place.1), Read::Consistent).await?;
@@ -88,7 +88,7 @@ impl Engine {
 
     /// What to try again with, where what came of `plugin` may have come of another than the organization uses by now: of
     /// one that was remembered. `Ok(None)` stands for an instance that was found to use another.
-    pub(crate) async fn plugin_instead<T: Sync>(
+    pub(crate) async fn refreshed_if_stale<T: Sync>(
         &self,
         org: &OrgId,
         plugin: &Plugin,
@@ -101,7 +101,7 @@ impl Engine {
         if !suspect {
             return Ok(None);
         }
-        let now = self.plugin_now(org, plugin.manifest.name.as_str()).await?;
+        let now = self.plugin_latest(org, plugin.manifest.name.as_str()).await?;
         Ok((now.digest != plugin.digest).then_some(now))
     }
 
@@ -110,10 +110,10 @@ impl Engine {
         let place = (org.clone(), name.clone());
         match installed {
             Some(installed) => {
-                self.seen_installed.insert(place, (self.ports.clock.now(), Arc::new(installed.clone())));
+                self.installed_cache.insert(place, (self.ports.clock.now(), Arc::new(installed.clone())));
             }
             None => {
-                self.seen_installed.remove(&place);
+                self.installed_cache.remove(&place);
             }
         }
     }
@@ -126,8 +126,8 @@ impl Engine {
         installed: &Installed,
     ) -> Result<Arc<Plugin>, Error> {
         let Installed { scope, version, digest, .. } = installed;
-        let id: TextId = (scope.whose(org).cloned(), name.clone(), digest.clone());
-        if let Some(plugin) = self.seen_plugins.get(&id) {
+        let id: TextId = (scope.owner_org(org).cloned(), name.clone(), digest.clone());
+        if let Some(plugin) = self.plugin_cache.get(&id) {
             return Ok(plugin);
         }
         let text = self.manifest_text(org, *scope, name, version).await?;
@@ -138,7 +138,7 @@ impl Engine {
             ))
         })?;
         let plugin = Arc::new(Plugin::registered(manifest, digest.clone()));
-        self.seen_plugins.insert(id, Arc::clone(&plugin));
+        self.plugin_cache.insert(id, Arc::clone(&plugin));
         Ok(plugin)
     }
 
@@ -150,13 +150,13 @@ impl Engine {
         name: &PluginName,
         version: &semver::Version,
     ) -> Result<String, Error> {
-        let key = keys::manifest_text(scope.whose(org), name, version);
+        let key = keys::manifest_text(scope.owner_org(org), name, version);
         // It never changes, so that whatever is found is right; what was written just now is not always found at once.
         let item = match self.ports.table.get(&key, Read::Eventual).await? {
             Some(item) => Some(item),
             None => self.ports.table.get(&key, Read::Consistent).await?,
         };
         let missing = || TableError::Record("a manifest's text is gone".into());
-        Ok(item.ok_or_else(missing)?.record::<Text>()?.read()?)
+        Ok(item.ok_or_else(missing)?.record::<ManifestText>()?.read()?)
     }
 }

@@ -38,7 +38,7 @@ impl RegistryScope {
     }
 
     /// Whose it is: an organization's, or nobody's in particular.
-    pub(crate) fn whose(self, org: &OrgId) -> Option<&OrgId> {
+    pub(crate) fn owner_org(self, org: &OrgId) -> Option<&OrgId> {
         match self {
             Self::Organization => Some(org),
             Self::Global => None,
@@ -61,12 +61,12 @@ impl Digest {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Registered {
     pub name: PluginName,
-    pub versions: BTreeMap<Version, Entry>,
+    pub versions: BTreeMap<Version, RegistryEntry>,
 }
 
 /// A version of it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Entry {
+pub(super) struct RegistryEntry {
     pub digest: Digest,
     #[serde(flatten)]
     pub view: RegisteredVersion,
@@ -101,7 +101,7 @@ pub struct RegisteredVersion {
 
 impl RegisteredVersion {
     /// Without who registered it, where that may be somebody of another organization.
-    pub(super) fn for_eyes_of(self, principal: &Principal, scope: RegistryScope) -> Self {
+    pub(super) fn redacted_for(self, principal: &Principal, scope: RegistryScope) -> Self {
         if scope == RegistryScope::Organization || principal.must_administer_platform().is_ok() {
             return self;
         }
@@ -118,11 +118,11 @@ impl Registered {
 /// A manifest's text as it is stored: in Base64, since quotation marks and the like take more room in JSON, and a text of
 /// the largest size has to fit whatever it says.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Text {
+pub(super) struct ManifestText {
     base64: String,
 }
 
-impl Text {
+impl ManifestText {
     pub(super) fn item(key: Key, text: &str) -> Result<NewItem, TableError> {
         NewItem::new(key, &Self { base64: STANDARD.encode(text) })
     }

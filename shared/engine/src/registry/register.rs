@@ -7,8 +7,8 @@ use semver::Version;
 use serde::Serialize;
 use serde_json::json;
 
-use super::record::{Entry, Registered, Text};
-use super::{Digest, Life, LifeState, RegisteredVersion, RegistryScope};
+use super::record::{ManifestText, Registered, RegistryEntry};
+use super::{Digest, Lifecycle, LifecycleState, RegisteredVersion, RegistryScope};
 use crate::access::principal::Principal;
 use crate::core::error::{Error, FieldProblem};
 use crate::core::ids::{OrgId, PluginName};
@@ -46,7 +46,7 @@ pub struct Registration {
     pub scope: RegistryScope,
     /// Where it is in its life in the organization; not in a list.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub life: Option<Life>,
+    pub life: Option<Lifecycle>,
     /// Its versions, the latest first.
     pub versions: Vec<RegisteredVersion>,
 }
@@ -82,7 +82,7 @@ impl Engine {
             return Err(Error::Conflict(taken));
         }
         let (engine, principal) = (Arc::clone(self), principal.clone());
-        self.to_its_end(async move { engine.keep_version(&principal, &manifest, text, scope).await }).await
+        self.run_to_completion(async move { engine.keep_version(&principal, &manifest, text, scope).await }).await
     }
 
     async fn keep_version(
@@ -92,7 +92,7 @@ impl Engine {
         text: String,
         scope: RegistryScope,
     ) -> Result<RegistrationText, Error> {
-        let (name, whose) = (&manifest.name, scope.whose(&principal.org));
+        let (name, whose) = (&manifest.name, scope.owner_org(&principal.org));
         let digest = Digest::of(&text);
         let key = keys::registered(whose, name);
         let shown = |version: RegisteredVersion, manifest: String| RegistrationText {
@@ -124,12 +124,12 @@ impl Engine {
                 )));
             }
             let view = self.new_version(principal, manifest);
-            let entry = Entry { digest: digest.clone(), view: view.clone() };
+            let entry = RegistryEntry { digest: digest.clone(), view: view.clone() };
             registered.versions.insert(manifest.version.clone(), entry);
             let text_key = keys::manifest_text(whose, name, &manifest.version);
             let writes = vec![
                 Write::Put(registered.item(whose)?, condition),
-                Write::Put(Text::item(text_key, &text)?, Condition::Any),
+                Write::Put(ManifestText::item(text_key, &text)?, Condition::Any),
             ];
             let said = json!({ "tool": name, "version": view.version, "scope": scope, "id": view.id,
                                "key": principal.key, "userId": principal.user });
@@ -171,7 +171,7 @@ impl Engine {
         cursor: Option<Cursor>,
     ) -> Result<Page<Registration>, Error> {
         principal.must_operate()?;
-        let partition = keys::all_registered(scope.whose(&principal.org));
+        let partition = keys::all_registered(scope.owner_org(&principal.org));
         let query = Query { cursor, ..Query::partition(partition, limit) };
         let page = self.ports.table.query(query).await.map_err(Error::of_cursor)?;
         let entries = page.entries.iter().map(|item| Ok(shown(principal, item.record()?, scope)));
@@ -193,15 +193,15 @@ impl Engine {
                 seen.instance.life(&plugin, self.ports.clock.now())
             }
             // Another by that name is in use.
-            Ok(_) => Life { state: LifeState::Discovered, since: None, reason: None },
+            Ok(_) => Lifecycle { state: LifecycleState::Discovered, since: None, reason: None },
             Err(Error::UnknownPlugin { .. }) => {
                 match registered.versions.values().rev().find(|entry| entry.view.is_active) {
-                    Some(Entry { digest, .. }) => {
-                        let whose = scope.whose(org).cloned();
-                        let read = self.seen_plugins.get(&(whose, registered.name.clone(), digest.clone()));
+                    Some(RegistryEntry { digest, .. }) => {
+                        let whose = scope.owner_org(org).cloned();
+                        let read = self.plugin_cache.get(&(whose, registered.name.clone(), digest.clone()));
                         self.life_before(org, read).await?
                     }
-                    None => Life { state: LifeState::Unloaded, since: None, reason: None },
+                    None => Lifecycle { state: LifecycleState::Unloaded, since: None, reason: None },
                 }
             }
             Err(error) => return Err(error),
@@ -223,7 +223,7 @@ impl Engine {
         Ok(RegistrationText {
             name: registered.name.clone(),
             scope,
-            version: entry.view.clone().for_eyes_of(principal, scope),
+            version: entry.view.clone().redacted_for(principal, scope),
             manifest,
         })
     }
@@ -241,7 +241,7 @@ impl Engine {
             Some(scope) => vec![scope],
             None => vec![RegistryScope::Organization, RegistryScope::Global],
         };
-        let wanted: Vec<_> = scopes.iter().map(|scope| keys::registered(scope.whose(org), &parsed)).collect();
+        let wanted: Vec<_> = scopes.iter().map(|scope| keys::registered(scope.owner_org(org), &parsed)).collect();
         let found = self.ports.table.batch_get(&wanted, Read::Consistent).await?;
         let mut found = scopes.into_iter().zip(found).filter_map(|(scope, item)| Some((scope, item?)));
         let (scope, item) = found.next().ok_or_else(unknown)?;
@@ -259,8 +259,10 @@ impl Engine {
         scope.must_be_administered_by(principal)?;
         let parsed = PluginName::parse(name).map_err(|_| Error::unknown_plugin(name))?;
         let (engine, principal, version) = (Arc::clone(self), principal.clone(), version.clone());
-        self.to_its_end(async move { engine.keep_active(&principal, scope, (&parsed, &version), is_active).await })
-            .await
+        self.run_to_completion(
+            async move { engine.keep_active(&principal, scope, (&parsed, &version), is_active).await },
+        )
+        .await
     }
 
     async fn keep_active(
@@ -270,7 +272,7 @@ impl Engine {
         (name, version): (&PluginName, &Version),
         is_active: bool,
     ) -> Result<Registration, Error> {
-        let key = keys::registered(scope.whose(&principal.org), name);
+        let key = keys::registered(scope.owner_org(&principal.org), name);
         let kind = if is_active { EventKind::PluginLoaded } else { EventKind::PluginUnloaded };
         let said = json!({ "tool": name, "version": version, "scope": scope, "key": principal.key,
                            "userId": principal.user });
@@ -284,7 +286,7 @@ impl Engine {
                 return Ok(shown(principal, registered, scope));
             }
             (entry.view.is_active, entry.view.updated_at) = (is_active, now);
-            let changed = registered.item(scope.whose(&principal.org))?;
+            let changed = registered.item(scope.owner_org(&principal.org))?;
             let event = self.event(&principal.org, kind, &said);
             match self.put_with(changed, Condition::Version(item.version), Some(&event)).await {
                 Ok(()) => {
@@ -306,7 +308,7 @@ fn problems(ManifestError(problems): ManifestError, pointer: &str) -> Error {
 
 fn shown(principal: &Principal, registered: Registered, scope: RegistryScope) -> Registration {
     let versions =
-        registered.versions.into_values().rev().map(|entry| entry.view.for_eyes_of(principal, scope)).collect();
+        registered.versions.into_values().rev().map(|entry| entry.view.redacted_for(principal, scope)).collect();
     Registration { name: registered.name, scope, life: None, versions }
 }
 

@@ -15,7 +15,7 @@ use crate::core::ids::{
 };
 use crate::ports::ids::sha256;
 use crate::ports::table::Key;
-use crate::storage::listing::Listed;
+use crate::storage::listing::ListedKind;
 
 const PART: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'@');
 const PART_MAX_BYTES: usize = 200;
@@ -98,40 +98,40 @@ pub(crate) fn state(hash: &str) -> Key {
 
 /// A record of a user that the organization lists. Ids begin with the time, so that records stand in the order in which
 /// they were made; an empty one gives how the sort keys of all begin.
-pub(crate) fn listed(org: &OrgId, user: &UserId, listed: Listed, id: &str) -> Key {
+pub(crate) fn listed(org: &OrgId, user: &UserId, listed: ListedKind, id: &str) -> Key {
     let kind = match listed {
-        Listed::Tasks => "task",
-        Listed::Runs => "run",
-        Listed::Failures => "failure",
+        ListedKind::Tasks => "task",
+        ListedKind::Runs => "run",
+        ListedKind::Failures => "failure",
     };
     Key { partition: of_owner(org, &Owner::User(user.clone())), sort: format!("{kind}#{}", part(id)) }
 }
 
 /// The place of such a record in the list of its organization.
-pub(crate) fn in_list(org: &OrgId, listed: Listed, id: &str) -> Key {
+pub(crate) fn in_list(org: &OrgId, listed: ListedKind, id: &str) -> Key {
     Key { partition: list_of(org, listed), sort: part(id) }
 }
 
 /// The list of an organization's records of a kind.
-pub(crate) fn list_of(org: &OrgId, listed: Listed) -> String {
+pub(crate) fn list_of(org: &OrgId, listed: ListedKind) -> String {
     of_org(
         org,
         match listed {
-            Listed::Tasks => "#tasks",
-            Listed::Runs => "#runs",
-            Listed::Failures => "#failures",
+            ListedKind::Tasks => "#tasks",
+            ListedKind::Runs => "#runs",
+            ListedKind::Failures => "#failures",
         },
     )
 }
 
 /// A task of a user.
 pub(crate) fn task(org: &OrgId, user: &UserId, id: &TaskId) -> Key {
-    listed(org, user, Listed::Tasks, id.as_str())
+    listed(org, user, ListedKind::Tasks, id.as_str())
 }
 
 /// A run of a user.
 pub(crate) fn run(org: &OrgId, user: &UserId, id: &RunId) -> Key {
-    listed(org, user, Listed::Runs, id.as_str())
+    listed(org, user, ListedKind::Runs, id.as_str())
 }
 
 /// What is kept under a user's idempotency key.

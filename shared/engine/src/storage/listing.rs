@@ -18,7 +18,7 @@ const ASKED_MAX: usize = 10;
 
 /// What is listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Listed {
+pub(crate) enum ListedKind {
     Tasks,
     Runs,
     Failures,
@@ -31,7 +31,12 @@ impl Engine {
     }
 
     /// A record that the caller may see: their own, or, for whoever acts for all, anybody's in the organization.
-    pub(crate) async fn listed(&self, principal: &Principal, listed: Listed, id: &str) -> Result<Option<Item>, Error> {
+    pub(crate) async fn listed(
+        &self,
+        principal: &Principal,
+        listed: ListedKind,
+        id: &str,
+    ) -> Result<Option<Item>, Error> {
         if let Some(user) = &principal.user {
             let key = keys::listed(&principal.org, user, listed, id);
             if let Some(item) = self.ports.table.get(&key, Read::Consistent).await? {
@@ -53,7 +58,7 @@ impl Engine {
         &self,
         org: &OrgId,
         user: Option<&UserId>,
-        listed: Listed,
+        listed: ListedKind,
         holds: impl Fn(&T) -> bool,
         limit: usize,
         mut cursor: Option<Cursor>,
@@ -108,10 +113,10 @@ impl Principal {
     }
 
     /// Whose records are meant: one user's, or everybody's, where nobody is named by a caller who acts for all.
-    pub(crate) fn whose(&self, asked: Option<&UserId>) -> Result<Option<UserId>, Error> {
+    pub(crate) fn visible_user(&self, asked: Option<&UserId>) -> Result<Option<UserId>, Error> {
         match asked {
             None if self.acts_for_all() => Ok(None),
-            asked => self.acting_for(asked.cloned()).map(Some),
+            asked => self.resolve_user(asked.cloned()).map(Some),
         }
     }
 }

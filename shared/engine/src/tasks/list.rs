@@ -10,7 +10,7 @@ use crate::core::error::Error;
 use crate::core::ids::{AgentId, Alias, OrgId, PluginName, TaskId, UserId};
 use crate::engine::Engine;
 use crate::ports::table::{BATCH_MAX, Cursor, Item, Page};
-use crate::storage::listing::Listed;
+use crate::storage::listing::ListedKind;
 
 /// About how many tasks are named that need an account which is disconnected.
 const NEEDING_MAX: usize = 1_000;
@@ -53,7 +53,7 @@ impl Engine {
     pub(super) async fn task(&self, principal: &Principal, id: &str) -> Result<(Task, Item), Error> {
         let unknown = || Error::NotFound("task");
         let id = TaskId::parse(id).map_err(|_| unknown())?;
-        let item = self.listed(principal, Listed::Tasks, id.as_str()).await?.ok_or_else(unknown)?;
+        let item = self.listed(principal, ListedKind::Tasks, id.as_str()).await?.ok_or_else(unknown)?;
         Ok((item.record()?, item))
     }
 
@@ -70,7 +70,7 @@ impl Engine {
         limit: usize,
         cursor: Option<Cursor>,
     ) -> Result<Page<TaskView>, Error> {
-        let user = principal.whose(filter.user_id.as_ref())?;
+        let user = principal.visible_user(filter.user_id.as_ref())?;
         let page = self.tasks(&principal.org, user.as_ref(), (filter, Wanted::All), limit, cursor).await?;
         Ok(Page { entries: page.entries.iter().map(|(task, _)| task.summary()).collect(), next: page.next })
     }
@@ -84,7 +84,7 @@ impl Engine {
         limit: usize,
         cursor: Option<Cursor>,
     ) -> Result<Page<(Task, Item)>, Error> {
-        self.list(org, user, Listed::Tasks, |task| filter.holds(task, wanted), limit, cursor).await
+        self.list(org, user, ListedKind::Tasks, |task| filter.holds(task, wanted), limit, cursor).await
     }
 
     /// The tasks that wait for an account: `alias` by its name, or as the default.

@@ -13,13 +13,15 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::access::principal::Principal;
-use crate::accounts::Found;
+use crate::accounts::AccountLookup;
 use crate::core::error::{Error, FieldProblem};
 use crate::core::ids::{ActionName, AgentId, Alias, PluginName, TaskId, UserId};
 use crate::core::intent::Intent;
 use crate::core::schedule::Schedule;
 use crate::engine::Engine;
-use crate::invoke::runs::{Answered, Asked, Judged, Kept, KeyState, Keyed, in_progress};
+use crate::invoke::runs::{
+    IdempotencyRecord, IdempotencyRequest, IdempotencyState, KeyState, Replayable, RequestOptions, in_progress,
+};
 use crate::plugin::breaker::ActionClass;
 use crate::plugin::catalog::Plugin;
 use crate::plugin::manifest::Auth;
@@ -29,11 +31,11 @@ use crate::storage::keys;
 
 pub use list::TaskFilter;
 pub use record::{
-    ATTEMPTS_DEFAULT, ATTEMPTS_KEPT, ATTEMPTS_MAX, Attempt, AttemptOutcome, ENDED_KEPT, FAILURES_MAX, RETRY_AFTER_MAX,
-    TaskResult, TaskState,
+    ATTEMPTS_DEFAULT, ATTEMPTS_KEPT, ATTEMPTS_MAX, ENDED_KEPT, FAILURES_MAX, RETRY_AFTER_MAX, TaskAttempt,
+    TaskAttemptOutcome, TaskResult, TaskState,
 };
 pub(crate) use record::{Claim, TASKS, Task};
-pub use run::Report;
+pub use run::WorkReport;
 pub use update::{Cancelled, ChangeTask};
 
 /// The largest parameters of a task, in bytes of JSON.
@@ -87,7 +89,7 @@ pub struct TaskView {
     pub context: Option<Map<String, Value>>,
     /// Its last attempts; only where one task is looked at.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub attempts: Option<Vec<Attempt>>,
+    pub attempts: Option<Vec<TaskAttempt>>,
     /// What the last run that succeeded returned; only where one task is looked at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<TaskResult>,
@@ -151,15 +153,15 @@ impl Engine {
         self: &Arc<Self>,
         principal: &Principal,
         intent: Intent,
-        asked: &Asked,
-    ) -> Result<Answered<Made>, Error> {
-        let intent = principal.in_its_name(intent)?;
+        asked: &RequestOptions,
+    ) -> Result<Replayable<Made>, Error> {
+        let intent = principal.with_agent(intent)?;
         self.must_be_admitted(&principal.org, principal.channel(asked.channel.as_ref())?, &intent.tool).await?;
-        let plugin = self.plugin_now(&principal.org, &intent.tool).await?;
+        let plugin = self.plugin_latest(&principal.org, &intent.tool).await?;
         let found = plugin.action(&intent.intent)?;
         let at = self.ports.clock.now();
-        let user = principal.acting_for(intent.user_id.clone())?;
-        let keyed = Keyed::of(&intent, asked, (&user, &plugin.manifest.name, &found.action.name), true)?;
+        let user = principal.resolve_user(intent.user_id.clone())?;
+        let keyed = IdempotencyRequest::of(&intent, asked, (&user, &plugin.manifest.name, &found.action.name), true)?;
         if asked.resolve.is_some() {
             return Err(Error::field(
                 "",
@@ -169,17 +171,17 @@ impl Engine {
         if let Some(keyed) = &keyed {
             let item =
                 self.ports.table.get(&keys::idempotency(&principal.org, &user, &keyed.key), Read::Consistent).await?;
-            if let Some(made) = self.made_before(principal, Judged::of(item, &keyed.payload, at)?).await? {
+            if let Some(made) = self.made_before(principal, IdempotencyState::of(item, &keyed.payload, at)?).await? {
                 return Ok(made);
             }
         }
         let task = self.plan(&plugin, principal, &intent, at)?;
         let (engine, principal) = (Arc::clone(self), principal.clone());
-        self.to_its_end(async move {
+        self.run_to_completion(async move {
             let warnings = engine.warnings(&task, &plugin).await?;
             if let Some(keyed) = &keyed {
                 let state = KeyState::Task { id: task.id.clone(), warnings: warnings.clone() };
-                let kept = Kept { payload: keyed.payload.clone(), made_at: at, state };
+                let kept = IdempotencyRecord { payload: keyed.payload.clone(), made_at: at, state };
                 let writes = vec![
                     Write::Put(task.item()?, Condition::Absent),
                     Write::Put(kept.item(&task.org, &task.user, &keyed.key)?, Condition::Absent),
@@ -187,7 +189,7 @@ impl Engine {
                 match engine.ports.table.transact(writes).await {
                     Ok(_) => {}
                     Err(TableError::Condition { standing, .. }) => {
-                        let judged = Judged::of(standing.map(|item| *item), &keyed.payload, at)?;
+                        let judged = IdempotencyState::of(standing.map(|item| *item), &keyed.payload, at)?;
                         return engine.made_before(&principal, judged).await?.ok_or_else(in_progress);
                     }
                     Err(error) => return Err(error.into()),
@@ -196,7 +198,7 @@ impl Engine {
                 engine.ports.table.put(task.item()?, Condition::Absent).await?;
             }
             engine.set_alarm(&task, task.next_at).await;
-            Ok(Answered::anew(Made { task: task.whole(), warnings }))
+            Ok(Replayable::anew(Made { task: task.whole(), warnings }))
         })
         .await
     }
@@ -210,7 +212,7 @@ impl Engine {
         at: Timestamp,
     ) -> Result<Task, Error> {
         let found = plugin.action(&intent.intent)?;
-        let user = principal.acting_for(intent.user_id.clone())?;
+        let user = principal.resolve_user(intent.user_id.clone())?;
         let mut problems: Vec<FieldProblem> = Vec::new();
         let parameters = match found.check(intent.context.clone()) {
             Ok(parameters) => parameters,
@@ -278,15 +280,19 @@ impl Engine {
     }
 
     /// The task that was made under a key before, as it is now.
-    async fn made_before(&self, principal: &Principal, judged: Judged) -> Result<Option<Answered<Made>>, Error> {
+    async fn made_before(
+        &self,
+        principal: &Principal,
+        judged: IdempotencyState,
+    ) -> Result<Option<Replayable<Made>>, Error> {
         match judged {
-            Judged::Free => Ok(None),
-            Judged::Task(id, warnings) => {
+            IdempotencyState::Free => Ok(None),
+            IdempotencyState::Task(id, warnings) => {
                 let task = self.task(principal, id.as_str()).await?.0.whole();
-                Ok(Some(Answered { answer: Made { task, warnings }, replayed: true }))
+                Ok(Some(Replayable { answer: Made { task, warnings }, replayed: true }))
             }
             // What is kept of an outcome is of other words than a task's.
-            Judged::Busy | Judged::Ended(..) | Judged::Lost(..) => Err(Error::KeyReused),
+            IdempotencyState::Busy | IdempotencyState::Ended(..) | IdempotencyState::Lost(..) => Err(Error::KeyReused),
         }
     }
 
@@ -294,7 +300,7 @@ impl Engine {
     async fn warnings(&self, task: &Task, plugin: &Plugin) -> Result<Vec<String>, Error> {
         let manifest = &plugin.manifest;
         let mut wanted = vec![keys::instance(&task.org, &manifest.name)];
-        wanted.extend(Found::keys(&task.org, &task.user, &manifest.name));
+        wanted.extend(AccountLookup::keys(&task.org, &task.user, &manifest.name));
         let mut items = self.ports.table.batch_get(&wanted, Read::Consistent).await?.into_iter();
         let instance = SeenInstance::of(items.next().flatten())?.instance;
         let name = &manifest.display_name;
@@ -316,7 +322,7 @@ impl Engine {
         if matches!(manifest.auth, Auth::None) {
             return Ok(warnings);
         }
-        warnings.extend(match Found::among(items, task.integration.as_ref())? {
+        warnings.extend(match AccountLookup::among(items, task.integration.as_ref())? {
             None => Some(format!("{} is not connected at {name} yet; connect the account before then", task.user)),
             Some(found) => self.will_be_unfit(manifest, &found, task.next_at).map(|reason| {
                 format!("the account \"{}\" at {name} {}; {}", found.alias, reason.what(), reason.remedy())

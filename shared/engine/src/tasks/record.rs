@@ -13,7 +13,7 @@ use crate::plugin::manifest::Effect;
 use crate::ports::table::{Due, NewItem, TableError};
 use crate::ports::timer::Work;
 use crate::storage::keys;
-use crate::storage::listing::Listed;
+use crate::storage::listing::ListedKind;
 
 /// The kind of work that a task is, and the queue that tasks are due in.
 pub(crate) const TASKS: &str = "task";
@@ -70,7 +70,7 @@ impl TaskState {
 /// One attempt, as it went.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Attempt {
+pub struct TaskAttempt {
     /// Of which run, from 1.
     pub run: u32,
     /// Which attempt of that run, from 1.
@@ -81,7 +81,7 @@ pub struct Attempt {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<u64>,
     /// How it went.
-    pub outcome: AttemptOutcome,
+    pub outcome: TaskAttemptOutcome,
     /// What the failure was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<OutcomeCode>,
@@ -92,7 +92,7 @@ pub struct Attempt {
 /// How an attempt went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum AttemptOutcome {
+pub enum TaskAttemptOutcome {
     /// It did what it is for.
     Succeeded,
     /// It did not.
@@ -174,7 +174,7 @@ pub(crate) struct Task {
     pub runs: u32,
     pub claim: Option<Claim>,
     /// The last attempts, the latest last.
-    pub attempts: Vec<Attempt>,
+    pub attempts: Vec<TaskAttempt>,
     pub failures_in_row: u32,
     pub result: Option<TaskResult>,
     pub created_at: Timestamp,
@@ -182,14 +182,14 @@ pub(crate) struct Task {
 }
 
 /// How an attempt ended, with how long it took in milliseconds.
-pub(crate) struct Ended {
+pub(crate) struct AttemptResult {
     pub result: Result<Success, Failure>,
     pub duration_ms: u64,
 }
 
 /// What a settled attempt means for others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum Notification {
     /// Nothing that anybody has to know.
     Nothing,
     /// The task, or a run of it, failed for good.
@@ -205,7 +205,7 @@ impl Task {
     /// after its end.
     pub(super) fn item(&self) -> Result<NewItem, TableError> {
         let mut item = NewItem::new(keys::task(&self.org, &self.user, &self.id), self)?;
-        item.list = Some(keys::in_list(&self.org, Listed::Tasks, self.id.as_str()));
+        item.list = Some(keys::in_list(&self.org, ListedKind::Tasks, self.id.as_str()));
         let at = match self.state {
             TaskState::Scheduled | TaskState::Retrying => Some(self.next_at),
             TaskState::Running => self.claim.as_ref().map(|claim| claim.until),
@@ -227,7 +227,7 @@ impl Task {
     }
 
     /// Moves to another state.
-    pub(super) fn becomes(&mut self, state: TaskState, now: Timestamp) {
+    pub(super) fn set_state(&mut self, state: TaskState, now: Timestamp) {
         (self.state, self.since, self.updated_at) = (state, now, now);
     }
 
@@ -241,8 +241,8 @@ impl Task {
         match self.next_after(now) {
             Some(next) => (self.occurrence, self.next_at) = (next, next),
             // Its last time was missed, and is not made up for.
-            None if self.result.is_some() => self.becomes(TaskState::Succeeded, now),
-            None => self.becomes(TaskState::Cancelled, now),
+            None if self.result.is_some() => self.set_state(TaskState::Succeeded, now),
+            None => self.set_state(TaskState::Cancelled, now),
         }
     }
 
@@ -255,21 +255,21 @@ impl Task {
         self.by_hand = false;
         self.attempt = self.attempt.saturating_add(1);
         self.claim = Some(Claim { worker, since: now, until: now + lease, effect });
-        self.becomes(TaskState::Running, now);
+        self.set_state(TaskState::Running, now);
     }
 
     /// Writes down how an attempt ended, and decides what is next. `harmless` says whether doing it twice is the same as doing
     /// it once; `jitter` is a random number below 1.
-    pub(super) fn settle(&mut self, ended: Ended, harmless: bool, now: Timestamp, jitter: f64) -> Told {
+    pub(super) fn settle(&mut self, ended: AttemptResult, harmless: bool, now: Timestamp, jitter: f64) -> Notification {
         let since = self.claim.take().map_or(now, |claim| claim.since);
         let (outcome, code, message) = match &ended.result {
-            Ok(success) => (AttemptOutcome::Succeeded, None, success.message.clone()),
+            Ok(success) => (TaskAttemptOutcome::Succeeded, None, success.message.clone()),
             Err(failure) if failure.may_have_happened => {
-                (AttemptOutcome::Unknown, Some(failure.code), failure.message.clone())
+                (TaskAttemptOutcome::Unknown, Some(failure.code), failure.message.clone())
             }
-            Err(failure) => (AttemptOutcome::Failed, Some(failure.code), failure.message.clone()),
+            Err(failure) => (TaskAttemptOutcome::Failed, Some(failure.code), failure.message.clone()),
         };
-        self.remember(Attempt {
+        self.remember(TaskAttempt {
             run: self.runs,
             number: self.attempt,
             started_at: since,
@@ -298,22 +298,23 @@ impl Task {
 
     /// Whether an attempt of this run may have had its effect, and that matters.
     fn may_have_happened(&self, harmless: bool) -> bool {
-        let unknown = |attempt: &Attempt| attempt.run == self.runs && attempt.outcome == AttemptOutcome::Unknown;
+        let unknown =
+            |attempt: &TaskAttempt| attempt.run == self.runs && attempt.outcome == TaskAttemptOutcome::Unknown;
         !harmless && self.attempts.iter().any(unknown)
     }
 
     /// Nobody saw the end of an attempt: whoever claimed it is gone. `repeatable` says whether it may be tried again, and
     /// `harmless` whether doing it twice is the same as doing it once.
-    pub(super) fn lapsed(&mut self, repeatable: bool, harmless: bool, now: Timestamp, jitter: f64) -> Told {
+    pub(super) fn lapsed(&mut self, repeatable: bool, harmless: bool, now: Timestamp, jitter: f64) -> Notification {
         // Of an action that is not repeated the claim stays: should its worker come back after all, it can say how it went.
         let again = repeatable && self.attempt < self.attempts_max;
         let claim = if again || harmless { self.claim.take() } else { self.claim.clone() };
-        self.remember(Attempt {
+        self.remember(TaskAttempt {
             run: self.runs,
             number: self.attempt,
             started_at: claim.map_or(now, |claim| claim.since),
             duration_ms: None,
-            outcome: AttemptOutcome::Unknown,
+            outcome: TaskAttemptOutcome::Unknown,
             code: Some(OutcomeCode::OutcomeUnknown),
             message: "whoever was doing it was not heard of again".to_owned(),
         });
@@ -323,16 +324,16 @@ impl Task {
         self.run_failed(if harmless { TaskState::Failed } else { TaskState::OutcomeUnknown }, now)
     }
 
-    fn remember(&mut self, attempt: Attempt) {
+    fn remember(&mut self, attempt: TaskAttempt) {
         self.attempts.push(attempt);
         let forgotten = self.attempts.len().saturating_sub(ATTEMPTS_KEPT);
         self.attempts.drain(..forgotten);
     }
 
-    fn try_again(&mut self, retry_after_s: Option<u64>, now: Timestamp, jitter: f64) -> Told {
+    fn try_again(&mut self, retry_after_s: Option<u64>, now: Timestamp, jitter: f64) -> Notification {
         if self.cancel_requested {
-            self.becomes(TaskState::Cancelled, now);
-            return Told::Nothing;
+            self.set_state(TaskState::Cancelled, now);
+            return Notification::Nothing;
         }
         // Exponential, with full jitter, so that many that failed together do not come back together.
         let longest = (BACK_OFF.0 * 2_i32.saturating_pow(self.attempt.min(20))).min(BACK_OFF.1);
@@ -341,37 +342,37 @@ impl Task {
             retry_after_s.and_then(|s| i64::try_from(s).ok()).map_or(SignedDuration::ZERO, SignedDuration::from_secs);
         let pause = drawn.max(BACK_OFF.0).max(asked);
         self.next_at = now.checked_add(pause).unwrap_or(Timestamp::MAX);
-        self.becomes(TaskState::Retrying, now);
-        Told::Nothing
+        self.set_state(TaskState::Retrying, now);
+        Notification::Nothing
     }
 
-    fn run_failed(&mut self, state: TaskState, now: Timestamp) -> Told {
+    fn run_failed(&mut self, state: TaskState, now: Timestamp) -> Notification {
         self.failures_in_row = self.failures_in_row.saturating_add(1);
         let goes_on = !self.cancel_requested && self.next_occurrence(now).is_some();
         if goes_on && self.failures_in_row >= FAILURES_MAX {
             self.claim = None;
-            self.becomes(TaskState::Paused, now);
-            return Told::Paused;
+            self.set_state(TaskState::Paused, now);
+            return Notification::Paused;
         }
         self.run_ended(state, now);
-        if state == TaskState::OutcomeUnknown { Told::Unknown } else { Told::Failed }
+        if state == TaskState::OutcomeUnknown { Notification::Unknown } else { Notification::Failed }
     }
 
     /// A run has ended as `state`: a recurring task goes on.
-    fn run_ended(&mut self, state: TaskState, now: Timestamp) -> Told {
+    fn run_ended(&mut self, state: TaskState, now: Timestamp) -> Notification {
         match self.next_occurrence(now) {
             // What is not known stays to be looked at.
             Some(_) if self.cancel_requested && state != TaskState::OutcomeUnknown => {
-                self.becomes(TaskState::Cancelled, now);
+                self.set_state(TaskState::Cancelled, now);
             }
-            Some(_) if self.cancel_requested => self.becomes(state, now),
+            Some(_) if self.cancel_requested => self.set_state(state, now),
             Some(next) => {
                 (self.occurrence, self.next_at, self.claim) = (next, next, None);
-                self.becomes(TaskState::Scheduled, now);
+                self.set_state(TaskState::Scheduled, now);
             }
-            None => self.becomes(state, now),
+            None => self.set_state(state, now),
         }
-        Told::Nothing
+        Notification::Nothing
     }
 
     /// When the run after this one is for.
@@ -448,15 +449,15 @@ mod tests {
         task
     }
 
-    fn failed(retry_after_s: Option<u64>) -> Ended {
+    fn failed(retry_after_s: Option<u64>) -> AttemptResult {
         let failure = Failure::new(OutcomeCode::RateLimited, "later".to_owned(), true);
-        Ended { result: Err(Failure { retry_after_s, ..failure }), duration_ms: 1 }
+        AttemptResult { result: Err(Failure { retry_after_s, ..failure }), duration_ms: 1 }
     }
 
-    fn succeeded(data: Value) -> Ended {
+    fn succeeded(data: Value) -> AttemptResult {
         // As JSON has it, each character takes six bytes.
         let (message, external_id) = ("\u{1}".repeat(MESSAGE_MAX + 1), Some("\u{1}".repeat(MESSAGE_MAX)));
-        Ended { result: Ok(Success { message, data, external_id }), duration_ms: 1 }
+        AttemptResult { result: Ok(Success { message, data, external_id }), duration_ms: 1 }
     }
 
     #[test]
@@ -503,7 +504,7 @@ mod tests {
             task.lapsed(repeatable, harmless, now(), 0.5);
             let stays = state == TaskState::OutcomeUnknown;
             assert_eq!((task.state, task.claim.is_some()), (state, stays), "{repeatable} {attempt}");
-            assert_eq!(task.attempts.last().unwrap().outcome, AttemptOutcome::Unknown);
+            assert_eq!(task.attempts.last().unwrap().outcome, TaskAttemptOutcome::Unknown);
         }
     }
 
@@ -514,7 +515,7 @@ mod tests {
             task.schedule = serde_json::from_value(json!({ "cron": "0/15 * * * ? *", "catchUp": "skip" })).unwrap();
             // It is a quarter of an hour.
             (task.occurrence, task.next_at, task.by_hand) = (now(), now(), by_hand);
-            task.becomes(TaskState::Scheduled, now());
+            task.set_state(TaskState::Scheduled, now());
             task.catch_up(now() + SignedDuration::from_mins(5));
             assert_eq!(task.occurrence != now(), skipped);
         }

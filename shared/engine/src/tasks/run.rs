@@ -5,21 +5,21 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::record::{Claim, Ended, TASKS, Task, TaskState, Told};
+use super::record::{AttemptResult, Claim, Notification, TASKS, Task, TaskState};
 use crate::accounts::{PENDING, pending_work};
 use crate::core::error::{Error, causes};
 use crate::core::ids::{TaskId, UserId};
 use crate::core::outcome::{Failure, Outcome, OutcomeCode};
 use crate::engine::Engine;
 use crate::events::{WEBHOOKS, webhook_work};
-use crate::invoke::execute::{Doing, Source, lease};
-use crate::invoke::runs::{Answered, RuledOut};
+use crate::invoke::execute::{ActionRequest, Origin, lease};
+use crate::invoke::runs::{Fenced, Replayable};
 use crate::plugin::manifest::Effect;
 use crate::ports::Event;
 use crate::ports::events::EventKind;
 use crate::ports::table::{BATCH_MAX, Condition, Item, Read, TableError, Version};
 use crate::ports::timer::Work;
-use crate::registry::changes_all_the_time;
+use crate::registry::contention;
 use crate::storage::keys;
 
 /// How often it is tried to write down how an attempt ended.
@@ -29,7 +29,7 @@ const SWEEP_MAX: usize = 10_000;
 
 /// What was done about what is due.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Report {
+pub struct WorkReport {
     /// Found to be due.
     pub due: usize,
     /// Handed to whoever runs it.
@@ -47,7 +47,7 @@ pub struct Report {
     pub oldest_due: Option<Timestamp>,
 }
 
-impl std::ops::AddAssign for Report {
+impl std::ops::AddAssign for WorkReport {
     fn add_assign(&mut self, other: Self) {
         self.due += other.due;
         self.enqueued += other.enqueued;
@@ -60,9 +60,9 @@ impl std::ops::AddAssign for Report {
 }
 
 /// What is known of an attempt whose worker is gone.
-enum Lapse {
+enum ExpiredClaim {
     /// How it ended: the worker came so far as to write that to the ledger.
-    Settled(Ended),
+    Settled(AttemptResult),
     /// It may be done again.
     Again,
     /// Nothing.
@@ -70,7 +70,7 @@ enum Lapse {
 }
 
 /// What a look at a task led to.
-enum Taken {
+enum ClaimResult {
     /// There is nothing to do.
     Nothing,
     /// It was changed, and is to be looked at again.
@@ -82,53 +82,53 @@ enum Taken {
 impl Engine {
     /// Runs the task that an alarm stands for, if it is due and nobody else has it. `deadline` is when this process has to
     /// be done; a task that might take longer is left.
-    pub(crate) async fn run_due(&self, work: &Work, deadline: Option<Instant>) -> Result<Report, Error> {
-        let Some((id, user)) = task_of(work) else { return Ok(Report::default()) };
+    pub(crate) async fn run_due(&self, work: &Work, deadline: Option<Instant>) -> Result<WorkReport, Error> {
+        let Some((id, user)) = task_of(work) else { return Ok(WorkReport::default()) };
         if deadline.is_some_and(|deadline| Instant::now() + self.config.limits.task_budget > deadline) {
-            return Ok(Report { due: 1, left: 1, ..Report::default() });
+            return Ok(WorkReport { due: 1, left: 1, ..WorkReport::default() });
         }
         let worker = self.ports.ids.hex(8);
         let task = loop {
             let item = self.ports.table.get(&keys::task(&work.org, &user, &id), Read::Consistent).await?;
-            let Some(item) = item else { return Ok(Report::default()) };
-            match self.take_task(&item, &worker).await? {
-                Taken::Nothing => return Ok(Report::default()),
-                Taken::Again => {}
-                Taken::Claimed(task) => break task,
+            let Some(item) = item else { return Ok(WorkReport::default()) };
+            match self.claim_task(&item, &worker).await? {
+                ClaimResult::Nothing => return Ok(WorkReport::default()),
+                ClaimResult::Again => {}
+                ClaimResult::Claimed(task) => break task,
             }
         };
         // A worker that was frozen since it claimed the task must not begin what another may have judged already.
         let claim = task.claim.as_ref().filter(|claim| self.ports.clock.now() < claim.until);
-        let Some(claim) = claim else { return Ok(Report { due: 1, left: 1, ..Report::default() }) };
+        let Some(claim) = claim else { return Ok(WorkReport { due: 1, left: 1, ..WorkReport::default() }) };
         let ended = self.perform_task(&task, claim).await;
         let succeeded = ended.result.is_ok();
         self.settle_task(&task, &worker, ended).await?;
         let (succeeded, failed) = (usize::from(succeeded), usize::from(!succeeded));
-        Ok(Report { due: 1, claimed: 1, succeeded, failed, ..Report::default() })
+        Ok(WorkReport { due: 1, claimed: 1, succeeded, failed, ..WorkReport::default() })
     }
 
     /// Claims a task that is due, or says what became of one whose worker is gone.
-    async fn take_task(&self, item: &Item, worker: &str) -> Result<Taken, Error> {
+    async fn claim_task(&self, item: &Item, worker: &str) -> Result<ClaimResult, Error> {
         let mut task: Task = item.record()?;
         let now = self.ports.clock.now();
         match task.state {
             TaskState::Scheduled | TaskState::Retrying if task.next_at > now => {
                 // The alarm was early, or is one of before a change.
                 self.set_alarm(&task, task.next_at).await;
-                Ok(Taken::Nothing)
+                Ok(ClaimResult::Nothing)
             }
             TaskState::Scheduled | TaskState::Retrying => {
                 let before = (task.occurrence, task.state);
                 task.catch_up(now);
                 if (task.occurrence, task.state) != before {
                     self.put_task(&task, item.version.clone()).await?;
-                    return Ok(Taken::Again);
+                    return Ok(ClaimResult::Again);
                 }
                 let effect = self.effect_of(&task).await?;
                 task.claim(worker.to_owned(), effect, now, lease(self.config.limits.task_budget));
                 match self.put_task(&task, item.version.clone()).await {
-                    Ok(Some(_)) => Ok(Taken::Claimed(Box::new(task))),
-                    Ok(None) => Ok(Taken::Again),
+                    Ok(Some(_)) => Ok(ClaimResult::Claimed(Box::new(task))),
+                    Ok(None) => Ok(ClaimResult::Again),
                     // Perhaps it was written. Nothing has left yet, so that this worker may go on if it was.
                     Err(error) => {
                         let standing = self.ports.table.get(&item.stored.key, Read::Consistent).await?;
@@ -137,38 +137,38 @@ impl Engine {
                             let claimed = task.claim.as_ref().is_some_and(|claim| claim.worker == worker);
                             claimed && task.state == TaskState::Running
                         });
-                        mine.map(|task| Taken::Claimed(Box::new(task))).ok_or(error)
+                        mine.map(|task| ClaimResult::Claimed(Box::new(task))).ok_or(error)
                     }
                 }
             }
             TaskState::Running if task.claim.as_ref().is_some_and(|claim| claim.until <= now) => {
                 let harmless = self.is_harmless(&task).await?;
-                let told = match self.never_seen_again(&task).await? {
-                    Lapse::Settled(ended) => task.settle(ended, harmless, now, self.jitter()),
-                    Lapse::Again => task.lapsed(true, harmless, now, self.jitter()),
-                    Lapse::Unknown => task.lapsed(false, harmless, now, self.jitter()),
+                let told = match self.judge_expired_claim(&task).await? {
+                    ExpiredClaim::Settled(ended) => task.settle(ended, harmless, now, self.jitter()),
+                    ExpiredClaim::Again => task.lapsed(true, harmless, now, self.jitter()),
+                    ExpiredClaim::Unknown => task.lapsed(false, harmless, now, self.jitter()),
                 };
                 let event = self.event_of(&task, told);
                 match self.put_with(task.item()?, Condition::Version(item.version.clone()), event.as_ref()).await {
                     Ok(()) => {
                         tracing::warn!(org = %task.org, task = %task.id, state = ?task.state, "the worker of a task is gone");
-                        self.after(&task, event).await;
+                        self.after_transition(&task, event).await;
                     }
                     Err(TableError::Condition { .. }) => {}
                     Err(error) => return Err(error.into()),
                 }
-                Ok(Taken::Again)
+                Ok(ClaimResult::Again)
             }
             TaskState::Running
             | TaskState::Paused
             | TaskState::Succeeded
             | TaskState::Failed
             | TaskState::Cancelled
-            | TaskState::OutcomeUnknown => Ok(Taken::Nothing),
+            | TaskState::OutcomeUnknown => Ok(ClaimResult::Nothing),
         }
     }
 
-    async fn perform_task(&self, task: &Task, claim: &Claim) -> Ended {
+    async fn perform_task(&self, task: &Task, claim: &Claim) -> AttemptResult {
         let started = Instant::now();
         let deadline = started + self.config.limits.task_budget;
         let result = match self.perform_task_by(task, claim, deadline).await {
@@ -186,13 +186,18 @@ impl Engine {
             }
         };
         let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Ended { result, duration_ms }
+        AttemptResult { result, duration_ms }
     }
 
-    async fn perform_task_by(&self, task: &Task, claim: &Claim, deadline: Instant) -> Result<Answered<Outcome>, Error> {
-        let mut plugin = self.plugin_guessed(&task.org, task.plugin.as_str()).await?;
+    async fn perform_task_by(
+        &self,
+        task: &Task,
+        claim: &Claim,
+        deadline: Instant,
+    ) -> Result<Replayable<Outcome>, Error> {
+        let mut plugin = self.plugin_cached(&task.org, task.plugin.as_str()).await?;
         loop {
-            let doing = Doing {
+            let doing = ActionRequest {
                 org: &task.org,
                 user: &task.user,
                 agent: task.agent.as_ref(),
@@ -201,22 +206,22 @@ impl Engine {
                 action: task.action.as_str(),
                 integration: task.integration.as_ref(),
                 parameters: &task.parameters,
-                source: Source::Task { id: &task.id, claim, number: task.runs },
+                source: Origin::Task { id: &task.id, claim, number: task.runs },
                 deadline,
             };
             let came = self.perform(doing).await;
-            match self.plugin_instead(&task.org, &plugin, &came).await? {
+            match self.refreshed_if_stale(&task.org, &plugin, &came).await? {
                 Some(newer) => plugin = newer,
-                None => return came?.ok_or_else(|| changes_all_the_time(task.plugin.as_str())),
+                None => return came?.ok_or_else(|| contention(task.plugin.as_str())),
             }
         }
     }
 
     /// Writes down how an attempt ended, if the claim is still this worker's: tried more than once, since what happened
     /// would otherwise not be known.
-    async fn settle_task(&self, task: &Task, worker: &str, ended: Ended) -> Result<(), Error> {
+    async fn settle_task(&self, task: &Task, worker: &str, ended: AttemptResult) -> Result<(), Error> {
         for _ in 1..SETTLE_TRIES {
-            let again = Ended { result: ended.result.clone(), duration_ms: ended.duration_ms };
+            let again = AttemptResult { result: ended.result.clone(), duration_ms: ended.duration_ms };
             match self.try_to_settle(task, worker, again).await {
                 Err(Error::Table(error @ TableError::Store(_))) => {
                     tracing::error!(org = %task.org, task = %task.id, error = %causes(&error), "an end was not written down; trying again");
@@ -227,7 +232,7 @@ impl Engine {
         self.try_to_settle(task, worker, ended).await
     }
 
-    async fn try_to_settle(&self, task: &Task, worker: &str, ended: Ended) -> Result<(), Error> {
+    async fn try_to_settle(&self, task: &Task, worker: &str, ended: AttemptResult) -> Result<(), Error> {
         let key = keys::task(&task.org, &task.user, &task.id);
         let mut ended = Some(ended);
         let jitter = self.jitter();
@@ -241,7 +246,7 @@ impl Engine {
                 return Ok(());
             }
             let Some(result) = ended.take() else { return Ok(()) };
-            let again = Ended { result: result.result.clone(), duration_ms: result.duration_ms };
+            let again = AttemptResult { result: result.result.clone(), duration_ms: result.duration_ms };
             if task.state == TaskState::OutcomeUnknown {
                 // What was put down as unknown is known after all.
                 task.attempts.pop();
@@ -252,7 +257,7 @@ impl Engine {
             let event = self.event_of(&task, told);
             match self.put_with(task.item()?, Condition::Version(item.version), event.as_ref()).await {
                 Ok(()) => {
-                    self.after(&task, event).await;
+                    self.after_transition(&task, event).await;
                     return Ok(());
                 }
                 Err(TableError::Condition { standing: found, .. }) => {
@@ -264,12 +269,12 @@ impl Engine {
     }
 
     /// What others hear of a task's new state.
-    fn event_of(&self, task: &Task, told: Told) -> Option<Event> {
+    fn event_of(&self, task: &Task, told: Notification) -> Option<Event> {
         let kind = match told {
-            Told::Nothing => return None,
-            Told::Failed => EventKind::TaskFailed,
-            Told::Unknown => EventKind::TaskOutcomeUnknown,
-            Told::Paused => EventKind::TaskPaused,
+            Notification::Nothing => return None,
+            Notification::Failed => EventKind::TaskFailed,
+            Notification::Unknown => EventKind::TaskOutcomeUnknown,
+            Notification::Paused => EventKind::TaskPaused,
         };
         let detail = json!({
             "taskId": task.id, "userId": task.user, "agentId": task.agent, "tool": task.plugin, "intent": task.action,
@@ -279,7 +284,7 @@ impl Engine {
     }
 
     /// What follows when a task has a new state: the next alarm, and what others hear.
-    pub(super) async fn after(&self, task: &Task, event: Option<Event>) {
+    pub(super) async fn after_transition(&self, task: &Task, event: Option<Event>) {
         if matches!(task.state, TaskState::Scheduled | TaskState::Retrying) {
             self.set_alarm(task, task.next_at).await;
         }
@@ -306,19 +311,19 @@ impl Engine {
 
     /// Hands everything that is due and that nobody has to whoever runs it. It runs nothing itself, and reads in proportion
     /// to what is due.
-    pub async fn sweep(&self) -> Result<Report, Error> {
+    pub async fn sweep(&self) -> Result<WorkReport, Error> {
         let now = self.ports.clock.now();
-        self.alarm(now, Some(now), SWEEP_MAX).await
+        self.enqueue_due(now, Some(now), SWEEP_MAX).await
     }
 
     /// Sets every alarm again, for a process whose alarms end with it. What is overdue fires at once.
     pub async fn set_alarms(&self) -> Result<(), Error> {
-        self.alarm(Timestamp::MAX, None, usize::MAX).await.map(|_| ())
+        self.enqueue_due(Timestamp::MAX, None, usize::MAX).await.map(|_| ())
     }
 
     /// Sets the alarms of what is due until then, at most about `most`: at `at`, or each at its time.
-    async fn alarm(&self, until: Timestamp, at: Option<Timestamp>, most: usize) -> Result<Report, Error> {
-        let mut report = Report::default();
+    async fn enqueue_due(&self, until: Timestamp, at: Option<Timestamp>, most: usize) -> Result<WorkReport, Error> {
+        let mut report = WorkReport::default();
         for queue in [TASKS, PENDING, WEBHOOKS] {
             let (mut cursor, before) = (None, report.due);
             while report.due - before < most {
@@ -390,29 +395,29 @@ impl Engine {
     }
 
     /// What is known of an attempt whose worker is gone.
-    async fn never_seen_again(&self, task: &Task) -> Result<Lapse, Error> {
+    async fn judge_expired_claim(&self, task: &Task) -> Result<ExpiredClaim, Error> {
         // The plugin may have been changed to another version since: what either says counts, the worse of both.
         let then = task.claim.as_ref().map(|claim| claim.effect);
         let effect = self.effect_of(task).await?.max(then.unwrap_or(Effect::Unsafe));
         let known = match (effect, &task.claim) {
             // What only reads is not in the ledger.
-            (Effect::Read, _) => return Ok(Lapse::Again),
-            (Effect::Idempotent | Effect::Keyed | Effect::Unsafe, None) => RuledOut::Unknown,
+            (Effect::Read, _) => return Ok(ExpiredClaim::Again),
+            (Effect::Idempotent | Effect::Keyed | Effect::Unsafe, None) => Fenced::Unknown,
             (Effect::Idempotent | Effect::Keyed | Effect::Unsafe, Some(claim)) => {
-                self.rule_out(task, claim, effect).await?
+                self.fence_attempt(task, claim, effect).await?
             }
         };
         Ok(match (known, effect) {
             // Nothing had been sent, and now nothing will be.
-            (RuledOut::NeverBegun, _) => {
+            (Fenced::NeverBegun, _) => {
                 let message = "whoever was to do it was not heard of again; it had not begun".to_owned();
                 let failure = Failure::new(OutcomeCode::Unavailable, message, true);
-                Lapse::Settled(Ended { result: Err(failure), duration_ms: 0 })
+                ExpiredClaim::Settled(AttemptResult { result: Err(failure), duration_ms: 0 })
             }
-            (RuledOut::Ended { result, duration_ms }, _) => Lapse::Settled(Ended { result, duration_ms }),
+            (Fenced::Ended { result, duration_ms }, _) => ExpiredClaim::Settled(AttemptResult { result, duration_ms }),
             // Of what is keyed the service knows a repetition.
-            (RuledOut::Unknown, Effect::Read | Effect::Idempotent | Effect::Keyed) => Lapse::Again,
-            (RuledOut::Unknown, Effect::Unsafe) => Lapse::Unknown,
+            (Fenced::Unknown, Effect::Read | Effect::Idempotent | Effect::Keyed) => ExpiredClaim::Again,
+            (Fenced::Unknown, Effect::Unsafe) => ExpiredClaim::Unknown,
         })
     }
 }

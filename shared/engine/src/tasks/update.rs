@@ -60,7 +60,7 @@ impl Engine {
         change: impl Fn(&Self, &mut Task, Option<&Plugin>) -> Result<(), Error> + Send + 'static,
     ) -> Result<TaskView, Error> {
         let (engine, principal, id) = (Arc::clone(self), principal.clone(), id.to_owned());
-        self.to_its_end(async move {
+        self.run_to_completion(async move {
             loop {
                 let (before, item) = engine.task(&principal, &id).await?;
                 let mut task = before.clone();
@@ -71,7 +71,7 @@ impl Engine {
                 }
                 if engine.put_task(&task, item.version).await?.is_some() {
                     engine.forget_alarm(&before).await;
-                    engine.after(&task, None).await;
+                    engine.after_transition(&task, None).await;
                     return Ok(task.whole());
                 }
             }
@@ -98,7 +98,7 @@ impl Engine {
                     task.cancel_requested = task.state == TaskState::Cancelled && task.schedule.is_some();
                     (task.occurrence, task.next_at, task.by_hand, task.claim) = (now, now, true, None);
                     task.revision += 1;
-                    task.becomes(TaskState::Scheduled, now);
+                    task.set_state(TaskState::Scheduled, now);
                     Ok(())
                 }
                 TaskState::Retrying => {
@@ -122,7 +122,7 @@ impl Engine {
                 return Err(not_now(task, "paused", "scheduled or retrying, and recurring"));
             }
             task.revision += 1;
-            task.becomes(TaskState::Paused, engine.ports.clock.now());
+            task.set_state(TaskState::Paused, engine.ports.clock.now());
             Ok(())
         })
         .await
@@ -139,7 +139,7 @@ impl Engine {
             let next = next.ok_or_else(|| Error::field("", "its schedule has no run left; change it first"))?;
             (task.occurrence, task.next_at, task.by_hand, task.failures_in_row) = (next, next, false, 0);
             task.revision += 1;
-            task.becomes(TaskState::Scheduled, now);
+            task.set_state(TaskState::Scheduled, now);
             Ok(())
         })
         .await
@@ -227,9 +227,9 @@ impl Engine {
         dry_run: bool,
         cursor: Option<Cursor>,
     ) -> Result<Cancelled, Error> {
-        let user = principal.whose(filter.user_id.as_ref())?;
+        let user = principal.visible_user(filter.user_id.as_ref())?;
         let (engine, principal) = (Arc::clone(self), principal.clone());
-        self.to_its_end(async move {
+        self.run_to_completion(async move {
             let mut done = Cancelled { dry_run, cancelled: Vec::new(), asked: Vec::new(), next_cursor: cursor };
             for _ in 0..CANCEL_MAX / BATCH_MAX {
                 let (org, filter) = (&principal.org, (&filter, Wanted::Open));
@@ -288,7 +288,7 @@ fn cancel(task: &mut Task, now: Timestamp) {
     match task.state {
         TaskState::Scheduled | TaskState::Retrying | TaskState::Paused => {
             task.revision += 1;
-            task.becomes(TaskState::Cancelled, now);
+            task.set_state(TaskState::Cancelled, now);
         }
         TaskState::Running => task.cancel_requested = true,
         TaskState::Succeeded | TaskState::Failed | TaskState::Cancelled | TaskState::OutcomeUnknown => {}

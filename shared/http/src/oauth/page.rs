@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use overseer_engine::accounts::Offer;
 use overseer_engine::core::ids::Owner;
 
-use crate::Untouched;
+use crate::RawResponse;
 
 /// Nothing is loaded or run, nobody frames the page to borrow the click, and no other site learns the link. `same-origin`
 /// and not `no-referrer`, which would make browsers say `Origin: null` with the click. The form's target has no limit:
@@ -86,7 +86,7 @@ impl IntoResponse for Page {
         let html_type = [(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"))];
         let mut response = (status, HEADERS, html_type, html).into_response();
         // A page for a person stays one, whatever its status.
-        response.extensions_mut().insert(Untouched);
+        response.extensions_mut().insert(RawResponse);
         response
     }
 }

@@ -27,7 +27,7 @@ pub use open::OpenError;
 use open::Store;
 use query::DueQuery;
 use schema::{ITEMS, find, store_error};
-use write::{Outcome, Writer};
+use write::{WriteResult, Writer};
 
 /// The table in a redb file, or in memory.
 ///
@@ -84,8 +84,8 @@ impl RedbTable {
     }
 
     /// Does one write by itself and gives what came of it.
-    async fn write(&self, write: Write) -> Result<Outcome, TableError> {
-        Ok(self.writer.submit(vec![write]).await?.pop().unwrap_or(Outcome::Done))
+    async fn write(&self, write: Write) -> Result<WriteResult, TableError> {
+        Ok(self.writer.submit(vec![write]).await?.pop().unwrap_or(WriteResult::Done))
     }
 }
 
@@ -115,8 +115,8 @@ impl Table for RedbTable {
     async fn put(&self, item: NewItem, condition: Condition) -> Result<Version, TableError> {
         check_item(&item)?;
         match self.write(Write::Put(item, condition)).await? {
-            Outcome::Stored(version) => Ok(version),
-            Outcome::Sum(_) | Outcome::Done => Err(TableError::store("the writer gave no version")),
+            WriteResult::Stored(version) => Ok(version),
+            WriteResult::Sum(_) | WriteResult::Done => Err(TableError::store("the writer gave no version")),
         }
     }
 
@@ -158,8 +158,8 @@ impl Table for RedbTable {
         let outcomes = self.writer.submit(writes).await?.into_iter();
         Ok(outcomes
             .filter_map(|outcome| match outcome {
-                Outcome::Stored(version) => Some(version),
-                Outcome::Sum(_) | Outcome::Done => None,
+                WriteResult::Stored(version) => Some(version),
+                WriteResult::Sum(_) | WriteResult::Done => None,
             })
             .collect())
     }
@@ -167,8 +167,8 @@ impl Table for RedbTable {
     async fn add(&self, key: &Key, amount: i64, expires_at: Option<Timestamp>) -> Result<i64, TableError> {
         check_key(key)?;
         match self.write(Write::Add(key.clone(), amount, expires_at)).await? {
-            Outcome::Sum(sum) => Ok(sum),
-            Outcome::Stored(_) | Outcome::Done => Err(TableError::store("the writer gave no sum")),
+            WriteResult::Sum(sum) => Ok(sum),
+            WriteResult::Stored(_) | WriteResult::Done => Err(TableError::store("the writer gave no sum")),
         }
     }
 }

@@ -85,7 +85,7 @@ impl Store {
 impl Drop for Store {
     fn drop(&mut self) {
         let database = self.0.take();
-        if let Err(text) = silently(|| drop(database)) {
+        if let Err(text) = catch_panic(|| drop(database)) {
             tracing::error!(panic = text, "the data file is damaged and was not closed in good order");
         }
     }
@@ -187,12 +187,12 @@ pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
 
 fn guarded(path: &Path, open: impl FnOnce() -> Result<Database, OpenError>) -> Result<Store, OpenError> {
     let damaged = |text: String| Err(OpenError::Damaged { path: path.to_owned(), source: text.into() });
-    silently(open).unwrap_or_else(damaged).map(|database| Store(Some(database)))
+    catch_panic(open).unwrap_or_else(damaged).map(|database| Store(Some(database)))
 }
 
 /// What `work` gives, or what it said when it panicked. redb panics on some damaged files instead of giving an error;
 /// what the panic would print is of no use to anybody.
-fn silently<R>(work: impl FnOnce() -> R) -> Result<R, String> {
+fn catch_panic<R>(work: impl FnOnce() -> R) -> Result<R, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let before = take_hook();

@@ -24,7 +24,7 @@ pub(super) struct DueQuery {
 
 /// A page of a partition.
 pub(super) fn items(transaction: &ReadTransaction, query: &Query, now_s: i64) -> Result<Page<Item>, TableError> {
-    let Some(span) = Span::of("items", query) else { return Ok(nothing()) };
+    let Some(span) = Span::of("items", query) else { return Ok(empty_page()) };
     let after: Option<String> = span.after(query.cursor.as_ref(), |sort| sort)?;
     let end = span.end();
     let (partition, low) = (span.partition, span.low.as_str());
@@ -49,7 +49,7 @@ pub(super) fn items(transaction: &ReadTransaction, query: &Query, now_s: i64) ->
 
 /// A page of the second order.
 pub(super) fn list(transaction: &ReadTransaction, query: &Query, now_s: i64) -> Result<Page<Key>, TableError> {
-    let Some(span) = Span::of("list", query) else { return Ok(nothing()) };
+    let Some(span) = Span::of("list", query) else { return Ok(empty_page()) };
     let after: Option<(String, Key)> = span.after(query.cursor.as_ref(), |(sort, _)| sort)?;
     let end = span.end();
     let (partition, low) = (span.partition, span.low.as_str());
@@ -186,7 +186,7 @@ fn page<T, P: Serialize>(
     Ok(Page { entries, next: None })
 }
 
-fn nothing<T>() -> Page<T> {
+fn empty_page<T>() -> Page<T> {
     Page { entries: Vec::new(), next: None }
 }
 

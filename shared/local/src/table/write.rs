@@ -23,7 +23,7 @@ const QUEUE_MAX: usize = 1024;
 const SWEEP_MAX: usize = 100;
 
 /// What came of one write.
-pub(super) enum Outcome {
+pub(super) enum WriteResult {
     /// An item was stored, with this version.
     Stored(Version),
     /// A counter was changed to this.
@@ -32,12 +32,12 @@ pub(super) enum Outcome {
     Done,
 }
 
-type Answer = Result<Vec<Outcome>, TableError>;
+type WriteReply = Result<Vec<WriteResult>, TableError>;
 
 struct Request {
     /// At most one for an item.
     writes: Vec<Write>,
-    reply: oneshot::Sender<Answer>,
+    reply: oneshot::Sender<WriteReply>,
 }
 
 /// A handle on the thread; it ends when the handle is dropped.
@@ -51,7 +51,7 @@ impl Writer {
     pub(super) fn start(store: Arc<Store>, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> io::Result<Self> {
         let (requests, queue) = mpsc::channel(QUEUE_MAX);
         let commits = Arc::new(AtomicU64::new(0));
-        let work = Work { store, clock, ids, commits: Arc::clone(&commits) };
+        let work = WriterLoop { store, clock, ids, commits: Arc::clone(&commits) };
         let thread = Builder::new().name("overseer-writer".to_owned()).spawn(move || work.run(queue))?;
         Ok(Self { requests: Some(requests), commits, thread: Some(thread) })
     }
@@ -61,11 +61,11 @@ impl Writer {
     }
 
     /// Does all of the writes or none, and gives an outcome for each.
-    pub(super) async fn submit(&self, writes: Vec<Write>) -> Answer {
+    pub(super) async fn submit(&self, writes: Vec<Write>) -> WriteReply {
         let (reply, answer) = oneshot::channel();
-        let queue = self.requests.as_ref().ok_or_else(ended)?;
-        queue.send(Request { writes, reply }).await.map_err(|_| ended())?;
-        answer.await.map_err(|_| ended())?
+        let queue = self.requests.as_ref().ok_or_else(writer_stopped)?;
+        queue.send(Request { writes, reply }).await.map_err(|_| writer_stopped())?;
+        answer.await.map_err(|_| writer_stopped())?
     }
 }
 
@@ -79,7 +79,7 @@ impl Drop for Writer {
     }
 }
 
-fn ended() -> TableError {
+fn writer_stopped() -> TableError {
     TableError::store("the writer has ended")
 }
 
@@ -90,14 +90,14 @@ struct Change<'a> {
     new: Option<(Header, Cow<'a, str>)>,
 }
 
-struct Work {
+struct WriterLoop {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn Ids>,
     commits: Arc<AtomicU64>,
 }
 
-impl Work {
+impl WriterLoop {
     fn run(&self, mut queue: mpsc::Receiver<Request>) {
         let mut batch = Vec::new();
         while queue.blocking_recv_many(&mut batch, QUEUE_MAX) > 0 {
@@ -124,7 +124,7 @@ impl Work {
     }
 
     /// One answer for each request, to be given only when this has returned. An error is everyone's.
-    fn commit(&self, batch: &[Request]) -> Result<Vec<Answer>, TableError> {
+    fn commit(&self, batch: &[Request]) -> Result<Vec<WriteReply>, TableError> {
         let now_s = self.clock.now().as_second();
         let mut transaction = self.store.begin_write()?;
         transaction.set_durability(Durability::Immediate).map_err(store_error)?;
@@ -161,7 +161,7 @@ impl Work {
         tables: &Tables<'_>,
         writes: &'a [Write],
         now_s: i64,
-    ) -> Result<(Vec<Change<'a>>, Vec<Outcome>), TableError> {
+    ) -> Result<(Vec<Change<'a>>, Vec<WriteResult>), TableError> {
         let mut changes = Vec::with_capacity(writes.len());
         let mut outcomes = Vec::with_capacity(writes.len());
         for (index, write) in writes.iter().enumerate() {
@@ -169,21 +169,21 @@ impl Work {
                 Write::Put(item, condition) => {
                     let old = check(tables, index, &item.key, condition, now_s)?;
                     let header = Header::of(item, self.version());
-                    let outcome = Outcome::Stored(header.version.clone());
+                    let outcome = WriteResult::Stored(header.version.clone());
                     let new = Some((header, Cow::Borrowed(item.body.as_str())));
                     (Some(Change { key: &item.key, old, new }), outcome)
                 }
                 Write::Delete(key, condition) => {
                     let old = check(tables, index, key, condition, now_s)?;
-                    (Some(Change { key, old, new: None }), Outcome::Done)
+                    (Some(Change { key, old, new: None }), WriteResult::Done)
                 }
                 Write::Check(key, condition) => {
                     check(tables, index, key, condition, now_s)?;
-                    (None, Outcome::Done)
+                    (None, WriteResult::Done)
                 }
                 Write::Add(key, amount, expires_at) => {
                     let (change, sum) = self.plan_add(tables, key, *amount, *expires_at, now_s)?;
-                    (Some(change), Outcome::Sum(sum))
+                    (Some(change), WriteResult::Sum(sum))
                 }
             };
             changes.extend(change);

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use axum::body::Body;
 use axum::http::Request;
 use overseer_engine::engine::{Engine, Ports};
-use overseer_engine::invoke::runs::Asked;
+use overseer_engine::invoke::runs::RequestOptions;
 use overseer_engine::outbound::config::Config;
 use overseer_engine::plugin::catalog::Catalog;
 use overseer_engine::ports::Vault;
@@ -186,7 +186,7 @@ async fn a_new_token_is_used_at_once_and_everywhere() {
     let on_second = async || {
         let intent = serde_json::from_value(intent.clone()).unwrap();
         second
-            .intend(principal.clone(), intent, Asked::default())
+            .execute(principal.clone(), intent, RequestOptions::default())
             .await
             .unwrap()
             .answer
@@ -276,7 +276,7 @@ async fn a_client_that_hangs_up_does_not_leave_an_account_half_connected() {
         }
     }
     gated.gate.notify_one();
-    engine.finish().await;
+    engine.drain().await;
     // The token is in the vault, so the record that names it must come to be; else nobody would ever remove it.
     send(&app, None).await.data();
 }

@@ -9,7 +9,7 @@ use overseer_engine::access::principal::Principal;
 use overseer_engine::core::ids::{Alias, OrgId, Owner, PluginName, UserId};
 use overseer_engine::core::outcome::Outcome;
 use overseer_engine::engine::{Engine, Ports};
-use overseer_engine::invoke::runs::Asked;
+use overseer_engine::invoke::runs::RequestOptions;
 use overseer_engine::outbound::address::AllowedAddress;
 use overseer_engine::ports::table::{Key, Read};
 use overseer_engine::ports::vault::{Purpose, SecretId};
@@ -159,7 +159,7 @@ impl Setup {
 /// An intent for the plugin `crm` of one engine, past HTTP.
 pub async fn intend(engine: &Arc<Engine>, principal: &Principal) -> Outcome {
     let intent = serde_json::from_value(json!({ "tool": "crm", "intent": "me", "context": {} })).unwrap();
-    engine.intend(principal.clone(), intent, Asked::default()).await.unwrap().answer
+    engine.execute(principal.clone(), intent, RequestOptions::default()).await.unwrap().answer
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ async fn a_crash_between_the_write_and_the_sending_loses_nothing() {
 
     // Whoever made it a delivery did.
     make_key(&deaf).await;
-    deaf.wake(outbox(&app).await.remove(0), None).await.unwrap();
+    deaf.dispatch(outbox(&app).await.remove(0), None).await.unwrap();
     assert_eq!((deliveries(&app, &id).await.len(), receiver.got().len()), (2, 1));
     assert_eq!(app.engine.sweep().await.unwrap().enqueued, 1);
     reached(&app, &id, "succeeded").await;
@@ -116,13 +116,13 @@ async fn woken_often_is_sent_once() {
     make_key(&deaf).await;
     let event = outbox(&app).await.remove(0);
     let workers: Vec<_> = (0..10).map(|_| app.deaf()).collect();
-    join_all(workers.iter().map(|worker| worker.wake(event.clone(), None))).await;
+    join_all(workers.iter().map(|worker| worker.dispatch(event.clone(), None))).await;
     let all = deliveries(&app, &id).await;
     assert_eq!((all.len(), receiver.got().len()), (1, 0));
     let work = alarm(&id, &all[0]);
-    let reports = join_all(workers.iter().map(|worker| worker.wake(work.clone(), None))).await;
+    let reports = join_all(workers.iter().map(|worker| worker.dispatch(work.clone(), None))).await;
     assert_eq!(reports.into_iter().map(|report| report.unwrap().succeeded).sum::<usize>(), 1);
-    assert_eq!(deaf.wake(work, None).await.unwrap(), Report::default());
+    assert_eq!(deaf.dispatch(work, None).await.unwrap(), WorkReport::default());
     assert_eq!(receiver.got().len(), 1);
 }
 
@@ -132,16 +132,16 @@ async fn who_sent_it_and_was_not_heard_of_again_is_followed_by_another() {
     let (app, deaf, id, work) = waiting(&receiver).await;
     // It arrives, and then nothing can be written any more.
     let failing = Failing { before: Some(an_end), after: None, on: AtomicBool::new(true) };
-    app.hooked(Arc::new(failing)).wake(work.clone(), None).await.unwrap_err();
+    app.hooked(Arc::new(failing)).dispatch(work.clone(), None).await.unwrap_err();
     assert_eq!(receiver.got().len(), 1);
     assert_eq!(deliveries(&app, &id).await[0]["sending"], true);
     let path = format!("{WEBHOOKS}/{id}/deliveries/{}/retry", work.id.split_once(' ').unwrap().1);
     assert_eq!(app.post(&path, &json!({})).await.problem(409), "conflict");
     app.clock.advance(59);
-    assert_eq!(deaf.wake(work.clone(), None).await.unwrap(), Report::default(), "it may still be under way");
+    assert_eq!(deaf.dispatch(work.clone(), None).await.unwrap(), WorkReport::default(), "it may still be under way");
     app.clock.advance(1);
     assert_eq!(deaf.sweep().await.unwrap().due, 1);
-    assert_eq!(deaf.wake(work, None).await.unwrap().succeeded, 1);
+    assert_eq!(deaf.dispatch(work, None).await.unwrap().succeeded, 1);
     let got = receiver.got();
     assert_eq!(
         (got.len(), got[0].header("webhook-id")),
@@ -159,7 +159,7 @@ async fn an_end_whose_writing_was_not_acknowledged_stands() {
     let receiver = Receiver::start().await;
     let (app, _, id, work) = waiting(&receiver).await;
     let failing = Failing { before: None, after: Some(an_end), on: AtomicBool::new(true) };
-    assert_eq!(app.hooked(Arc::new(failing)).wake(work, None).await.unwrap().succeeded, 1);
+    assert_eq!(app.hooked(Arc::new(failing)).dispatch(work, None).await.unwrap().succeeded, 1);
     assert_eq!(deliveries(&app, &id).await[0]["status"], "succeeded");
     assert_eq!(receiver.got().len(), 1);
 }

@@ -22,7 +22,7 @@ use overseer_engine::engine::Engine;
 use overseer_engine::outbound::address::AllowedAddress;
 use overseer_engine::ports::Work;
 use overseer_engine::ports::table::Query;
-use overseer_engine::tasks::Report;
+use overseer_engine::tasks::WorkReport;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -175,7 +175,7 @@ async fn waiting(receiver: &Receiver) -> (App, Arc<Engine>, String, Work) {
     let deaf = app.deaf();
     make_key(&deaf).await;
     for work in outbox(&app).await {
-        deaf.wake(work, None).await.unwrap();
+        deaf.dispatch(work, None).await.unwrap();
     }
     let work = alarm(&id, &deliveries(&app, &id).await[0]);
     (app, deaf, id, work)
@@ -211,7 +211,7 @@ async fn an_event_is_told_signed_and_once() {
     app.delete(&format!("{KEYS}/{}", made["id"].as_str().unwrap())).await.json();
     assert!(outbox(&app).await.len() <= 1);
     for work in outbox(&app).await {
-        app.engine.wake(work, None).await.unwrap();
+        app.engine.dispatch(work, None).await.unwrap();
     }
     assert_eq!(app.engine.sweep().await.unwrap().due, 0);
     assert_eq!((receiver.got().len(), deliveries(&app, &id).await.len()), (1, 1));
@@ -307,6 +307,6 @@ async fn an_organization_hears_nothing_of_another() {
     assert_eq!((listed["webhooks"].as_array().unwrap().len(), &listed["webhooks"][0]["id"]), (1, &json!(foreign)));
     // An alarm that names another's work finds nothing.
     let stray = Work { org: OrgId::parse("globex").unwrap(), ..alarm(&own, &json!({ "id": delivery })) };
-    assert_eq!(app.engine.wake(stray, None).await.unwrap(), Report::default());
+    assert_eq!(app.engine.dispatch(stray, None).await.unwrap(), WorkReport::default());
     assert_eq!(receiver.got().len(), 10);
 }

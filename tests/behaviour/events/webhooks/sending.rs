@@ -24,8 +24,8 @@ async fn next(app: &App, deaf: &Engine, id: &str, work: &Work) -> Value {
     own().await
 }
 
-async fn fire(app: &App, work: &Work) -> Report {
-    app.deaf().wake(work.clone(), None).await.unwrap()
+async fn fire(app: &App, work: &Work) -> WorkReport {
+    app.deaf().dispatch(work.clone(), None).await.unwrap()
 }
 
 #[tokio::test]
@@ -38,7 +38,7 @@ async fn a_receiver_that_recovers_gets_it_at_the_next_attempt() {
     let failed = deliveries(&app, &id).await.remove(0);
     assert_eq!((&failed["status"], &failed["attempts"][0]["status"]), (&json!("waiting"), &json!(500)));
     assert_eq!(failed["tried_until"], "2026-11-22T09:00:00Z");
-    assert_eq!(fire(&app, &work).await, Report::default(), "it is not time yet");
+    assert_eq!(fire(&app, &work).await, WorkReport::default(), "it is not time yet");
     let failed = next(&app, &deaf, &id, &work).await;
     assert_eq!(failed["attempts"][1]["status"], 503);
     let at: jiff::Timestamp = failed["attempts"][1]["at"].as_str().unwrap().parse().unwrap();
@@ -93,7 +93,7 @@ async fn a_receiver_that_is_gone_is_told_nothing_more() {
     let receiver = Receiver::start().await;
     let (app, deaf, id, work) = waiting(&receiver).await;
     make_key(&deaf).await;
-    deaf.wake(outbox(&app).await.remove(0), None).await.unwrap();
+    deaf.dispatch(outbox(&app).await.remove(0), None).await.unwrap();
     receiver.answer(StatusCode::GONE);
     fire(&app, &work).await;
     let webhook = app.get(&format!("{WEBHOOKS}/{id}")).await.json();
@@ -135,7 +135,7 @@ async fn a_webhook_at_which_nothing_arrives_for_five_days_is_deactivated() {
             receiver.answer(StatusCode::NOT_FOUND);
         }
         make_key(&deaf).await;
-        deaf.wake(outbox(&app).await.remove(0), None).await.unwrap();
+        deaf.dispatch(outbox(&app).await.remove(0), None).await.unwrap();
         let work = alarm(&id, &deliveries(&app, &id).await[0]);
         fire(&app, &work).await;
         while deliveries(&app, &id).await[0]["status"] == "waiting" {
@@ -167,7 +167,7 @@ async fn what_failed_long_ago_may_fail_again_without_harm_to_the_webhook() {
     };
     let tell = async || {
         make_key(&deaf).await;
-        deaf.wake(outbox(&app).await.remove(0), None).await.unwrap();
+        deaf.dispatch(outbox(&app).await.remove(0), None).await.unwrap();
         deliveries(&app, &id).await[0].clone()
     };
     fails().await;
@@ -208,7 +208,7 @@ async fn addresses_are_checked_again_when_something_is_sent() {
     let Engine { ports, catalog, config, .. } = app.engine.as_ref();
     let config = Config { allowed_addresses: Vec::new(), ..config.clone() };
     let strict = Engine::new(ports.clone(), catalog.clone(), config).unwrap();
-    assert_eq!(strict.wake(work.clone(), None).await.unwrap().failed, 1);
+    assert_eq!(strict.dispatch(work.clone(), None).await.unwrap().failed, 1);
     let delivery = deliveries(&app, &id).await.remove(0);
     let problem = "its URL is not https, and the operator does not allow its address";
     assert_eq!(delivery["attempts"][0]["problem"], problem);
@@ -220,7 +220,7 @@ async fn addresses_are_checked_again_when_something_is_sent() {
     stored.body = stored.body.replace(&receiver.url("/"), &format!("https://localhost:{}/", receiver.address.port()));
     app.table.put(stored, Condition::Any).await.unwrap();
     app.clock.advance(10);
-    assert_eq!(strict.wake(work, None).await.unwrap().failed, 1);
+    assert_eq!(strict.dispatch(work, None).await.unwrap().failed, 1);
     let delivery = deliveries(&app, &id).await.remove(0);
     let problem = "localhost is at an address that calls may not go to";
     assert_eq!(delivery["attempts"][1]["problem"], problem);
@@ -234,9 +234,9 @@ async fn what_waits_for_a_webhook_that_was_deleted_is_not_sent() {
     make_key(&deaf).await;
     app.delete(&format!("{WEBHOOKS}/{id}")).await.json();
     for event in outbox(&app).await {
-        deaf.wake(event, None).await.unwrap();
+        deaf.dispatch(event, None).await.unwrap();
     }
-    assert_eq!(fire(&app, &work).await, Report::default());
+    assert_eq!(fire(&app, &work).await, WorkReport::default());
     assert_eq!((deaf.sweep().await.unwrap().due, receiver.got().len()), (0, 0));
     let left = app.table.items().await;
     assert!(
@@ -250,14 +250,17 @@ async fn who_has_no_time_leaves_it() {
     let receiver = Receiver::start().await;
     let (app, deaf, id, work) = waiting(&receiver).await;
     let soon = Some(Instant::now() + Duration::from_secs(29));
-    assert_eq!(deaf.wake(work.clone(), soon).await.unwrap(), Report { due: 1, left: 1, ..Report::default() });
+    assert_eq!(
+        deaf.dispatch(work.clone(), soon).await.unwrap(),
+        WorkReport { due: 1, left: 1, ..WorkReport::default() }
+    );
     assert_eq!(deliveries(&app, &id).await[0]["status"], "waiting");
     let later = Some(Instant::now() + Duration::from_secs(40));
-    assert_eq!(deaf.wake(work, later).await.unwrap().succeeded, 1);
+    assert_eq!(deaf.dispatch(work, later).await.unwrap().succeeded, 1);
     // What names no work is none.
     for id in ["", "a", "a b", "a b c"] {
         let work = Work { org: acme(), kind: "delivery".to_owned(), id: id.to_owned(), revision: 0 };
-        assert_eq!(deaf.wake(work, None).await.unwrap(), Report::default(), "{id}");
+        assert_eq!(deaf.dispatch(work, None).await.unwrap(), WorkReport::default(), "{id}");
     }
 }
 

@@ -293,20 +293,20 @@ async fn each_step_of_a_webhook_costs_what_is_written() {
     make_key(&deaf).await;
     costs("an event, in one that has", (0, 1));
     let work = outbox(&app).await;
-    deaf.wake(work[0].clone(), None).await.unwrap();
+    deaf.dispatch(work[0].clone(), None).await.unwrap();
     costs("making it deliveries", (1, 1));
-    deaf.wake(work[0].clone(), None).await.unwrap();
+    deaf.dispatch(work[0].clone(), None).await.unwrap();
     costs("once more", (1, 0));
     let delivery = deliveries(&app, &id).await.remove(0);
     costs("the deliveries", (2, 0));
-    deaf.wake(alarm(&id, &delivery), None).await.unwrap();
+    deaf.dispatch(alarm(&id, &delivery), None).await.unwrap();
     // With two secrets that sign.
     costs("the first delivery of a process", (3, 2));
-    deaf.wake(work[1].clone(), None).await.unwrap();
+    deaf.dispatch(work[1].clone(), None).await.unwrap();
     let delivery = deliveries(&app, &id).await.remove(0);
     app.table.take();
-    deaf.wake(alarm(&id, &delivery), None).await.unwrap();
+    deaf.dispatch(alarm(&id, &delivery), None).await.unwrap();
     costs("a delivery", (1, 2));
-    deaf.wake(alarm(&id, &delivery), None).await.unwrap();
+    deaf.dispatch(alarm(&id, &delivery), None).await.unwrap();
     costs("once more", (1, 0));
 }

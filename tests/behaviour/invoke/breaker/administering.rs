@@ -267,7 +267,7 @@ async fn task(app: &App, path: &str) -> (Value, String) {
 async fn fire(app: &App, id: &str) -> Value {
     let work =
         Work { org: OrgId::parse("acme").unwrap(), kind: "task".to_owned(), id: format!("{id} admin"), revision: 1 };
-    app.engine.wake(work, None).await.unwrap();
+    app.engine.dispatch(work, None).await.unwrap();
     loop {
         let task = app.get(&format!("/api/plugin-engine/tasks/{id}")).await.json();
         if task["status"] != "running" {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use overseer_engine::invoke::runs::Asked;
+use overseer_engine::invoke::runs::RequestOptions;
 use overseer_engine::ports::table::TableError;
 use overseer_playground::{Mode, Service};
 use serde_json::json;
@@ -61,7 +61,7 @@ async fn a_trial_that_is_not_put_on_record_makes_room_for_another() {
     setup.app.clock.advance(60);
     let intent = serde_json::from_value(act_as("unsafe")).unwrap();
     let engine = setup.app.hooked(Arc::new(NoLedger));
-    engine.intend(setup.principal().await, intent, Asked::default()).await.unwrap_err();
+    engine.execute(setup.principal().await, intent, RequestOptions::default()).await.unwrap_err();
     assert_eq!(setup.calls(), 5);
     setup.app.post(INTENTS, &act_as("unsafe")).await.data();
 }

@@ -42,7 +42,7 @@ async fn a_client_that_hangs_up_does_not_end_what_it_began() {
         answer = answering => panic!("answered before the service did: {answer:?}"),
         () = arrived.notified() => {}
     }
-    let mut finishing = pin!(app.engine.finish());
+    let mut finishing = pin!(app.engine.drain());
     assert!(futures_util::poll!(&mut finishing).is_pending(), "the call was dropped with its client");
     gate.notify_one();
     finishing.await;
@@ -54,5 +54,5 @@ async fn a_client_that_hangs_up_does_not_end_what_it_began() {
 async fn finishing_with_nothing_under_way_does_not_wait() {
     let app = OwnService::start(Router::new()).await.app().await;
     app.intend("slack", "send", json!({ "channel": "C0PLAYGEN1", "text": "hello" })).await.data();
-    assert!(futures_util::poll!(pin!(app.engine.finish())).is_ready());
+    assert!(futures_util::poll!(pin!(app.engine.drain())).is_ready());
 }

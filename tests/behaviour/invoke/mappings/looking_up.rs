@@ -3,7 +3,7 @@
 use overseer_engine::access::principal::Role;
 use overseer_engine::core::intent::Intent;
 use overseer_engine::core::outcome::Success;
-use overseer_engine::invoke::runs::Asked;
+use overseer_engine::invoke::runs::RequestOptions;
 use overseer_playground::{NOTION_HOME_PAGE, NOTION_TASKS_DATABASE};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -114,7 +114,8 @@ async fn elsewhere(chat: &Chat, context: Value) -> Value {
     let principal = engine.authenticate(&chat.app.admin.as_str().into()).await.unwrap();
     let intent = json!({ "tool": "chat", "intent": "say", "context": context });
     let intent: Intent = serde_json::from_value(intent).unwrap();
-    let Success { data, .. } = engine.intend(principal, intent, Asked::default()).await.unwrap().answer.result.unwrap();
+    let Success { data, .. } =
+        engine.execute(principal, intent, RequestOptions::default()).await.unwrap().answer.result.unwrap();
     data
 }
 
@@ -273,7 +274,7 @@ async fn a_task_resolves_its_names_when_it_runs() {
             revision: 1,
         };
         // The timer's own firing may be the one that counts.
-        chat.app.engine.wake(work, None).await.unwrap();
+        chat.app.engine.dispatch(work, None).await.unwrap();
         let path = format!("/api/plugin-engine/tasks/{id}");
         let mut task = chat.app.get(&path).await.json();
         while task["status"] == "running" {

@@ -146,7 +146,7 @@ async fn fire(setup: &Setup, id: &str, seconds: i64) -> String {
     setup.app.clock.advance(seconds);
     let work =
         Work { org: OrgId::parse("acme").unwrap(), kind: "task".to_owned(), id: format!("{id} admin"), revision: 1 };
-    setup.app.engine.wake(work, None).await.unwrap();
+    setup.app.engine.dispatch(work, None).await.unwrap();
     loop {
         let task = setup.app.get(&format!("/api/plugin-engine/tasks/{id}")).await.json();
         let status = task["status"].as_str().unwrap().to_owned();

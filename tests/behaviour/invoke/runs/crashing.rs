@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use axum::Router;
 use axum::routing::any;
 use overseer_engine::core::ids::IdempotencyKey;
-use overseer_engine::invoke::runs::Asked;
+use overseer_engine::invoke::runs::RequestOptions;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::tempdir;
@@ -37,9 +37,9 @@ async fn service() -> (OwnService, Arc<AtomicUsize>) {
 async fn dies_in_the_call(app: &App, called: &Arc<AtomicUsize>, key: &str) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (engine, principal) = (app.deaf(), app.engine.authenticate(&app.admin.as_str().into()).await.unwrap());
-    let asked = Asked { key: Some(IdempotencyKey::parse(key).unwrap()), ..Asked::default() };
+    let asked = RequestOptions { key: Some(IdempotencyKey::parse(key).unwrap()), ..RequestOptions::default() };
     let intent = serde_json::from_value(act()).unwrap();
-    runtime.spawn(async move { engine.intend(principal, intent, asked).await });
+    runtime.spawn(async move { engine.execute(principal, intent, asked).await });
     while called.load(Ordering::SeqCst) == 0 {
         tokio::task::yield_now().await;
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use overseer_engine::core::error::Error;
 use overseer_engine::core::ids::IdempotencyKey;
-use overseer_engine::invoke::runs::{Asked, Resolve};
+use overseer_engine::invoke::runs::{RequestOptions, Resolve};
 use overseer_engine::ports::table::TableError;
 use serde_json::json;
 
@@ -61,8 +61,8 @@ impl Hooks for Slow {
     }
 }
 
-fn asked(resolve: Option<Resolve>) -> Asked {
-    Asked { key: Some(IdempotencyKey::parse("k1").unwrap()), resolve, ..Asked::default() }
+fn asked(resolve: Option<Resolve>) -> RequestOptions {
+    RequestOptions { key: Some(IdempotencyKey::parse("k1").unwrap()), resolve, ..RequestOptions::default() }
 }
 
 #[tokio::test]
@@ -124,7 +124,7 @@ async fn a_decision_is_about_the_run_that_was_known_and_about_no_later_one() {
         slow.gate.open();
     };
     let intent = serde_json::from_value(act_as("unsafe")).unwrap();
-    let (late, ()) = tokio::join!(engine.intend(principal, intent, asked(Some(Resolve::Retry))), overtakes);
+    let (late, ()) = tokio::join!(engine.execute(principal, intent, asked(Some(Resolve::Retry))), overtakes);
     assert!(late.unwrap().replayed);
     assert_eq!(setup.calls(), 2, "one for the intent, and one for what was decided about it");
 }
@@ -136,7 +136,7 @@ async fn the_claim_of_another_run_is_not_taken_for_ones_own() {
     let intent = || serde_json::from_value(act_as("unsafe")).unwrap();
     let (engine, principal) = (setup.app.hooked(first.clone()), setup.principal().await);
     let (overtaking, same) = (setup.app.hooked(second.clone()), principal.clone());
-    let overtaken = tokio::spawn(async move { engine.intend(principal, intent(), asked(None)).await });
+    let overtaken = tokio::spawn(async move { engine.execute(principal, intent(), asked(None)).await });
     first.gate.reached().await;
     setup.app.clock.advance(LONGER_THAN_A_CLAIM_S);
     let looks = async {
@@ -148,7 +148,7 @@ async fn the_claim_of_another_run_is_not_taken_for_ones_own() {
         assert_eq!(keyed(&setup.app, "k1", &act_as("unsafe"), &[]).await.problem(409), "in_progress");
         second.gate.open();
     };
-    let (done, ()) = tokio::join!(overtaking.intend(same, intent(), asked(Some(Resolve::Retry))), looks);
+    let (done, ()) = tokio::join!(overtaking.execute(same, intent(), asked(Some(Resolve::Retry))), looks);
     assert!(done.unwrap().answer.result.is_ok());
     assert_eq!(setup.calls(), 1);
     let listed = runs(&setup.app, "").await;

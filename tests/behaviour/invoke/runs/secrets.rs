@@ -1,6 +1,6 @@
 //! What is secret is kept nowhere, also where a service says it back.
 
-use overseer_engine::invoke::runs::Asked;
+use overseer_engine::invoke::runs::RequestOptions;
 use overseer_playground::{Mode, Service};
 use serde_json::{Value, json};
 
@@ -43,8 +43,8 @@ async fn a_secret_that_a_service_says_back_is_in_no_event() {
     let (setup, mut intent) = says_it_back().await;
     intent["scheduledTime"] = json!("2026-11-21T09:00:00Z");
     let (engine, intent) = (setup.app.deaf(), serde_json::from_value(intent).unwrap());
-    let made = engine.schedule(&setup.principal().await, intent, &Asked::default()).await.unwrap();
-    engine.wake(alarm(made.answer.task.id.as_str()), None).await.unwrap();
+    let made = engine.schedule(&setup.principal().await, intent, &RequestOptions::default()).await.unwrap();
+    engine.dispatch(alarm(made.answer.task.id.as_str()), None).await.unwrap();
     let event = loop {
         let failed = setup.app.events.lock().unwrap().iter().find(|event| event.kind == "task.failed").cloned();
         match failed {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use overseer_engine::engine::Engine;
-use overseer_engine::invoke::runs::Asked;
+use overseer_engine::invoke::runs::RequestOptions;
 use overseer_engine::ports::Work;
 use overseer_engine::ports::table::TableError;
 use serde_json::{Value, json};
@@ -45,14 +45,14 @@ impl Due {
         intent["scheduledTime"] = json!("2026-11-21T09:00:00Z");
         intent["maxAttempts"] = json!(attempts);
         let intent = serde_json::from_value(intent).unwrap();
-        let made = engine.schedule(&setup.principal().await, intent, &Asked::default()).await.unwrap();
+        let made = engine.schedule(&setup.principal().await, intent, &RequestOptions::default()).await.unwrap();
         Self { setup, engine, id: made.answer.task.id.to_string() }
     }
 
     /// Its worker dies after the ledger has the end of the attempt, and before the task has it.
     async fn left_by_its_worker(does: Vec<Does>, effect: &str, attempts: u32) -> Self {
         let due = Self::start(does, effect, attempts).await;
-        due.setup.app.hooked(Arc::new(Dying::default())).wake(due.alarm(), None).await.unwrap_err();
+        due.setup.app.hooked(Arc::new(Dying::default())).dispatch(due.alarm(), None).await.unwrap_err();
         assert_eq!((&due.task().await["status"], due.setup.calls()), (&json!("running"), 1));
         due
     }
@@ -69,7 +69,7 @@ impl Due {
     async fn comes_to(&self) -> Value {
         for _ in 0..4 {
             self.setup.app.clock.advance(1000);
-            self.engine.wake(self.alarm(), None).await.unwrap();
+            self.engine.dispatch(self.alarm(), None).await.unwrap();
         }
         self.task().await["status"].clone()
     }

@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use axum::{Json, Router};
 use jiff::SignedDuration;
 use overseer_aws::AwsTimer;
-use overseer_aws::timer::Alarms;
+use overseer_aws::timer::TimerConfig;
 use overseer_engine::core::error::causes;
 use overseer_engine::ports::{Clock, Timer};
 use serde_json::json;
@@ -32,7 +32,7 @@ async fn set(errors: &[(u16, &'static str)]) -> (Vec<String>, Result<(), String>
     tokio::spawn(axum::serve(listener, Router::new().fallback(answer)).into_future());
     let (wire, clock) = (Wire::default(), Stopped::at(NOW));
     let (queue_url, queue_arn) = (format!("{endpoint}/000000000000/work"), "arn:aws:sqs:::work".to_owned());
-    let alarms = Alarms { queue_url, queue_arn, group: GROUP.to_owned(), role_arn: ROLE.to_owned() };
+    let alarms = TimerConfig { queue_url, queue_arn, group: GROUP.to_owned(), role_arn: ROLE.to_owned() };
     let (sqs, seen) = (client!(aws_sdk_sqs, &endpoint), wire.clone());
     let scheduler = move || client!(aws_sdk_scheduler, endpoint, interceptor(seen));
     let timer = AwsTimer::new(|| sqs, scheduler, alarms, clock.clone());

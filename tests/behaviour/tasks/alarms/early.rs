@@ -6,10 +6,10 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use overseer_engine::access::principal::Principal;
 use overseer_engine::engine::{Engine, Ports};
-use overseer_engine::invoke::runs::Asked;
+use overseer_engine::invoke::runs::RequestOptions;
 use overseer_engine::ports::timer::TimerError;
 use overseer_engine::ports::{Timer, Work};
-use overseer_engine::tasks::Report;
+use overseer_engine::tasks::WorkReport;
 use serde_json::{Value, json};
 
 use super::{read, schedule, schedules};
@@ -55,7 +55,8 @@ async fn principal(app: &App) -> Principal {
 async fn task(engine: &Arc<Engine>, principal: &Principal, when: Value) -> String {
     let mut intent = json!({ "tool": "slack", "intent": "send", "context": { "channel": "C0PLAYGEN1", "text": "a" } });
     intent.as_object_mut().unwrap().extend(when.as_object().unwrap().clone());
-    let made = engine.schedule(principal, serde_json::from_value(intent).unwrap(), &Asked::default()).await.unwrap();
+    let made =
+        engine.schedule(principal, serde_json::from_value(intent).unwrap(), &RequestOptions::default()).await.unwrap();
     made.answer.task.id.to_string()
 }
 
@@ -79,14 +80,14 @@ async fn every_kind_of_early_alarm_is_set_again_for_its_time() {
     for seconds in [0, 599] {
         app.clock.advance(seconds);
         for (work, at) in &alarms {
-            assert_eq!(engine.wake(work.clone(), None).await.unwrap(), Report::default());
+            assert_eq!(engine.dispatch(work.clone(), None).await.unwrap(), WorkReport::default());
             assert_eq!(notes.take(), [(work.clone(), *at)], "{seconds}");
         }
     }
     assert_eq!(secrets(&app).await, 1);
     app.clock.advance(1);
     for (work, _) in alarms {
-        engine.wake(work, None).await.unwrap();
+        engine.dispatch(work, None).await.unwrap();
     }
     assert_eq!(secrets(&app).await, 0);
     assert_eq!(notes.take(), [], "both are done");
@@ -133,7 +134,7 @@ async fn a_far_task_runs_to_the_second_by_its_schedule_and_then_by_the_queue() {
     let work = read(found.target().unwrap().input().unwrap());
     assert_eq!((stale.revision, work.revision), (1, 2));
     cloud.wire.take();
-    assert_eq!(engine.wake(stale.clone(), None).await.unwrap(), Report::default());
+    assert_eq!(engine.dispatch(stale.clone(), None).await.unwrap(), WorkReport::default());
     let found = schedules(&cloud).await;
     assert_eq!(found.len(), 1, "the stale alarm made no other");
     assert_eq!(found[0].schedule_expression(), Some("at(2036-11-01T08:56:00)"));
@@ -144,7 +145,7 @@ async fn a_far_task_runs_to_the_second_by_its_schedule_and_then_by_the_queue() {
     let fires: Timestamp = "2036-11-01T08:56:40Z".parse().unwrap();
     app.clock.advance(fires.duration_since(start).as_secs());
     for (work, delay_s, seconds) in [(&work, 260, 259), (&stale, 1, 1)] {
-        assert_eq!(engine.wake(work.clone(), None).await.unwrap(), Report::default());
+        assert_eq!(engine.dispatch(work.clone(), None).await.unwrap(), WorkReport::default());
         let seen = cloud.wire.take();
         assert_eq!(seen.len(), 1, "{seen:?}");
         assert_eq!(seen[0].body["DelaySeconds"], json!(delay_s));
@@ -152,12 +153,12 @@ async fn a_far_task_runs_to_the_second_by_its_schedule_and_then_by_the_queue() {
         app.clock.advance(seconds);
     }
     assert_eq!(app.playground.received_total(), 0);
-    let done = Report { due: 1, claimed: 1, succeeded: 1, ..Report::default() };
-    assert_eq!(engine.wake(work.clone(), None).await.unwrap(), done);
+    let done = WorkReport { due: 1, claimed: 1, succeeded: 1, ..WorkReport::default() };
+    assert_eq!(engine.dispatch(work.clone(), None).await.unwrap(), done);
     assert_eq!(app.playground.received_total(), 1);
     // What else there is of it finds nothing to do, and asks for nothing.
     for work in [work, stale] {
-        assert_eq!(engine.wake(work, None).await.unwrap(), Report::default());
+        assert_eq!(engine.dispatch(work, None).await.unwrap(), WorkReport::default());
     }
     assert!(cloud.wire.asked().is_empty());
 }
@@ -170,10 +171,10 @@ async fn what_the_sweep_finds_is_put_into_the_queue_at_once() {
     let engine = cloud.engine(&app);
     app.clock.advance(3_600);
     let oldest_due = "2026-11-21T10:00:00Z".parse().ok();
-    assert_eq!(engine.sweep().await.unwrap(), Report { due: 1, enqueued: 1, oldest_due, ..Report::default() });
+    assert_eq!(engine.sweep().await.unwrap(), WorkReport { due: 1, enqueued: 1, oldest_due, ..WorkReport::default() });
     let seen = cloud.wire.take();
     assert_eq!((seen.len(), &seen[0].body["DelaySeconds"]), (1, &json!(0)));
     let work = read(&cloud.receive(&cloud.alarms.queue_url).await.unwrap());
     assert_eq!(work.id, format!("{id} admin"));
-    assert_eq!(engine.wake(work, None).await.unwrap().succeeded, 1);
+    assert_eq!(engine.dispatch(work, None).await.unwrap().succeeded, 1);
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use aws_sdk_scheduler::operation::get_schedule::GetScheduleOutput;
 use jiff::{SignedDuration, Timestamp};
-use overseer_aws::timer::Alarms;
+use overseer_aws::timer::TimerConfig;
 use overseer_engine::core::error::causes;
 use overseer_engine::core::ids::OrgId;
 use overseer_engine::ports::{Clock, Timer, Work};
@@ -169,8 +169,11 @@ async fn what_cannot_be_set_is_an_error_that_says_why() {
         causes(&error)
     };
     let clock = Stopped::at(NOW);
-    let alarms =
-        Alarms { group: "other".to_owned(), queue_url: format!("{}s", cloud.alarms.queue_url), ..cloud.alarms.clone() };
+    let alarms = TimerConfig {
+        group: "other".to_owned(),
+        queue_url: format!("{}s", cloud.alarms.queue_url),
+        ..cloud.alarms.clone()
+    };
     let timer = cloud.timer_of(alarms, clock.clone());
     let said = error(timer.set(work(1), clock.now()).await);
     assert!(said.contains("SendMessage: ") && said.contains("NonExistentQueue"), "{said}");

@@ -1,7 +1,7 @@
 //! A sweep reads in proportion to what is due, not to what exists.
 
 use futures_util::future::try_join_all;
-use overseer_engine::invoke::runs::Asked;
+use overseer_engine::invoke::runs::RequestOptions;
 use overseer_engine::ports::Table as _;
 use overseer_engine::ports::table::{BATCH_MAX, Condition, Item, Key, NewItem, Read, Write};
 use serde_json::json;
@@ -28,7 +28,7 @@ async fn a_sweep_reads_what_is_due_and_not_what_is_there() {
         let context = json!({ "channel": "#general", "text": "hello" });
         let intent = json!({ "tool": "slack", "intent": "send", "scheduledTime": time, "context": context });
         let intent = serde_json::from_value(intent).unwrap();
-        engine.schedule(&principal, intent, &Asked::default()).await.unwrap().answer.task.id
+        engine.schedule(&principal, intent, &RequestOptions::default()).await.unwrap().answer.task.id
     };
     // One by the engine, and the others after it: a hundred thousand of its own take a minute.
     let id = make("2027-11-21T09:00:00Z").await;

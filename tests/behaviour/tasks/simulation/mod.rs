@@ -27,7 +27,7 @@ use overseer_engine::access::principal::{Principal, Role};
 use overseer_engine::core::error::Error;
 use overseer_engine::core::ids::{KeyId, OrgId, UserId};
 use overseer_engine::engine::{Engine, Ports};
-use overseer_engine::invoke::runs::Asked;
+use overseer_engine::invoke::runs::RequestOptions;
 use overseer_engine::outbound::address::AllowedAddress;
 use overseer_engine::outbound::config::Config;
 use overseer_engine::plugin::catalog::Catalog;
@@ -255,7 +255,7 @@ impl Simulation {
                 let deadline = hurried.then(|| Instant::now() + Duration::from_mins(1));
                 Box::pin(async move {
                     let task = world.watch().task_of(world.actor());
-                    let _ = engine.wake(work, deadline).await;
+                    let _ = engine.dispatch(work, deadline).await;
                     if let Some(task) = task {
                         reconsider(&world, task);
                     }
@@ -270,7 +270,8 @@ impl Simulation {
                     world.plan_in(lots.between(0, BUSY_MS), Happening::Begin(change));
                 }
                 Box::pin(async move {
-                    let made = engine.schedule(&principal(&format!("u-{number}")), intent, &Asked::default()).await;
+                    let made =
+                        engine.schedule(&principal(&format!("u-{number}")), intent, &RequestOptions::default()).await;
                     // Whoever is told nothing may have made one all the same.
                     if !matches!(made, Ok(_) | Err(Error::Table(_))) {
                         world.watch().violated(number, &format!("not made: {made:?}"));

@@ -103,7 +103,7 @@ impl Engine {
         let key = keys::fallback(&principal.org, tool.as_ref(), agent_id.as_ref());
         let fallback = Fallback { tool, agent_id, message, updated_at: self.ports.clock.now() };
         let engine = Arc::clone(self);
-        self.to_its_end(async move {
+        self.run_to_completion(async move {
             engine.ports.table.put(NewItem::new(key, &fallback)?, Condition::Any).await?;
             Ok(fallback)
         })
@@ -120,7 +120,7 @@ impl Engine {
         principal.must_administer()?;
         let key = keys::fallback(&principal.org, tool, agent);
         let engine = Arc::clone(self);
-        self.to_its_end(async move {
+        self.run_to_completion(async move {
             let found = engine.ports.table.get(&key, Read::Consistent).await?.ok_or(Error::NotFound("fallback"))?;
             engine.ports.table.delete(&key, Condition::Any).await?;
             Ok(found.record()?)

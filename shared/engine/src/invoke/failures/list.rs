@@ -4,14 +4,14 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::FailureView;
-use super::record::Record;
+use super::record::FailureRecord;
 use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::ids::{ActionName, AgentId, FailureId, OrgId, PluginName, UserId};
 use crate::core::outcome::OutcomeCode;
 use crate::engine::Engine;
 use crate::ports::table::{Cursor, Item, Page};
-use crate::storage::listing::Listed;
+use crate::storage::listing::ListedKind;
 
 /// Which failures.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -30,7 +30,7 @@ pub struct FailureFilter {
 }
 
 impl FailureFilter {
-    fn holds(&self, record: &Record) -> bool {
+    fn holds(&self, record: &FailureRecord) -> bool {
         self.agent_id.as_ref().is_none_or(|agent| record.agent.as_ref() == Some(agent))
             && self.tool.as_ref().is_none_or(|tool| record.plugin == *tool)
             && self.intent.as_ref().is_none_or(|intent| record.action == *intent)
@@ -40,9 +40,13 @@ impl FailureFilter {
 
 impl Engine {
     /// A failure that the caller may see.
-    pub(super) async fn failure(&self, principal: &Principal, id: &str) -> Result<Option<(Record, Item)>, Error> {
+    pub(super) async fn failure(
+        &self,
+        principal: &Principal,
+        id: &str,
+    ) -> Result<Option<(FailureRecord, Item)>, Error> {
         let Ok(id) = FailureId::parse(id) else { return Ok(None) };
-        let Some(item) = self.listed(principal, Listed::Failures, id.as_str()).await? else { return Ok(None) };
+        let Some(item) = self.listed(principal, ListedKind::Failures, id.as_str()).await? else { return Ok(None) };
         Ok(Some((item.record()?, item)))
     }
 
@@ -61,7 +65,7 @@ impl Engine {
         limit: usize,
         cursor: Option<Cursor>,
     ) -> Result<Page<FailureView>, Error> {
-        let user = principal.whose(filter.user_id.as_ref())?;
+        let user = principal.visible_user(filter.user_id.as_ref())?;
         let page = self.failures(&principal.org, user.as_ref(), (filter, resolved), limit, cursor).await?;
         let entries = page.entries.into_iter().map(|(record, _)| record.summary()).collect();
         Ok(Page { entries, next: page.next })
@@ -75,10 +79,10 @@ impl Engine {
         (filter, resolved): (&FailureFilter, Option<bool>),
         limit: usize,
         cursor: Option<Cursor>,
-    ) -> Result<Page<(Record, Item)>, Error> {
-        let holds = |record: &Record| {
+    ) -> Result<Page<(FailureRecord, Item)>, Error> {
+        let holds = |record: &FailureRecord| {
             filter.holds(record) && resolved.is_none_or(|resolved| record.resolved.is_some() == resolved)
         };
-        self.list(org, user, Listed::Failures, holds, limit, cursor).await
+        self.list(org, user, ListedKind::Failures, holds, limit, cursor).await
     }
 }

@@ -25,14 +25,15 @@ pub use fallbacks::{FALLBACK_MAX, Fallback, NewFallback};
 pub use list::FailureFilter;
 pub use record::{FailureView, KEPT, MESSAGE_MAX, Resolved, ResolvedBy};
 pub use redaction::{KEPT_MAX_BYTES, STRING_MAX};
-pub(crate) use redaction::{Secrets, redacted};
+pub(crate) use redaction::{SchemaRedactor, redacted};
 pub use resolve::{ManyResolved, NOTE_MAX, RESOLVE_MAX, ResolveMany};
 pub(crate) use secret_names::looks_secret;
 pub use statistics::{
-    ActionCount, By, CodeCount, DAYS_MAX, HOURS_MAX, Point, Statistics, StatisticsOf, ToolCount, Trends, TrendsOf,
+    ActionCount, CodeCount, DAYS_MAX, GroupBy, HOURS_MAX, Point, Statistics, StatisticsQuery, ToolCount, Trends,
+    TrendsQuery,
 };
 
-use record::Record;
+use record::FailureRecord;
 
 /// How long a counter is kept: longer than the longest time that can be asked for, in whole days.
 const COUNTS_KEPT: SignedDuration = SignedDuration::from_hours(32 * 24);
@@ -77,8 +78,8 @@ impl Engine {
         let Failed { failure, .. } = *failed;
         let parameters = redacted(&failed.action.parameters, failed.parameters);
         // A service may say what it was sent.
-        let secrets = Secrets::among(&failed.action.parameters, failed.parameters, false);
-        let record = Record {
+        let secrets = SchemaRedactor::among(&failed.action.parameters, failed.parameters, false);
+        let record = FailureRecord {
             id: FailureId::parse(self.id_at(now)).map_err(|error| Error::field("", error.to_string()))?,
             user: failed.user.clone(),
             agent: failed.agent.cloned(),

@@ -8,7 +8,7 @@ use crate::core::ids::{ActionName, AgentId, FailureId, KeyId, OrgId, PluginName,
 use crate::core::outcome::OutcomeCode;
 use crate::ports::table::{NewItem, TableError};
 use crate::storage::keys;
-use crate::storage::listing::Listed;
+use crate::storage::listing::ListedKind;
 
 /// How long a failure is listed.
 pub const KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -17,7 +17,7 @@ pub const MESSAGE_MAX: usize = 1_000;
 
 /// The stored record.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Record {
+pub(super) struct FailureRecord {
     pub(super) id: FailureId,
     pub(super) user: UserId,
     pub(super) agent: Option<AgentId>,
@@ -110,14 +110,14 @@ pub struct FailureView {
     pub resolved: Option<Resolved>,
 }
 
-impl Record {
+impl FailureRecord {
     /// As it is stored.
     pub(super) fn item(&self, org: &OrgId) -> Result<NewItem, TableError> {
         let id = self.id.as_str();
         Ok(NewItem {
             expires_at: self.at.checked_add(KEPT).ok(),
-            list: Some(keys::in_list(org, Listed::Failures, id)),
-            ..NewItem::new(keys::listed(org, &self.user, Listed::Failures, id), self)?
+            list: Some(keys::in_list(org, ListedKind::Failures, id)),
+            ..NewItem::new(keys::listed(org, &self.user, ListedKind::Failures, id), self)?
         })
     }
 

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::secret_names::looks_secret;
 use crate::core::outcome::cut;
-use crate::core::redactor::{STRUCK, Striker};
+use crate::core::redactor::{Redactor, STRUCK};
 use crate::core::schema;
 
 /// The largest parameters that are kept, in bytes of JSON.
@@ -41,7 +41,8 @@ const NAMING: [&str; 3] = ["name", "key", "header"];
 pub(crate) fn redacted(schema: &Value, parameters: &Map<String, Value>) -> Map<String, Value> {
     // Most plugins have no secrets among their parameters.
     let schemas = if mentions_secrets(schema) { vec![schema] } else { Vec::new() };
-    let mut redactor = Redactor { root: schema, patterns: HashMap::new(), left: KEPT_MAX_BYTES, gathered: None };
+    let mut redactor =
+        ParameterRedactor { root: schema, patterns: HashMap::new(), left: KEPT_MAX_BYTES, gathered: None };
     match redactor.object(parameters, &schemas, 1) {
         Some(Value::Object(kept)) => kept,
         Some(_) | None => Map::new(),
@@ -49,13 +50,13 @@ pub(crate) fn redacted(schema: &Value, parameters: &Map<String, Value>) -> Map<S
 }
 
 /// Takes secrets among parameters out of what a service says, which may be what it was sent.
-pub(crate) struct Secrets {
-    striker: Striker,
+pub(crate) struct SchemaRedactor {
+    striker: Redactor,
     /// There are more than are looked for.
     too_many: bool,
 }
 
-impl Secrets {
+impl SchemaRedactor {
     /// Everything among `parameters` that is not kept of them; only what the schema marks, if `marked`.
     pub(crate) fn among(schema: &Value, parameters: &Map<String, Value>, marked: bool) -> Self {
         let schemas = if mentions_secrets(schema) { vec![schema] } else { Vec::new() };
@@ -63,11 +64,11 @@ impl Secrets {
         if !(marked && schemas.is_empty()) {
             let gathered = Gathered { secrets: Vec::new(), marked };
             let (patterns, left) = (HashMap::new(), usize::MAX);
-            let mut redactor = Redactor { root: schema, patterns, left, gathered: Some(gathered) };
+            let mut redactor = ParameterRedactor { root: schema, patterns, left, gathered: Some(gathered) };
             redactor.object(parameters, &schemas, 1);
             found = redactor.gathered.map(|gathered| gathered.secrets).unwrap_or_default();
         }
-        Self { striker: Striker::new(found.iter().take(STRUCK_MAX)), too_many: found.len() > STRUCK_MAX }
+        Self { striker: Redactor::new(found.iter().take(STRUCK_MAX)), too_many: found.len() > STRUCK_MAX }
     }
 
     /// A text without them.
@@ -112,7 +113,7 @@ fn mentions_secrets(schema: &Value) -> bool {
 }
 
 /// Copies values without their secrets until there is no room left.
-struct Redactor<'a> {
+struct ParameterRedactor<'a> {
     root: &'a Value,
     /// The patterns of names, compiled when first met; none where one does not compile.
     patterns: HashMap<&'a str, Option<Validator>>,
@@ -123,14 +124,14 @@ struct Redactor<'a> {
 }
 
 /// What a schema says of a place.
-struct Here<'a> {
+struct SchemaPosition<'a> {
     /// Every schema that could be meant for it.
     schemas: Vec<&'a Value>,
     /// Whether one of them says that it is secret, or refers to what cannot be looked up here.
     is_secret: bool,
 }
 
-impl<'a> Redactor<'a> {
+impl<'a> ParameterRedactor<'a> {
     /// A copy of the value, or nothing where there is no room for it.
     fn value(&mut self, value: &Value, schemas: &[&'a Value], depth: usize) -> Option<Value> {
         let here = self.here(schemas);
@@ -230,8 +231,8 @@ impl<'a> Redactor<'a> {
     }
 
     /// Follows what `schemas` apply to the same place: references, and every branch.
-    fn here(&self, schemas: &[&'a Value]) -> Here<'a> {
-        let mut here = Here { schemas: Vec::new(), is_secret: false };
+    fn here(&self, schemas: &[&'a Value]) -> SchemaPosition<'a> {
+        let mut here = SchemaPosition { schemas: Vec::new(), is_secret: false };
         let mut open = schemas.to_vec();
         let mut seen = HashSet::new();
         while let Some(schema) = open.pop() {
@@ -414,7 +415,7 @@ mod tests {
             fields
         };
         let struck = |parameters: Value, schema: Value, marked: bool, text: &str| {
-            Secrets::among(&schema, &object(parameters), marked).text(text.to_owned())
+            SchemaRedactor::among(&schema, &object(parameters), marked).text(text.to_owned())
         };
         let said = "it was hunter22 and 4242424242 of xyzxyzxyz, openly";
         let parameters = json!({ "a": [{ "password": "hunter22" }, 1], "token": { "b": [4_242_424_242_u64, "xyzxyzxyz"] }, "c": "openly" });

@@ -7,7 +7,7 @@ use futures_util::future::{join_all, try_join_all};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::record::{Record, Resolved, ResolvedBy};
+use super::record::{FailureRecord, Resolved, ResolvedBy};
 use super::{FailureFilter, FailureView};
 use crate::access::principal::Principal;
 use crate::core::error::{Error, FieldProblem};
@@ -68,7 +68,7 @@ impl Engine {
     ) -> Result<FailureView, Error> {
         refuse(wrong_note(note.as_deref()))?;
         let (engine, principal, id) = (Arc::clone(self), principal.clone(), id.to_owned());
-        self.to_its_end(async move {
+        self.run_to_completion(async move {
             let resolved = engine.resolution(&principal, note);
             let record = engine.resolve_one(&principal, &id, Some(&resolved)).await?;
             Ok(record.ok_or(Error::NotFound("error"))?.whole())
@@ -86,8 +86,8 @@ impl Engine {
         let (engine, principal) = (Arc::clone(self), principal.clone());
         let ResolveMany { note, dry_run, cursor, .. } = many;
         match which {
-            Which::Ids(ids) => {
-                self.to_its_end(async move {
+            FailureSelection::Ids(ids) => {
+                self.run_to_completion(async move {
                     let resolved = (!dry_run).then(|| engine.resolution(&principal, note));
                     let mut done =
                         ManyResolved { dry_run, resolved: Vec::new(), not_found: Vec::new(), next_cursor: None };
@@ -103,9 +103,9 @@ impl Engine {
                 })
                 .await
             }
-            Which::Filter(filter) => {
-                let user = principal.whose(filter.user_id.as_ref())?;
-                self.to_its_end(async move {
+            FailureSelection::Filter(filter) => {
+                let user = principal.visible_user(filter.user_id.as_ref())?;
+                self.run_to_completion(async move {
                     let resolved = (!dry_run).then(|| engine.resolution(&principal, note));
                     let mut done =
                         ManyResolved { dry_run, resolved: Vec::new(), not_found: Vec::new(), next_cursor: cursor };
@@ -149,7 +149,7 @@ impl Engine {
         principal: &Principal,
         id: &str,
         resolved: Option<&Resolved>,
-    ) -> Result<Option<Record>, Error> {
+    ) -> Result<Option<FailureRecord>, Error> {
         let Some(found) = self.failure(principal, id).await? else { return Ok(None) };
         match resolved {
             Some(resolved) => self.resolve(&principal.org, found, resolved).await,
@@ -161,9 +161,9 @@ impl Engine {
     async fn resolve(
         &self,
         org: &OrgId,
-        (mut record, mut item): (Record, Item),
+        (mut record, mut item): (FailureRecord, Item),
         resolved: &Resolved,
-    ) -> Result<Option<Record>, Error> {
+    ) -> Result<Option<FailureRecord>, Error> {
         while record.resolved.is_none() {
             record.resolved = Some(resolved.clone());
             match self.ports.table.put(record.item(org)?, Condition::Version(item.version)).await {
@@ -180,13 +180,13 @@ impl Engine {
 }
 
 /// What is to be resolved.
-enum Which {
+enum FailureSelection {
     Ids(BTreeSet<FailureId>),
     Filter(FailureFilter),
 }
 
 /// Reads which failures are meant, with every problem at once.
-fn which(many: &ResolveMany) -> Result<Which, Error> {
+fn which(many: &ResolveMany) -> Result<FailureSelection, Error> {
     let mut problems: Vec<FieldProblem> = wrong_note(many.note.as_deref()).into_iter().collect();
     let mut problem = |pointer: &str, message: &str| problems.push(FieldProblem::new(pointer, message));
     let which = match (&many.ids, &many.filter) {
@@ -205,9 +205,9 @@ fn which(many: &ResolveMany) -> Result<Which, Error> {
             if many.cursor.is_some() {
                 problem("/cursor", "is of no use beside ids; leave it out");
             }
-            Some(Which::Ids(ids.iter().cloned().collect()))
+            Some(FailureSelection::Ids(ids.iter().cloned().collect()))
         }
-        (None, Some(filter)) => Some(Which::Filter(filter.clone())),
+        (None, Some(filter)) => Some(FailureSelection::Filter(filter.clone())),
     };
     match which {
         Some(which) if problems.is_empty() => Ok(which),

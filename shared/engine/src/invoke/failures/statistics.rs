@@ -25,7 +25,7 @@ const PAGE: usize = 1_000;
 /// Which failures are counted, and from when to when. Times are rounded outwards to whole hours.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct StatisticsOf {
+pub struct StatisticsQuery {
     /// From when; left out, 24 hours before the end.
     #[serde(default, deserialize_with = "crate::core::intent::time")]
     pub from: Option<Timestamp>,
@@ -39,10 +39,10 @@ pub struct StatisticsOf {
 /// What is counted over time. Times are rounded outwards to whole hours or days, in UTC.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct TrendsOf {
+pub struct TrendsQuery {
     /// By what; by the hour if left out.
     #[serde(default)]
-    pub by: By,
+    pub by: GroupBy,
     /// From when; left out, 24 hours or 7 days before the end.
     #[serde(default, deserialize_with = "crate::core::intent::time")]
     pub from: Option<Timestamp>,
@@ -60,7 +60,7 @@ pub struct TrendsOf {
 /// What a trend has a point for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum By {
+pub enum GroupBy {
     /// Each hour.
     #[default]
     Hour,
@@ -119,7 +119,7 @@ pub struct CodeCount {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Trends {
     /// What there is a point for.
-    pub by: By,
+    pub by: GroupBy,
     /// One for each hour or day, the earliest first.
     pub points: Vec<Point>,
 }
@@ -150,9 +150,13 @@ struct Counted {
 
 impl Engine {
     /// How many failures the organization had: by plugin, action and code.
-    pub async fn failure_statistics(&self, principal: &Principal, asked: &StatisticsOf) -> Result<Statistics, Error> {
+    pub async fn failure_statistics(
+        &self,
+        principal: &Principal,
+        asked: &StatisticsQuery,
+    ) -> Result<Statistics, Error> {
         principal.must_act_for_all()?;
-        let rules = Rules { hours_max: DAYS_MAX * 24, ..By::Hour.rules() };
+        let rules = Rules { hours_max: DAYS_MAX * 24, ..GroupBy::Hour.rules() };
         let span = self.span(&rules, asked.from, asked.to)?;
         let mut total = 0;
         let (mut tools, mut actions, mut codes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
@@ -178,7 +182,7 @@ impl Engine {
     }
 
     /// How many failures the organization had in each hour or day.
-    pub async fn failure_trends(&self, principal: &Principal, asked: &TrendsOf) -> Result<Trends, Error> {
+    pub async fn failure_trends(&self, principal: &Principal, asked: &TrendsQuery) -> Result<Trends, Error> {
         principal.must_act_for_all()?;
         let rules = asked.by.rules();
         let span = self.span(&rules, asked.from, asked.to)?;
@@ -269,7 +273,7 @@ struct Rules {
     hours_max: i64,
 }
 
-impl By {
+impl GroupBy {
     fn rules(self) -> Rules {
         match self {
             Self::Hour => Rules { step: 1, hours_default: 24, hours_max: HOURS_MAX },

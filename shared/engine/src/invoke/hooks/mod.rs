@@ -9,8 +9,8 @@ mod run;
 
 pub(crate) use policy::config_problems;
 pub use report::{ReportMoment, Reported, SESSION_MAX};
+pub(crate) use run::{HookContext, Hooks};
 pub use run::{HookDecision, HookRan};
-pub(crate) use run::{Hooks, Moment};
 
 /// The longest reason of a hook, in characters; the rest is cut off.
 pub const HOOK_REASON_MAX: usize = 500;

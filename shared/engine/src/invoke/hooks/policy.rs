@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::request::HookFailure;
-use super::run::{Moment, Ready, Said};
+use super::run::{HookContext, HookReply, LoadedHook};
 use crate::core::error::FieldProblem;
 use crate::plugin::manifest::{Manifest, Runtime};
 use crate::plugin::template::{Context, Expression, Names};
@@ -14,12 +14,12 @@ use crate::plugin::template::{Context, Expression, Names};
 #[derive(Deserialize)]
 struct Policy {
     #[serde(default)]
-    rules: Vec<Rule>,
+    rules: Vec<PolicyRule>,
 }
 
 /// One thing that is forbidden.
 #[derive(Deserialize)]
-struct Rule {
+struct PolicyRule {
     /// Of which plugin; of all if left out.
     tool: Option<String>,
     /// Which action; all if left out.
@@ -38,7 +38,7 @@ pub(crate) fn config_problems(manifest: &Manifest, config: &Map<String, Value>, 
     let Runtime::Native = manifest.runtime else { return Vec::new() };
     let Ok(policy) = serde_json::from_value::<Policy>(Value::Object(config.clone())) else { return Vec::new() };
     let names = Names::from(NAMES);
-    let wrong = |(index, rule): (usize, &Rule)| {
+    let wrong = |(index, rule): (usize, &PolicyRule)| {
         let pointer = format!("{place}/rules/{index}/when");
         let problem = match Expression::try_from(rule.when.clone()?) {
             Ok(expression) => expression.problems(&names).into_iter().next()?,
@@ -50,7 +50,11 @@ pub(crate) fn config_problems(manifest: &Manifest, config: &Map<String, Value>, 
 }
 
 /// What the rules say of a call.
-pub(super) fn judge(ready: &Ready, moment: &Moment<'_>, parameters: &Value) -> Result<Said, HookFailure> {
+pub(super) fn evaluate(
+    ready: &LoadedHook,
+    moment: &HookContext<'_>,
+    parameters: &Value,
+) -> Result<HookReply, HookFailure> {
     let config = ready.manifest().config_with_defaults(ready.hooked.config.clone());
     let policy: Policy = serde_json::from_value(Value::Object(config))
         .map_err(|error| HookFailure::rejected(format!("its configuration does not read: {error}")))?;
@@ -78,7 +82,7 @@ pub(super) fn judge(ready: &Ready, moment: &Moment<'_>, parameters: &Value) -> R
                 continue;
             }
         }
-        return Ok(Said::Veto(Some(rule.reason)));
+        return Ok(HookReply::Veto(Some(rule.reason)));
     }
-    Ok(Said::Proceed)
+    Ok(HookReply::Proceed)
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::run::{HookDecision, HookRan, Moment, Ran};
+use super::run::{HookContext, HookDecision, HookRan, HookResult};
 use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::ids::{AgentId, ChannelName, PluginName, RequestId, UserId};
@@ -64,8 +64,8 @@ pub struct Reported {
     pub hooks: Vec<HookRan>,
 }
 
-impl From<Ran> for Reported {
-    fn from(Ran { data, replaced, vetoed, hooks }: Ran) -> Self {
+impl From<HookResult> for Reported {
+    fn from(HookResult { data, replaced, vetoed, hooks }: HookResult) -> Self {
         let decision = match (&vetoed, replaced) {
             (Some(_), _) => HookDecision::Veto,
             (None, true) => HookDecision::Replace,
@@ -89,13 +89,13 @@ impl Engine {
     ) -> Result<Reported, Error> {
         let on = Hook::parse(hook).ok_or(Error::NotFound(HOOK))?;
         let ReportMoment { data, user_id, agent_id, channel, session_id, tool, intent } = asked;
-        let user = match principal.acting_for(user_id) {
+        let user = match principal.resolve_user(user_id) {
             Err(Error::Invalid(_)) => {
                 return Err(Error::field("/user_id", "is needed, because the API key is not bound to a user"));
             }
             user => user?,
         };
-        let agent = principal.speaking_as(agent_id, "agent_id")?;
+        let agent = principal.resolve_agent(agent_id, "agent_id")?;
         let channel = principal.channel(channel.as_ref())?.cloned();
         let tool = match (tool, intent) {
             (Some(_), _) | (_, Some(_)) if !on.is_of_a_tool() => {
@@ -111,10 +111,10 @@ impl Engine {
         let deadline = self.deadline(until);
         let (engine, org) = (Arc::clone(self), principal.org.clone());
         // What fails is recorded, also if nobody waits any more.
-        self.to_its_end(async move {
+        self.run_to_completion(async move {
             let item = engine.ports.table.get(&keys::hooks(&org), Read::Consistent).await?;
             let hooks = engine.hooks_in(&org, item.as_ref()).await?;
-            let moment = Moment {
+            let moment = HookContext {
                 org: &org,
                 user: &user,
                 agent: agent.as_ref(),

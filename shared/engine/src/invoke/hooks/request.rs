@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::run::{Moment, Ready, Said};
+use super::run::{HookContext, HookReply, LoadedHook};
 use crate::core::error::causes;
 use crate::core::outcome::{OutcomeCode, cut};
 use crate::engine::Engine;
@@ -44,7 +44,7 @@ impl HookFailure {
 /// What a server answers.
 #[derive(Deserialize)]
 #[serde(tag = "decision", rename_all = "snake_case", deny_unknown_fields)]
-enum Answer {
+enum HookResponse {
     Proceed {},
     Replace { data: Value },
     Veto { reason: Option<String> },
@@ -53,12 +53,12 @@ enum Answer {
 impl Engine {
     pub(super) async fn ask_over_http(
         &self,
-        ready: &Ready,
+        ready: &LoadedHook,
         hook: &DeclaredHook,
-        moment: &Moment<'_>,
+        moment: &HookContext<'_>,
         data: &Value,
         deadline: Instant,
-    ) -> Result<Said, HookFailure> {
+    ) -> Result<HookReply, HookFailure> {
         let (manifest, at) = (ready.manifest(), self.ports.clock.now());
         let (Some(url), Some(signing)) = (manifest.hook_url(hook), &ready.hooked.secret) else {
             return Err(HookFailure::rejected("it has no secret to sign with".to_owned()));
@@ -96,23 +96,23 @@ impl Engine {
                 }
             }
         })?;
-        said(answer.status, &answer.body)
+        summarize_response(answer.status, &answer.body)
     }
 }
 
 /// What an answer says: nothing at all lets it go on.
-fn said(status: StatusCode, body: &[u8]) -> Result<Said, HookFailure> {
+fn summarize_response(status: StatusCode, body: &[u8]) -> Result<HookReply, HookFailure> {
     if !status.is_success() {
         let code = if status.is_server_error() { OutcomeCode::Unavailable } else { OutcomeCode::Rejected };
         return Err(HookFailure::called(code, format!("it answered with the status {}", status.as_u16())));
     }
     if body.is_empty() {
-        return Ok(Said::Proceed);
+        return Ok(HookReply::Proceed);
     }
     match serde_json::from_slice(body) {
-        Ok(Answer::Proceed {}) => Ok(Said::Proceed),
-        Ok(Answer::Replace { data }) => Ok(Said::Replace(data)),
-        Ok(Answer::Veto { reason }) => Ok(Said::Veto(reason)),
+        Ok(HookResponse::Proceed {}) => Ok(HookReply::Proceed),
+        Ok(HookResponse::Replace { data }) => Ok(HookReply::Replace(data)),
+        Ok(HookResponse::Veto { reason }) => Ok(HookReply::Veto(reason)),
         Err(error) => {
             let error = cut(&error.to_string(), SHOWN_MAX);
             let message = format!("its answer is no decision ({error}); answer with {{\"decision\": \"proceed\"}}");
@@ -127,13 +127,13 @@ mod tests {
 
     #[test]
     fn an_answer_decides_or_is_none() {
-        let ok = |body: &str| said(StatusCode::OK, body.as_bytes());
-        assert_eq!(said(StatusCode::NO_CONTENT, b"").unwrap(), Said::Proceed);
-        assert_eq!(ok("").unwrap(), Said::Proceed);
-        assert_eq!(ok(r#"{"decision": "proceed"}"#).unwrap(), Said::Proceed);
-        assert_eq!(ok(r#"{"decision": "replace", "data": null}"#).unwrap(), Said::Replace(Value::Null));
-        assert_eq!(ok(r#"{"decision": "veto"}"#).unwrap(), Said::Veto(None));
-        assert_eq!(ok(r#"{"decision": "veto", "reason": "no"}"#).unwrap(), Said::Veto(Some("no".to_owned())));
+        let ok = |body: &str| summarize_response(StatusCode::OK, body.as_bytes());
+        assert_eq!(summarize_response(StatusCode::NO_CONTENT, b"").unwrap(), HookReply::Proceed);
+        assert_eq!(ok("").unwrap(), HookReply::Proceed);
+        assert_eq!(ok(r#"{"decision": "proceed"}"#).unwrap(), HookReply::Proceed);
+        assert_eq!(ok(r#"{"decision": "replace", "data": null}"#).unwrap(), HookReply::Replace(Value::Null));
+        assert_eq!(ok(r#"{"decision": "veto"}"#).unwrap(), HookReply::Veto(None));
+        assert_eq!(ok(r#"{"decision": "veto", "reason": "no"}"#).unwrap(), HookReply::Veto(Some("no".to_owned())));
         for wrong in [
             "null",
             "{}",
@@ -150,7 +150,8 @@ mod tests {
         for (status, code) in
             [(302, OutcomeCode::Rejected), (404, OutcomeCode::Rejected), (500, OutcomeCode::Unavailable)]
         {
-            let failure = said(StatusCode::from_u16(status).unwrap(), br#"{"decision": "proceed"}"#).unwrap_err();
+            let failure =
+                summarize_response(StatusCode::from_u16(status).unwrap(), br#"{"decision": "proceed"}"#).unwrap_err();
             assert_eq!((failure.code, failure.message), (code, format!("it answered with the status {status}")));
         }
     }

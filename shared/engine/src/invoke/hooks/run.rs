@@ -18,22 +18,22 @@ use crate::invoke::failures::Failed;
 use crate::plugin::catalog::Plugin;
 use crate::plugin::manifest::{Action, DeclaredHook, Hook, Manifest, OnFailure, Runtime};
 use crate::ports::table::Item;
-use crate::registry::hooks::{Hooked, HookedPlugin};
+use crate::registry::hooks::{HookIndex, HookedPlugin};
 
 /// The hooks of an organization, in the order in which they are asked.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Hooks(Arc<[Ready]>);
+pub(crate) struct Hooks(Arc<[LoadedHook]>);
 
 /// One hook that is asked.
 #[derive(Debug, Clone)]
-pub(super) struct Ready {
+pub(super) struct LoadedHook {
     pub plugin: Arc<Plugin>,
     /// Its place in the manifest.
     place: usize,
     pub hooked: Arc<HookedPlugin>,
 }
 
-impl Ready {
+impl LoadedHook {
     pub(super) fn manifest(&self) -> &Manifest {
         &self.plugin.manifest
     }
@@ -46,7 +46,7 @@ impl Ready {
 
 /// What a moment is about.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Moment<'a> {
+pub(crate) struct HookContext<'a> {
     pub org: &'a OrgId,
     pub user: &'a UserId,
     pub agent: Option<&'a AgentId>,
@@ -67,7 +67,7 @@ pub(crate) struct Moment<'a> {
 
 /// What a hook said.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Said {
+pub(super) enum HookReply {
     Proceed,
     Replace(Value),
     Veto(Option<String>),
@@ -103,7 +103,7 @@ pub struct HookRan {
 
 /// What all hooks of a moment came to.
 #[derive(Debug)]
-pub(crate) struct Ran {
+pub(crate) struct HookResult {
     /// The data as the last one left it.
     pub data: Value,
     /// Whether any of them changed it.
@@ -131,7 +131,7 @@ impl Hooks {
         &'a self,
         on: Hook,
         tool: Option<(&'a str, &'a str)>,
-    ) -> impl Iterator<Item = (&'a Ready, &'a DeclaredHook)> {
+    ) -> impl Iterator<Item = (&'a LoadedHook, &'a DeclaredHook)> {
         let declared = self.0.iter().filter_map(|ready| Some((ready, ready.declared()?)));
         declared.filter(move |(_, hook)| hook.on == on && hook.is_for(tool))
     }
@@ -144,7 +144,7 @@ impl Hooks {
     /// Those that would be asked about a call, each as `<plugin>.<moment>`.
     pub(crate) fn around_call(&self, tool: (&str, &str)) -> Vec<String> {
         let moments = [Hook::BeforeToolCall, Hook::AfterToolCall].into_iter();
-        let named = |(ready, hook): (&Ready, &DeclaredHook)| format!("{}.{}", ready.manifest().name, hook.on);
+        let named = |(ready, hook): (&LoadedHook, &DeclaredHook)| format!("{}.{}", ready.manifest().name, hook.on);
         moments.flat_map(|on| self.at(on, Some(tool)).map(named).collect::<Vec<_>>()).collect()
     }
 }
@@ -154,7 +154,7 @@ impl Engine {
     pub(crate) async fn hooks_in(&self, org: &OrgId, item: Option<&Item>) -> Result<Hooks, Error> {
         let Some(item) = item else { return Ok(Hooks::default()) };
         let mut all = Vec::new();
-        for (name, hooked) in item.record::<Hooked>()?.plugins {
+        for (name, hooked) in item.record::<HookIndex>()?.plugins {
             // What guards an organization must not be left out because it does not read, is not here, or because the operator
             // brought another of its name.
             let gone = || {
@@ -168,7 +168,7 @@ impl Engine {
                 None => self.catalog.plugin(name.as_str()).map_err(|_| gone())?,
             };
             let hooked = Arc::new(hooked);
-            let ready = |place| Ready { plugin: Arc::clone(&plugin), place, hooked: Arc::clone(&hooked) };
+            let ready = |place| LoadedHook { plugin: Arc::clone(&plugin), place, hooked: Arc::clone(&hooked) };
             let asked = hooked.asked(&plugin.manifest);
             all.extend(asked.map(|(place, hook)| (hook.priority, ready(place))));
         }
@@ -183,33 +183,33 @@ impl Engine {
         &self,
         hooks: &Hooks,
         on: Hook,
-        moment: &Moment<'_>,
+        moment: &HookContext<'_>,
         data: Value,
         fit: impl Fn(Value) -> Result<Value, String>,
-    ) -> Ran {
-        let mut came = Ran { data, replaced: false, vetoed: None, hooks: Vec::new() };
+    ) -> HookResult {
+        let mut came = HookResult { data, replaced: false, vetoed: None, hooks: Vec::new() };
         for (ready, hook) in hooks.at(on, moment.tool) {
             let (name, began) = (ready.manifest().name.clone(), Instant::now());
             let said = self.ask_one(ready, hook, moment, &came.data).await;
             let said = said.and_then(|said| match said {
-                Said::Replace(data) => match fit(data) {
-                    Ok(data) => Ok(Said::Replace(data)),
+                HookReply::Replace(data) => match fit(data) {
+                    Ok(data) => Ok(HookReply::Replace(data)),
                     Err(problem) => Err(HookFailure::rejected(format!("its data cannot be used: {problem}"))),
                 },
-                Said::Veto(_) if on == Hook::OnError => {
+                HookReply::Veto(_) if on == Hook::OnError => {
                     Err(HookFailure::rejected("there is nothing left to forbid after an error".to_owned()))
                 }
-                said @ (Said::Proceed | Said::Veto(_)) => Ok(said),
+                said @ (HookReply::Proceed | HookReply::Veto(_)) => Ok(said),
             });
             let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
             let mut failed = None;
             let (decision, reason) = match said {
-                Ok(Said::Proceed) => (HookDecision::Proceed, None),
-                Ok(Said::Replace(data)) => {
+                Ok(HookReply::Proceed) => (HookDecision::Proceed, None),
+                Ok(HookReply::Replace(data)) => {
                     (came.data, came.replaced) = (data, true);
                     (HookDecision::Replace, None)
                 }
-                Ok(Said::Veto(reason)) => {
+                Ok(HookReply::Veto(reason)) => {
                     let reason = reason.map(|reason| cut(&reason, super::HOOK_REASON_MAX));
                     (HookDecision::Veto, Some(reason.unwrap_or_else(|| "it gives no reason".to_owned())))
                 }
@@ -241,13 +241,13 @@ impl Engine {
 
     async fn ask_one(
         &self,
-        ready: &Ready,
+        ready: &LoadedHook,
         hook: &DeclaredHook,
-        moment: &Moment<'_>,
+        moment: &HookContext<'_>,
         data: &Value,
-    ) -> Result<Said, HookFailure> {
+    ) -> Result<HookReply, HookFailure> {
         match ready.manifest().runtime {
-            Runtime::Native => policy::judge(ready, moment, data),
+            Runtime::Native => policy::evaluate(ready, moment, data),
             Runtime::Http { .. } => {
                 let deadline = moment.deadline.min(Instant::now() + Duration::from_millis(hook.timeout_ms.into()));
                 self.ask_over_http(ready, hook, moment, data, deadline).await
@@ -259,7 +259,7 @@ impl Engine {
     }
 
     /// Puts a hook that failed into the error log, under its own plugin.
-    async fn note_failed_hook(&self, ready: &Ready, on: Hook, moment: &Moment<'_>, failure: &HookFailure) {
+    async fn note_failed_hook(&self, ready: &LoadedHook, on: Hook, moment: &HookContext<'_>, failure: &HookFailure) {
         let manifest = ready.manifest();
         tracing::warn!(org = %moment.org, plugin = %manifest.name, reason = failure.detail.as_ref().unwrap_or(&failure.message), "the hook {on} failed");
         let Some(action) = on.action() else { return };

@@ -3,11 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::lookup::near;
-use super::names::{How, Naming};
-use super::record::{Found, Mapping, MappingView, Provenance, ScopeName};
+use super::names::{NameResolvedBy, Naming};
+use super::record::{CachedName, Mapping, MappingView, Provenance, ScopeName};
 use super::scope;
 use crate::access::principal::Principal;
-use crate::accounts::Found as Account;
+use crate::accounts::AccountLookup as Account;
 use crate::core::error::{Error, FieldProblem};
 use crate::core::ids::{AgentId, Alias, MappingKind, MappingName, OrgId, PluginName, Scope, UserId};
 use crate::engine::Engine;
@@ -141,7 +141,7 @@ impl Engine {
             for item in page.entries {
                 match (list, &scope) {
                     (List::Found, Scope::User(user)) => {
-                        let found: Found = item.record()?;
+                        let found: CachedName = item.record()?;
                         entries.extend(kind.as_ref().is_none_or(|kind| found.kind == *kind).then(|| found.view(user)));
                     }
                     (List::Written | List::Found, scope) => entries.push(item.record::<Mapping>()?.view(scope)),
@@ -166,7 +166,7 @@ impl Engine {
     /// What a name would stand for in an intent, as far as that is stored. Nobody is asked, and nothing is written.
     pub async fn look_up_stored(&self, principal: &Principal, asked: NameToLookUp) -> Result<LookedUp, Error> {
         let NameToLookUp { tool, kind, name, user_id, agent_id, integration } = asked;
-        let user = principal.acting_for(user_id)?;
+        let user = principal.resolve_user(user_id)?;
         let found = self.kind(&principal.org, &tool, &kind, "").await?;
         let (plugin, names) = found.map_err(|problem| Error::Invalid(vec![problem]))?;
         let manifest = &plugin.manifest;
@@ -189,14 +189,14 @@ impl Engine {
         naming.read(items, seen_by.as_deref())?;
         let resolved = naming.shown().pop();
         let known = resolved.and_then(|one| Some((one.external_id?, one.how, one.expires_at)));
-        let known = known.filter(|(id, how, _)| *how != How::AsGiven || names.is_id(id));
+        let known = known.filter(|(id, how, _)| *how != NameResolvedBy::AsGiven || names.is_id(id));
         if let Some((external_id, how, expires_at)) = known {
             let (scope, provenance) = match how {
-                How::Agent => (Some(ScopeName::Agent), Provenance::Manual),
-                How::User => (Some(ScopeName::User), Provenance::Manual),
-                How::Organization => (Some(ScopeName::Organization), Provenance::Manual),
-                How::Lookup => (Some(ScopeName::User), Provenance::Lookup),
-                How::AsGiven => (None, Provenance::AsGiven),
+                NameResolvedBy::Agent => (Some(ScopeName::Agent), Provenance::Manual),
+                NameResolvedBy::User => (Some(ScopeName::User), Provenance::Manual),
+                NameResolvedBy::Organization => (Some(ScopeName::Organization), Provenance::Manual),
+                NameResolvedBy::Lookup => (Some(ScopeName::User), Provenance::Lookup),
+                NameResolvedBy::AsGiven => (None, Provenance::AsGiven),
             };
             let (external_id, provenance) = (Some(external_id), Some(provenance));
             return Ok(LookedUp { found: true, external_id, scope, provenance, expires_at, nearest: None });
@@ -243,7 +243,7 @@ impl Engine {
         user: &UserId,
         plugin: &PluginName,
         kind: &MappingKind,
-    ) -> Result<Vec<(Found, Item)>, TableError> {
+    ) -> Result<Vec<(CachedName, Item)>, TableError> {
         let (partition, prefix) = keys::found_names(org, user, Some(plugin));
         let (mut found, mut cursor) = (Vec::new(), None);
         for _ in 0..ASKED_MAX {
@@ -251,7 +251,7 @@ impl Engine {
             let query = Query { range, cursor, ..Query::partition(partition.clone(), BATCH_MAX) };
             let page = self.ports.table.query(query).await?;
             for item in page.entries {
-                let one: Found = item.record()?;
+                let one: CachedName = item.record()?;
                 if one.kind == *kind {
                     found.push((one, item));
                 }

@@ -11,15 +11,15 @@ use serde_json::{Map, Value};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
 
-use super::names::{How, Named, Naming, Resolved};
-use super::record::Found;
-use crate::accounts::Held;
+use super::names::{NameRef, NameResolvedBy, Naming, Resolved};
+use super::record::CachedName;
+use crate::accounts::AuthorizedAccount;
 use crate::core::error::{Error, FieldProblem, causes};
 use crate::core::ids::{AgentId, Alias, ExternalId, MappingKind, MappingName, OrgId, PluginName, UserId};
 use crate::core::outcome::{Failure, OutcomeCode};
 use crate::engine::Engine;
 use crate::invoke::call::RETRIES_MAX;
-use crate::outbound::runtime::{Call, Stopped};
+use crate::outbound::runtime::{Call, CallError};
 use crate::plugin::catalog::{Plugin, nearest};
 use crate::plugin::manifest::{Action, Lookup, Manifest, NameKind};
 use crate::plugin::template::{Context, TemplateError, text_of};
@@ -51,13 +51,13 @@ pub(crate) struct ListOf {
 
 /// What a service listed.
 #[derive(Debug)]
-pub(crate) struct Listed {
+pub(crate) struct ServiceList {
     at: Timestamp,
-    entries: Vec<Entry>,
+    entries: Vec<ServiceListEntry>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct ServiceListEntry {
     name: MappingName,
     /// The name as names are compared.
     compared: String,
@@ -65,16 +65,16 @@ struct Entry {
 }
 
 /// Lists that this process remembers.
-pub(crate) type SeenLists = Cache<ListOf, Arc<Listed>, ByBytes>;
+pub(crate) type SeenLists = Cache<ListOf, Arc<ServiceList>, ByBytes>;
 
 /// Weighs lists by what they take.
 #[derive(Debug, Clone)]
 pub(crate) struct ByBytes;
 
-impl Weighter<ListOf, Arc<Listed>> for ByBytes {
-    fn weight(&self, key: &ListOf, listed: &Arc<Listed>) -> u64 {
-        let of_entry = |entry: &Entry| {
-            entry.name.as_str().len() + entry.compared.len() + entry.id.as_str().len() + size_of::<Entry>()
+impl Weighter<ListOf, Arc<ServiceList>> for ByBytes {
+    fn weight(&self, key: &ListOf, listed: &Arc<ServiceList>) -> u64 {
+        let of_entry = |entry: &ServiceListEntry| {
+            entry.name.as_str().len() + entry.compared.len() + entry.id.as_str().len() + size_of::<ServiceListEntry>()
         };
         let bytes = key.parameters.len() + size_of::<ListOf>() + listed.entries.iter().map(of_entry).sum::<usize>();
         u64::try_from(bytes).unwrap_or(u64::MAX)
@@ -82,12 +82,12 @@ impl Weighter<ListOf, Arc<Listed>> for ByBytes {
 }
 
 /// No lists yet.
-pub(crate) fn no_lists() -> SeenLists {
+pub(crate) fn new_cache() -> SeenLists {
     Cache::with_weighter(SEEN_LISTS, SEEN_MAX_BYTES, ByBytes)
 }
 
 /// Who asks, and through which account.
-pub(crate) struct Asking<'a> {
+pub(crate) struct LookupContext<'a> {
     pub org: &'a OrgId,
     pub user: &'a UserId,
     pub agent: Option<&'a AgentId>,
@@ -98,14 +98,14 @@ pub(crate) struct Asking<'a> {
     pub seen_by: Option<String>,
     /// The action that is intended.
     pub action: &'a Action,
-    pub held: Option<&'a Held>,
+    pub held: Option<&'a AuthorizedAccount>,
     /// The account that the intent names.
     pub alias: Option<&'a Alias>,
     /// Whether the service was called in this caller's name.
     pub called: &'a AtomicBool,
 }
 
-impl Asking<'_> {
+impl LookupContext<'_> {
     fn manifest(&self) -> &Manifest {
         &self.plugin.manifest
     }
@@ -116,14 +116,14 @@ impl Asking<'_> {
 }
 
 /// A list that somebody is asking for.
-pub(crate) type Flight = Arc<OnceCell<Result<Arc<Listed>, Failure>>>;
+pub(crate) type Flight = Arc<OnceCell<Result<Arc<ServiceList>, Failure>>>;
 
 /// Why a name was not resolved.
-enum Open {
+enum LookupMiss {
     /// Several things are called so.
     Several(Vec<(MappingName, ExternalId)>),
     /// Nothing is; these are the names that there are.
-    Nothing(Arc<Listed>),
+    Nothing(Arc<ServiceList>),
 }
 
 impl Engine {
@@ -131,7 +131,7 @@ impl Engine {
     /// candidates, or the nearest names; a failure is one of the lookup itself, and says which name it was for.
     pub(crate) async fn look_up(
         &self,
-        asking: &Asking<'_>,
+        asking: &LookupContext<'_>,
         naming: &mut Naming,
         deadline: Instant,
     ) -> Result<Result<(), Failure>, Error> {
@@ -155,7 +155,7 @@ impl Engine {
             };
             wanted.resolved = Some(Resolved {
                 id: entry.external_id.as_str().to_owned(),
-                how: How::Lookup,
+                how: NameResolvedBy::Lookup,
                 expires_at: Some(entry.expires_at),
             });
             found.push((wanted.compared.clone().unwrap_or_default(), entry));
@@ -171,11 +171,11 @@ impl Engine {
     /// What one name is found to be.
     async fn found(
         &self,
-        asking: &Asking<'_>,
-        wanted: &Named,
+        asking: &LookupContext<'_>,
+        wanted: &NameRef,
         (names, lookup): (&NameKind, &Lookup),
         deadline: Instant,
-    ) -> Result<Result<Result<Found, Open>, Failure>, Error> {
+    ) -> Result<Result<Result<CachedName, LookupMiss>, Failure>, Error> {
         let parameters = lookup.parameters_for(names.bare(&wanted.given));
         let list = ListOf {
             org: asking.org.clone(),
@@ -186,19 +186,19 @@ impl Engine {
             parameters: Value::Object(parameters.clone()).to_string(),
         };
         let now = self.ports.clock.now();
-        let usable = |listed: &Listed| {
+        let usable = |listed: &ServiceList| {
             let age = now.duration_since(listed.at);
             let fresh = (SignedDuration::ZERO..SEEN_FOR).contains(&age);
             fresh && (!matching(listed, names, wanted).is_empty() || age <= NOT_SEEN_FOR)
         };
-        if let Some(old) = self.seen_lists.get(&list).filter(|listed| !usable(listed)) {
-            self.seen_lists.remove_if(&list, |listed| Arc::ptr_eq(listed, &old));
+        if let Some(old) = self.list_cache.get(&list).filter(|listed| !usable(listed)) {
+            self.list_cache.remove_if(&list, |listed| Arc::ptr_eq(listed, &old));
         }
         let too_slow = || {
             let message = format!("there was no time left to look up the name at {}", wanted.first_pointer());
             Failure::new(OutcomeCode::Timeout, message, true)
         };
-        let listed = match self.seen_lists.get(&list) {
+        let listed = match self.list_cache.get(&list) {
             Some(listed) => Ok(listed),
             None => {
                 match timeout_at(deadline, self.list_once(asking, (names, lookup), &list, parameters, deadline)).await {
@@ -220,11 +220,15 @@ impl Engine {
         let (Some((id, entry)), None) = (each.next(), each.next()) else {
             let several =
                 candidates.into_iter().map(|(id, entry)| (entry.name.clone(), id.clone())).collect::<Vec<_>>();
-            return Ok(Ok(Err(if several.is_empty() { Open::Nothing(listed) } else { Open::Several(several) })));
+            return Ok(Ok(Err(if several.is_empty() {
+                LookupMiss::Nothing(listed)
+            } else {
+                LookupMiss::Several(several)
+            })));
         };
         let exact = wanted.compared.as_ref() != Some(&entry.compared);
         let lifetime = SignedDuration::from_secs(i64::from(lookup.lifetime_s));
-        Ok(Ok(Ok(Found {
+        Ok(Ok(Ok(CachedName {
             plugin: asking.manifest().name.clone(),
             kind: wanted.kind.clone(),
             name: if exact {
@@ -244,12 +248,12 @@ impl Engine {
     /// The list; who comes for the same one at the same time waits, and takes what the first came to.
     async fn list_once(
         &self,
-        asking: &Asking<'_>,
+        asking: &LookupContext<'_>,
         declared: (&NameKind, &Lookup),
         list: &ListOf,
         parameters: Map<String, Value>,
         deadline: Instant,
-    ) -> Result<Arc<Listed>, Failure> {
+    ) -> Result<Arc<ServiceList>, Failure> {
         let flight = Arc::clone(self.flights().entry(list.clone()).or_default());
         let ask = async || {
             let now = self.ports.clock.now();
@@ -260,8 +264,8 @@ impl Engine {
                     return Err(Failure::new(OutcomeCode::Unavailable, error.to_string(), true));
                 }
             };
-            let listed = Arc::new(Listed { at: now, entries });
-            self.seen_lists.insert(list.clone(), Arc::clone(&listed));
+            let listed = Arc::new(ServiceList { at: now, entries });
+            self.list_cache.insert(list.clone(), Arc::clone(&listed));
             Ok(listed)
         };
         let came = flight.get_or_init(ask).await.clone();
@@ -279,11 +283,11 @@ impl Engine {
     /// Has the plugin list what there is.
     async fn ask(
         &self,
-        asking: &Asking<'_>,
+        asking: &LookupContext<'_>,
         (names, lookup): (&NameKind, &Lookup),
         parameters: Map<String, Value>,
         deadline: Instant,
-    ) -> Result<Result<Vec<Entry>, Failure>, Error> {
+    ) -> Result<Result<Vec<ServiceListEntry>, Failure>, Error> {
         let found = asking.plugin.action(lookup.action.as_str())?;
         let at_fault = |what: &str| {
             let message = format!("the plugin is at fault: {what}");
@@ -300,9 +304,9 @@ impl Engine {
         let mut held = asking.held.cloned();
         // Its use is noted with the intent's own.
         let tried = (deadline, RETRIES_MAX);
-        let (returned, attempts) = self.call_and_renew(asking.org, &call, &mut held, asking.alias, tried).await?;
+        let (returned, attempts) = self.call_with_retry(asking.org, &call, &mut held, asking.alias, tried).await?;
         asking.called.fetch_or(attempts > 0, Ordering::Relaxed);
-        let data = match returned.map_err(Stopped::into_failure) {
+        let data = match returned.map_err(CallError::into_failure) {
             Ok(success) => success.data,
             Err(failure) => return Ok(Err(failure)),
         };
@@ -314,7 +318,7 @@ impl Engine {
     }
 
     /// Writes down what was found. What is not written down is looked up again.
-    async fn remember(&self, asking: &Asking<'_>, found: Vec<(String, Found)>) {
+    async fn remember(&self, asking: &LookupContext<'_>, found: Vec<(String, CachedName)>) {
         let mut items = BTreeMap::new();
         for (compared, found) in found {
             let name = (&found.kind, compared.as_str());
@@ -337,14 +341,14 @@ impl Engine {
     /// parameter it may be a secret in the wrong place.
     async fn problems(
         &self,
-        asking: &Asking<'_>,
-        wanted: &Named,
+        asking: &LookupContext<'_>,
+        wanted: &NameRef,
         (names, lookup): (&NameKind, &Lookup),
-        open: &Open,
+        open: &LookupMiss,
     ) -> Result<Vec<FieldProblem>, TableError> {
         let kind = &wanted.kind;
         let message = match open {
-            Open::Several(candidates) => {
+            LookupMiss::Several(candidates) => {
                 let more = candidates.len().saturating_sub(CANDIDATES_MAX);
                 let more = if more == 0 { String::new() } else { format!(" and {more} more") };
                 let each = candidates.iter().take(CANDIDATES_MAX);
@@ -352,7 +356,7 @@ impl Engine {
                 let each = each.collect::<Vec<_>>().join(", ");
                 format!("is the name of more than one {kind}: {each}{more}; give the id of the one that is meant")
             }
-            Open::Nothing(listed) => {
+            LookupMiss::Nothing(listed) => {
                 let (org, plugin) = (asking.org, &asking.manifest().name);
                 let stored = self.written_names(org, (Some(asking.user), asking.agent), plugin, kind).await?;
                 let there = listed.entries.iter().map(|entry| entry.name.as_str());
@@ -381,8 +385,12 @@ pub(super) fn near<'a>(names: &NameKind, given: &str, there: impl Iterator<Item 
 }
 
 /// What has that name, or is that id where only a list can tell what an id is: each id once.
-fn matching<'a>(listed: &'a Listed, names: &NameKind, wanted: &Named) -> BTreeMap<&'a ExternalId, &'a Entry> {
-    let is_meant = |entry: &&Entry| {
+fn matching<'a>(
+    listed: &'a ServiceList,
+    names: &NameKind,
+    wanted: &NameRef,
+) -> BTreeMap<&'a ExternalId, &'a ServiceListEntry> {
+    let is_meant = |entry: &&ServiceListEntry| {
         let is_name = wanted.compared.as_ref() == Some(&entry.compared);
         is_name || (names.id.is_none() && entry.id.as_str() == wanted.given)
     };
@@ -390,7 +398,7 @@ fn matching<'a>(listed: &'a Listed, names: &NameKind, wanted: &Named) -> BTreeMa
 }
 
 /// Reads a list; what has no name or no id is left out.
-fn entries(names: &NameKind, lookup: &Lookup, data: &Value) -> Result<Option<Vec<Entry>>, TemplateError> {
+fn entries(names: &NameKind, lookup: &Lookup, data: &Value) -> Result<Option<Vec<ServiceListEntry>>, TemplateError> {
     let items = lookup.items.evaluate(&Context::default().with("data", data))?;
     let Some(Value::Array(items)) = items else { return Ok(None) };
     let mut entries = Vec::with_capacity(items.len());
@@ -400,7 +408,7 @@ fn entries(names: &NameKind, lookup: &Lookup, data: &Value) -> Result<Option<Vec
         let (Some(name), Some(id)) = (name.as_ref().and_then(text_of), id.as_ref().and_then(text_of)) else { continue };
         let Some(compared) = names.compared(&name) else { continue };
         let (Ok(name), Ok(id)) = (MappingName::parse(names.bare(&name)), ExternalId::parse(id)) else { continue };
-        entries.push(Entry { name, compared, id });
+        entries.push(ServiceListEntry { name, compared, id });
     }
     Ok(Some(entries))
 }

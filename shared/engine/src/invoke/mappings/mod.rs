@@ -24,9 +24,9 @@ use crate::ports::table::{BATCH_MAX, Condition, NewItem, Read, Write};
 use crate::storage::keys;
 
 pub use list::{LookedUp, NameToLookUp, WhichMappings};
-pub(crate) use lookup::{Asking, Flight, ListOf, SeenLists, no_lists};
+pub(crate) use lookup::{Flight, ListOf, LookupContext, SeenLists, new_cache};
 pub(crate) use names::Naming;
-pub use names::{How, NAMES_MAX, ResolvedName};
+pub use names::{NAMES_MAX, NameResolution, NameResolvedBy};
 pub use record::{MappingView, Provenance, ScopeName};
 
 use record::Mapping;
@@ -90,7 +90,7 @@ impl Engine {
     pub async fn put_mapping(self: &Arc<Self>, principal: &Principal, new: NewMapping) -> Result<MappingView, Error> {
         let (item, view) = self.checked(principal, new, "").await?.map_err(Error::Invalid)?;
         let engine = Arc::clone(self);
-        self.to_its_end(async move { Ok(engine.ports.table.put(item, Condition::Any).await?) }).await?;
+        self.run_to_completion(async move { Ok(engine.ports.table.put(item, Condition::Any).await?) }).await?;
         Ok(view)
     }
 
@@ -119,7 +119,7 @@ impl Engine {
             return Err(Error::Invalid(problems));
         }
         let engine = Arc::clone(self);
-        self.to_its_end(async move { Ok(engine.ports.table.transact(writes).await?) }).await?;
+        self.run_to_completion(async move { Ok(engine.ports.table.transact(writes).await?) }).await?;
         Ok(views)
     }
 
@@ -187,7 +187,7 @@ impl Engine {
         let unknown = || Error::NotFound("name");
         let compared = names.compared(which.name.as_str()).ok_or_else(unknown)?;
         let (engine, org) = (Arc::clone(self), principal.org.clone());
-        self.to_its_end(async move {
+        self.run_to_completion(async move {
             let key = keys::mapping(&org, &scope, &which.tool, &which.kind, &compared);
             let mut items: Vec<_> = engine.ports.table.get(&key, Read::Consistent).await?.into_iter().collect();
             let mut views = Vec::new();
@@ -290,7 +290,7 @@ impl Principal {
 
     fn may_read(&self, scope: &Scope) -> Result<(), Error> {
         match scope {
-            Scope::User(user) => self.acting_for(Some(user.clone())).map(drop),
+            Scope::User(user) => self.resolve_user(Some(user.clone())).map(drop),
             Scope::Agent(_) | Scope::Organization => Ok(()),
         }
     }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::record::{Found, Mapping};
+use super::record::{CachedName, Mapping};
 use crate::core::error::Error;
 use crate::core::ids::{ActionName, AgentId, Alias, MappingKind, OrgId, PluginName, Scope, UserId};
 use crate::plugin::manifest::{Action, Manifest, NameKind};
@@ -17,7 +17,7 @@ pub const NAMES_MAX: usize = 20;
 /// How it became known what a name stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum How {
+pub enum NameResolvedBy {
     /// The agent's own name.
     Agent,
     /// The user's.
@@ -33,7 +33,7 @@ pub enum How {
 /// A name and what it stands for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ResolvedName {
+pub struct NameResolution {
     /// Where it stands in the parameters, as a JSON pointer.
     pub pointer: String,
     /// What sort of name it is.
@@ -44,7 +44,7 @@ pub struct ResolvedName {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external_id: Option<String>,
     /// How that is known.
-    pub how: How,
+    pub how: NameResolvedBy,
     /// Until when, if not for ever.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
@@ -54,7 +54,7 @@ pub struct ResolvedName {
 #[derive(Debug, Clone)]
 pub(super) struct Resolved {
     pub id: String,
-    pub how: How,
+    pub how: NameResolvedBy,
     pub expires_at: Option<Timestamp>,
 }
 
@@ -74,7 +74,7 @@ impl Place {
 
 /// A value that may be a name.
 #[derive(Debug, Clone)]
-pub(super) struct Named {
+pub(super) struct NameRef {
     pub kind: MappingKind,
     pub given: String,
     /// As names are compared; none where it cannot be a name.
@@ -87,7 +87,7 @@ pub(super) struct Named {
     pub resolved: Option<Resolved>,
 }
 
-impl Named {
+impl NameRef {
     fn new(kind: &MappingKind, names: &NameKind, given: &str) -> Self {
         Self {
             kind: kind.clone(),
@@ -120,7 +120,7 @@ impl Named {
 #[derive(Debug, Clone)]
 pub(crate) struct Naming {
     plugin: PluginName,
-    pub(super) names: Vec<Named>,
+    pub(super) names: Vec<NameRef>,
 }
 
 impl Naming {
@@ -149,7 +149,7 @@ impl Naming {
                     let message = format!("is a name too many: an intent may have {NAMES_MAX} different ones");
                     return Err(Error::field(format!("/context{}", place.pointer()), message));
                 }
-                naming.names.push(Named { places: vec![place], ..Named::new(kind, names, value) });
+                naming.names.push(NameRef { places: vec![place], ..NameRef::new(kind, names, value) });
             }
         }
         Ok(naming)
@@ -163,7 +163,10 @@ impl Naming {
     /// One name by itself.
     pub(super) fn one(plugin: &PluginName, kind: &MappingKind, names: &NameKind, given: &str) -> Self {
         let place = Place { parameter: "name".to_owned(), index: None };
-        Self { plugin: plugin.clone(), names: vec![Named { places: vec![place], ..Named::new(kind, names, given) }] }
+        Self {
+            plugin: plugin.clone(),
+            names: vec![NameRef { places: vec![place], ..NameRef::new(kind, names, given) }],
+        }
     }
 
     /// Each name once, as names are compared.
@@ -203,7 +206,7 @@ impl Naming {
             let mut of_name: Vec<Option<Item>> = items.by_ref().take(each).collect();
             let found = of_name.pop().flatten();
             // An agent is not always there; the others are.
-            let hows = [How::Agent, How::User, How::Organization];
+            let hows = [NameResolvedBy::Agent, NameResolvedBy::User, NameResolvedBy::Organization];
             let hows = hows.into_iter().skip(hows.len().saturating_sub(of_name.len()));
             let written = of_name.into_iter().zip(hows).find_map(|(item, how)| Some((item?, how)));
             let written = written.map(|(item, how)| Ok::<_, TableError>((item.record::<Mapping>()?, how)));
@@ -212,7 +215,7 @@ impl Naming {
                 how,
                 expires_at: mapping.expires_at,
             });
-            let found: Option<Found> = found.as_ref().map(Item::record).transpose()?;
+            let found: Option<CachedName> = found.as_ref().map(Item::record).transpose()?;
             let found = found.filter(|found| found.account.as_deref() == account);
             for named in self.names.iter_mut().filter(|named| named.kind == kind) {
                 if named.compared.as_ref() == Some(&compared) {
@@ -246,15 +249,15 @@ impl Naming {
     }
 
     /// How each was resolved.
-    pub(crate) fn shown(&self) -> Vec<ResolvedName> {
+    pub(crate) fn shown(&self) -> Vec<NameResolution> {
         let each = self.names.iter().flat_map(|named| {
             let resolved = named.resolved.as_ref();
-            named.places.iter().map(move |place| ResolvedName {
+            named.places.iter().map(move |place| NameResolution {
                 pointer: place.pointer(),
                 kind: named.kind.clone(),
                 given: named.given.clone(),
                 external_id: resolved.map(|resolved| resolved.id.clone()),
-                how: resolved.map_or(How::Lookup, |resolved| resolved.how),
+                how: resolved.map_or(NameResolvedBy::Lookup, |resolved| resolved.how),
                 expires_at: resolved.and_then(|resolved| resolved.expires_at),
             })
         });
@@ -285,20 +288,20 @@ impl Naming {
     }
 }
 
-impl Named {
+impl NameRef {
     /// Takes what is stored, in the order in which it counts.
-    fn take(&mut self, written: Option<Resolved>, found: Option<&Found>) {
+    fn take(&mut self, written: Option<Resolved>, found: Option<&CachedName>) {
         if self.resolved.is_some() {
             return;
         }
-        let as_given = || Resolved { id: self.given.clone(), how: How::AsGiven, expires_at: None };
+        let as_given = || Resolved { id: self.given.clone(), how: NameResolvedBy::AsGiven, expires_at: None };
         let found = found.filter(|found| !found.exact || found.external_id.as_str() == self.given);
         self.resolved = match (written, found) {
             (Some(written), _) => Some(written),
             (None, _) if self.is_id => Some(as_given()),
             (None, Some(found)) => Some(Resolved {
                 id: found.external_id.as_str().to_owned(),
-                how: How::Lookup,
+                how: NameResolvedBy::Lookup,
                 expires_at: Some(found.expires_at),
             }),
             (None, None) if !self.has_lookup => Some(as_given()),

@@ -21,7 +21,7 @@ pub(super) struct Mapping {
 
 /// What a name was found to be.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Found {
+pub(super) struct CachedName {
     pub plugin: PluginName,
     pub kind: MappingKind,
     /// As the service has it; or the id itself, where that was given.
@@ -121,7 +121,7 @@ impl Mapping {
     }
 }
 
-impl Found {
+impl CachedName {
     pub(super) fn view(self, user: &UserId) -> MappingView {
         MappingView {
             tool: self.plugin,

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::record::{Answer, Kept, KeyState, Run};
+use super::record::{IdempotencyRecord, KeyState, Run, StoredAnswer};
 use super::{NOT_HEARD_OF, RunState, Verdict, resolution};
 use crate::access::principal::Principal;
 use crate::core::error::{Error, causes};
@@ -27,7 +27,7 @@ const ASK_AGAIN_S: u64 = 2;
 
 /// How an intent came in.
 #[derive(Debug, Clone, Default)]
-pub struct Asked {
+pub struct RequestOptions {
     /// The request that it came with.
     pub request: Option<RequestId>,
     /// Its key, where that came beside it.
@@ -54,14 +54,14 @@ pub enum Resolve {
 
 /// What came of an intent, and whether that is the answer of an earlier one.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Answered<T> {
+pub struct Replayable<T> {
     /// What came of it.
     pub answer: T,
     /// Whether an earlier intent with the same key was answered so.
     pub replayed: bool,
 }
 
-impl<T> Answered<T> {
+impl<T> Replayable<T> {
     pub(crate) fn anew(answer: T) -> Self {
         Self { answer, replayed: false }
     }
@@ -69,19 +69,19 @@ impl<T> Answered<T> {
 
 /// An intent with a key.
 #[derive(Debug, Clone)]
-pub(crate) struct Keyed {
+pub(crate) struct IdempotencyRequest {
     pub key: IdempotencyKey,
     pub payload: String,
     pub wait: Duration,
     pub resolve: Option<Resolve>,
 }
 
-impl Keyed {
+impl IdempotencyRequest {
     /// The key of an intent, if it has one, with what it stands for. `user`, `plugin` and `action` are what the intent's own
     /// words mean; `later` says whether a task is to be made.
     pub(crate) fn of(
         intent: &Intent,
-        asked: &Asked,
+        asked: &RequestOptions,
         (user, plugin, action): (&UserId, &PluginName, &ActionName),
         later: bool,
     ) -> Result<Option<Self>, Error> {
@@ -114,24 +114,24 @@ impl Keyed {
 
 /// What stands under a key.
 #[derive(Debug)]
-pub(crate) enum Judged {
+pub(crate) enum IdempotencyState {
     /// Nothing: the intent is the first.
     Free,
     /// The first is under way.
     Busy,
     /// The first came to this.
-    Ended(RunId, Box<Answer>, Version),
+    Ended(RunId, Box<StoredAnswer>, Version),
     /// A task was made.
     Task(TaskId, Vec<String>),
     /// The first was not heard of again: when it began, and by which version of the plugin.
     Lost(RunId, (Timestamp, String), Version),
 }
 
-impl Judged {
+impl IdempotencyState {
     /// What stands under a key for an intent of this payload.
     pub(crate) fn of(item: Option<Item>, payload: &str, now: Timestamp) -> Result<Self, Error> {
         let Some(item) = item else { return Ok(Self::Free) };
-        let kept: Kept = item.record()?;
+        let kept: IdempotencyRecord = item.record()?;
         if kept.payload != payload {
             return Err(Error::KeyReused);
         }
@@ -181,20 +181,20 @@ impl Run {
 
 impl Engine {
     /// Gives up what is not known under a key: from here on it answers so.
-    pub(crate) async fn leave_unknown(
+    pub(crate) async fn abandon_key(
         &self,
         principal: &Principal,
         user: &UserId,
-        keyed: &Keyed,
+        keyed: &IdempotencyRequest,
         (run, version): (&RunId, Version),
         metadata: Metadata,
     ) -> Result<Option<Outcome>, Error> {
         let (org, now) = (&principal.org, self.ports.clock.now());
-        let answer = Answer { result: Err(abandoned(run)), metadata, decided: true };
+        let answer = StoredAnswer { result: Err(abandoned(run)), metadata, decided: true };
         let state = KeyState::Ended { run: run.clone(), answer: Box::new(answer.clone()) };
         let place = keys::idempotency(org, user, &keyed.key);
         let Some(item) = self.ports.table.get(&place, Read::Consistent).await? else { return Ok(None) };
-        let kept = Kept { state, ..item.record()? };
+        let kept = IdempotencyRecord { state, ..item.record()? };
         let written = self.ports.table.put(kept.item(org, user, &keyed.key)?, Condition::Version(version)).await;
         match written {
             Ok(_) => {}

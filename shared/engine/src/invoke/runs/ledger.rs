@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::record::{Answer, Kept, KeyState, Run, RunState, is_kept};
+use super::record::{IdempotencyRecord, KeyState, Run, RunState, StoredAnswer, is_kept};
 use crate::core::error::{Error, causes};
 use crate::core::ids::{IdempotencyKey, RunId};
 use crate::core::outcome::{Failure, Metadata, OutcomeCode, Success};
@@ -18,7 +18,7 @@ const TRIES: usize = 5;
 
 /// A key that a run is claimed under.
 #[derive(Debug, Clone)]
-pub(crate) struct Claim {
+pub(crate) struct KeyClaim {
     pub key: IdempotencyKey,
     /// The SHA-256 of what was asked.
     pub payload: String,
@@ -28,14 +28,14 @@ pub(crate) struct Claim {
 
 /// A run that is on record.
 #[derive(Debug)]
-pub(crate) struct Begun {
+pub(crate) struct StartedRun {
     run: Run,
     version: Version,
     /// The key, with what was put under it, and what has to stand there.
-    kept: Option<(IdempotencyKey, Kept, Condition)>,
+    kept: Option<(IdempotencyKey, IdempotencyRecord, Condition)>,
 }
 
-impl Begun {
+impl StartedRun {
     pub(crate) fn id(&self) -> &RunId {
         &self.run.id
     }
@@ -46,13 +46,13 @@ impl Begun {
 }
 
 /// What stands in the places of a run.
-struct Places {
+struct StoredRun {
     run: Option<(Run, Version)>,
-    kept: Option<(Kept, Version)>,
+    kept: Option<(IdempotencyRecord, Version)>,
 }
 
 /// What the ledger says of a task's attempt whose worker was not heard of again.
-pub(crate) enum RuledOut {
+pub(crate) enum Fenced {
     /// It had not begun, and now it cannot any more.
     NeverBegun,
     /// It had ended so.
@@ -64,17 +64,22 @@ pub(crate) enum RuledOut {
 impl Engine {
     /// Looks what became of a task's attempt whose claim has run out, and sees to it that one that had not begun never
     /// will: the worker finds its place in the ledger taken, should it come back.
-    pub(crate) async fn rule_out(&self, task: &Task, claim: &tasks::Claim, effect: Effect) -> Result<RuledOut, Error> {
+    pub(crate) async fn fence_attempt(
+        &self,
+        task: &Task,
+        claim: &tasks::Claim,
+        effect: Effect,
+    ) -> Result<Fenced, Error> {
         let run = Run::never_begun(task, claim, effect, self.ports.clock.now())?;
         let standing = match self.ports.table.put(run.item()?, Condition::Absent).await {
-            Ok(_) => return Ok(RuledOut::NeverBegun),
+            Ok(_) => return Ok(Fenced::NeverBegun),
             Err(TableError::Condition { standing, .. }) => standing,
             Err(error) => return Err(error.into()),
         };
-        let Some(standing) = standing else { return Ok(RuledOut::Unknown) };
+        let Some(standing) = standing else { return Ok(Fenced::Unknown) };
         let standing: Run = standing.record()?;
         Ok(match standing.state {
-            RunState::Failed if standing.attempts == 0 => RuledOut::NeverBegun,
+            RunState::Failed if standing.attempts == 0 => Fenced::NeverBegun,
             RunState::Succeeded | RunState::Failed => {
                 let duration_ms = standing.took_ms();
                 let message = standing.message.unwrap_or_default();
@@ -85,19 +90,19 @@ impl Engine {
                     let failure = Failure::new(code, message, standing.try_again);
                     Err(Failure { retry_after_s: standing.retry_after_s, ..failure })
                 };
-                RuledOut::Ended { result, duration_ms }
+                Fenced::Ended { result, duration_ms }
             }
-            RunState::Started | RunState::Unknown => RuledOut::Unknown,
+            RunState::Started | RunState::Unknown => Fenced::Unknown,
         })
     }
 
     /// Puts a run on record as started, under its key if it has one: `None` if somebody else was faster, or if the run was
     /// declared as never begun.
-    pub(crate) async fn begin_run(&self, run: Run, claim: Option<Claim>) -> Result<Option<Begun>, Error> {
+    pub(crate) async fn begin_run(&self, run: Run, claim: Option<KeyClaim>) -> Result<Option<StartedRun>, Error> {
         let (org, user) = (run.org.clone(), run.user.clone());
-        let kept = claim.map(|Claim { key, payload, condition }| {
+        let kept = claim.map(|KeyClaim { key, payload, condition }| {
             let state = KeyState::Started { run: run.id.clone(), until: run.until, by: run.version.clone() };
-            (key, Kept { payload, made_at: run.started_at, state }, condition)
+            (key, IdempotencyRecord { payload, made_at: run.started_at, state }, condition)
         });
         let written = match &kept {
             None => self.ports.table.put(run.item()?, Condition::Absent).await.map(|version| vec![version]),
@@ -125,29 +130,30 @@ impl Engine {
         let version = versions.pop().ok_or(TableError::Request("a write gave no version"))?;
         let kept = kept.zip(versions.pop());
         let kept = kept.map(|((key, kept, _), version)| (key, kept, Condition::Version(version)));
-        Ok(Some(Begun { run, version, kept }))
+        Ok(Some(StartedRun { run, version, kept }))
     }
 
     /// What stands in a run's place, and under its key, each with its version. One read.
-    async fn places(&self, run: &Run, key: Option<&IdempotencyKey>) -> Result<Places, Error> {
+    async fn places(&self, run: &Run, key: Option<&IdempotencyKey>) -> Result<StoredRun, Error> {
         let place = key.map(|key| keys::idempotency(&run.org, &run.user, key));
         let wanted: Vec<_> = place.into_iter().chain([keys::run(&run.org, &run.user, &run.id)]).collect();
         let mut found = self.ports.table.batch_get(&wanted, Read::Consistent).await?;
         let run = found.pop().flatten().map(|item| Ok::<_, TableError>((item.record()?, item.version)));
         let kept = found.pop().flatten().map(|item| Ok::<_, TableError>((item.record()?, item.version)));
-        Ok(Places { run: run.transpose()?, kept: kept.transpose()? })
+        Ok(StoredRun { run: run.transpose()?, kept: kept.transpose()? })
     }
 
     /// The versions of what stands there, if it is this run: of the key first, if there is one.
     async fn standing(&self, run: &Run, key: Option<&IdempotencyKey>) -> Result<Option<Vec<Version>>, Error> {
-        let Places { run: standing, kept } = self.places(run, key).await?;
+        let StoredRun { run: standing, kept } = self.places(run, key).await?;
         let Some((standing, version)) = standing else { return Ok(None) };
         let mine =
             standing.request == run.request && standing.started_at == run.started_at && standing.state == run.state;
         if !mine || kept.is_some() != key.is_some() {
             return Ok(None);
         }
-        let key_is_mine = |kept: &Kept| matches!(&kept.state, KeyState::Started { run: id, .. } if *id == run.id);
+        let key_is_mine =
+            |kept: &IdempotencyRecord| matches!(&kept.state, KeyState::Started { run: id, .. } if *id == run.id);
         if kept.as_ref().is_some_and(|(kept, _)| !key_is_mine(kept)) {
             return Ok(None);
         }
@@ -156,12 +162,12 @@ impl Engine {
 
     /// Writes down how a run ended, and its answer under its key: tried more than once, since what happened would
     /// otherwise not be known. What cannot be written is logged, and shows as unknown later.
-    pub(crate) async fn end_run(&self, mut begun: Begun, result: &Result<Success, Failure>, metadata: &Metadata) {
+    pub(crate) async fn end_run(&self, mut begun: StartedRun, result: &Result<Success, Failure>, metadata: &Metadata) {
         let now = self.ports.clock.now();
         for _ in 0..TRIES {
             match self.try_to_end(&begun, result, metadata, now).await {
                 Ok(()) => return,
-                Err(Error::Table(TableError::Condition { .. })) => match self.look_again(&mut begun, result).await {
+                Err(Error::Table(TableError::Condition { .. })) => match self.reload(&mut begun, result).await {
                     // Whoever decided knew more than this.
                     Ok(true) => return,
                     Ok(false) => {}
@@ -179,7 +185,7 @@ impl Engine {
 
     async fn try_to_end(
         &self,
-        begun: &Begun,
+        begun: &StartedRun,
         result: &Result<Success, Failure>,
         metadata: &Metadata,
         now: Timestamp,
@@ -192,9 +198,9 @@ impl Engine {
             return Ok(());
         };
         let under_key = if is_kept(result) {
-            let answer = Box::new(Answer::of(result, metadata));
+            let answer = Box::new(StoredAnswer::of(result, metadata));
             let state = KeyState::Ended { run: run.id.clone(), answer };
-            let kept = Kept { state, ..kept.clone() };
+            let kept = IdempotencyRecord { state, ..kept.clone() };
             Write::Put(kept.item(&run.org, &run.user, key)?, condition.clone())
         } else {
             Write::Delete(keys::idempotency(&run.org, &run.user, key), condition.clone())
@@ -205,12 +211,13 @@ impl Engine {
 
     /// Somebody changed what stands there, or it was written already: what is still this run's is taken as it is now. Says
     /// whether there is nothing to add to what was decided.
-    async fn look_again(&self, begun: &mut Begun, result: &Result<Success, Failure>) -> Result<bool, Error> {
-        let Places { run, kept } = self.places(&begun.run, begun.kept.as_ref().map(|(key, ..)| key)).await?;
+    async fn reload(&self, begun: &mut StartedRun, result: &Result<Success, Failure>) -> Result<bool, Error> {
+        let StoredRun { run, kept } = self.places(&begun.run, begun.kept.as_ref().map(|(key, ..)| key)).await?;
         if let Some((run, version)) = run {
             (begun.run.resolved, begun.version) = (run.resolved, version);
         }
-        let decided = |kept: &Kept| matches!(&kept.state, KeyState::Ended { answer, .. } if answer.decided);
+        let decided =
+            |kept: &IdempotencyRecord| matches!(&kept.state, KeyState::Ended { answer, .. } if answer.decided);
         let decided = begun.run.resolved.is_some() || kept.as_ref().is_some_and(|(kept, _)| decided(kept));
         if decided && result.as_ref().is_err_and(|failure| failure.may_have_happened || failure.unclear) {
             return Ok(true);

@@ -20,15 +20,15 @@ use crate::engine::Engine;
 use crate::plugin::manifest::Effect;
 use crate::ports::table::{Condition, Cursor, Item, Page, Read, TableError, Write};
 use crate::storage::keys;
-use crate::storage::listing::Listed;
+use crate::storage::listing::ListedKind;
 
-pub use idempotency::{Answered, Asked, Resolve, WAIT_MAX};
-pub(crate) use idempotency::{Judged, Keyed, in_progress, lost};
-pub(crate) use ledger::{Begun, Claim, RuledOut};
+pub(crate) use idempotency::{IdempotencyRequest, IdempotencyState, in_progress, lost};
+pub use idempotency::{Replayable, RequestOptions, Resolve, WAIT_MAX};
+pub(crate) use ledger::{Fenced, KeyClaim, StartedRun};
 pub use record::{ANSWERS_KEPT, RUNS_KEPT, Resolution, RunState, Verdict};
-pub(crate) use record::{Kept, KeyState, Run};
+pub(crate) use record::{IdempotencyRecord, KeyState, Run};
 
-use record::Answer;
+use record::StoredAnswer;
 
 /// A run as it is shown.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -149,7 +149,7 @@ impl RunFilter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
-pub enum Found {
+pub enum ReportedOutcome {
     /// It had happened.
     Succeeded,
     /// It had not.
@@ -165,10 +165,10 @@ impl Engine {
         limit: usize,
         cursor: Option<Cursor>,
     ) -> Result<Page<RunView>, Error> {
-        let user = principal.whose(filter.user.as_ref())?;
+        let user = principal.visible_user(filter.user.as_ref())?;
         let now = self.ports.clock.now();
         let holds = |run: &Run| filter.holds(run, now);
-        let page = self.list(&principal.org, user.as_ref(), Listed::Runs, holds, limit, cursor).await?;
+        let page = self.list(&principal.org, user.as_ref(), ListedKind::Runs, holds, limit, cursor).await?;
         Ok(Page { entries: page.entries.iter().map(|(run, _)| run.summary(now)).collect(), next: page.next })
     }
 
@@ -180,7 +180,7 @@ impl Engine {
     async fn run(&self, principal: &Principal, id: &str) -> Result<(Run, Item), Error> {
         let unknown = || Error::NotFound("run");
         let id = RunId::parse(id).map_err(|_| unknown())?;
-        let item = self.listed(principal, Listed::Runs, id.as_str()).await?.ok_or_else(unknown)?;
+        let item = self.listed(principal, ListedKind::Runs, id.as_str()).await?.ok_or_else(unknown)?;
         Ok((item.record()?, item))
     }
 
@@ -190,10 +190,10 @@ impl Engine {
         self: &Arc<Self>,
         principal: &Principal,
         id: &str,
-        found: Found,
+        found: ReportedOutcome,
     ) -> Result<RunView, Error> {
         let (engine, principal, id) = (Arc::clone(self), principal.clone(), id.to_owned());
-        self.to_its_end(async move {
+        self.run_to_completion(async move {
             loop {
                 let (mut run, item) = engine.run(&principal, &id).await?;
                 let now = engine.ports.clock.now();
@@ -204,14 +204,14 @@ impl Engine {
                     return Err(Error::Conflict(message));
                 }
                 let (state, verdict) = match found {
-                    Found::Succeeded => (RunState::Succeeded, Verdict::Succeeded),
-                    Found::Failed => (RunState::Failed, Verdict::Failed),
+                    ReportedOutcome::Succeeded => (RunState::Succeeded, Verdict::Succeeded),
+                    ReportedOutcome::Failed => (RunState::Failed, Verdict::Failed),
                 };
                 (run.state, run.code) = (state, None);
                 run.message = Some("somebody looked, and said so".to_owned());
                 run.resolved = Some(resolution(&principal, verdict, now));
                 let mut writes = vec![Write::Put(run.item()?, Condition::Version(item.version))];
-                writes.extend(engine.under_its_key(&run, found).await?);
+                writes.extend(engine.idempotency_write(&run, found).await?);
                 match engine.ports.table.transact(writes).await {
                     Ok(_) => return Ok(run.whole(now)),
                     Err(TableError::Condition { .. }) => {}
@@ -223,23 +223,23 @@ impl Engine {
     }
 
     /// What follows for the key of a run that was resolved by hand, if the key still stands for it.
-    async fn under_its_key(&self, run: &Run, found: Found) -> Result<Option<Write>, Error> {
+    async fn idempotency_write(&self, run: &Run, found: ReportedOutcome) -> Result<Option<Write>, Error> {
         let Some(key) = &run.key else { return Ok(None) };
         let place = keys::idempotency(&run.org, &run.user, key);
         let Some(item) = self.ports.table.get(&place, Read::Consistent).await? else { return Ok(None) };
-        let kept: Kept = item.record()?;
+        let kept: IdempotencyRecord = item.record()?;
         if kept.state.run() != Some(&run.id) {
             return Ok(None);
         }
         let condition = Condition::Version(item.version);
         Ok(Some(match found {
-            Found::Failed => Write::Delete(place, condition),
-            Found::Succeeded => {
+            ReportedOutcome::Failed => Write::Delete(place, condition),
+            ReportedOutcome::Succeeded => {
                 let message = "somebody looked and found that it had happened".to_owned();
                 let success = Success { message, data: Value::Null, external_id: run.external_id.clone() };
-                let answer = Answer { result: Ok(success), metadata: run.metadata(), decided: true };
+                let answer = StoredAnswer { result: Ok(success), metadata: run.metadata(), decided: true };
                 let state = KeyState::Ended { run: run.id.clone(), answer: Box::new(answer) };
-                Write::Put(Kept { state, ..kept }.item(&run.org, &run.user, key)?, condition)
+                Write::Put(IdempotencyRecord { state, ..kept }.item(&run.org, &run.user, key)?, condition)
             }
         }))
     }

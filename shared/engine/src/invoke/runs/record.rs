@@ -13,7 +13,7 @@ use crate::core::outcome::{Failure, MESSAGE_MAX, Metadata, Outcome, OutcomeCode,
 use crate::plugin::manifest::Effect;
 use crate::ports::table::{NewItem, TableError};
 use crate::storage::keys;
-use crate::storage::listing::Listed;
+use crate::storage::listing::ListedKind;
 use crate::tasks::{Claim, Task};
 
 /// How long a run is listed.
@@ -103,8 +103,8 @@ pub(crate) struct Run {
 
 impl Run {
     pub(super) fn item(&self) -> Result<NewItem, TableError> {
-        let mut item = NewItem::new(keys::listed(&self.org, &self.user, Listed::Runs, self.id.as_str()), self)?;
-        item.list = Some(keys::in_list(&self.org, Listed::Runs, self.id.as_str()));
+        let mut item = NewItem::new(keys::listed(&self.org, &self.user, ListedKind::Runs, self.id.as_str()), self)?;
+        item.list = Some(keys::in_list(&self.org, ListedKind::Runs, self.id.as_str()));
         item.expires_at = Some(self.started_at + RUNS_KEPT);
         Ok(item)
     }
@@ -174,7 +174,7 @@ impl Run {
 
 /// What is kept under an idempotency key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Kept {
+pub(crate) struct IdempotencyRecord {
     /// The SHA-256 of what was asked, as canonical JSON.
     pub payload: String,
     pub made_at: Timestamp,
@@ -193,7 +193,7 @@ pub(crate) enum KeyState {
         by: String,
     },
     /// This came of it.
-    Ended { run: RunId, answer: Box<Answer> },
+    Ended { run: RunId, answer: Box<StoredAnswer> },
     /// A task was made of it.
     Task { id: TaskId, warnings: Vec<String> },
 }
@@ -210,14 +210,14 @@ impl KeyState {
 
 /// An outcome that is kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Answer {
+pub(crate) struct StoredAnswer {
     pub result: Result<Success, Failure>,
     pub metadata: Metadata,
     /// Somebody decided about what was not known.
     pub decided: bool,
 }
 
-impl Answer {
+impl StoredAnswer {
     /// What is kept of an outcome.
     pub(super) fn of(result: &Result<Success, Failure>, metadata: &Metadata) -> Self {
         let mut result = result.clone();
@@ -243,7 +243,7 @@ impl Answer {
     }
 }
 
-impl Kept {
+impl IdempotencyRecord {
     pub(crate) fn item(&self, org: &OrgId, user: &UserId, key: &IdempotencyKey) -> Result<NewItem, TableError> {
         let mut item = NewItem::new(keys::idempotency(org, user, key), self)?;
         item.expires_at = Some(self.made_at + ANSWERS_KEPT);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::response::{returned, value_of};
-use super::{Call, Returned, Stopped, response};
+use super::{Call, CallError, CallResult, response};
 use crate::core::error::FieldProblem;
 use crate::core::outcome::OutcomeCode;
 use crate::outbound::host::Host;
@@ -23,7 +23,7 @@ const ITEMS_DEFAULT: usize = 100;
 const EACH_AT_ONCE: usize = 4;
 
 /// Runs the action.
-pub(crate) async fn run(call: &Call<'_>, host: &Host<'_>) -> Returned {
+pub(crate) async fn run(call: &Call<'_>, host: &Host<'_>) -> CallResult {
     let action = call.action;
     match &action.paginate {
         None => {
@@ -37,15 +37,15 @@ pub(crate) async fn run(call: &Call<'_>, host: &Host<'_>) -> Returned {
 }
 
 /// The request that an action begins with.
-pub(crate) fn first_request(call: &Call<'_>, base: &Url) -> Result<(Url, HeaderMap, Bytes), Stopped> {
+pub(crate) fn first_request(call: &Call<'_>, base: &Url) -> Result<(Url, HeaderMap, Bytes), CallError> {
     let context = request_context(call);
     let context = if call.action.paginate.is_some() { context.with("remaining", &limit(call)) } else { context };
     build(request_of(call)?, base, &context, None)
 }
 
 /// What is sent for the action. A manifest of this runtime without it was refused.
-fn request_of<'a>(call: &Call<'a>) -> Result<&'a Request, Stopped> {
-    call.action.request.as_ref().ok_or_else(|| Stopped::at_fault("the action has no request"))
+fn request_of<'a>(call: &Call<'a>) -> Result<&'a Request, CallError> {
+    call.action.request.as_ref().ok_or_else(|| CallError::at_fault("the action has no request"))
 }
 
 /// How many items are wanted.
@@ -84,7 +84,7 @@ async fn exchange(
     (request, response): (&Request, &Response),
     (asking, reading): (&Context, Context),
     cursor: PageCursor<'_>,
-) -> Result<Context, Stopped> {
+) -> Result<Context, CallError> {
     let (url, headers, body) = build(request, host.base_url(), asking, cursor)?;
     let answer = host
         .fetch(request.method.into(), url, headers, body, response.body)
@@ -93,7 +93,7 @@ async fn exchange(
     response::read(call, response, answer, reading)
 }
 
-async fn pages(call: &Call<'_>, host: &Host<'_>, paginate: &Paginate) -> Returned {
+async fn pages(call: &Call<'_>, host: &Host<'_>, paginate: &Paginate) -> CallResult {
     let action = call.action;
     let limit = limit(call);
     let context = request_context(call);
@@ -110,7 +110,7 @@ async fn pages(call: &Call<'_>, host: &Host<'_>, paginate: &Paginate) -> Returne
             Some(Value::Array(page)) => items.extend(page),
             None | Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_)) => {
                 let message = format!("{} answered with a page that has no list", call.manifest.display_name);
-                return Err(Stopped::failed(OutcomeCode::Unavailable, message, false));
+                return Err(CallError::failed(OutcomeCode::Unavailable, message, false));
             }
         }
         let next = value_of(call, Some(&paginate.cursor), &read)?.as_ref().and_then(text_of);
@@ -130,11 +130,11 @@ async fn page_result(
     limit: usize,
     cursor: Option<&str>,
     last: Context,
-) -> Returned {
+) -> CallResult {
     let cut = items.len() > limit;
     items.truncate(limit);
     if let Some(each) = &call.action.each {
-        items = about_each(call, host, each, items).await?;
+        items = fetch_each(call, host, each, items).await?;
     }
     let mut read = last.with("items", &items).with("more", &(cut || cursor.is_some()));
     // After a cut the cursor would skip what was cut off.
@@ -150,7 +150,7 @@ async fn page_result(
     Ok(success)
 }
 
-async fn about_each(call: &Call<'_>, host: &Host<'_>, each: &Each, items: Vec<Value>) -> Result<Vec<Value>, Stopped> {
+async fn fetch_each(call: &Call<'_>, host: &Host<'_>, each: &Each, items: Vec<Value>) -> Result<Vec<Value>, CallError> {
     let context = &request_context(call);
     let one = async |item: Value| {
         let asking = context.clone().with("item", &item);
@@ -158,8 +158,8 @@ async fn about_each(call: &Call<'_>, host: &Host<'_>, each: &Each, items: Vec<Va
         let read = exchange(call, host, (&each.request, &each.response), (&asking, reading), None).await;
         let read = read.map_err(|stopped| match stopped {
             // What cannot be used here came from the service, not from the caller.
-            Stopped::Parameter(problem) => Stopped::at_fault(problem.message),
-            failed @ Stopped::Failed(_) => failed,
+            CallError::Parameter(problem) => CallError::at_fault(problem.message),
+            failed @ CallError::Failed(_) => failed,
         })?;
         returned(call, &each.response, &read).map(|success| success.data)
     };
@@ -172,27 +172,27 @@ fn build(
     base: &Url,
     context: &Context,
     cursor: PageCursor<'_>,
-) -> Result<(Url, HeaderMap, Bytes), Stopped> {
+) -> Result<(Url, HeaderMap, Bytes), CallError> {
     let path = request.path.render_path(context)?;
     let dots = |segment: &str| matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..");
     if path.split('/').any(dots) {
-        return Err(Stopped::Parameter(FieldProblem::new("/context", "a value in the path may not be . or ..")));
+        return Err(CallError::Parameter(FieldProblem::new("/context", "a value in the path may not be . or ..")));
     }
     // What stands right behind the host could change it, or its port.
     if !path.starts_with('/') {
-        return Err(Stopped::at_fault("a request's path does not begin with /"));
+        return Err(CallError::at_fault("a request's path does not begin with /"));
     }
     let url = format!("{}{path}", base.as_str().trim_end_matches('/'));
     let mut url =
-        Url::parse(&url).map_err(|error| Stopped::at_fault(format_args!("its path gives no URL: {error}")))?;
+        Url::parse(&url).map_err(|error| CallError::at_fault(format_args!("its path gives no URL: {error}")))?;
 
     let mut headers = HeaderMap::new();
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     for (name, template) in &request.headers {
         let Some(value) = template.evaluate(context)?.as_ref().and_then(text_of) else { continue };
-        let name: HeaderName = name.parse().map_err(|_| Stopped::at_fault("a header's name"))?;
+        let name: HeaderName = name.parse().map_err(|_| CallError::at_fault("a header's name"))?;
         let value = HeaderValue::from_str(&value).map_err(|_| {
-            Stopped::Parameter(FieldProblem::new(
+            CallError::Parameter(FieldProblem::new(
                 "/context",
                 format!("a value for the header {name} has characters that no header can carry"),
             ))
@@ -207,15 +207,16 @@ fn build(
         if let (Some(fields), Some((name, at))) = (value.as_object_mut(), cursor.take()) {
             fields.insert(name.to_owned(), at.into());
         }
-        body = serde_json::to_vec(&value).map_err(|_| Stopped::at_fault("its JSON body"))?.into();
+        body = serde_json::to_vec(&value).map_err(|_| CallError::at_fault("its JSON body"))?.into();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
     } else if let Some(form) = &request.form {
         let pairs = pairs(form, context, cursor.take())?;
-        body = serde_urlencoded::to_string(pairs).map_err(|_| Stopped::at_fault("its form"))?.into();
+        body = serde_urlencoded::to_string(pairs).map_err(|_| CallError::at_fault("its form"))?.into();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
     } else if let Some(raw) = &request.raw {
         body = raw.text.render(context)?.into();
-        let media_type = HeaderValue::from_str(&raw.content_type).map_err(|_| Stopped::at_fault("its content_type"))?;
+        let media_type =
+            HeaderValue::from_str(&raw.content_type).map_err(|_| CallError::at_fault("its content_type"))?;
         headers.insert(CONTENT_TYPE, media_type);
     }
     let query = pairs(&request.query, context, cursor)?;
@@ -231,7 +232,7 @@ fn pairs<'a>(
     fields: impl IntoIterator<Item = (&'a String, &'a Template)>,
     context: &Context,
     cursor: PageCursor<'_>,
-) -> Result<Vec<(String, String)>, Stopped> {
+) -> Result<Vec<(String, String)>, CallError> {
     let mut pairs = Vec::new();
     for (name, template) in fields.into_iter().filter(|(name, _)| cursor.is_none_or(|(field, _)| field != *name)) {
         let values = match template.evaluate(context)? {
@@ -256,7 +257,7 @@ fn pairs<'a>(
 mod tests {
     use super::*;
 
-    fn built(request: Value, parameters: Value, cursor: PageCursor<'_>) -> Result<(Url, HeaderMap, Bytes), Stopped> {
+    fn built(request: Value, parameters: Value, cursor: PageCursor<'_>) -> Result<(Url, HeaderMap, Bytes), CallError> {
         let request: Request = serde_json::from_value(request).unwrap();
         let Value::Object(parameters) = parameters else { panic!("not an object") };
         let context = parameters.iter().fold(Context::default(), |context, (name, value)| context.with(name, value));
@@ -299,6 +300,6 @@ mod tests {
             assert_eq!(built.is_err(), !id.contains('%'), "{id}");
         }
         let split = built(json!({"path": "/", "headers": {"x-a": "{{ a }}"}}), json!({"a": "1\r\nx-b: 2"}), None);
-        assert!(matches!(split, Err(Stopped::Parameter(_))));
+        assert!(matches!(split, Err(CallError::Parameter(_))));
     }
 }

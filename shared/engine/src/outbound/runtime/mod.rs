@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use crate::core::error::FieldProblem;
 use crate::core::ids::{OrgId, UserId};
 use crate::core::outcome::{Failure, OutcomeCode, Success};
-use crate::invoke::runs::Keyed;
+use crate::invoke::runs::IdempotencyRequest;
 use crate::plugin::manifest::{Action, Manifest};
 use crate::plugin::template::TemplateError;
 use crate::ports::ids::sha256;
@@ -44,7 +44,7 @@ pub(crate) struct ServiceKey {
 
 impl ServiceKey {
     /// What stands for a caller's own key, and for what was asked under it.
-    pub(crate) fn of_caller(org: &OrgId, user: &UserId, keyed: &Keyed) -> Self {
+    pub(crate) fn of_caller(org: &OrgId, user: &UserId, keyed: &IdempotencyRequest) -> Self {
         Self::of(&["key", org.as_str(), user.as_str(), keyed.key.as_str(), &keyed.payload], true)
     }
 
@@ -60,7 +60,7 @@ impl ServiceKey {
 
 /// Why a call did not succeed.
 #[derive(Debug)]
-pub(crate) enum Stopped {
+pub(crate) enum CallError {
     /// A parameter that its schema let through cannot be used. Nothing has happened yet.
     Parameter(FieldProblem),
     /// The call failed.
@@ -68,9 +68,9 @@ pub(crate) enum Stopped {
 }
 
 /// What a call gave.
-pub(crate) type Returned = Result<Success, Stopped>;
+pub(crate) type CallResult = Result<Success, CallError>;
 
-impl Stopped {
+impl CallError {
     /// As a failure, whatever it was.
     pub(crate) fn into_failure(self) -> Failure {
         match self {
@@ -91,7 +91,7 @@ impl Stopped {
     }
 }
 
-impl From<TemplateError> for Stopped {
+impl From<TemplateError> for CallError {
     fn from(error: TemplateError) -> Self {
         match error {
             TemplateError::Parameter { parameter, problem } => {

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use http::StatusCode;
 use serde_json::Value;
 
-use super::{Call, Returned, Stopped};
+use super::{Call, CallError, CallResult};
 use crate::core::error::causes;
 use crate::core::outcome::{Failure, OutcomeCode, Success};
 use crate::outbound::client::OutboundError;
-use crate::outbound::host::{Answer, FetchError};
+use crate::outbound::host::{FetchError, HostResponse};
 use crate::plugin::manifest::{Auth, Data, Effect, Response};
 use crate::plugin::template::{Context, Expression, TemplateError, text_of};
 
@@ -17,7 +17,12 @@ use crate::plugin::template::{Context, Expression, TemplateError, text_of};
 const SAID_MAX: usize = 300;
 
 /// What response templates see, if the answer is a success.
-pub(super) fn read(call: &Call<'_>, response: &Response, answer: Answer, context: Context) -> Result<Context, Stopped> {
+pub(super) fn read(
+    call: &Call<'_>,
+    response: &Response,
+    answer: HostResponse,
+    context: Context,
+) -> Result<Context, CallError> {
     let status = answer.status;
     let name = &call.manifest.display_name;
     if status.is_redirection() {
@@ -41,7 +46,7 @@ pub(super) fn read(call: &Call<'_>, response: &Response, answer: Answer, context
 }
 
 /// The success that an answer, once read, stands for.
-pub(super) fn returned(call: &Call<'_>, response: &Response, read: &Context) -> Returned {
+pub(super) fn returned(call: &Call<'_>, response: &Response, read: &Context) -> CallResult {
     let data = match &response.data {
         None => read.get("body"),
         Some(Data::Expression(expression)) => expression.evaluate(read).map_err(|error| at_fault(call, &error))?,
@@ -60,13 +65,13 @@ pub(super) fn value_of(
     call: &Call<'_>,
     expression: Option<&Expression>,
     read: &Context,
-) -> Result<Option<Value>, Stopped> {
+) -> Result<Option<Value>, CallError> {
     let value = expression.map(|expression| expression.evaluate(read)).transpose();
     value.map(Option::flatten).map_err(|error| at_fault(call, &error))
 }
 
 /// The failure of a template after the service was called, when the action may have happened.
-pub(super) fn at_fault(call: &Call<'_>, error: &TemplateError) -> Stopped {
+pub(super) fn at_fault(call: &Call<'_>, error: &TemplateError) -> CallError {
     uncertain(call, OutcomeCode::Unavailable, format!("the plugin is at fault: {error}"), false).into()
 }
 
@@ -76,7 +81,7 @@ fn failure(
     status: StatusCode,
     headers: &BTreeMap<String, String>,
     context: &Context,
-) -> Result<Failure, Stopped> {
+) -> Result<Failure, CallError> {
     let text = |expression: &Option<Expression>| {
         value_of(call, expression.as_ref(), context).map(|value| value.as_ref().and_then(text_of))
     };
@@ -137,13 +142,13 @@ fn failure(
 }
 
 /// The failure of a call that had no answer.
-pub(super) fn no_answer(call: &Call<'_>, error: &FetchError) -> Stopped {
+pub(super) fn no_answer(call: &Call<'_>, error: &FetchError) -> CallError {
     let name = &call.manifest.display_name;
-    let unavailable = |message: String, retryable| Stopped::failed(OutcomeCode::Unavailable, message, retryable);
+    let unavailable = |message: String, retryable| CallError::failed(OutcomeCode::Unavailable, message, retryable);
     tracing::warn!(plugin = %call.manifest.name, action = %call.action.name, error = %causes(error), "a call had no answer");
     match error {
-        FetchError::NotPermitted(_) => Stopped::at_fault(error),
-        FetchError::Credential => Stopped::failed(
+        FetchError::NotPermitted(_) => CallError::at_fault(error),
+        FetchError::Credential => CallError::failed(
             OutcomeCode::ReconnectRequired,
             format!("{name}'s stored credential cannot be sent: {error}; connect the account again"),
             false,
@@ -167,7 +172,7 @@ pub(super) fn no_answer(call: &Call<'_>, error: &FetchError) -> Stopped {
 }
 
 /// The failure of a call whose time is up.
-pub(crate) fn out_of_time(call: &Call<'_>) -> Stopped {
+pub(crate) fn out_of_time(call: &Call<'_>) -> CallError {
     let message = format!("{} did not answer in time", call.manifest.display_name);
     uncertain(call, OutcomeCode::Timeout, message, true).into()
 }
@@ -206,7 +211,7 @@ fn shortened(text: &str) -> String {
     short
 }
 
-impl From<Failure> for Stopped {
+impl From<Failure> for CallError {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)
     }

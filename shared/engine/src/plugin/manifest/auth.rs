@@ -230,7 +230,7 @@ impl Auth {
 impl Manifest {
     /// Where a credential of the plugin goes and how. One serves only what it was handed over for: a manifest that says
     /// otherwise later does not get it.
-    pub(crate) fn bound_to(&self) -> String {
+    pub(crate) fn audience(&self) -> String {
         let hosts: BTreeSet<&str> = self.hosts().collect();
         let hosts = hosts.into_iter().collect::<Vec<_>>().join(" ");
         let way = match &self.auth {

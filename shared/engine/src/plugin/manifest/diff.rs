@@ -98,7 +98,7 @@ pub fn diff(old: &Manifest, new: &Manifest) -> Changes {
         description_changed: texts_changed(old, new),
         auth_changed: old.auth != new.auth,
         hosts_changed,
-        reconnect: old.bound_to() != new.bound_to() || !scopes_added.is_empty(),
+        reconnect: old.audience() != new.audience() || !scopes_added.is_empty(),
         config_schema_changed: old.config_schema != new.config_schema,
         keys_changed: keys_changed(old, new),
         actions_removed,

@@ -25,9 +25,9 @@ const PATTERNS_MAX: usize = 50;
 
 /// What is too long or too many, each with its place.
 #[derive(Default)]
-struct Limits(Vec<String>);
+struct LimitProblems(Vec<String>);
 
-impl Limits {
+impl LimitProblems {
     fn length(&mut self, place: &str, text: &str, most: usize) {
         let length = text.chars().count();
         if length > most {
@@ -45,7 +45,7 @@ impl Limits {
 impl Manifest {
     /// What is too long or too many. `place` is where the form says how it runs.
     pub(super) fn limit_problems(&self, place: &str) -> Vec<String> {
-        let mut limits = Limits::default();
+        let mut limits = LimitProblems::default();
         limits.length("version", &self.version.to_string(), VERSION_MAX);
         limits.length("display_name", &self.display_name, TEXT_MAX);
         limits.length("description", &self.description, DESCRIPTION_MAX);
@@ -78,7 +78,7 @@ impl Manifest {
         limits.0
     }
 
-    fn container_limits(&self, place: &str, limits: &mut Limits) {
+    fn container_limits(&self, place: &str, limits: &mut LimitProblems) {
         let Some(container) = self.runtime.container() else { return };
         limits.length(&format!("{place}image.name"), &container.image.name, TEXT_MAX);
         limits.length(&format!("{place}image.registry"), &container.image.registry, TEXT_MAX);
@@ -89,7 +89,7 @@ impl Manifest {
         limits.number(&format!("{place}ingress.paths"), container.ingress.paths.len(), LISTED_MAX);
     }
 
-    fn schema_limits(&self, limits: &mut Limits) {
+    fn schema_limits(&self, limits: &mut LimitProblems) {
         let of_actions =
             self.actions.iter().flat_map(|action| std::iter::once(&action.parameters).chain(&action.returns));
         let mut schemas = 0;

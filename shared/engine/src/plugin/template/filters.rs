@@ -10,7 +10,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use minijinja::value::{Rest, Value, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, filters, functions};
 
-use super::work::{self, Limited, PIECES_MAX, failed, given, look_at, text_of as limited_text};
+use super::work::{self, Limited, PIECES_MAX, charge_output, charge_scan_of, failed, text_of as limited_text};
 use super::{TemplateError, mail};
 
 /// The one function.
@@ -52,9 +52,9 @@ enum Use {
 }
 
 /// A filter or a test: its name, what it does, and its function.
-type Named = (&'static str, Use, Value);
+type NamedFilter = (&'static str, Use, Value);
 
-static FILTERS: LazyLock<Vec<Named>> = LazyLock::new(|| {
+static FILTERS: LazyLock<Vec<NamedFilter>> = LazyLock::new(|| {
     use Use::{GoesThrough, Looks, Passes, TakesText};
     vec![
         ("abs", Looks, Value::from_function(filters::abs)),
@@ -107,7 +107,7 @@ static FILTERS: LazyLock<Vec<Named>> = LazyLock::new(|| {
     ]
 });
 
-static TESTS: LazyLock<Vec<Named>> = LazyLock::new(|| {
+static TESTS: LazyLock<Vec<NamedFilter>> = LazyLock::new(|| {
     use Use::{Looks, Passes};
     let mut all = vec![
         ("boolean", Passes, Value::from_function(minijinja::tests::is_boolean)),
@@ -173,7 +173,7 @@ fn paid(
         if use_of == Use::Passes {
             return function.call(state, &arguments);
         }
-        look_at(state, &arguments)?;
+        charge_scan_of(state, &arguments)?;
         if let Some(first) = arguments.first_mut() {
             match use_of {
                 Use::TakesText if first.as_str().is_none() && !first.is_undefined() && !first.is_none() => {
@@ -186,7 +186,7 @@ fn paid(
             }
         }
         let value = function.call(state, &arguments)?;
-        given(state, value)
+        charge_output(state, value)
     }
 }
 

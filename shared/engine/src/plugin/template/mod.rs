@@ -27,7 +27,7 @@ pub(crate) use check::{NOT_THERE, Names};
 pub(crate) use filters::text_of;
 pub use language::TEMPLATE_MAX_BYTES;
 use language::{Path, Shape};
-use work::{Limited, Work};
+use work::{Limited, WorkBudget};
 pub use work::{TEXT_MAX, WORK_MAX};
 
 /// How much of a template, or of what is wrong with it, is shown, in characters.
@@ -67,7 +67,7 @@ static PATHS: LazyLock<Environment<'static>> = LazyLock::new(|| {
 #[derive(Debug, Clone, Default)]
 pub struct Context {
     variables: BTreeMap<String, minijinja::Value>,
-    work: Arc<Work>,
+    work: Arc<WorkBudget>,
 }
 
 impl Context {
@@ -92,7 +92,7 @@ impl Context {
     /// Takes away what an evaluation costs before anything of it is done.
     fn begin(&self, source: &str, shape: &Shape) -> Result<(), minijinja::Error> {
         self.work.begin(source)?;
-        shape.heavy.iter().filter_map(|path| self.at(path)).try_for_each(|value| self.work.look_at(&value))
+        shape.heavy.iter().filter_map(|path| self.at(path)).try_for_each(|value| self.work.charge_scan(&value))
     }
 
     fn at(&self, path: &Path) -> Option<minijinja::Value> {

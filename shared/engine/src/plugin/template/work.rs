@@ -31,17 +31,17 @@ pub(super) const LEFT: &str = " left";
 
 /// What is left of [`WORK_MAX`].
 #[derive(Debug)]
-pub(super) struct Work(AtomicU64);
+pub(super) struct WorkBudget(AtomicU64);
 
-impl Object for Work {}
+impl Object for WorkBudget {}
 
-impl Default for Work {
+impl Default for WorkBudget {
     fn default() -> Self {
         Self(AtomicU64::new(WORK_MAX))
     }
 }
 
-impl Work {
+impl WorkBudget {
     /// Takes away what something costs.
     pub(super) fn spend(&self, cost: u64) -> Result<(), Error> {
         let taken = self.0.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(cost));
@@ -60,7 +60,7 @@ impl Work {
     }
 
     /// Takes away what a look at the whole value costs.
-    pub(super) fn look_at(&self, value: &Value) -> Result<(), Error> {
+    pub(super) fn charge_scan(&self, value: &Value) -> Result<(), Error> {
         let left = self.0.load(Ordering::Relaxed);
         // What is more than is left is refused by asking for it.
         self.spend(weight(value, left).unwrap_or(u64::MAX))
@@ -76,24 +76,24 @@ impl Work {
 }
 
 /// What is left, for a filter.
-fn left(state: &State<'_, '_>) -> Option<Value> {
+fn remaining(state: &State<'_, '_>) -> Option<Value> {
     state.lookup(LEFT)
 }
 
 /// Takes away what a filter costs that looks at these values.
-pub(super) fn look_at(state: &State<'_, '_>, values: &[Value]) -> Result<(), Error> {
-    let Some(left) = left(state) else { return Ok(()) };
-    let Some(work) = left.downcast_object_ref::<Work>() else { return Ok(()) };
-    values.iter().try_for_each(|value| work.look_at(value))
+pub(super) fn charge_scan_of(state: &State<'_, '_>, values: &[Value]) -> Result<(), Error> {
+    let Some(left) = remaining(state) else { return Ok(()) };
+    let Some(work) = left.downcast_object_ref::<WorkBudget>() else { return Ok(()) };
+    values.iter().try_for_each(|value| work.charge_scan(value))
 }
 
 /// What a filter gives, if it is not too long; its bytes are taken away.
-pub(super) fn given(state: &State<'_, '_>, value: Value) -> Result<Value, Error> {
+pub(super) fn charge_output(state: &State<'_, '_>, value: Value) -> Result<Value, Error> {
     let Some(length) = value.as_bytes().map(<[u8]>::len) else { return Ok(value) };
     if length > TEXT_MAX {
         return Err(too_long());
     }
-    if let Some(work) = left(state).as_ref().and_then(|left| left.downcast_object_ref::<Work>()) {
+    if let Some(work) = remaining(state).as_ref().and_then(|left| left.downcast_object_ref::<WorkBudget>()) {
         work.spend(bytes(length))?;
     }
     Ok(value)

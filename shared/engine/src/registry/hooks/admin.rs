@@ -19,7 +19,7 @@ use crate::ports::events::EventKind;
 use crate::ports::table::TableError;
 use crate::ports::vault::SecretId;
 use crate::registry::instances::{Instance, InstanceView};
-use crate::registry::{config_secret_id, meanwhile};
+use crate::registry::{config_secret_id, version_changed};
 
 /// A hook as administrators see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -108,7 +108,7 @@ impl Engine {
             return Err(Error::Conflict(format!("{name} has no hooks that are asked over HTTP, and needs no secret")));
         }
         let (engine, principal) = (Arc::clone(self), principal.clone());
-        self.to_its_end(async move {
+        self.run_to_completion(async move {
             let ids = engine.ports.ids.as_ref();
             let (secret, now, before) = (new_secret(ids), engine.ports.clock.now(), seen.instance.hook_secret);
             let made = Signing::new(ids);
@@ -126,7 +126,7 @@ impl Engine {
                         *replaced.lock().unwrap_or_else(PoisonError::into_inner) = standing.rotate(&made.version, now);
                     }
                     none @ None if first => *none = Some(made.clone()),
-                    Some(_) | None => return Err(meanwhile()),
+                    Some(_) | None => return Err(version_changed()),
                 }
                 Ok(())
             });

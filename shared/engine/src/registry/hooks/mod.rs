@@ -6,7 +6,7 @@ mod record;
 
 pub(crate) use admin::must_be_signable;
 pub use admin::{HookSecretMade, HookView};
-pub(crate) use record::{Hooked, HookedPlugin, changed as hooks_changed};
+pub(crate) use record::{HookIndex, HookedPlugin, changed as hooks_changed};
 
 /// The most plugins of an organization whose hooks are asked.
 pub const HOOKED_MAX: usize = 10;

@@ -18,7 +18,7 @@ use crate::storage::keys;
 
 /// Every plugin of an organization whose hooks are asked.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Hooked {
+pub(crate) struct HookIndex {
     pub plugins: BTreeMap<PluginName, HookedPlugin>,
 }
 
@@ -124,6 +124,6 @@ pub(crate) async fn changed(
     }))
 }
 
-fn hooked_in(item: Option<&Item>) -> Result<Hooked, TableError> {
-    item.map_or_else(|| Ok(Hooked::default()), Item::record)
+fn hooked_in(item: Option<&Item>) -> Result<HookIndex, TableError> {
+    item.map_or_else(|| Ok(HookIndex::default()), Item::record)
 }

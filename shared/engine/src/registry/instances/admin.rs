@@ -17,7 +17,7 @@ use crate::plugin::catalog::Plugin;
 use crate::plugin::manifest::Permission;
 use crate::ports::events::EventKind;
 use crate::registry::hooks::must_be_signable;
-use crate::registry::{Install, check_config, granted, meanwhile};
+use crate::registry::{Install, check_config, granted, version_changed};
 
 /// The longest reason for taking a plugin out of use, in characters.
 pub const REASON_MAX: usize = 500;
@@ -62,8 +62,8 @@ impl Engine {
             key: principal.key.clone(),
             reason: asked.reason,
         };
-        let plugin = self.plugin_now(&principal.org, plugin).await?;
-        self.nobody_may_need(&principal.org, &plugin.manifest.name).await?;
+        let plugin = self.plugin_latest(&principal.org, plugin).await?;
+        self.ensure_no_dependents(&principal.org, &plugin.manifest.name).await?;
         self.administer(principal, plugin, (EventKind::PluginDisabled, json!({})), move |instance| {
             instance.disabled = Some(disabled.clone());
             Ok(())
@@ -80,9 +80,9 @@ impl Engine {
         asked: Install,
     ) -> Result<InstanceView, Error> {
         principal.must_administer()?;
-        let (plugin, first) = match self.plugin_now(&principal.org, plugin).await {
+        let (plugin, first) = match self.plugin_latest(&principal.org, plugin).await {
             Ok(plugin) => {
-                self.must_have_its_way(&principal.org, &plugin.manifest).await?;
+                self.ensure_installable(&principal.org, &plugin.manifest).await?;
                 (plugin, None)
             }
             Err(Error::UnknownPlugin { .. }) => {
@@ -115,7 +115,7 @@ impl Engine {
                 *standing = Some(first.clone());
             }
             if !instance.uses(&of) {
-                return Err(meanwhile());
+                return Err(version_changed());
             }
             if let Some(permissions) = permissions.as_ref().or(brought.as_ref()) {
                 must_be_signable(&of.manifest, permissions, instance)?;
@@ -145,7 +145,7 @@ impl Engine {
     /// Closes the breakers of a plugin, and forgets its failures.
     pub async fn reset_breaker(self: &Arc<Self>, principal: &Principal, plugin: &str) -> Result<InstanceView, Error> {
         principal.must_administer()?;
-        let plugin = self.plugin_now(&principal.org, plugin).await?;
+        let plugin = self.plugin_latest(&principal.org, plugin).await?;
         self.administer(principal, plugin, (EventKind::PluginReset, json!({})), |instance| {
             instance.forget_failures();
             Ok(())
@@ -161,7 +161,7 @@ impl Engine {
         asked: SetInstance,
     ) -> Result<InstanceView, Error> {
         principal.must_administer()?;
-        let found = self.plugin_now(&principal.org, plugin).await?;
+        let found = self.plugin_latest(&principal.org, plugin).await?;
         let manifest = &found.manifest;
         let together = asked.breaker.unwrap_or_default().or(manifest.breaker);
         let problem = |(field, message)| FieldProblem::new(format!("/breaker/{field}"), message);
@@ -197,7 +197,7 @@ impl Engine {
         self.administer_any(principal, plugin, said, move |instance| {
             // What was decided was decided of the version that was looked at.
             if !instance.uses(&of) {
-                return Err(meanwhile());
+                return Err(version_changed());
             }
             change(instance)
         })
@@ -212,12 +212,12 @@ impl Engine {
         said: (EventKind, Value),
         change: impl Fn(&mut Instance) -> Result<(), Error> + Send + Sync + 'static,
     ) -> Result<InstanceView, Error> {
-        let instance = self.change_as(principal, Arc::clone(&plugin), None, said, change).await?;
+        let instance = self.update_as(principal, Arc::clone(&plugin), None, said, change).await?;
         Ok(instance.shown(&plugin, self.ports.clock.now()))
     }
 
     /// As [`Self::administer`], beginning with what was `seen`. Gives the instance as it is then.
-    pub(crate) async fn change_as(
+    pub(crate) async fn update_as(
         self: &Arc<Self>,
         principal: &Principal,
         plugin: Arc<Plugin>,
@@ -226,7 +226,7 @@ impl Engine {
         change: impl Fn(&mut Instance) -> Result<(), Error> + Send + Sync + 'static,
     ) -> Result<Instance, Error> {
         let (engine, principal) = (Arc::clone(self), principal.clone());
-        self.to_its_end(async move {
+        self.run_to_completion(async move {
             let manifest = &plugin.manifest;
             let change = |instance: &mut Instance| {
                 let mut changed = instance.clone();

@@ -8,6 +8,6 @@ mod view;
 
 pub use admin::{Disable, REASON_MAX, SetInstance};
 pub use record::Disabled;
-pub(crate) use record::{Before, ConfigSecrets, InUse, Installed, Instance, SeenInstance};
+pub(crate) use record::{ConfigSecrets, InUse, Installed, Instance, PreviousInstall, SeenInstance};
 pub(crate) use update::Trial;
 pub use view::{BreakerState, BreakerView, Breakers, InstanceView};

@@ -38,7 +38,7 @@ pub(crate) struct Instance {
     pub secrets: Option<ConfigSecrets>,
     /// What it used before, to go back to.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub before: Option<Before>,
+    pub before: Option<PreviousInstall>,
     /// Whether an administrator brought a plugin of the catalog into use, and not its own `default_enabled`.
     pub(super) enabled: bool,
     /// What signs when its hooks are asked.
@@ -59,7 +59,7 @@ pub(crate) struct ConfigSecrets {
 
 /// A version that was in use, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Before {
+pub(crate) struct PreviousInstall {
     pub installed: Installed,
     pub config: Map<String, Value>,
 }
@@ -100,7 +100,7 @@ pub(crate) enum InUse {
     /// The breaker is open until then.
     OpenUntil(Timestamp),
     /// Another is trying.
-    Tried,
+    TrialInProgress,
     /// An administrator took it out of use, for this reason.
     Disabled(Option<String>),
     /// It is one that is not in use by itself, and nobody brought it into use.
@@ -133,7 +133,7 @@ impl Instance {
             Gate::Closed => InUse::Yes,
             Gate::HalfOpen => InUse::OnTrial,
             Gate::Open(until) => InUse::OpenUntil(until),
-            Gate::Tried => InUse::Tried,
+            Gate::TrialInProgress => InUse::TrialInProgress,
         }
     }
 

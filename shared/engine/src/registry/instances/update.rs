@@ -8,7 +8,7 @@ use super::record::{InUse, Instance, SeenInstance};
 use crate::core::error::{Error, causes};
 use crate::core::ids::OrgId;
 use crate::engine::Engine;
-use crate::plugin::breaker::{ActionClass, Shown, Turned};
+use crate::plugin::breaker::{ActionClass, BreakerTransition, HealthSignal};
 use crate::plugin::manifest::Manifest;
 use crate::ports::Event;
 use crate::ports::events::EventKind;
@@ -95,15 +95,15 @@ impl Engine {
     }
 
     /// Counts what a call showed. Nothing is written for a success, unless it is a trial's. What cannot be counted is logged.
-    pub(crate) async fn note_shown(
+    pub(crate) async fn record_health(
         &self,
         org: &OrgId,
         manifest: &Manifest,
         seen: SeenInstance,
         (class, trial): (ActionClass, Option<Trial>),
-        shown: Shown,
+        shown: HealthSignal,
     ) {
-        if shown != Shown::Fails && trial.is_none() {
+        if shown != HealthSignal::Fails && trial.is_none() {
             return;
         }
         // What was read before the call is of no use for a trial: it was changed by its beginning.
@@ -114,15 +114,15 @@ impl Engine {
             let circuit = instance.circuit_mut(class);
             let on_trial = trial.is_some_and(|Trial(until)| circuit.is_trial(until));
             if trial.is_some() && !on_trial {
-                return Turned::Nothing;
+                return BreakerTransition::Nothing;
             }
             circuit.note(shown, on_trial, limits, now)
         };
-        let event = |instance: &Instance, turned: &Turned| {
+        let event = |instance: &Instance, turned: &BreakerTransition| {
             let kind = match turned {
-                Turned::Nothing => return None,
-                Turned::Opened => EventKind::BreakerOpened,
-                Turned::Closed => EventKind::BreakerClosed,
+                BreakerTransition::Nothing => return None,
+                BreakerTransition::Opened => EventKind::BreakerOpened,
+                BreakerTransition::Closed => EventKind::BreakerClosed,
             };
             let breaker = instance.breaker(class, manifest, now);
             let detail = json!({ "tool": manifest.name, "class": class, "retryAt": breaker.retry_at });

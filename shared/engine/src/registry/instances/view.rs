@@ -17,7 +17,7 @@ use crate::plugin::catalog::Plugin;
 use crate::plugin::manifest::{Manifest, Permission};
 use crate::ports::table::{Query, Range, Read};
 use crate::registry::hooks::HookView;
-use crate::registry::{Life, RegistryScope};
+use crate::registry::{Lifecycle, RegistryScope};
 use crate::storage::keys;
 
 /// Instances that are read at once.
@@ -35,7 +35,7 @@ pub struct InstanceView {
     /// Whether it is in use, as far as administrators decide that.
     pub enabled: bool,
     /// Where it is in its life.
-    pub life: Life,
+    pub life: Lifecycle,
     /// Who took it out of use, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disabled: Option<Disabled>,
@@ -127,7 +127,7 @@ impl Instance {
         let breaker = |circuit: &Circuit| {
             let (state, retry_at) = match circuit.gate(now) {
                 Gate::Closed => (BreakerState::Closed, None),
-                Gate::HalfOpen | Gate::Tried => (BreakerState::HalfOpen, None),
+                Gate::HalfOpen | Gate::TrialInProgress => (BreakerState::HalfOpen, None),
                 Gate::Open(until) => (BreakerState::Open, Some(until)),
             };
             BreakerView { state, failures: circuit.counted(limits, now), since: circuit.open_since(), retry_at }
