@@ -13,6 +13,7 @@ use lambda_http::lambda_runtime::Context;
 use lambda_http::request::{LambdaRequest, RequestContext};
 use lambda_http::tower::{ServiceExt as _, service_fn};
 use lambda_http::{Adapter, Error, LambdaEvent, Request, RequestExt as _};
+pub use metrics::Metrics;
 use overseer_aws::Settings;
 use overseer_engine::engine::Engine;
 use overseer_engine::outbound::config::{Authorities, Config};
@@ -21,8 +22,6 @@ use overseer_engine::ports::table::{Key, Read};
 use overseer_engine::ports::{Clock, Ids, RandomIds, SystemClock};
 use overseer_http::{Deadline, ErrorCode, Routes, service};
 use serde_json::Value;
-
-pub use metrics::Metrics;
 
 /// What is kept of an invocation's time for writing down how it ended, and for the answer.
 const MARGIN: Duration = Duration::from_secs(4);

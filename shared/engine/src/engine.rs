@@ -1,45 +1,34 @@
 //! The engine: takes an intent to its outcome.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use quick_cache::sync::Cache;
-use secrecy::SecretString;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
-use crate::access::api_keys;
+use crate::access::api_keys::KeyCache;
 use crate::access::principal::Principal;
-use crate::accounts::PENDING;
+use crate::accounts::{CredentialCache, PENDING};
 use crate::core::error::{Error, causes};
-use crate::core::ids::{ChannelName, KeyId, OrgId, PluginName, UserId};
+use crate::core::ids::{ChannelName, UserId};
 use crate::core::intent::Intent;
 use crate::core::outcome::Outcome;
-use crate::events::{DELIVERY, OUTGOING};
+use crate::core::work_report::WorkReport;
+use crate::events::{DELIVERY, EventState, OUTGOING};
 use crate::invoke::execute::{ActionRequest, Origin};
-use crate::invoke::mappings::{Flight, ListOf, SeenLists, new_cache};
+use crate::invoke::mappings::LookupState;
 use crate::invoke::runs::{IdempotencyRequest, Replayable, RequestOptions};
 use crate::outbound::client::{ClientError, Outbound};
 use crate::outbound::config::Config;
-use crate::outbound::credential::Credential;
 use crate::plugin::catalog::{Catalog, Plugin};
 use crate::ports::events::EventBusError;
-use crate::ports::vault::SecretId;
 use crate::ports::{Clock, Event, EventBus, Ids, Table, Timer, Vault, Work};
-use crate::registry::instances::Installed;
-use crate::registry::{InFlight, TextId, contention};
-use crate::tasks::{TASKS, WorkReport};
+use crate::registry::{PluginCache, contention};
+use crate::tasks::TASKS;
 
 /// The time for publishing events.
 const PUBLISHING_TIME: Duration = Duration::from_secs(2);
-
-/// API keys and tokens that a warm process remembers.
-const SEEN_MAX: usize = 1_000;
-/// Registered plugins that a warm process keeps read: each may take some megabytes.
-const PLUGINS_MAX: usize = 100;
 
 /// What the engine needs from the world outside it.
 #[derive(Clone)]
@@ -67,26 +56,11 @@ pub struct Engine {
     /// What the operator set.
     pub config: Config,
     pub(crate) outbound: Outbound,
-    /// API keys by their public half, with the time when each was read.
-    pub(crate) key_cache: Cache<KeyId, (Timestamp, api_keys::ApiKeyRecord)>,
-    /// How many keys this process has revoked, so that a key that was read before is not remembered after.
-    pub(crate) revocations: Mutex<u64>,
-    /// Versions of secrets never change, so that these are never stale.
-    pub(crate) credential_cache: Cache<(SecretId, String), Arc<Credential>>,
-    /// Which version of a registered plugin each organization uses, with the time when that was read.
-    pub(crate) installed_cache: Cache<(OrgId, PluginName), (Timestamp, Arc<Installed>)>,
-    /// Versions of registered plugins, read. They never change, so that these are never stale.
-    pub(crate) plugin_cache: Cache<TextId, Arc<Plugin>>,
-    /// Calls of registered plugins that are under way.
-    pub(crate) in_flight: InFlight,
-    /// Organizations that have webhooks, with the time when that was seen. That one has none is never remembered.
-    pub(crate) webhook_cache: Cache<OrgId, Timestamp>,
-    /// What signs the deliveries of webhooks, by versions, which never change.
-    pub(crate) signing_cache: Cache<(SecretId, String), SecretString>,
-    /// What services listed when they were asked about names.
-    pub(crate) list_cache: SeenLists,
-    /// Lists that somebody is asking for at the moment.
-    pub(crate) flights: Mutex<HashMap<ListOf, Flight>>,
+    pub(crate) key_cache: KeyCache,
+    pub(crate) plugin_cache: PluginCache,
+    pub(crate) credential_cache: CredentialCache,
+    pub(crate) event_state: EventState,
+    pub(crate) lookup_state: LookupState,
     /// What has to run to its end whether or not anybody waits for it.
     effects: TaskTracker,
 }
@@ -100,16 +74,11 @@ impl Engine {
             catalog,
             config,
             outbound,
-            key_cache: Cache::new(SEEN_MAX),
-            revocations: Mutex::new(0),
-            credential_cache: Cache::new(SEEN_MAX),
-            installed_cache: Cache::new(SEEN_MAX),
-            plugin_cache: Cache::new(PLUGINS_MAX),
-            in_flight: InFlight::default(),
-            webhook_cache: Cache::new(SEEN_MAX),
-            signing_cache: Cache::new(SEEN_MAX),
-            list_cache: new_cache(),
-            flights: Mutex::default(),
+            key_cache: KeyCache::default(),
+            plugin_cache: PluginCache::default(),
+            credential_cache: CredentialCache::default(),
+            event_state: EventState::default(),
+            lookup_state: LookupState::default(),
             effects: TaskTracker::new(),
         }))
     }

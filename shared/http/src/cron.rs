@@ -8,8 +8,8 @@ use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::routing::post;
 use overseer_engine::core::error::Error;
+use overseer_engine::core::work_report::WorkReport;
 use overseer_engine::engine::Engine;
-use overseer_engine::tasks::WorkReport;
 use secrecy::SecretString;
 
 use crate::input::{NoParameters, Parameters};

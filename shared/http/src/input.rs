@@ -50,7 +50,7 @@ fn parse<T: DeserializeOwned + JsonSchema + 'static>(bytes: &Bytes) -> Result<T,
     if depth(bytes) > DEPTH_MAX {
         return Err(Error::field("", format!("the body is nested deeper than {DEPTH_MAX} levels")).into());
     }
-    Ok(schema::parse(bytes)?)
+    Ok(schema::parse(bytes).map_err(Error::Invalid)?)
 }
 
 fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {

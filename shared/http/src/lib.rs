@@ -30,9 +30,8 @@ pub mod webhooks;
 use std::sync::Arc;
 
 use axum::Router;
-use overseer_engine::engine::Engine;
-
 pub use envelope::{Deadline, ErrorCode, RawResponse, local_service, service};
+use overseer_engine::engine::Engine;
 pub use problem::Problem;
 
 /// A block of routes over one engine.

@@ -13,11 +13,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use overseer_engine::accounts::{CONNECTING_TIME, Callback, CallbackOutcome, ConnectError, PARAMETER_MAX_BYTES};
 use overseer_engine::engine::Engine;
+use page::Page;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use crate::Routes;
-use page::Page;
 
 /// Where links to connect begin. What follows is a secret of ten minutes, which no log is to have.
 pub(crate) const START: &str = "/api/plugin-engine/oauth/start/";

@@ -4,8 +4,9 @@ use axum::Extension;
 use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use overseer_engine::core::error::{Error, FieldProblem, ProblemCode, causes};
+use overseer_engine::core::error::{Error, ProblemCode, causes};
 use overseer_engine::core::ids::RequestId;
+use overseer_engine::core::problem::FieldProblem;
 use serde::Serialize;
 
 use crate::ErrorCode;

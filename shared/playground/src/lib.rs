@@ -39,7 +39,6 @@ use axum::http::HeaderValue;
 use axum::http::header::SERVER;
 use axum::middleware::map_response;
 use axum::response::Response;
-
 pub use log::Received;
 pub use notion::{NOTION_HOME_PAGE, NOTION_TASKS_DATABASE};
 pub use oauth::{CLIENT_ID, CLIENT_SECRET};

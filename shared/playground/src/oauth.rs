@@ -10,12 +10,12 @@ use std::collections::{HashMap, HashSet};
 use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::hmac::Key;
 use axum::Router;
+pub(crate) use signed::Holder;
+use signed::{Kind, Token};
 
 use crate::call::Fault;
 use crate::identifier::{digest, random, same_secret};
 use crate::{Playground, Service};
-pub(crate) use signed::Holder;
-use signed::{Kind, Token};
 
 /// The client id that every service accepts.
 pub const CLIENT_ID: &str = "playground";

@@ -14,9 +14,9 @@ use axum::{Json, Router};
 use overseer_aws::AwsEvents;
 use overseer_engine::core::error::causes;
 use overseer_engine::core::ids::OrgId;
+use overseer_engine::core::work_report::WorkReport;
 use overseer_engine::invoke::runs::RequestOptions;
 use overseer_engine::ports::{Event, EventBus};
-use overseer_engine::tasks::WorkReport;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 

@@ -19,15 +19,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::KeysAndAttributes;
+pub use create::{CreateError, create_table};
+use failure::{failure, in_conflict};
 use jiff::Timestamp;
 use overseer_engine::ports::table::{
     Condition, Cursor, DueEntry, Item, Key, NewItem, Page, Query, Read, TableError, Version, Write, check_batch,
     check_item, check_key, check_limit, check_query, check_queue,
 };
 use overseer_engine::ports::{Clock, Ids, Table};
-
-pub use create::{CreateError, create_table};
-use failure::{failure, in_conflict};
 use row::Row;
 
 use crate::patience::Backoff;

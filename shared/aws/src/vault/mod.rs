@@ -8,12 +8,11 @@ use std::error::Error;
 
 use aws_sdk_secretsmanager::config::http::HttpResponse;
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
+pub use kms::KmsKeys;
 use overseer_engine::ports::vault::VaultError;
+pub use secrets_manager::{SECRET_MAX_BYTES, SecretsManagerVault};
 
 use crate::failure::Failure;
-
-pub use kms::KmsKeys;
-pub use secrets_manager::{SECRET_MAX_BYTES, SecretsManagerVault};
 
 /// Errors whose messages speak of permissions, states and limits. Those of others, such as `InvalidParameterException`, may
 /// quote what was sent.

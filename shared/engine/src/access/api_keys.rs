@@ -1,25 +1,28 @@
 //! API keys: `ovs_<id>_<secret>`. Only a hash of the secret is stored; the key itself is shown once.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::constant_time;
 use jiff::{SignedDuration, Timestamp};
+use quick_cache::sync::Cache;
 use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use crate::access::principal::{AgentOf, Principal, Role};
-use crate::core::error::{Error, FieldProblem};
+use crate::core::error::Error;
 use crate::core::ids;
-use crate::core::ids::{AgentId, ChannelName, KeyId, OrgId, UserId};
-use crate::core::schema::NAME_FORMAT;
+use crate::core::ids::{AgentId, ChannelName, KeyId, NAME_FORMAT, OrgId, UserId};
+use crate::core::problem::FieldProblem;
 use crate::engine::Engine;
 use crate::ports::events::EventKind;
 use crate::ports::ids::sha256;
 use crate::ports::table::{Condition, Cursor, Item, NewItem, Page, Query, Read, TableError, Write};
 use crate::storage::keys;
 
+/// The most API keys that a process keeps in memory.
+const KEYS_CACHED_MAX: usize = 1_000;
 /// How long a process may go on without looking whether a key was revoked by another.
 pub const KEY_SEEN_FOR: SignedDuration = SignedDuration::from_secs(60);
 /// How long a revoked key is listed.
@@ -105,6 +108,20 @@ pub(crate) struct ApiKeyRecord {
     hash: String,
 }
 
+/// The API keys that this process read lately.
+pub(crate) struct KeyCache {
+    /// By their public half, with the time when each was read.
+    keys: Cache<KeyId, (Timestamp, ApiKeyRecord)>,
+    /// How many keys this process has revoked, so that a record read before a revocation is not cached after it.
+    revocations: Mutex<u64>,
+}
+
+impl Default for KeyCache {
+    fn default() -> Self {
+        Self { keys: Cache::new(KEYS_CACHED_MAX), revocations: Mutex::new(0) }
+    }
+}
+
 impl Engine {
     /// Makes a key for `org`. It is shown here and never again.
     pub async fn create_api_key(
@@ -113,7 +130,7 @@ impl Engine {
         new: NewApiKey,
     ) -> Result<(SecretString, ApiKeyView), Error> {
         new.check()?;
-        let id = KeyId::parse(self.ports.ids.hex(8)).map_err(|error| Error::field("", error.to_string()))?;
+        let id = KeyId::parse(self.ports.ids.hex(8)).map_err(Error::internal)?;
         let secret = self.ports.ids.hex(32);
         let view = ApiKeyView {
             id: id.clone(),
@@ -168,7 +185,7 @@ impl Engine {
     /// The stored key, as seen at most [`KEY_SEEN_FOR`] ago.
     async fn api_key_record(&self, id: &KeyId) -> Result<Option<ApiKeyRecord>, Error> {
         let now = self.ports.clock.now();
-        if let Some((seen, record)) = self.key_cache.get(id)
+        if let Some((seen, record)) = self.key_cache.keys.get(id)
             && now.duration_since(seen) < KEY_SEEN_FOR
         {
             return Ok(Some(record));
@@ -180,7 +197,7 @@ impl Engine {
         if let Some(record) = &record
             && *revocations == before
         {
-            self.key_cache.insert(id.clone(), (now, record.clone()));
+            self.key_cache.keys.insert(id.clone(), (now, record.clone()));
         }
         Ok(record)
     }
@@ -205,7 +222,7 @@ impl Engine {
     }
 
     fn revocations(&self) -> MutexGuard<'_, u64> {
-        self.revocations.lock().unwrap_or_else(PoisonError::into_inner)
+        self.key_cache.revocations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Revokes a key of the caller's organization: at once in this process, within [`KEY_SEEN_FOR`] in others.
@@ -223,7 +240,7 @@ impl Engine {
     fn remember_revoked(&self, id: &KeyId, now: Timestamp, revoked: &ApiKeyRecord) {
         let mut revocations = self.revocations();
         *revocations += 1;
-        self.key_cache.insert(id.clone(), (now, revoked.clone()));
+        self.key_cache.keys.insert(id.clone(), (now, revoked.clone()));
     }
 
     async fn revoke(&self, principal: &Principal, id: &KeyId) -> Result<ApiKeyView, Error> {

@@ -3,5 +3,6 @@
 pub(crate) mod admission;
 pub mod api_keys;
 pub(crate) mod channel;
+pub(crate) mod listing;
 pub mod organizations;
 pub mod principal;

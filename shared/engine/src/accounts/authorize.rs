@@ -181,7 +181,7 @@ impl Engine {
         };
         let base = base.as_str().trim_end_matches('/');
         let connect_url = format!("{base}/api/plugin-engine/oauth/start/{}", ticket.expose_secret());
-        let connect_url = Url::parse(&connect_url).map_err(|error| Error::field("", error.to_string()))?;
+        let connect_url = Url::parse(&connect_url).map_err(Error::internal)?;
         let mut item = NewItem::new(keys::ticket(&hash(&ticket)), &attempt)?;
         // It is looked for once more when the browser comes back, which may be as late again.
         item.expires_at = Some(expires_at + CONNECTING_TIME);

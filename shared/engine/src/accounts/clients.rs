@@ -10,8 +10,9 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::access::principal::Principal;
-use crate::core::error::{Error, FieldProblem, causes};
+use crate::core::error::{Error, causes};
 use crate::core::ids::{OrgId, PluginName};
+use crate::core::problem::FieldProblem;
 use crate::engine::Engine;
 use crate::outbound::config::{CLIENT_ID_RULE, OauthClient, is_client_id};
 use crate::outbound::credential::check_password;

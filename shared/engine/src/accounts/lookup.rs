@@ -4,71 +4,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use quick_cache::sync::Cache;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Integration;
 use super::record::{Account, Accounts, LastError};
 use super::refresh::Renewal;
 use super::state::{Reason, State};
+use crate::accounts::record::AccountLookup;
+use crate::accounts::state::connect_again;
 use crate::core::error::{Error, causes};
-use crate::core::ids::{Alias, OrgId, Owner, PluginName, UserId};
+use crate::core::ids::{Alias, OrgId, UserId};
 use crate::core::outcome::{Failure, OutcomeCode};
 use crate::engine::Engine;
 use crate::outbound::credential::Credential;
 use crate::plugin::manifest::Manifest;
-use crate::ports::table::{Item, Key, Read, TableError, Version};
-use crate::ports::vault::VaultError;
-use crate::storage::keys;
+use crate::ports::table::{Read, TableError};
+use crate::ports::vault::{SecretId, VaultError};
 
 /// How long a token has to be in use before a service that refuses it is believed to mean its age.
 const FRESH: SignedDuration = SignedDuration::from_secs(60);
 /// How often the use of an account is written down.
 const USE_NOTED_EVERY: SignedDuration = SignedDuration::from_hours(1);
+/// The most credentials that a process keeps in memory.
+const CREDENTIALS_CACHED_MAX: usize = 1_000;
 /// The first pause between two looks at a renewal that somebody else is at, and the longest.
 const POLL_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-
-/// An account as it was found.
-#[derive(Debug, Clone)]
-pub(crate) struct AccountLookup {
-    pub accounts: Accounts,
-    pub alias: Alias,
-    pub(super) account: Account,
-    pub(super) version: Version,
-}
-
-impl AccountLookup {
-    /// The scopes that the plugin needs and that this account was not granted; none where that is not known.
-    pub(crate) fn missing_scopes(&self, manifest: &Manifest) -> Vec<String> {
-        let Some(granted) = &self.account.granted else { return Vec::new() };
-        manifest.auth.scopes().iter().filter(|scope| !granted.contains(scope)).cloned().collect()
-    }
-
-    /// Where the accounts stand that a user can use.
-    pub(crate) fn keys(org: &OrgId, user: &UserId, plugin: &PluginName) -> [Key; 2] {
-        [Owner::User(user.clone()), Owner::Organization].map(|owner| keys::integrations(org, &owner, plugin))
-    }
-
-    /// The account that is meant by `alias`, or by its absence, among what stands there: the user's own, else the
-    /// organization's.
-    pub(crate) fn among(
-        items: impl IntoIterator<Item = Option<Item>>,
-        alias: Option<&Alias>,
-    ) -> Result<Option<Self>, TableError> {
-        for item in items.into_iter().flatten() {
-            let accounts: Accounts = item.record()?;
-            let alias = alias.unwrap_or(&accounts.default).clone();
-            if let Some(account) = accounts.by_alias.get(&alias).cloned() {
-                return Ok(Some(Self { accounts, alias, account, version: item.version }));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Tells this connection from every other: the next one has another secret, whatever its alias.
-    pub(crate) fn identity(&self) -> &str {
-        &self.account.secret
-    }
-}
 
 /// An account with its credential.
 #[derive(Debug, Clone)]
@@ -106,6 +67,22 @@ enum Readiness {
     Gone,
     /// Somebody else is renewing, and the token is no longer good.
     Wait,
+}
+
+/// The credentials that this process has opened, by secret and version. A version never changes, so an entry is never stale.
+pub(crate) struct CredentialCache(Cache<(SecretId, String), Arc<Credential>>);
+
+impl Default for CredentialCache {
+    fn default() -> Self {
+        Self(Cache::new(CREDENTIALS_CACHED_MAX))
+    }
+}
+
+impl CredentialCache {
+    /// Drops a version that is deleted.
+    pub(super) fn remove(&self, id: &SecretId, version: String) {
+        self.0.remove(&(id.clone(), version));
+    }
 }
 
 impl Engine {
@@ -263,12 +240,12 @@ impl Engine {
         version: &str,
     ) -> Result<Option<Arc<Credential>>, VaultError> {
         let named = (account.secret_id(org, &accounts.owner, &accounts.plugin, alias), version.to_owned());
-        if let Some(credential) = self.credential_cache.get(&named) {
+        if let Some(credential) = self.credential_cache.0.get(&named) {
             return Ok(Some(credential));
         }
         let Some(text) = self.ports.vault.get(&named.0, version).await? else { return Ok(None) };
         let credential = Arc::new(Credential::from_sealed_form(&text).ok_or(VaultError::DoesNotOpen)?);
-        self.credential_cache.insert(named, Arc::clone(&credential));
+        self.credential_cache.0.insert(named, Arc::clone(&credential));
         Ok(Some(credential))
     }
 
@@ -334,10 +311,4 @@ pub(crate) fn not_connected(manifest: &Manifest, user: &UserId, alias: Option<&A
          /api/plugin-engine/integrations/{name}/connect{scopes}"
     );
     Failure::new(OutcomeCode::NotConnected, message, false)
-}
-
-pub(super) fn connect_again(manifest: &Manifest, alias: &Alias, reason: Reason) -> Failure {
-    let name = &manifest.display_name;
-    let message = format!("the account \"{alias}\" at {name} {}; {}", reason.what(), reason.remedy());
-    Failure::new(OutcomeCode::ReconnectRequired, message, false)
 }

@@ -4,6 +4,7 @@
 mod authorize;
 mod clients;
 mod lookup;
+mod owner;
 mod record;
 mod refresh;
 mod revoke;
@@ -12,73 +13,48 @@ mod view;
 
 use std::sync::Arc;
 
-use schemars::JsonSchema;
-use secrecy::SecretString;
-use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
-use url::Url;
-
-use crate::access::principal::Principal;
-use crate::core::error::{Error, FieldProblem, causes};
-use crate::core::ids;
-use crate::core::ids::{Alias, OrgId, Owner, PluginName, UserId};
-use crate::core::outcome::{Failure, OutcomeCode};
-use crate::engine::Engine;
-use crate::outbound::oauth::TokenError;
-use crate::outbound::runtime::{Call, CallError};
-use crate::plugin::manifest::{Auth, Manifest, is_scope};
-use crate::ports::Event;
-use crate::ports::events::EventKind;
-use crate::ports::table::TableError;
-use crate::ports::vault::SecretId;
-
-pub use crate::outbound::credential::TOKEN_MAX_BYTES;
-pub(crate) use crate::outbound::credential::{Credential, check_token};
 pub use authorize::{
     CONNECTING_TIME, Callback, CallbackOutcome, Complete, ConnectError, ConnectLink, Offer, PARAMETER_MAX_BYTES,
 };
 pub(crate) use authorize::{PENDING, pending_work};
 pub use clients::{ClientInUse, ClientSource, NewClient};
-pub(crate) use lookup::{AccountLookup, AuthorizedAccount, not_connected};
+pub(crate) use lookup::{AuthorizedAccount, CredentialCache, not_connected};
+pub use owner::OwnerKind;
+use owner::owned_by;
+pub(crate) use record::AccountLookup;
 pub use record::{ACCOUNTS_MAX, LastError};
-pub use revoke::Disconnected;
-pub use state::{Reason, State};
-pub use view::{AccountSelector, Integration, MakeDefault, PluginStatus, Scopes};
-
-use crate::outbound::credential::check_password;
 use record::{Account, Accounts, Change};
 use refresh::version_of;
+pub use revoke::Disconnected;
+use schemars::JsonSchema;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+pub use state::{Reason, State};
+use tokio::time::Instant;
+use url::Url;
+pub use view::{AccountSelector, Integration, MakeDefault, PluginStatus, Scopes};
 
+use crate::access::principal::Principal;
+use crate::core::error::{Error, causes};
+use crate::core::ids;
+use crate::core::ids::{Alias, OrgId, Owner, PluginName, UserId};
+use crate::core::outcome::{Failure, OutcomeCode};
+use crate::core::problem::FieldProblem;
 use crate::core::redactor::SECRET_MIN_BYTES;
+use crate::engine::Engine;
+pub use crate::outbound::credential::TOKEN_MAX_BYTES;
+use crate::outbound::credential::check_password;
+pub(crate) use crate::outbound::credential::{Credential, check_token};
+use crate::outbound::oauth::TokenError;
+use crate::outbound::runtime::{Call, CallError};
+use crate::plugin::manifest::{Auth, Manifest, SCOPES_MAX, SCOPES_MAX_BYTES, is_scope};
+use crate::ports::Event;
+use crate::ports::events::EventKind;
+use crate::ports::table::TableError;
+use crate::ports::vault::SecretId;
 
-/// The most scopes that may be asked for.
-pub(crate) const SCOPES_MAX: usize = 100;
-/// The most characters that they may have together.
-pub(crate) const SCOPES_MAX_BYTES: usize = 4096;
 /// The longest `returnTo`, in bytes.
 const RETURN_TO_MAX_BYTES: usize = 2048;
-
-/// Whose an account is to be.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(inline)]
-pub enum OwnerKind {
-    /// The user's.
-    #[default]
-    User,
-    /// The organization's: all of its users may use it, and only administrators may connect it.
-    Organization,
-}
-
-impl OwnerKind {
-    /// An owner as it is shown: whose, and which user's, or, where it is the organization's, who connected it.
-    fn of<'a>(owner: &'a Owner, connected_by: &'a UserId) -> (Self, &'a UserId) {
-        match owner {
-            Owner::User(user) => (Self::User, user),
-            Owner::Organization => (Self::Organization, connected_by),
-        }
-    }
-}
 
 /// What to connect. Which fields are needed depends on how the plugin signs in.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -420,27 +396,6 @@ impl Engine {
         }
         let opened = self.open(org, &found.accounts, &found.alias, &found.account, &found.account.version).await;
         Ok(!matches!(opened, Ok(Some(_))))
-    }
-}
-
-/// Whose account a caller means, if the caller may change it. What is reached in the organization's own name is its own.
-fn owned_by(
-    principal: &Principal,
-    manifest: Option<&Manifest>,
-    owner: Option<OwnerKind>,
-    user: Option<UserId>,
-) -> Result<Owner, Error> {
-    let own_name = manifest.is_some_and(|manifest| matches!(manifest.auth, Auth::ClientCredentials(_)));
-    match owner {
-        Some(OwnerKind::Organization) => {
-            principal.must_administer()?;
-            Ok(Owner::Organization)
-        }
-        None if own_name => {
-            principal.must_administer()?;
-            Ok(Owner::Organization)
-        }
-        Some(OwnerKind::User) | None => Ok(Owner::User(principal.resolve_user(user)?)),
     }
 }
 

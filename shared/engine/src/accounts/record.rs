@@ -11,8 +11,9 @@ use super::state::{Reason, State};
 use crate::core::error::Error;
 use crate::core::ids::{Alias, OrgId, Owner, PluginName, UserId};
 use crate::engine::Engine;
+use crate::plugin::manifest::Manifest;
 use crate::ports::Event;
-use crate::ports::table::{Condition, Item, NewItem, Read, TableError, Version, Write};
+use crate::ports::table::{Condition, Item, Key, NewItem, Read, TableError, Version, Write};
 use crate::ports::vault::{Purpose, SecretId};
 use crate::storage::keys;
 
@@ -266,5 +267,48 @@ impl Accounts {
             self.default = first.clone();
         }
         Some(removed)
+    }
+}
+
+/// An account as it was found.
+#[derive(Debug, Clone)]
+pub(crate) struct AccountLookup {
+    pub accounts: Accounts,
+    pub alias: Alias,
+    pub(crate) account: Account,
+    pub(crate) version: Version,
+}
+
+impl AccountLookup {
+    /// The scopes that the plugin needs and that this account was not granted; none where that is not known.
+    pub(crate) fn missing_scopes(&self, manifest: &Manifest) -> Vec<String> {
+        let Some(granted) = &self.account.granted else { return Vec::new() };
+        manifest.auth.scopes().iter().filter(|scope| !granted.contains(scope)).cloned().collect()
+    }
+
+    /// Where the accounts stand that a user can use.
+    pub(crate) fn keys(org: &OrgId, user: &UserId, plugin: &PluginName) -> [Key; 2] {
+        [Owner::User(user.clone()), Owner::Organization].map(|owner| keys::integrations(org, &owner, plugin))
+    }
+
+    /// The account that is meant by `alias`, or by its absence, among what stands there: the user's own, else the
+    /// organization's.
+    pub(crate) fn among(
+        items: impl IntoIterator<Item = Option<Item>>,
+        alias: Option<&Alias>,
+    ) -> Result<Option<Self>, TableError> {
+        for item in items.into_iter().flatten() {
+            let accounts: Accounts = item.record()?;
+            let alias = alias.unwrap_or(&accounts.default).clone();
+            if let Some(account) = accounts.by_alias.get(&alias).cloned() {
+                return Ok(Some(Self { accounts, alias, account, version: item.version }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Tells this connection from every other: the next one has another secret, whatever its alias.
+    pub(crate) fn identity(&self) -> &str {
+        &self.account.secret
     }
 }

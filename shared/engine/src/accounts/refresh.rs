@@ -8,10 +8,11 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::OwnerKind;
-use super::lookup::{AccountLookup, connect_again};
 use super::record::{Account, Accounts, Change, LEASE, LastError, Lease, RefreshBackoff, accounts_in};
 use super::state::{Reason, State};
+use crate::accounts::owner::OwnerKind;
+use crate::accounts::record::AccountLookup;
+use crate::accounts::state::connect_again;
 use crate::core::error::{Error, causes};
 use crate::core::ids::{Alias, OrgId, Owner};
 use crate::core::outcome::{Failure, OutcomeCode};

@@ -8,8 +8,9 @@ use tokio::time::Instant;
 
 use super::record::{Account, Accounts, Change};
 use super::refresh::version_of;
-use super::{AccountSelector, Integration, Reason, owned_by};
+use super::{AccountSelector, Integration, Reason};
 use crate::access::principal::Principal;
+use crate::accounts::owner::owned_by;
 use crate::core::error::{Error, causes};
 use crate::core::ids::{Alias, OrgId, Owner, PluginName, TaskId};
 use crate::engine::Engine;
@@ -116,7 +117,7 @@ impl Engine {
         for version in newer.chain([account.version.clone()]) {
             let text = self.ports.vault.get(&id, &version).await.ok().flatten();
             credential = credential.or_else(|| text.as_ref().and_then(Credential::from_sealed_form));
-            self.credential_cache.remove(&(id.clone(), version));
+            self.credential_cache.remove(&id, version);
         }
         // Deleted first: a provider that does not answer must not keep it alive here.
         if let Err(error) = self.ports.vault.delete(&id).await {

@@ -3,6 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::core::ids::Alias;
+use crate::core::outcome::{Failure, OutcomeCode};
+use crate::plugin::manifest::Manifest;
+
 /// What an account is fit for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -85,4 +89,10 @@ impl Reason {
             Self::VaultKey => "put the vault's key back, or connect the account again",
         }
     }
+}
+
+pub(crate) fn connect_again(manifest: &Manifest, alias: &Alias, reason: Reason) -> Failure {
+    let name = &manifest.display_name;
+    let message = format!("the account \"{alias}\" at {name} {}; {}", reason.what(), reason.remedy());
+    Failure::new(OutcomeCode::ReconnectRequired, message, false)
 }

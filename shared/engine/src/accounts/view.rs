@@ -7,8 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::record::{Account, Accounts, Change, LastError, Pending};
-use super::{OwnerKind, Reason, State, owned_by};
+use super::{Reason, State};
 use crate::access::principal::Principal;
+use crate::accounts::owner::{OwnerKind, owned_by};
 use crate::core::error::Error;
 use crate::core::ids::{Alias, OrgId, Owner, PluginName, UserId};
 use crate::engine::Engine;

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::core::error::FieldProblem;
+use crate::core::problem::FieldProblem;
 use crate::invoke::failures::looks_secret;
 use crate::plugin::manifest::{DataAdapter, Manifest};
 

@@ -13,8 +13,9 @@ use crate::access::channel::{
     ASSIGNMENTS_MAX, Assignment, CHANNEL_MAX_BYTES, Channel, INSTRUCTIONS_MAX_BYTES, Lock, SeenChannel, parsed,
 };
 use crate::access::principal::Principal;
-use crate::core::error::{Error, FieldProblem};
+use crate::core::error::Error;
 use crate::core::ids::{ChannelName, OrgId};
+use crate::core::problem::FieldProblem;
 use crate::engine::Engine;
 use crate::ports::events::EventKind;
 use crate::ports::table::{Condition, Cursor, Item, Key, Page, Query, Range, Read, TableError, Write};

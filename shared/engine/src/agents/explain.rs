@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::access::principal::Principal;
 use crate::accounts::{AccountLookup, Integration, not_connected};
+use crate::core::effect::Effect;
 use crate::core::error::Error;
 use crate::core::ids::{ActionName, AgentId, ChannelName, PluginName, UserId};
 use crate::core::intent::Intent;
@@ -20,7 +21,7 @@ use crate::outbound::runtime;
 use crate::outbound::runtime::{Call, CallError, ServiceKey};
 use crate::plugin::breaker::{ActionClass, BreakerLimits};
 use crate::plugin::catalog::Plugin;
-use crate::plugin::manifest::{Auth, Effect, Manifest, Runtime};
+use crate::plugin::manifest::{Auth, Manifest, Runtime};
 use crate::ports::table::Item;
 use crate::registry::contention;
 use crate::registry::instances::BreakerView;
@@ -278,7 +279,7 @@ impl Engine {
     ) -> Result<Option<RequestShown>, Error> {
         let (manifest, action, org, user) = (what.manifest, what.action, what.doing.org, what.doing.user);
         let key = (action.effect == Effect::Keyed).then(|| match what.keyed() {
-            Some(keyed) if !later => ServiceKey::of_caller(org, user, keyed),
+            Some(keyed) if !later => ServiceKey::of_caller(org, user, &keyed.key, &keyed.payload),
             Some(_) | None => ServiceKey { text: "(another for each run)".to_owned(), of_caller: false },
         });
         let (Runtime::Http { base_url }, Some(request)) = (&manifest.runtime, &action.request) else { return Ok(None) };

@@ -11,12 +11,13 @@ mod names;
 pub mod tools;
 mod view;
 
-pub use crate::access::channel::{
-    ASSIGNMENTS_MAX, Assignment, BUILD_MAX_BYTES, CHANNEL_MAX_BYTES, INSTRUCTIONS_MAX_BYTES, LOCKS_MAX, Lock,
-};
 pub use build::{ExcludedPlugin, ExclusionReason, PluginUsed, Warning};
 pub use channels::{ChannelView, SetChannel};
 pub use diff::{AgentDiff, AgentText, PluginChanged, RoutingChanged, ToolChanged};
 pub use lock::{LockAgent, Locks, RollBackAgent};
 pub use names::{AgentTool, Renamed};
 pub use view::AgentView;
+
+pub use crate::access::channel::{
+    ASSIGNMENTS_MAX, Assignment, BUILD_MAX_BYTES, CHANNEL_MAX_BYTES, INSTRUCTIONS_MAX_BYTES, LOCKS_MAX, Lock,
+};

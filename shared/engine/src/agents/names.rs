@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::agents::tools::full_name;
+use crate::core::effect::Effect;
 use crate::core::ids::{ActionName, PluginName};
-use crate::plugin::manifest::{Action, Effect, Manifest};
+use crate::plugin::manifest::{Action, Manifest};
 
 /// The longest name of a tool that every maker of models takes, in characters
 /// (<https://platform.openai.com/docs/api-reference/chat/create>, <https://docs.anthropic.com/en/api/messages>).

@@ -5,10 +5,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::access::principal::Principal;
+use crate::core::effect::Effect;
 use crate::core::error::Error;
 use crate::core::ids::UserId;
 use crate::engine::Engine;
-use crate::plugin::manifest::{Action, Auth, Effect, Manifest};
+use crate::plugin::manifest::{Action, Auth, Manifest};
 use crate::ports::table::Read;
 
 /// The shape of the list.

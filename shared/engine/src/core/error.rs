@@ -7,6 +7,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::core::problem::FieldProblem;
 use crate::ports::table::TableError;
 use crate::ports::vault::VaultError;
 
@@ -57,22 +58,6 @@ pub fn causes(error: &dyn std::error::Error) -> String {
         cause = inner.source();
     }
     text
-}
-
-/// One thing that is wrong, and where.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct FieldProblem {
-    /// Where in the body, as a JSON pointer (RFC 6901); `""` is the whole.
-    pub pointer: String,
-    /// What is wrong and what would be right.
-    pub message: String,
-}
-
-impl FieldProblem {
-    /// A problem at `pointer`.
-    pub fn new(pointer: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { pointer: pointer.into(), message: message.into() }
-    }
 }
 
 /// A refused or failed request.
@@ -134,15 +119,35 @@ pub enum Error {
     /// The vault failed.
     #[error("something failed on Overseer's side; the log has the request id")]
     Vault(#[from] VaultError),
+    /// Overseer made something that it cannot use itself, such as an id; the caller did nothing wrong.
+    #[error("something failed on Overseer's side; the log has the request id")]
+    Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A part of the engine panicked.
     #[error("something failed on Overseer's side; the log has the request id")]
     Panicked(#[source] tokio::task::JoinError),
+}
+
+impl From<FieldProblem> for Error {
+    fn from(problem: FieldProblem) -> Self {
+        Self::Invalid(vec![problem])
+    }
+}
+
+impl From<Vec<FieldProblem>> for Error {
+    fn from(problems: Vec<FieldProblem>) -> Self {
+        Self::Invalid(problems)
+    }
 }
 
 impl Error {
     /// One wrong field.
     pub fn field(pointer: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Invalid(vec![FieldProblem::new(pointer, message)])
+    }
+
+    /// A fault of Overseer's own: `cause` goes to the log, and nothing of it to the caller.
+    pub(crate) fn internal(cause: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Internal(Box::new(cause))
     }
 
     /// No plugin of that name, and nothing that may have been meant.
@@ -177,7 +182,7 @@ impl Error {
             Self::InProgress { .. } => ProblemCode::InProgress,
             Self::KeyReused => ProblemCode::KeyReused,
             Self::Unavailable(_) => ProblemCode::Unavailable,
-            Self::Table(_) | Self::Vault(_) | Self::Panicked(_) => ProblemCode::Internal,
+            Self::Table(_) | Self::Vault(_) | Self::Internal(_) | Self::Panicked(_) => ProblemCode::Internal,
         }
     }
 }

@@ -9,8 +9,6 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::core::schema::NAME_FORMAT;
-
 /// The longest name that people and agents may choose, in bytes of UTF-8.
 pub const NAME_MAX_BYTES: usize = 255;
 
@@ -201,6 +199,9 @@ impl Default for Alias {
         Self("default".to_owned())
     }
 }
+
+/// The format of names that people and agents choose, which schemas alone cannot describe.
+pub(crate) const NAME_FORMAT: &str = "overseer-name";
 
 #[cfg(test)]
 mod tests {

@@ -5,8 +5,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use crate::core::error::Error;
 use crate::core::ids::{AgentId, Alias, IdempotencyKey, UserId};
+use crate::core::problem::FieldProblem;
 use crate::core::schedule::Schedule;
 
 /// An agent's intent, as `POST /api/plugin-engine` takes it.
@@ -45,9 +45,9 @@ pub struct Intent {
 
 impl Intent {
     /// Refuses what is of use for a task only.
-    pub(crate) fn is_for_now(&self) -> Result<(), Error> {
+    pub(crate) fn is_for_now(&self) -> Result<(), FieldProblem> {
         let remedy = "is for what runs as a task; leave it out, or say scheduledTime or schedule";
-        if self.max_attempts.is_some() { Err(Error::field("/maxAttempts", remedy)) } else { Ok(()) }
+        if self.max_attempts.is_some() { Err(FieldProblem::new("/maxAttempts", remedy)) } else { Ok(()) }
     }
 }
 

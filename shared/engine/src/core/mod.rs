@@ -1,10 +1,15 @@
 //! Pure types of the domain, at the bottom: they do no I/O, and every folder may use them. `error` alone stands above the
 //! ports, whose errors it names.
 
+pub mod effect;
 pub mod error;
 pub mod ids;
 pub mod intent;
 pub mod outcome;
+pub(crate) mod percent;
+pub mod problem;
 pub mod redactor;
 pub mod schedule;
 pub mod schema;
+pub(crate) mod suggest;
+pub mod work_report;

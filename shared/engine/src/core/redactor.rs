@@ -9,7 +9,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 
-use crate::plugin::template::UNRESERVED;
+use crate::core::percent::UNRESERVED;
 
 /// The shortest secret that is taken: striking out a shorter one would hit ordinary text.
 pub const SECRET_MIN_BYTES: usize = 8;

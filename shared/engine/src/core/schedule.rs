@@ -12,8 +12,8 @@ use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::core::error::FieldProblem;
-use crate::plugin::catalog::nearest;
+use crate::core::problem::FieldProblem;
+use crate::core::suggest::nearest;
 
 /// The longest `cron`, `rate` or `timezone`.
 const TEXT_MAX_BYTES: usize = 256;

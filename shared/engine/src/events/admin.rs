@@ -12,8 +12,9 @@ use super::WEBHOOKS_MAX;
 use super::record::{Deactivated, EVERY_KIND, Webhook, webhooks_in};
 use super::signing::{Signing, new_secret};
 use crate::access::principal::Principal;
-use crate::core::error::{Error, FieldProblem, causes};
+use crate::core::error::{Error, causes};
 use crate::core::ids::{OrgId, WebhookId};
+use crate::core::problem::FieldProblem;
 use crate::engine::Engine;
 use crate::ports::events::EventKind;
 use crate::ports::table::{Read, TableError};
@@ -123,7 +124,7 @@ impl Engine {
         let (engine, org) = (Arc::clone(self), principal.org.clone());
         self.run_to_completion(async move {
             let (now, ids) = (engine.ports.clock.now(), engine.ports.ids.as_ref());
-            let id = WebhookId::parse(engine.id_at(now)).map_err(|error| Error::field("", error.to_string()))?;
+            let id = WebhookId::parse(engine.id_at(now)).map_err(Error::internal)?;
             let webhook = Webhook {
                 url: new.url,
                 events,

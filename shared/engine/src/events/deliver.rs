@@ -14,12 +14,12 @@ use super::record::{Webhook, webhooks_in};
 use super::{FAILING_MAX, TRIED_FOR};
 use crate::core::error::{Error, causes};
 use crate::core::ids::{DeliveryId, OrgId, WebhookId};
+use crate::core::work_report::WorkReport;
 use crate::engine::Engine;
 use crate::ports::events::EventKind;
 use crate::ports::table::{Condition, Read, TableError, Version};
 use crate::ports::timer::Work;
 use crate::storage::keys;
-use crate::tasks::WorkReport;
 
 /// The time for one attempt.
 const SENDING_TIME: Duration = Duration::from_secs(15);

@@ -6,13 +6,13 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::outbox::{DELIVERY, OutboxEvent, WEBHOOKS};
 use super::record::webhooks_in;
 use super::{DELIVERIES_KEPT, TRIED_FOR};
 use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::ids::{DeliveryId, NameError, OrgId, WebhookId};
 use crate::engine::Engine;
+use crate::events::record::{DELIVERY, OutboxEvent, WEBHOOKS};
 use crate::ports::table::{Condition, Cursor, Due, Item, NewItem, Page, Query, Read, TableError};
 use crate::ports::timer::Work;
 use crate::storage::keys;

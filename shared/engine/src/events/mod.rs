@@ -13,10 +13,10 @@ pub mod signing;
 
 pub use admin::{ChangeWebhook, MadeWebhook, NewWebhook, WebhookView};
 pub use deliveries::{DeliveryState, DeliveryView, SendAttempt};
-pub(crate) use outbox::{DELIVERY, OUTGOING, WEBHOOKS, webhook_work};
-pub use record::Deactivated;
-
 use jiff::SignedDuration;
+pub(crate) use outbox::{EventState, webhook_work};
+pub use record::Deactivated;
+pub(crate) use record::{DELIVERY, OUTGOING, WEBHOOKS};
 
 /// The most webhooks that an organization may have.
 pub const WEBHOOKS_MAX: usize = 20;

@@ -6,52 +6,29 @@
 //! made. A stale "some" costs an outbox item of which nothing comes.
 
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use quick_cache::sync::Cache;
+use secrecy::SecretString;
+use serde::Serialize;
 
 use super::deliveries::Delivery;
 use super::record::webhooks_in;
 use crate::core::error::{Error, causes};
 use crate::core::ids::OrgId;
 use crate::engine::Engine;
+use crate::events::record::OutboxEvent;
 use crate::ports::Event;
 use crate::ports::events::EventKind;
-use crate::ports::table::{Condition, Due, Item, NewItem, Read, TableError, Version, Write};
+use crate::ports::table::{Condition, Item, NewItem, Read, TableError, Version, Write};
 use crate::ports::timer::Work;
+use crate::ports::vault::SecretId;
 use crate::storage::keys;
 
-/// The queue that events and deliveries are due in: one, since the sweep asks for each.
-pub(crate) const WEBHOOKS: &str = "webhook";
-/// The kind of work that an event in the outbox is.
-pub(crate) const OUTGOING: &str = "event";
-/// The kind of work that a delivery is.
-pub(crate) const DELIVERY: &str = "delivery";
+/// The most entries of each kind that a process keeps in memory.
+const CACHED_MAX: usize = 1_000;
 /// How long a process goes on taking an organization for one that has webhooks.
 const SEEN_FOR: SignedDuration = SignedDuration::from_secs(60);
 /// How long an event waits for what is not known of it yet: much longer than anything takes that it waits for.
 const HELD_FOR: SignedDuration = SignedDuration::from_secs(60);
-
-/// An event that webhooks are to be told of.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct OutboxEvent {
-    pub id: String,
-    pub org: OrgId,
-    pub kind: String,
-    pub time: Timestamp,
-    pub detail: Value,
-}
-
-impl OutboxEvent {
-    fn work(&self) -> Work {
-        Work { org: self.org.clone(), kind: OUTGOING.to_owned(), id: self.id.clone(), revision: 0 }
-    }
-
-    fn item(&self, at: Timestamp) -> Result<NewItem, TableError> {
-        let mut item = NewItem::new(keys::outgoing(&self.org, &self.id), self)?;
-        item.due = Some(Due { queue: WEBHOOKS.to_owned(), at });
-        Ok(item)
-    }
-}
 
 /// What an alarm for an item of the queue carries.
 pub(crate) fn webhook_work(item: &Item) -> Result<Work, TableError> {
@@ -59,6 +36,20 @@ pub(crate) fn webhook_work(item: &Item) -> Result<Work, TableError> {
         return Ok(item.record::<OutboxEvent>()?.work());
     }
     Ok(item.record::<Delivery>()?.work())
+}
+
+/// What this process remembers for the outbox and for signing.
+pub(crate) struct EventState {
+    /// Organizations that have webhooks, with the time when that was read. That an organization has none is never cached.
+    subscribed: Cache<OrgId, Timestamp>,
+    /// The keys that sign deliveries, by secret and version. A version never changes, so an entry is never stale.
+    pub(super) signing_keys: Cache<(SecretId, String), SecretString>,
+}
+
+impl Default for EventState {
+    fn default() -> Self {
+        Self { subscribed: Cache::new(CACHED_MAX), signing_keys: Cache::new(CACHED_MAX) }
+    }
 }
 
 impl Engine {
@@ -129,7 +120,7 @@ impl Engine {
     /// happened: what goes wrong here is logged, and no more.
     pub(crate) async fn release_held(&self, id: &str, event: Event) {
         // Without webhooks nothing is held.
-        if self.webhook_cache.get(&event.org).is_some()
+        if self.event_state.subscribed.get(&event.org).is_some()
             && let Err(error) = self.release(id, &event).await
         {
             tracing::error!(org = %event.org, error = %causes(&error), "webhooks are told less of the event {}", event.kind);
@@ -161,7 +152,7 @@ impl Engine {
     /// Whether an organization has webhooks that are active.
     async fn has_webhooks(&self, org: &OrgId) -> Result<bool, TableError> {
         let now = self.ports.clock.now();
-        if self.webhook_cache.get(org).is_some_and(|seen| (seen..seen + SEEN_FOR).contains(&now)) {
+        if self.event_state.subscribed.get(org).is_some_and(|seen| (seen..seen + SEEN_FOR).contains(&now)) {
             return Ok(true);
         }
         let item = self.ports.table.get(&keys::webhooks(org), Read::Consistent).await?;
@@ -174,7 +165,7 @@ impl Engine {
             |webhooks| webhooks.by_id.values().any(|webhook| webhook.active),
         );
         if some {
-            self.webhook_cache.insert(org.clone(), now);
+            self.event_state.subscribed.insert(org.clone(), now);
         }
         Ok(some)
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use url::Url;
 
 use super::signing::Signing;
@@ -11,7 +12,8 @@ use crate::core::error::Error;
 use crate::core::ids::{OrgId, WebhookId};
 use crate::engine::Engine;
 use crate::ports::Event;
-use crate::ports::table::{Condition, Item, NewItem, Read, TableError, Write};
+use crate::ports::table::{Condition, Due, Item, NewItem, Read, TableError, Write};
+use crate::ports::timer::Work;
 use crate::ports::vault::{Purpose, SecretId};
 use crate::storage::keys;
 
@@ -122,6 +124,37 @@ impl Engine {
         }
     }
 }
+
+/// An event that webhooks are to be told of.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct OutboxEvent {
+    pub id: String,
+    pub org: OrgId,
+    pub kind: String,
+    pub time: Timestamp,
+    pub detail: Value,
+}
+
+impl OutboxEvent {
+    pub(super) fn work(&self) -> Work {
+        Work { org: self.org.clone(), kind: OUTGOING.to_owned(), id: self.id.clone(), revision: 0 }
+    }
+
+    pub(super) fn item(&self, at: Timestamp) -> Result<NewItem, TableError> {
+        let mut item = NewItem::new(keys::outgoing(&self.org, &self.id), self)?;
+        item.due = Some(Due { queue: WEBHOOKS.to_owned(), at });
+        Ok(item)
+    }
+}
+
+/// The kind of work that a delivery is.
+pub(crate) const DELIVERY: &str = "delivery";
+
+/// The queue that events and deliveries are due in: one, since the sweep asks for each.
+pub(crate) const WEBHOOKS: &str = "webhook";
+
+/// The kind of work that an event in the outbox is.
+pub(crate) const OUTGOING: &str = "event";
 
 #[cfg(test)]
 mod tests {

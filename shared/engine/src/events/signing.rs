@@ -107,14 +107,14 @@ impl Engine {
         let mut secrets = Vec::new();
         for version in signing.versions(at) {
             let wanted = (place.clone(), version.to_owned());
-            if let Some(secret) = self.signing_cache.get(&wanted) {
+            if let Some(secret) = self.event_state.signing_keys.get(&wanted) {
                 secrets.push(secret);
                 continue;
             }
             match self.ports.vault.get(place, version).await {
                 Ok(Some(secret)) => {
                     // A version never changes, so that what was read once is remembered.
-                    self.signing_cache.insert(wanted, secret.clone());
+                    self.event_state.signing_keys.insert(wanted, secret.clone());
                     secrets.push(secret);
                 }
                 // One that is about to be written, that has just been given up, or that nobody can open any more signs

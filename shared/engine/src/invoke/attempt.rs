@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::execute::{ActionRequest, Attempt, Invocation, Origin, Snapshot, lease, unavailable_reason};
 use crate::accounts::{AuthorizedAccount, not_connected};
+use crate::core::effect::Effect;
 use crate::core::error::Error;
 use crate::core::ids::RunId;
 use crate::core::outcome::{Failure, Outcome, OutcomeCode, Success};
@@ -22,7 +23,7 @@ use crate::invoke::mappings::{LookupContext, Naming};
 use crate::invoke::runs::{IdempotencyRequest, KeyClaim, Run, RunState, StartedRun, Verdict};
 use crate::outbound::runtime::{Call, CallError, CallResult, ServiceKey};
 use crate::plugin::breaker::{ActionClass, HealthSignal};
-use crate::plugin::manifest::{Auth, Effect};
+use crate::plugin::manifest::Auth;
 use crate::ports::table::Condition;
 use crate::registry::instances::{InUse, SeenInstance, Trial};
 
@@ -81,7 +82,7 @@ impl Engine {
         let given = || redact_token(&striker, parameters);
         let until = match &what.doing.source {
             Origin::Intent { .. } => now + lease(self.config.limits.budget),
-            Origin::Task { claim, .. } => claim.until,
+            Origin::Task { until, .. } => *until,
         };
         let trial = match self.acquire_trial(what, in_use, &instance, what.class(), until).await? {
             Ok(trial) => trial,
@@ -360,11 +361,11 @@ impl Engine {
     ) -> Result<Run, Error> {
         let ActionRequest { org, user, agent, integration, .. } = what.doing;
         let (id, task, request) = match &what.doing.source {
-            Origin::Intent { request, .. } => (RunId::parse(self.id_at(now)), None, *request),
-            Origin::Task { id, claim, .. } => (claim.run_id(), Some(*id), None),
+            Origin::Intent { request, .. } => (RunId::parse(self.id_at(now)).map_err(Error::internal)?, None, *request),
+            Origin::Task { id, run, .. } => ((*run).clone(), Some(*id), None),
         };
         Ok(Run {
-            id: id.map_err(|error| Error::field("", error.to_string()))?,
+            id,
             org: (*org).clone(),
             user: (*user).clone(),
             agent: agent.cloned(),
@@ -423,7 +424,7 @@ fn service_key(what: &Invocation<'_>, begun: Option<&StartedRun>) -> Option<Serv
     }
     let (org, user) = (what.doing.org.as_str(), what.doing.user.as_str());
     match (&what.doing.source, what.keyed()) {
-        (_, Some(keyed)) => Some(ServiceKey::of_caller(what.doing.org, what.doing.user, keyed)),
+        (_, Some(keyed)) => Some(ServiceKey::of_caller(what.doing.org, what.doing.user, &keyed.key, &keyed.payload)),
         (Origin::Task { id, number, .. }, None) => {
             Some(ServiceKey::of(&["task", org, user, id.as_str(), &number.to_string()], true))
         }

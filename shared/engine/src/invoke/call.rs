@@ -46,7 +46,7 @@ impl Engine {
         Ok((returned, attempts))
     }
 
-    /// As [`Self::call_with`], but that the use of the account is not noted. `held` is renewed where the call renews it.
+    /// As [`Self::call_recording_use`], but that the use of the account is not noted. `held` is renewed where the call renews it.
     pub(crate) async fn call_with_retry(
         &self,
         org: &OrgId,

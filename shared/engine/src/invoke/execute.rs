@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::access::admission::must_admit;
 use crate::access::principal::Principal;
 use crate::accounts::AccountLookup;
+use crate::core::effect::Effect;
 use crate::core::error::Error;
 use crate::core::ids::{AgentId, Alias, ChannelName, OrgId, RequestId, RunId, TaskId, UserId};
 use crate::core::outcome::{Failure, Metadata, Outcome, OutcomeCode};
@@ -18,11 +19,10 @@ use crate::invoke::mappings::Naming;
 use crate::invoke::runs::{IdempotencyRequest, IdempotencyState, Replayable, Resolve, in_progress, lost};
 use crate::plugin::breaker::ActionClass;
 use crate::plugin::catalog::{ActionOf, Plugin};
-use crate::plugin::manifest::{Action, Auth, Effect, Manifest};
+use crate::plugin::manifest::{Action, Auth, Manifest};
 use crate::ports::table::{Condition, Item, Read, Version};
 use crate::registry::instances::{InUse, SeenInstance};
 use crate::storage::keys;
-use crate::tasks as task;
 
 /// The first pause between two looks at an earlier request that is still running, and the longest.
 const POLL_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -53,7 +53,15 @@ pub(crate) enum Origin<'a> {
     /// Somebody waits for the answer.
     Intent { principal: &'a Principal, request: Option<&'a RequestId>, keyed: Option<&'a IdempotencyRequest> },
     /// An attempt of a task, with the entry that it is to have in the ledger.
-    Task { id: &'a TaskId, claim: &'a task::Claim, number: u32 },
+    Task {
+        id: &'a TaskId,
+        /// The entry that the attempt is to have in the ledger.
+        run: &'a RunId,
+        /// When the worker's claim runs out.
+        until: Timestamp,
+        /// The number of the task's run.
+        number: u32,
+    },
 }
 
 /// Everything that an intent needs of the table.

@@ -7,8 +7,9 @@ use tokio::time::Instant;
 
 use super::attempt::redact_token;
 use super::execute::{Invocation, Origin};
-use crate::core::error::{Error, FieldProblem};
+use crate::core::error::Error;
 use crate::core::outcome::{Failure, Outcome, Success};
+use crate::core::problem::FieldProblem;
 use crate::core::redactor::Redactor;
 use crate::engine::Engine;
 use crate::invoke::hooks::{HookContext, Hooks};

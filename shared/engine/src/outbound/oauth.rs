@@ -23,13 +23,14 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use url::Url;
 
-use crate::accounts::{SCOPES_MAX, SCOPES_MAX_BYTES};
 use crate::core::error::causes;
 use crate::core::redactor::Redactor;
 use crate::outbound::client::{Outbound, OutboundAnswer, OutboundError, OutboundRequest};
 use crate::outbound::config::{OauthClient, StandIn};
 use crate::outbound::credential::{Credential, check_token};
-use crate::plugin::manifest::{ClientAuthentication, Oauth2, Provider, Revocation, TokenRequest};
+use crate::plugin::manifest::{
+    ClientAuthentication, Oauth2, Provider, Revocation, SCOPES_MAX, SCOPES_MAX_BYTES, TokenRequest,
+};
 use crate::plugin::template::{Context, Expression, text_of};
 
 /// The most that is read of an answer to a request for tokens, in bytes.

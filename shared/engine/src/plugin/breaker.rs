@@ -5,8 +5,8 @@ use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::core::effect::Effect;
 use crate::core::outcome::{Failure, OutcomeCode};
-use crate::plugin::manifest::Effect;
 
 /// When a plugin is taken out of use, and for how long.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

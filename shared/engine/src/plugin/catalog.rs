@@ -8,11 +8,13 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWrite
 use jsonschema::Validator;
 use serde_json::{Map, Value};
 
-use crate::core::error::{Error, FieldProblem};
+use crate::core::error::Error;
 use crate::core::ids::PluginName;
+use crate::core::problem::FieldProblem;
 use crate::core::schema;
+use crate::core::suggest::nearest;
+use crate::plugin::digest::Digest;
 use crate::plugin::manifest::{Action, Manifest, ManifestError};
-use crate::registry::Digest;
 
 include!(concat!(env!("OUT_DIR"), "/built_in.rs"));
 
@@ -298,25 +300,6 @@ impl Catalog {
     pub fn plugins(&self) -> Vec<Arc<Plugin>> {
         self.entries().values().filter_map(|entry| entry.plugin().cloned()).collect()
     }
-}
-
-/// Up to three of `names` that `wanted` may have been meant to be, the likeliest first.
-pub(crate) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
-    // Long input is not worth comparing: the time grows with its length. And nothing is in every name.
-    if wanted.is_empty() || wanted.len() > 64 {
-        return Vec::new();
-    }
-    let wanted = wanted.to_lowercase();
-    let mut scored: Vec<(f64, &str)> = names
-        .map(|name| (name.to_lowercase(), name))
-        .map(|(lower, name)| (strsim::jaro_winkler(&wanted, &lower), lower, name))
-        .filter(|(score, lower, _)| {
-            *score > 0.75 || lower.contains(&wanted) || (wanted.contains(lower.as_str()) && !lower.is_empty())
-        })
-        .map(|(score, _, name)| (score, name))
-        .collect();
-    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
-    scored.into_iter().take(3).map(|(_, name)| name.to_owned()).collect()
 }
 
 #[cfg(test)]

@@ -2,5 +2,6 @@
 
 pub mod breaker;
 pub mod catalog;
+pub(crate) mod digest;
 pub mod manifest;
 pub mod template;

@@ -10,17 +10,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::access::principal::Principal;
-use crate::core::error::{Error, FieldProblem, causes};
+use crate::core::error::{Error, causes};
 use crate::core::ids::{OrgId, PluginName};
+use crate::core::problem::FieldProblem;
 use crate::core::schema;
 use crate::engine::Engine;
-use crate::invoke::hooks::config_problems;
 use crate::plugin::manifest::Manifest;
 use crate::ports::events::EventKind;
 use crate::ports::ids::sha256;
 use crate::ports::table::Read;
 use crate::ports::vault::{Purpose, SecretId, VaultError};
 use crate::registry::instances::{ConfigSecrets, Instance, SeenInstance};
+use crate::registry::policy::config_problems;
 use crate::storage::keys;
 
 /// The largest configuration, in bytes of JSON, and as much again for its secrets.

@@ -64,7 +64,7 @@ impl Lifecycle {
 }
 
 /// The calls of registered plugins that are under way in this process.
-pub(crate) type InFlight = Arc<Mutex<HashMap<(OrgId, PluginName), usize>>>;
+pub(super) type InFlight = Arc<Mutex<HashMap<(OrgId, PluginName), usize>>>;
 
 /// A call that is under way, until it is dropped.
 pub(crate) struct InFlightGuard {
@@ -116,8 +116,8 @@ impl Engine {
     pub(crate) fn track_in_flight(&self, org: &OrgId, plugin: &Plugin) -> Option<InFlightGuard> {
         plugin.digest.as_ref()?;
         let of = (org.clone(), plugin.manifest.name.clone());
-        *locked(&self.in_flight).entry(of.clone()).or_default() += 1;
-        Some(InFlightGuard { running: Arc::clone(&self.in_flight), of })
+        *locked(&self.plugin_cache.in_flight).entry(of.clone()).or_default() += 1;
+        Some(InFlightGuard { running: Arc::clone(&self.plugin_cache.in_flight), of })
     }
 
     /// Where a plugin that is registered and not enabled is in its life: `plugin` is the version that would be enabled, if
@@ -182,7 +182,7 @@ impl Engine {
                 engine.forget_hook_secrets(org, &name, secret).await;
             }
             engine.publish(event).await;
-            let runs = locked(&engine.in_flight).contains_key(&(org.clone(), name));
+            let runs = locked(&engine.plugin_cache.in_flight).contains_key(&(org.clone(), name));
             Ok(Lifecycle::of(if runs { LifecycleState::Stopping } else { LifecycleState::Stopped }))
         })
         .await

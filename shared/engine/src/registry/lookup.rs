@@ -4,13 +4,16 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use quick_cache::sync::Cache;
 
+use super::RegistryScope;
+use super::lifecycle::InFlight;
 use super::record::ManifestText;
-use super::{Digest, RegistryScope};
 use crate::core::error::Error;
 use crate::core::ids::{OrgId, PluginName};
 use crate::engine::Engine;
 use crate::plugin::catalog::Plugin;
+use crate::plugin::digest::Digest;
 use crate::plugin::manifest::Manifest;
 use crate::ports::table::{Read, TableError};
 use crate::registry::instances::{Installed, SeenInstance};
@@ -19,12 +22,44 @@ use crate::storage::keys;
 /// How long a process goes by the version that it saw an organization use, where it does not see the instance anyway.
 const SEEN_FOR: SignedDuration = SignedDuration::from_secs(60);
 
+/// The most pairs of organization and plugin whose version a process keeps in memory.
+const INSTALLED_CACHED_MAX: usize = 1_000;
+/// The most parsed versions that a process keeps in memory: each may take some megabytes.
+const VERSIONS_CACHED_MAX: usize = 100;
+
 /// Where the text of a version is: whose it is, the plugin, and which text.
-pub(crate) type TextId = (Option<OrgId>, PluginName, Digest);
+pub(super) type TextId = (Option<OrgId>, PluginName, Digest);
 
 /// Nobody can say what a plugin does that is another whenever one looks.
 pub(crate) fn contention(name: &str) -> Error {
     Error::Conflict(format!("the plugin {name} changes all the time; try again"))
+}
+
+/// The registered plugins that this process knows.
+pub(crate) struct PluginCache {
+    /// Which version each organization uses, with the time when that was read.
+    installed: Cache<(OrgId, PluginName), (Timestamp, Arc<Installed>)>,
+    /// Parsed versions. A version never changes, so an entry is never stale.
+    versions: Cache<TextId, Arc<Plugin>>,
+    /// The calls in flight.
+    pub(super) in_flight: InFlight,
+}
+
+impl Default for PluginCache {
+    fn default() -> Self {
+        Self {
+            installed: Cache::new(INSTALLED_CACHED_MAX),
+            versions: Cache::new(VERSIONS_CACHED_MAX),
+            in_flight: InFlight::default(),
+        }
+    }
+}
+
+impl PluginCache {
+    /// The parsed version, if this process has it.
+    pub(super) fn version(&self, id: &TextId) -> Option<Arc<Plugin>> {
+        self.versions.get(id)
+    }
 }
 
 impl Engine {
@@ -77,7 +112,7 @@ impl Engine {
         };
         let Ok(name) = PluginName::parse(name) else { return Err(unknown) };
         let place = (org.clone(), name);
-        if let Some((_, installed)) = self.installed_cache.get(&place).filter(|(at, _)| *at >= since) {
+        if let Some((_, installed)) = self.plugin_cache.installed.get(&place).filter(|(at, _)| *at >= since) {
             return self.loaded(org, &place.1, &installed).await;
         }
         let item = self.ports.table.get(&keys::instance(org, &place.1), Read::Consistent).await?;
@@ -110,10 +145,10 @@ impl Engine {
         let place = (org.clone(), name.clone());
         match installed {
             Some(installed) => {
-                self.installed_cache.insert(place, (self.ports.clock.now(), Arc::new(installed.clone())));
+                self.plugin_cache.installed.insert(place, (self.ports.clock.now(), Arc::new(installed.clone())));
             }
             None => {
-                self.installed_cache.remove(&place);
+                self.plugin_cache.installed.remove(&place);
             }
         }
     }
@@ -127,7 +162,7 @@ impl Engine {
     ) -> Result<Arc<Plugin>, Error> {
         let Installed { scope, version, digest, .. } = installed;
         let id: TextId = (scope.owner_org(org).cloned(), name.clone(), digest.clone());
-        if let Some(plugin) = self.plugin_cache.get(&id) {
+        if let Some(plugin) = self.plugin_cache.version(&id) {
             return Ok(plugin);
         }
         let text = self.manifest_text(org, *scope, name, version).await?;
@@ -138,7 +173,7 @@ impl Engine {
             ))
         })?;
         let plugin = Arc::new(Plugin::registered(manifest, digest.clone()));
-        self.plugin_cache.insert(id, Arc::clone(&plugin));
+        self.plugin_cache.versions.insert(id, Arc::clone(&plugin));
         Ok(plugin)
     }
 

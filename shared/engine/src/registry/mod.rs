@@ -7,23 +7,22 @@ mod install;
 pub mod instances;
 mod lifecycle;
 mod lookup;
+pub(crate) mod policy;
 mod record;
 mod register;
 
 use std::collections::BTreeSet;
 
-use crate::plugin::manifest::{Manifest, Permission};
-
 pub use configure::{ConfigView, SetConfig};
 pub(crate) use configure::{check_config, config_secret_id};
 pub use install::{Install, UpgradeShown};
 pub(crate) use install::{granted, version_changed};
-pub(crate) use lifecycle::InFlight;
 pub use lifecycle::{Lifecycle, LifecycleState};
-pub(crate) use lookup::{TextId, contention};
-pub(crate) use record::Digest;
+pub(crate) use lookup::{PluginCache, contention};
 pub use record::{RegisteredVersion, RegistryScope};
 pub use register::{Register, Registration, RegistrationText, VERSIONS_MAX};
+
+use crate::plugin::manifest::{Manifest, Permission};
 
 impl Manifest {
     /// The permissions without which nothing goes: those for where its service is, and for where credentials are sent to

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::ids::{KeyId, OrgId, PluginName, UserId};
-use crate::ports::ids::sha256;
+use crate::plugin::digest::Digest;
 use crate::ports::table::{Key, NewItem, TableError};
 use crate::storage::keys;
 
@@ -43,17 +43,6 @@ impl RegistryScope {
             Self::Organization => Some(org),
             Self::Global => None,
         }
-    }
-}
-
-/// The SHA-256 of a manifest's text, by which one text is told from another.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub(crate) struct Digest(String);
-
-impl Digest {
-    pub(crate) fn of(text: &str) -> Self {
-        Self(sha256(text.as_bytes()))
     }
 }
 

@@ -8,11 +8,13 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::record::{ManifestText, Registered, RegistryEntry};
-use super::{Digest, Lifecycle, LifecycleState, RegisteredVersion, RegistryScope};
+use super::{Lifecycle, LifecycleState, RegisteredVersion, RegistryScope};
 use crate::access::principal::Principal;
-use crate::core::error::{Error, FieldProblem};
+use crate::core::error::Error;
 use crate::core::ids::{OrgId, PluginName};
+use crate::core::problem::FieldProblem;
 use crate::engine::Engine;
+use crate::plugin::digest::Digest;
 use crate::plugin::manifest::{Manifest, ManifestError, Permission};
 use crate::ports::Ids;
 use crate::ports::events::EventKind;
@@ -198,7 +200,7 @@ impl Engine {
                 match registered.versions.values().rev().find(|entry| entry.view.is_active) {
                     Some(RegistryEntry { digest, .. }) => {
                         let whose = scope.owner_org(org).cloned();
-                        let read = self.plugin_cache.get(&(whose, registered.name.clone(), digest.clone()));
+                        let read = self.plugin_cache.version(&(whose, registered.name.clone(), digest.clone()));
                         self.life_before(org, read).await?
                     }
                     None => Lifecycle { state: LifecycleState::Unloaded, since: None, reason: None },

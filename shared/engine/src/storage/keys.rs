@@ -15,7 +15,6 @@ use crate::core::ids::{
 };
 use crate::ports::ids::sha256;
 use crate::ports::table::Key;
-use crate::storage::listing::ListedKind;
 
 const PART: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'@');
 const PART_MAX_BYTES: usize = 200;
@@ -317,6 +316,14 @@ pub(crate) fn data_keys(org: &OrgId) -> Key {
 /// The place of an organization's data keys in the list of all.
 pub(crate) fn data_keys_in_list(org: &OrgId) -> Key {
     Key { partition: VAULT_KEYS.to_owned(), sort: part(org.as_str()) }
+}
+
+/// What is listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ListedKind {
+    Tasks,
+    Runs,
+    Failures,
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! How records are stored: the keys of all of them, lists, sealed secrets and the vault over the table.
 
 pub(crate) mod keys;
-pub(crate) mod listing;
 pub(crate) mod seal;
 pub mod vault;

@@ -10,7 +10,7 @@ use crate::core::error::Error;
 use crate::core::ids::{AgentId, Alias, OrgId, PluginName, TaskId, UserId};
 use crate::engine::Engine;
 use crate::ports::table::{BATCH_MAX, Cursor, Item, Page};
-use crate::storage::listing::ListedKind;
+use crate::storage::keys::ListedKind;
 
 /// About how many tasks are named that need an account which is disconnected.
 const NEEDING_MAX: usize = 1_000;

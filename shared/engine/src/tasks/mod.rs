@@ -9,34 +9,35 @@ mod update;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+pub use list::TaskFilter;
+pub use record::{
+    ATTEMPTS_DEFAULT, ATTEMPTS_KEPT, ENDED_KEPT, FAILURES_MAX, RETRY_AFTER_MAX, TaskAttempt, TaskAttemptOutcome,
+    TaskResult, TaskState,
+};
+pub(crate) use record::{TASKS, Task};
 use serde::Serialize;
 use serde_json::{Map, Value};
+pub use update::{Cancelled, ChangeTask};
 
 use crate::access::principal::Principal;
 use crate::accounts::AccountLookup;
-use crate::core::error::{Error, FieldProblem};
+use crate::core::error::Error;
 use crate::core::ids::{ActionName, AgentId, Alias, PluginName, TaskId, UserId};
 use crate::core::intent::Intent;
+use crate::core::problem::FieldProblem;
 use crate::core::schedule::Schedule;
+pub use crate::core::work_report::WorkReport;
 use crate::engine::Engine;
 use crate::invoke::runs::{
     IdempotencyRecord, IdempotencyRequest, IdempotencyState, KeyState, Replayable, RequestOptions, in_progress,
 };
 use crate::plugin::breaker::ActionClass;
 use crate::plugin::catalog::Plugin;
+pub use crate::plugin::manifest::ATTEMPTS_MAX;
 use crate::plugin::manifest::Auth;
 use crate::ports::table::{Condition, Read, TableError, Write};
 use crate::registry::instances::{InUse, SeenInstance};
 use crate::storage::keys;
-
-pub use list::TaskFilter;
-pub use record::{
-    ATTEMPTS_DEFAULT, ATTEMPTS_KEPT, ATTEMPTS_MAX, ENDED_KEPT, FAILURES_MAX, RETRY_AFTER_MAX, TaskAttempt,
-    TaskAttemptOutcome, TaskResult, TaskState,
-};
-pub(crate) use record::{Claim, TASKS, Task};
-pub use run::WorkReport;
-pub use update::{Cancelled, ChangeTask};
 
 /// The largest parameters of a task, in bytes of JSON.
 pub const PARAMETERS_MAX_BYTES: usize = 256 * 1024;
@@ -249,7 +250,7 @@ impl Engine {
         let Some(first) = first.filter(|_| problems.is_empty()) else { return Err(Error::Invalid(problems)) };
         let id = self.id_at(at);
         Ok(Task {
-            id: TaskId::parse(id).map_err(|error| Error::field("", error.to_string()))?,
+            id: TaskId::parse(id).map_err(Error::internal)?,
             org: principal.org.clone(),
             user,
             agent: intent.agent_id.clone(),

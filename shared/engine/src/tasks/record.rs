@@ -6,21 +6,21 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::core::effect::Effect;
+use crate::core::error::Error;
 use crate::core::ids::{ActionName, AgentId, Alias, ChannelName, NameError, OrgId, PluginName, RunId, TaskId, UserId};
 use crate::core::outcome::{Failure, MESSAGE_MAX, OutcomeCode, Success, can_be_kept, cut};
 use crate::core::schedule::{CatchUp, Schedule};
-use crate::plugin::manifest::Effect;
+use crate::invoke::runs::AttemptRef;
 use crate::ports::table::{Due, NewItem, TableError};
 use crate::ports::timer::Work;
 use crate::storage::keys;
-use crate::storage::listing::ListedKind;
+use crate::storage::keys::ListedKind;
 
 /// The kind of work that a task is, and the queue that tasks are due in.
 pub(crate) const TASKS: &str = "task";
 /// How often a run is tried where neither task nor plugin says.
 pub const ATTEMPTS_DEFAULT: u32 = 3;
-/// The most attempts that may be asked for.
-pub const ATTEMPTS_MAX: u32 = 10;
 /// How many attempts are remembered.
 pub const ATTEMPTS_KEPT: usize = 20;
 /// Failed runs in a row after which a recurring task is paused.
@@ -201,6 +201,22 @@ pub(crate) enum Notification {
 }
 
 impl Task {
+    /// The attempt that a claim is for, as the ledger knows it.
+    pub(super) fn attempt<'a>(&'a self, claim: &Claim) -> Result<AttemptRef<'a>, Error> {
+        Ok(AttemptRef {
+            run: claim.run_id().map_err(Error::internal)?,
+            task: &self.id,
+            org: &self.org,
+            user: &self.user,
+            agent: self.agent.as_ref(),
+            plugin: &self.plugin,
+            action: &self.action,
+            integration: self.integration.as_ref(),
+            since: claim.since,
+            until: claim.until,
+        })
+    }
+
     /// The item that holds it: in the list of its organization, in the queue while something is due, and gone some time
     /// after its end.
     pub(super) fn item(&self) -> Result<NewItem, TableError> {

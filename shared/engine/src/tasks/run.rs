@@ -1,20 +1,20 @@
 //! Running what is due: claimed before it happens, once, whoever fires how often.
 
 use jiff::Timestamp;
-use serde::Serialize;
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::record::{AttemptResult, Claim, Notification, TASKS, Task, TaskState};
 use crate::accounts::{PENDING, pending_work};
+use crate::core::effect::Effect;
 use crate::core::error::{Error, causes};
 use crate::core::ids::{TaskId, UserId};
 use crate::core::outcome::{Failure, Outcome, OutcomeCode};
+use crate::core::work_report::WorkReport;
 use crate::engine::Engine;
 use crate::events::{WEBHOOKS, webhook_work};
 use crate::invoke::execute::{ActionRequest, Origin, lease};
 use crate::invoke::runs::{Fenced, Replayable};
-use crate::plugin::manifest::Effect;
 use crate::ports::Event;
 use crate::ports::events::EventKind;
 use crate::ports::table::{BATCH_MAX, Condition, Item, Read, TableError, Version};
@@ -26,38 +26,6 @@ use crate::storage::keys;
 const SETTLE_TRIES: usize = 3;
 /// The most that one sweep looks at.
 const SWEEP_MAX: usize = 10_000;
-
-/// What was done about what is due.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct WorkReport {
-    /// Found to be due.
-    pub due: usize,
-    /// Handed to whoever runs it.
-    pub enqueued: usize,
-    /// Taken to be run.
-    pub claimed: usize,
-    /// Done.
-    pub succeeded: usize,
-    /// Not done, whether or not it is tried again.
-    pub failed: usize,
-    /// Due and left for the next time.
-    pub left: usize,
-    /// The earliest time of what was found to be due. Not shown.
-    #[serde(skip)]
-    pub oldest_due: Option<Timestamp>,
-}
-
-impl std::ops::AddAssign for WorkReport {
-    fn add_assign(&mut self, other: Self) {
-        self.due += other.due;
-        self.enqueued += other.enqueued;
-        self.claimed += other.claimed;
-        self.succeeded += other.succeeded;
-        self.failed += other.failed;
-        self.left += other.left;
-        self.oldest_due = self.oldest_due.into_iter().chain(other.oldest_due).min();
-    }
-}
 
 /// What is known of an attempt whose worker is gone.
 enum ExpiredClaim {
@@ -195,6 +163,7 @@ impl Engine {
         claim: &Claim,
         deadline: Instant,
     ) -> Result<Replayable<Outcome>, Error> {
+        let run = claim.run_id().map_err(Error::internal)?;
         let mut plugin = self.plugin_cached(&task.org, task.plugin.as_str()).await?;
         loop {
             let doing = ActionRequest {
@@ -206,7 +175,7 @@ impl Engine {
                 action: task.action.as_str(),
                 integration: task.integration.as_ref(),
                 parameters: &task.parameters,
-                source: Origin::Task { id: &task.id, claim, number: task.runs },
+                source: Origin::Task { id: &task.id, run: &run, until: claim.until, number: task.runs },
                 deadline,
             };
             let came = self.perform(doing).await;
@@ -404,7 +373,7 @@ impl Engine {
             (Effect::Read, _) => return Ok(ExpiredClaim::Again),
             (Effect::Idempotent | Effect::Keyed | Effect::Unsafe, None) => Fenced::Unknown,
             (Effect::Idempotent | Effect::Keyed | Effect::Unsafe, Some(claim)) => {
-                self.fence_attempt(task, claim, effect).await?
+                self.fence_attempt(task.attempt(claim)?, effect).await?
             }
         };
         Ok(match (known, effect) {

@@ -16,16 +16,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+pub use open::OpenError;
+use open::Store;
 use overseer_engine::ports::table::{
     Condition, Cursor, DueEntry, Item, Key, NewItem, Page, Query, Read, TableError, Version, Write, check_batch,
     check_item, check_key, check_limit, check_query, check_queue,
 };
 use overseer_engine::ports::{Clock, Ids, Table};
-use redb::{ReadTransaction, ReadableTableMetadata};
-
-pub use open::OpenError;
-use open::Store;
 use query::DueQuery;
+use redb::{ReadTransaction, ReadableTableMetadata};
 use schema::{ITEMS, find, store_error};
 use write::{WriteResult, Writer};
 

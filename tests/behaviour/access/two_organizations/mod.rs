@@ -9,15 +9,15 @@ use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use day::{Made, afternoon, look_around, morning};
 use futures_util::future::join;
 use overseer_engine::ports::table::{Item, Read};
 use serde_json::Value;
 use tokio::sync::Mutex;
+use world::{Side, World};
 
 use crate::accounts::connect::canary::Log;
 use crate::support::app::App;
-use day::{Made, afternoon, look_around, morning};
-use world::{Side, World};
 
 pub const ACME: &str = "acme-7f3a";
 pub const GLOBEX: &str = "globex-91bc";

@@ -19,7 +19,6 @@ use overseer_engine::ports::{RandomIds, SystemClock, Table, Vault};
 use overseer_engine::storage::vault::{EnvelopeVault, MasterKeys};
 use overseer_local::RedbTable;
 use secrecy::{ExposeSecret as _, SecretBox};
-
 use wire::Aws;
 
 macro_rules! conformance {

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use overseer_engine::access::principal::Principal;
+use overseer_engine::core::work_report::WorkReport;
 use overseer_engine::engine::{Engine, Ports};
 use overseer_engine::invoke::runs::RequestOptions;
 use overseer_engine::ports::timer::TimerError;
 use overseer_engine::ports::{Timer, Work};
-use overseer_engine::tasks::WorkReport;
 use serde_json::{Value, json};
 
 use super::{read, schedule, schedules};

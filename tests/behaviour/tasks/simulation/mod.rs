@@ -38,12 +38,12 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
+use watch::{Counts, is_final};
+use world::{Act, Change, Happening, Step, World};
 
 use crate::support::app::{START_S, TestIds};
 use crate::support::hooked::Hooked;
 use crate::support::memory::MemoryTable;
-use watch::{Counts, is_final};
-use world::{Act, Change, Happening, Step, World};
 
 const SEEDS: u64 = 20;
 const TASKS: u64 = 500;

@@ -3,12 +3,11 @@
 
 mod cost;
 
-pub(crate) use cost::Cost;
-
 use std::any::TypeId;
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
+pub(crate) use cost::Cost;
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{PatternOptions, ValidationError, Validator};
 use schemars::JsonSchema;
@@ -16,12 +15,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_path_to_error::Segment;
 
-use crate::core::error::{Error, FieldProblem};
 use crate::core::ids;
-use crate::core::ids::NameError;
-
-/// The format of names that people and agents choose, which schemas alone cannot describe.
-pub(crate) const NAME_FORMAT: &str = "overseer-name";
+use crate::core::ids::{NAME_FORMAT, NameError};
+use crate::core::problem::FieldProblem;
 
 /// The memory that one compiled pattern may take.
 const PATTERN_MAX_BYTES: usize = 256 * 1024;
@@ -237,21 +233,21 @@ fn keywords(schema: &Value, wanted: &dyn Fn(&str) -> bool, most: usize) -> Vec<(
 }
 
 /// Parses a request's body: against the type's own schema first, for every problem at once, then by serde.
-pub fn parse<T: DeserializeOwned + JsonSchema + 'static>(json: &[u8]) -> Result<T, Error> {
-    let not_json = |error| Error::field("", format!("the body is not JSON: {error}"));
+pub fn parse<T: DeserializeOwned + JsonSchema + 'static>(json: &[u8]) -> Result<T, Vec<FieldProblem>> {
+    let not_json = |error| vec![FieldProblem::new("", format!("the body is not JSON: {error}"))];
     let value: Value = serde_json::from_slice(json).map_err(not_json)?;
     if let Some(compiled) = validator_of::<T>() {
         let (schema, validator) = &*compiled;
         let problems = problems_of(validator, schema, &value, "");
         if !problems.is_empty() {
-            return Err(Error::Invalid(problems));
+            return Err(problems);
         }
     }
     // From the text again, in which a field that is there twice can still be seen.
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let pointer = pointer_of(error.path());
-        Error::field(pointer, error.into_inner().to_string())
+        vec![FieldProblem::new(pointer, error.into_inner().to_string())]
     })
 }
 

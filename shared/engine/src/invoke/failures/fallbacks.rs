@@ -7,9 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::access::principal::Principal;
-use crate::core::error::{Error, FieldProblem, causes};
+use crate::core::error::{Error, causes};
 use crate::core::ids::{AgentId, OrgId, PluginName};
 use crate::core::outcome::{Failure, OutcomeCode};
+use crate::core::problem::FieldProblem;
 use crate::engine::Engine;
 use crate::plugin::manifest::{Auth, Manifest};
 use crate::ports::table::{Condition, Cursor, Item, Key, NewItem, Page, Query, Read};

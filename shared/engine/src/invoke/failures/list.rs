@@ -11,7 +11,7 @@ use crate::core::ids::{ActionName, AgentId, FailureId, OrgId, PluginName, UserId
 use crate::core::outcome::OutcomeCode;
 use crate::engine::Engine;
 use crate::ports::table::{Cursor, Item, Page};
-use crate::storage::listing::ListedKind;
+use crate::storage::keys::ListedKind;
 
 /// Which failures.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]

@@ -9,9 +9,21 @@ mod resolve;
 mod secret_names;
 mod statistics;
 
+pub use fallbacks::{FALLBACK_MAX, Fallback, NewFallback};
 use futures_util::future::join3;
 use jiff::{SignedDuration, Timestamp};
+pub use list::FailureFilter;
+use record::FailureRecord;
+pub use record::{FailureView, KEPT, MESSAGE_MAX, Resolved, ResolvedBy};
+pub use redaction::{KEPT_MAX_BYTES, STRING_MAX};
+pub(crate) use redaction::{SchemaRedactor, redacted};
+pub use resolve::{ManyResolved, NOTE_MAX, RESOLVE_MAX, ResolveMany};
+pub(crate) use secret_names::looks_secret;
 use serde_json::{Map, Value};
+pub use statistics::{
+    ActionCount, CodeCount, DAYS_MAX, GroupBy, HOURS_MAX, Point, Statistics, StatisticsQuery, ToolCount, Trends,
+    TrendsQuery,
+};
 
 use crate::core::error::{Error, causes};
 use crate::core::ids::{AgentId, FailureId, OrgId, RequestId, RunId, TaskId, UserId};
@@ -20,20 +32,6 @@ use crate::engine::Engine;
 use crate::plugin::manifest::{Action, Manifest};
 use crate::ports::table::{Condition, TableError};
 use crate::storage::keys;
-
-pub use fallbacks::{FALLBACK_MAX, Fallback, NewFallback};
-pub use list::FailureFilter;
-pub use record::{FailureView, KEPT, MESSAGE_MAX, Resolved, ResolvedBy};
-pub use redaction::{KEPT_MAX_BYTES, STRING_MAX};
-pub(crate) use redaction::{SchemaRedactor, redacted};
-pub use resolve::{ManyResolved, NOTE_MAX, RESOLVE_MAX, ResolveMany};
-pub(crate) use secret_names::looks_secret;
-pub use statistics::{
-    ActionCount, CodeCount, DAYS_MAX, GroupBy, HOURS_MAX, Point, Statistics, StatisticsQuery, ToolCount, Trends,
-    TrendsQuery,
-};
-
-use record::FailureRecord;
 
 /// How long a counter is kept: longer than the longest time that can be asked for, in whole days.
 const COUNTS_KEPT: SignedDuration = SignedDuration::from_hours(32 * 24);
@@ -80,7 +78,7 @@ impl Engine {
         // A service may say what it was sent.
         let secrets = SchemaRedactor::among(&failed.action.parameters, failed.parameters, false);
         let record = FailureRecord {
-            id: FailureId::parse(self.id_at(now)).map_err(|error| Error::field("", error.to_string()))?,
+            id: FailureId::parse(self.id_at(now)).map_err(Error::internal)?,
             user: failed.user.clone(),
             agent: failed.agent.cloned(),
             plugin: failed.manifest.name.clone(),

@@ -8,7 +8,7 @@ use crate::core::ids::{ActionName, AgentId, FailureId, KeyId, OrgId, PluginName,
 use crate::core::outcome::OutcomeCode;
 use crate::ports::table::{NewItem, TableError};
 use crate::storage::keys;
-use crate::storage::listing::ListedKind;
+use crate::storage::keys::ListedKind;
 
 /// How long a failure is listed.
 pub const KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);

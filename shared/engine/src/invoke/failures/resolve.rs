@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::record::{FailureRecord, Resolved, ResolvedBy};
 use super::{FailureFilter, FailureView};
 use crate::access::principal::Principal;
-use crate::core::error::{Error, FieldProblem};
+use crate::core::error::Error;
 use crate::core::ids::{FailureId, OrgId};
+use crate::core::problem::FieldProblem;
 use crate::engine::Engine;
 use crate::ports::table::{BATCH_MAX, Condition, Cursor, Item, TableError};
 

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::name_of;
 use crate::access::principal::Principal;
-use crate::core::error::{Error, FieldProblem};
+use crate::core::error::Error;
 use crate::core::ids::{ActionName, OrgId, PluginName};
 use crate::core::outcome::OutcomeCode;
+use crate::core::problem::FieldProblem;
 use crate::engine::Engine;
 use crate::ports::table::{Item, Query, Range};
 use crate::storage::keys;

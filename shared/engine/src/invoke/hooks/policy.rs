@@ -1,53 +1,11 @@
 //! The built-in plugin `policy`: rules that an organization sets in its configuration. The first rule that is about a call
 //! and holds forbids it. It is asked in this process, before every hook of others.
 
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::request::HookFailure;
-use super::run::{HookContext, HookReply, LoadedHook};
-use crate::core::error::FieldProblem;
-use crate::plugin::manifest::{Manifest, Runtime};
-use crate::plugin::template::{Context, Expression, Names};
-
-/// What an organization forbids.
-#[derive(Deserialize)]
-struct Policy {
-    #[serde(default)]
-    rules: Vec<PolicyRule>,
-}
-
-/// One thing that is forbidden.
-#[derive(Deserialize)]
-struct PolicyRule {
-    /// Of which plugin; of all if left out.
-    tool: Option<String>,
-    /// Which action; all if left out.
-    intent: Option<String>,
-    /// When; always if left out.
-    when: Option<String>,
-    /// What the agent is told.
-    reason: String,
-}
-
-/// What an expression sees.
-const NAMES: [&str; 6] = ["parameters", "user", "agent", "channel", "tool", "intent"];
-
-/// What is wrong with the configuration of a plugin that runs here, and what its schema cannot say.
-pub(crate) fn config_problems(manifest: &Manifest, config: &Map<String, Value>, place: &str) -> Vec<FieldProblem> {
-    let Runtime::Native = manifest.runtime else { return Vec::new() };
-    let Ok(policy) = serde_json::from_value::<Policy>(Value::Object(config.clone())) else { return Vec::new() };
-    let names = Names::from(NAMES);
-    let wrong = |(index, rule): (usize, &PolicyRule)| {
-        let pointer = format!("{place}/rules/{index}/when");
-        let problem = match Expression::try_from(rule.when.clone()?) {
-            Ok(expression) => expression.problems(&names).into_iter().next()?,
-            Err(error) => error.to_string(),
-        };
-        Some(FieldProblem::new(pointer, format!("is no expression that can be used here: {problem}")))
-    };
-    policy.rules.iter().enumerate().filter_map(wrong).collect()
-}
+use crate::invoke::hooks::context::{HookContext, HookFailure, HookReply, LoadedHook};
+use crate::plugin::template::{Context, Expression};
+use crate::registry::policy::Policy;
 
 /// What the rules say of a call.
 pub(super) fn evaluate(

@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::run::{HookContext, HookDecision, HookRan, HookResult};
+use super::run::{HookDecision, HookRan, HookResult};
 use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::ids::{AgentId, ChannelName, PluginName, RequestId, UserId};
 use crate::engine::Engine;
+use crate::invoke::hooks::context::HookContext;
 use crate::plugin::manifest::Hook;
 use crate::ports::table::Read;
 use crate::storage::keys;

@@ -8,38 +8,17 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::run::{HookContext, HookReply, LoadedHook};
 use crate::core::error::causes;
 use crate::core::outcome::{OutcomeCode, cut};
 use crate::engine::Engine;
 use crate::events::signing::NotPosted;
+use crate::invoke::hooks::context::{HookContext, HookFailure, HookReply, LoadedHook};
 use crate::outbound::client::OutboundError;
 use crate::plugin::manifest::DeclaredHook;
 use crate::registry::config_secret_id;
 
 /// How much is shown of an answer that does not read, in characters.
 const SHOWN_MAX: usize = 200;
-
-/// Why a hook did not say anything that can be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct HookFailure {
-    pub code: OutcomeCode,
-    pub message: String,
-    /// What only administrators are told: it is recorded.
-    pub detail: Option<String>,
-    /// Whether its server was called.
-    pub called: bool,
-}
-
-impl HookFailure {
-    pub(super) fn rejected(message: String) -> Self {
-        Self { code: OutcomeCode::Rejected, message, detail: None, called: false }
-    }
-
-    fn called(code: OutcomeCode, message: String) -> Self {
-        Self { code, message, detail: None, called: true }
-    }
-}
 
 /// What a server answers.
 #[derive(Deserialize)]

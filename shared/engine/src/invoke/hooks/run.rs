@@ -9,69 +9,19 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::policy;
-use super::request::HookFailure;
 use crate::core::error::Error;
-use crate::core::ids::{ActionName, AgentId, ChannelName, OrgId, PluginName, RequestId, TaskId, UserId};
+use crate::core::ids::{ActionName, OrgId, PluginName};
 use crate::core::outcome::{Failure, OutcomeCode, cut};
 use crate::engine::Engine;
 use crate::invoke::failures::Failed;
-use crate::plugin::catalog::Plugin;
-use crate::plugin::manifest::{Action, DeclaredHook, Hook, Manifest, OnFailure, Runtime};
+use crate::invoke::hooks::context::{HookContext, HookFailure, HookReply, LoadedHook};
+use crate::plugin::manifest::{Action, DeclaredHook, Hook, OnFailure, Runtime};
 use crate::ports::table::Item;
-use crate::registry::hooks::{HookIndex, HookedPlugin};
+use crate::registry::hooks::HookIndex;
 
 /// The hooks of an organization, in the order in which they are asked.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Hooks(Arc<[LoadedHook]>);
-
-/// One hook that is asked.
-#[derive(Debug, Clone)]
-pub(super) struct LoadedHook {
-    pub plugin: Arc<Plugin>,
-    /// Its place in the manifest.
-    place: usize,
-    pub hooked: Arc<HookedPlugin>,
-}
-
-impl LoadedHook {
-    pub(super) fn manifest(&self) -> &Manifest {
-        &self.plugin.manifest
-    }
-
-    /// How it is declared.
-    fn declared(&self) -> Option<&DeclaredHook> {
-        self.manifest().hooks.get(self.place)
-    }
-}
-
-/// What a moment is about.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct HookContext<'a> {
-    pub org: &'a OrgId,
-    pub user: &'a UserId,
-    pub agent: Option<&'a AgentId>,
-    pub channel: Option<&'a ChannelName>,
-    /// The plugin and the action, where it is about one.
-    pub tool: Option<(&'a str, &'a str)>,
-    /// What the action was called with, where it is about what came of that.
-    pub parameters: Option<&'a Map<String, Value>>,
-    /// What the agent's runtime calls the conversation.
-    pub session: Option<&'a str>,
-    pub request: Option<&'a RequestId>,
-    pub task: Option<&'a TaskId>,
-    /// Whether an agent's runtime tells of it, so that nothing here depends on the answer.
-    pub reported: bool,
-    /// By when it has to be decided.
-    pub deadline: Instant,
-}
-
-/// What a hook said.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum HookReply {
-    Proceed,
-    Replace(Value),
-    Veto(Option<String>),
-}
 
 /// What became of a hook that was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

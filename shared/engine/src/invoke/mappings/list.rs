@@ -7,9 +7,10 @@ use super::names::{NameResolvedBy, Naming};
 use super::record::{CachedName, Mapping, MappingView, Provenance, ScopeName};
 use super::scope;
 use crate::access::principal::Principal;
-use crate::accounts::AccountLookup as Account;
-use crate::core::error::{Error, FieldProblem};
+use crate::accounts::AccountLookup;
+use crate::core::error::Error;
 use crate::core::ids::{AgentId, Alias, MappingKind, MappingName, OrgId, PluginName, Scope, UserId};
+use crate::core::problem::FieldProblem;
 use crate::engine::Engine;
 use crate::plugin::manifest::Auth;
 use crate::ports::table::{BATCH_MAX, Cursor, Item, Page, Query, Range, Read, TableError};
@@ -181,7 +182,7 @@ impl Engine {
         let keys = naming.keys(org, &user, agent_id.as_ref(), alias);
         let items =
             if keys.is_empty() { Vec::new() } else { self.ports.table.batch_get(&keys, Read::Consistent).await? };
-        let account = account.as_ref().map(Account::identity);
+        let account = account.as_ref().map(AccountLookup::identity);
         let seen_by = match plugin.digest {
             None => account.map(str::to_owned),
             Some(_) => self.plugin_and_instance(org, tool.as_str()).await?.1.instance.names_seen_by(&plugin, account),

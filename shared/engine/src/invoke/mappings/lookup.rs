@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use quick_cache::Weighter;
@@ -14,13 +14,15 @@ use tokio::time::{Instant, timeout_at};
 use super::names::{NameRef, NameResolvedBy, Naming, Resolved};
 use super::record::CachedName;
 use crate::accounts::AuthorizedAccount;
-use crate::core::error::{Error, FieldProblem, causes};
+use crate::core::error::{Error, causes};
 use crate::core::ids::{AgentId, Alias, ExternalId, MappingKind, MappingName, OrgId, PluginName, UserId};
 use crate::core::outcome::{Failure, OutcomeCode};
+use crate::core::problem::FieldProblem;
+use crate::core::suggest::nearest;
 use crate::engine::Engine;
 use crate::invoke::call::RETRIES_MAX;
 use crate::outbound::runtime::{Call, CallError};
-use crate::plugin::catalog::{Plugin, nearest};
+use crate::plugin::catalog::Plugin;
 use crate::plugin::manifest::{Action, Lookup, Manifest, NameKind};
 use crate::plugin::template::{Context, TemplateError, text_of};
 use crate::ports::table::{Condition, NewItem, TableError, Write};
@@ -65,11 +67,11 @@ struct ServiceListEntry {
 }
 
 /// Lists that this process remembers.
-pub(crate) type SeenLists = Cache<ListOf, Arc<ServiceList>, ByBytes>;
+type ServiceLists = Cache<ListOf, Arc<ServiceList>, ByBytes>;
 
 /// Weighs lists by what they take.
 #[derive(Debug, Clone)]
-pub(crate) struct ByBytes;
+struct ByBytes;
 
 impl Weighter<ListOf, Arc<ServiceList>> for ByBytes {
     fn weight(&self, key: &ListOf, listed: &Arc<ServiceList>) -> u64 {
@@ -81,9 +83,18 @@ impl Weighter<ListOf, Arc<ServiceList>> for ByBytes {
     }
 }
 
-/// No lists yet.
-pub(crate) fn new_cache() -> SeenLists {
-    Cache::with_weighter(SEEN_LISTS, SEEN_MAX_BYTES, ByBytes)
+/// What this process knows of the names at services.
+pub(crate) struct LookupState {
+    /// Lists that services answered with.
+    lists: ServiceLists,
+    /// Lists that a caller is fetching at the moment.
+    flights: Mutex<HashMap<ListOf, Flight>>,
+}
+
+impl Default for LookupState {
+    fn default() -> Self {
+        Self { lists: Cache::with_weighter(SEEN_LISTS, SEEN_MAX_BYTES, ByBytes), flights: Mutex::default() }
+    }
 }
 
 /// Who asks, and through which account.
@@ -191,14 +202,14 @@ impl Engine {
             let fresh = (SignedDuration::ZERO..SEEN_FOR).contains(&age);
             fresh && (!matching(listed, names, wanted).is_empty() || age <= NOT_SEEN_FOR)
         };
-        if let Some(old) = self.list_cache.get(&list).filter(|listed| !usable(listed)) {
-            self.list_cache.remove_if(&list, |listed| Arc::ptr_eq(listed, &old));
+        if let Some(old) = self.lookup_state.lists.get(&list).filter(|listed| !usable(listed)) {
+            self.lookup_state.lists.remove_if(&list, |listed| Arc::ptr_eq(listed, &old));
         }
         let too_slow = || {
             let message = format!("there was no time left to look up the name at {}", wanted.first_pointer());
             Failure::new(OutcomeCode::Timeout, message, true)
         };
-        let listed = match self.list_cache.get(&list) {
+        let listed = match self.lookup_state.lists.get(&list) {
             Some(listed) => Ok(listed),
             None => {
                 match timeout_at(deadline, self.list_once(asking, (names, lookup), &list, parameters, deadline)).await {
@@ -265,7 +276,7 @@ impl Engine {
                 }
             };
             let listed = Arc::new(ServiceList { at: now, entries });
-            self.list_cache.insert(list.clone(), Arc::clone(&listed));
+            self.lookup_state.lists.insert(list.clone(), Arc::clone(&listed));
             Ok(listed)
         };
         let came = flight.get_or_init(ask).await.clone();
@@ -277,7 +288,7 @@ impl Engine {
     }
 
     fn flights(&self) -> MutexGuard<'_, HashMap<ListOf, Flight>> {
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lookup_state.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has the plugin list what there is.

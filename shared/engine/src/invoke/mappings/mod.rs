@@ -10,26 +10,26 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+pub use list::{LookedUp, NameToLookUp, WhichMappings};
+pub(crate) use lookup::{LookupContext, LookupState};
+pub(crate) use names::Naming;
+pub use names::{NAMES_MAX, NameResolution, NameResolvedBy};
+use record::Mapping;
+pub use record::{MappingView, Provenance, ScopeName};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::access::principal::Principal;
-use crate::core::error::{Error, FieldProblem};
+use crate::core::error::Error;
 use crate::core::ids::{AgentId, ExternalId, MappingKind, MappingName, OrgId, PluginName, Scope, UserId};
+use crate::core::problem::FieldProblem;
+use crate::core::suggest::nearest;
 use crate::engine::Engine;
-use crate::plugin::catalog::{Plugin, nearest};
+use crate::plugin::catalog::Plugin;
 use crate::plugin::manifest::NameKind;
 use crate::ports::table::{BATCH_MAX, Condition, NewItem, Read, Write};
 use crate::storage::keys;
-
-pub use list::{LookedUp, NameToLookUp, WhichMappings};
-pub(crate) use lookup::{Flight, ListOf, LookupContext, SeenLists, new_cache};
-pub(crate) use names::Naming;
-pub use names::{NAMES_MAX, NameResolution, NameResolvedBy};
-pub use record::{MappingView, Provenance, ScopeName};
-
-use record::Mapping;
 
 /// The largest metadata of a name, in bytes of JSON.
 pub const METADATA_MAX_BYTES: usize = 4096;

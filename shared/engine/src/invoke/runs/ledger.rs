@@ -3,15 +3,14 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::record::{IdempotencyRecord, KeyState, Run, RunState, StoredAnswer, is_kept};
+use super::record::{AttemptRef, IdempotencyRecord, KeyState, Run, RunState, StoredAnswer, is_kept};
+use crate::core::effect::Effect;
 use crate::core::error::{Error, causes};
 use crate::core::ids::{IdempotencyKey, RunId};
 use crate::core::outcome::{Failure, Metadata, OutcomeCode, Success};
 use crate::engine::Engine;
-use crate::plugin::manifest::Effect;
 use crate::ports::table::{Condition, Read, TableError, Version, Write};
 use crate::storage::keys;
-use crate::tasks::{self, Task};
 
 /// How often it is tried to write down how a run ended.
 const TRIES: usize = 5;
@@ -64,13 +63,8 @@ pub(crate) enum Fenced {
 impl Engine {
     /// Looks what became of a task's attempt whose claim has run out, and sees to it that one that had not begun never
     /// will: the worker finds its place in the ledger taken, should it come back.
-    pub(crate) async fn fence_attempt(
-        &self,
-        task: &Task,
-        claim: &tasks::Claim,
-        effect: Effect,
-    ) -> Result<Fenced, Error> {
-        let run = Run::never_begun(task, claim, effect, self.ports.clock.now())?;
+    pub(crate) async fn fence_attempt(&self, attempt: AttemptRef<'_>, effect: Effect) -> Result<Fenced, Error> {
+        let run = Run::never_started(attempt, effect, self.ports.clock.now());
         let standing = match self.ports.table.put(run.item()?, Condition::Absent).await {
             Ok(_) => return Ok(Fenced::NeverBegun),
             Err(TableError::Condition { standing, .. }) => standing,

@@ -7,28 +7,26 @@ mod record;
 
 use std::sync::Arc;
 
+pub(crate) use idempotency::{IdempotencyRequest, IdempotencyState, in_progress, lost};
+pub use idempotency::{Replayable, RequestOptions, Resolve, WAIT_MAX};
 use jiff::Timestamp;
+pub(crate) use ledger::{Fenced, KeyClaim, StartedRun};
+use record::StoredAnswer;
+pub use record::{ANSWERS_KEPT, RUNS_KEPT, Resolution, RunState, Verdict};
+pub(crate) use record::{AttemptRef, IdempotencyRecord, KeyState, Run};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::access::principal::Principal;
+use crate::core::effect::Effect;
 use crate::core::error::Error;
 use crate::core::ids::{ActionName, AgentId, Alias, IdempotencyKey, PluginName, RequestId, RunId, TaskId, UserId};
 use crate::core::outcome::{OutcomeCode, Success};
 use crate::engine::Engine;
-use crate::plugin::manifest::Effect;
 use crate::ports::table::{Condition, Cursor, Item, Page, Read, TableError, Write};
 use crate::storage::keys;
-use crate::storage::listing::ListedKind;
-
-pub(crate) use idempotency::{IdempotencyRequest, IdempotencyState, in_progress, lost};
-pub use idempotency::{Replayable, RequestOptions, Resolve, WAIT_MAX};
-pub(crate) use ledger::{Fenced, KeyClaim, StartedRun};
-pub use record::{ANSWERS_KEPT, RUNS_KEPT, Resolution, RunState, Verdict};
-pub(crate) use record::{IdempotencyRecord, KeyState, Run};
-
-use record::StoredAnswer;
+use crate::storage::keys::ListedKind;
 
 /// A run as it is shown.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -5,16 +5,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::core::error::Error;
+use crate::core::effect::Effect;
 use crate::core::ids::{
     ActionName, AgentId, Alias, IdempotencyKey, KeyId, OrgId, PluginName, RequestId, RunId, TaskId, UserId,
 };
 use crate::core::outcome::{Failure, MESSAGE_MAX, Metadata, Outcome, OutcomeCode, Success, can_be_kept, cut};
-use crate::plugin::manifest::Effect;
 use crate::ports::table::{NewItem, TableError};
 use crate::storage::keys;
-use crate::storage::listing::ListedKind;
-use crate::tasks::{Claim, Task};
+use crate::storage::keys::ListedKind;
 
 /// How long a run is listed.
 pub const RUNS_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -101,6 +99,24 @@ pub(crate) struct Run {
     pub resolved: Option<Resolution>,
 }
 
+/// One attempt of a task, with what the ledger needs of it.
+#[derive(Debug, Clone)]
+pub(crate) struct AttemptRef<'a> {
+    /// The attempt's entry in the ledger.
+    pub run: RunId,
+    pub task: &'a TaskId,
+    pub org: &'a OrgId,
+    pub user: &'a UserId,
+    pub agent: Option<&'a AgentId>,
+    pub plugin: &'a PluginName,
+    pub action: &'a ActionName,
+    pub integration: Option<&'a Alias>,
+    /// When the worker claimed the task.
+    pub since: Timestamp,
+    /// When the claim runs out.
+    pub until: Timestamp,
+}
+
 impl Run {
     pub(super) fn item(&self) -> Result<NewItem, TableError> {
         let mut item = NewItem::new(keys::listed(&self.org, &self.user, ListedKind::Runs, self.id.as_str()), self)?;
@@ -109,25 +125,25 @@ impl Run {
         Ok(item)
     }
 
-    /// In the place of a task's attempt that has not begun, so that it never will.
-    pub(super) fn never_begun(task: &Task, claim: &Claim, effect: Effect, now: Timestamp) -> Result<Self, Error> {
-        Ok(Self {
-            id: claim.run_id().map_err(|error| Error::field("", error.to_string()))?,
-            org: task.org.clone(),
-            user: task.user.clone(),
-            agent: task.agent.clone(),
-            plugin: task.plugin.clone(),
+    /// The entry of a task's attempt that never started: stored in the attempt's place, it keeps the worker from starting.
+    pub(crate) fn never_started(attempt: AttemptRef<'_>, effect: Effect, now: Timestamp) -> Self {
+        Self {
+            id: attempt.run,
+            org: attempt.org.clone(),
+            user: attempt.user.clone(),
+            agent: attempt.agent.cloned(),
+            plugin: attempt.plugin.clone(),
             version: String::new(),
-            action: task.action.clone(),
+            action: attempt.action.clone(),
             effect,
-            integration: task.integration.clone(),
+            integration: attempt.integration.cloned(),
             parameters: Map::new(),
             key: None,
-            task: Some(task.id.clone()),
+            task: Some(attempt.task.clone()),
             request: None,
             state: RunState::Failed,
-            started_at: claim.since,
-            until: claim.until,
+            started_at: attempt.since,
+            until: attempt.until,
             ended_at: Some(now),
             attempts: 0,
             code: Some(OutcomeCode::Unavailable),
@@ -136,7 +152,7 @@ impl Run {
             try_again: true,
             retry_after_s: None,
             resolved: None,
-        })
+        }
     }
 
     /// Where it is: whoever began it and was not heard of again leaves what is not known.

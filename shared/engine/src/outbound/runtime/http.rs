@@ -9,8 +9,8 @@ use url::Url;
 
 use super::response::{returned, value_of};
 use super::{Call, CallError, CallResult, response};
-use crate::core::error::FieldProblem;
 use crate::core::outcome::OutcomeCode;
+use crate::core::problem::FieldProblem;
 use crate::outbound::host::Host;
 use crate::plugin::manifest::{EACH_MAX, Each, IDEMPOTENCY_KEY, Paginate, Request, Response};
 use crate::plugin::template::{Context, Template, text_of};

@@ -3,17 +3,15 @@
 pub(crate) mod http;
 mod response;
 
-pub(crate) use response::out_of_time;
-
 use std::fmt::Display;
 
 use jiff::Timestamp;
+pub(crate) use response::out_of_time;
 use serde_json::{Map, Value};
 
-use crate::core::error::FieldProblem;
-use crate::core::ids::{OrgId, UserId};
+use crate::core::ids::{IdempotencyKey, OrgId, UserId};
 use crate::core::outcome::{Failure, OutcomeCode, Success};
-use crate::invoke::runs::IdempotencyRequest;
+use crate::core::problem::FieldProblem;
 use crate::plugin::manifest::{Action, Manifest};
 use crate::plugin::template::TemplateError;
 use crate::ports::ids::sha256;
@@ -44,8 +42,8 @@ pub(crate) struct ServiceKey {
 
 impl ServiceKey {
     /// What stands for a caller's own key, and for what was asked under it.
-    pub(crate) fn of_caller(org: &OrgId, user: &UserId, keyed: &IdempotencyRequest) -> Self {
-        Self::of(&["key", org.as_str(), user.as_str(), keyed.key.as_str(), &keyed.payload], true)
+    pub(crate) fn of_caller(org: &OrgId, user: &UserId, key: &IdempotencyKey, payload: &str) -> Self {
+        Self::of(&["key", org.as_str(), user.as_str(), key.as_str(), payload], true)
     }
 
     /// In the form of a UUID (version 8, RFC 9562), which every service takes: the hash of what it stands for.

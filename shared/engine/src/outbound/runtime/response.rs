@@ -6,11 +6,12 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::{Call, CallError, CallResult};
+use crate::core::effect::Effect;
 use crate::core::error::causes;
 use crate::core::outcome::{Failure, OutcomeCode, Success};
 use crate::outbound::client::OutboundError;
 use crate::outbound::host::{FetchError, HostResponse};
-use crate::plugin::manifest::{Auth, Data, Effect, Response};
+use crate::plugin::manifest::{Auth, Data, Response};
 use crate::plugin::template::{Context, Expression, TemplateError, text_of};
 
 /// The longest text of a service that is passed on in a message, in characters.

@@ -268,3 +268,9 @@ fn authorization() -> String {
 fn five_minutes() -> u32 {
     300
 }
+
+/// The most scopes that may be asked for.
+pub(crate) const SCOPES_MAX: usize = 100;
+
+/// The most characters that they may have together.
+pub(crate) const SCOPES_MAX_BYTES: usize = 4096;

@@ -8,10 +8,11 @@ use url::{Host, Url};
 use super::config::{any_schema_problems, schema_problems};
 use super::foreign::Form;
 use super::{
-    Action, Auth, ConnectionTest, Data, Effect, IDEMPOTENCY_KEY, Manifest, Oauth2, Provider, Request, Response, Runtime,
+    Action, Auth, ConnectionTest, Data, IDEMPOTENCY_KEY, Manifest, Oauth2, Provider, Request, Response, Runtime,
 };
+use crate::core::effect::Effect;
+use crate::plugin::manifest::ATTEMPTS_MAX;
 use crate::plugin::template::{NOT_THERE, Names};
-use crate::tasks::ATTEMPTS_MAX;
 
 /// The longest name of a tool that every maker of models takes; ours are `<plugin>__<action>`.
 const TOOL_NAME_MAX: usize = 64;
@@ -345,7 +346,7 @@ fn header_problem(header: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugin::manifest::Effect;
+    use crate::core::effect::Effect;
 
     const GOOD: &str = r#"
 name: echo

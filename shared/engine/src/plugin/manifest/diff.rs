@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Action, Hook, Manifest, Permission};
+use super::{Action, Manifest, Permission};
 use crate::core::ids::ActionName;
+use crate::plugin::manifest::declarations::Hook;
 
 /// What a newer manifest changes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]

@@ -11,6 +11,7 @@ use url::Url;
 
 use super::{Manifest, Permission, Runtime};
 use crate::core::ids::{ActionName, PluginName};
+use crate::plugin::manifest::declarations::Hook;
 
 /// The last in the order of priorities.
 const PRIORITY_MAX: u32 = 1_000;
@@ -20,67 +21,6 @@ const TIMEOUT_MS: (u32, u32) = (100, 10_000);
 const TOOLS_MAX: usize = 50;
 /// The longest URL of a hook, in bytes.
 const URL_MAX_BYTES: usize = 2_048;
-
-/// A moment at which a plugin takes part in what an agent does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Hook {
-    /// Before an agent begins.
-    BeforeAgentRun,
-    /// After an agent has ended.
-    AfterAgentRun,
-    /// Before an action runs.
-    BeforeToolCall,
-    /// After an action has run.
-    AfterToolCall,
-    /// After a failure.
-    OnError,
-    /// At a step of an agent's reasoning.
-    OnReasoningStep,
-}
-
-impl Hook {
-    /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::BeforeAgentRun,
-        Self::AfterAgentRun,
-        Self::BeforeToolCall,
-        Self::AfterToolCall,
-        Self::OnError,
-        Self::OnReasoningStep,
-    ];
-
-    /// As it is written.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::BeforeAgentRun => "before_agent_run",
-            Self::AfterAgentRun => "after_agent_run",
-            Self::BeforeToolCall => "before_tool_call",
-            Self::AfterToolCall => "after_tool_call",
-            Self::OnError => "on_error",
-            Self::OnReasoningStep => "on_reasoning_step",
-        }
-    }
-
-    /// The hook of that name.
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|hook| hook.as_str() == name)
-    }
-
-    /// Whether it is about one action, so that it can be for some actions only.
-    pub const fn is_of_a_tool(self) -> bool {
-        match self {
-            Self::BeforeToolCall | Self::AfterToolCall | Self::OnError => true,
-            Self::BeforeAgentRun | Self::AfterAgentRun | Self::OnReasoningStep => false,
-        }
-    }
-}
-
-impl fmt::Display for Hook {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.as_str())
-    }
-}
 
 /// What it means that a hook failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -14,34 +14,37 @@ mod hooks;
 mod limits;
 mod names;
 mod parse;
+mod problems;
 mod runtime;
 
 use std::collections::{BTreeMap, BTreeSet};
-
-use schemars::JsonSchema;
-use serde::Deserialize;
-use serde_json::{Map, Value};
-
-use crate::core::ids::{ActionName, MappingKind, PluginName};
-use crate::core::outcome::OutcomeCode;
-use crate::plugin::breaker::BreakerLimits;
-use crate::plugin::template::{Expression, Template, Text};
 
 pub use auth::{
     ApiKey, Auth, Basic, ClientAuthentication, ClientCredentials, ConnectionTest, Oauth2, Provider, Revocation,
     TokenRequest, TokenResponse,
 };
+pub(crate) use auth::{SCOPES_MAX, SCOPES_MAX_BYTES};
 pub(crate) use check::is_scope;
 pub use container::{
     Bounds, Container, Image, Ingress, IngressPath, OptionalVariable, Plain, Port, PullPolicy, RequiredVariable,
     Resources, Variables, Volume,
 };
-pub use declarations::{DataAdapter, DataAdapterKind, Dependencies, Permission, VersionRange};
+pub use declarations::{DataAdapter, DataAdapterKind, Dependencies, Hook, Permission, VersionRange};
 pub use diff::{ActionChanged, Changes, TextChanged, diff};
-pub use hooks::{DeclaredHook, Hook, OnFailure};
+pub use hooks::{DeclaredHook, OnFailure};
 pub use names::{IdPattern, Lookup, NameKind};
-pub use parse::{MANIFEST_DEPTH_MAX, MANIFEST_MAX_BYTES, ManifestError};
+pub use parse::{MANIFEST_DEPTH_MAX, MANIFEST_MAX_BYTES};
+pub use problems::ManifestError;
 pub use runtime::{Module, Runtime};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::core::effect::Effect;
+use crate::core::ids::{ActionName, MappingKind, PluginName};
+use crate::core::outcome::OutcomeCode;
+use crate::plugin::breaker::BreakerLimits;
+use crate::plugin::template::{Expression, Template, Text};
 
 /// A plugin's manifest.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -132,30 +135,6 @@ fn retry_after() -> String {
 impl Default for Retry {
     fn default() -> Self {
         Self { after_header: retry_after(), attempts: None }
-    }
-}
-
-/// What doing an action twice would mean, the harmless first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Effect {
-    /// It changes nothing.
-    Read,
-    /// Twice is the same as once.
-    Idempotent,
-    /// The service knows a repetition by `idempotency_key`, which its request has to hold.
-    Keyed,
-    /// Twice is twice.
-    Unsafe,
-}
-
-impl Effect {
-    /// Whether doing it twice is the same as doing it once.
-    pub fn is_repeatable(self) -> bool {
-        match self {
-            Self::Read | Self::Idempotent => true,
-            Self::Keyed | Self::Unsafe => false,
-        }
     }
 }
 
@@ -409,3 +388,6 @@ impl Action {
         parameters
     }
 }
+
+/// The most attempts that may be asked for.
+pub const ATTEMPTS_MAX: u32 = 10;

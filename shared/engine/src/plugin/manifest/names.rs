@@ -7,7 +7,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Action, Effect, Manifest};
+use super::{Action, Manifest};
+use crate::core::effect::Effect;
 use crate::core::ids::{ActionName, MappingKind, MappingName};
 use crate::core::schema;
 use crate::plugin::template::{Expression, Names};

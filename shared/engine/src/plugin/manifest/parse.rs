@@ -7,6 +7,7 @@ use serde_saphyr::budget::BudgetBreach;
 
 use super::foreign::Form;
 use super::{Manifest, Runtime, foreign};
+use crate::plugin::manifest::problems::ManifestError;
 
 /// The largest manifest, in bytes.
 pub const MANIFEST_MAX_BYTES: usize = 256 * 1024;
@@ -20,17 +21,6 @@ const TEXTS_MAX_BYTES: usize = 1024 * 1024;
 const PROBLEMS_MAX: usize = 100;
 /// The most pieces of YAML that aliases may stand for, all together.
 const REPEATED_MAX: usize = 10_000;
-
-/// What is wrong with a manifest: each problem with its place.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", .0.join("; "))]
-pub struct ManifestError(pub Vec<String>);
-
-impl ManifestError {
-    pub(super) fn one(problem: impl Into<String>) -> Self {
-        Self(vec![problem.into()])
-    }
-}
 
 impl Manifest {
     /// Reads a manifest, as YAML or as JSON, and checks what its types cannot say. The three older forms are read, too;

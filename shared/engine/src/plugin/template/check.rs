@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Expression, Template, Text, language, shortened};
+use super::{Expression, Template, Text, language};
+use crate::plugin::template::error::shortened;
 
 /// How the problem of a missing name ends.
 pub(crate) const NOT_THERE: &str = "which is not there";

@@ -10,8 +10,9 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use minijinja::value::{Rest, Value, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, filters, functions};
 
+use super::mail;
 use super::work::{self, Limited, PIECES_MAX, charge_output, charge_scan_of, failed, text_of as limited_text};
-use super::{TemplateError, mail};
+use crate::plugin::template::mail::decode_base64url;
 
 /// The one function.
 pub(super) const FUNCTION: &str = "dict";
@@ -253,12 +254,6 @@ fn base64url(value: &Value) -> Result<String, Error> {
     bytes_of(value).map(|bytes| URL_SAFE_NO_PAD.encode(bytes))
 }
 
-/// An error that the caller can mend: `pointer` names the parameter.
-pub(super) fn parameter_error(pointer: impl Into<String>, problem: impl Into<String>) -> Error {
-    let cause = TemplateError::Parameter { parameter: pointer.into(), problem: problem.into() };
-    Error::new(ErrorKind::InvalidOperation, "a parameter cannot be used").with_source(cause)
-}
-
 fn bytes_of(value: &Value) -> Result<std::borrow::Cow<'_, [u8]>, Error> {
     match value.as_bytes() {
         Some(bytes) => Ok(bytes.into()),
@@ -271,10 +266,6 @@ fn base64url_decode(value: &str) -> Result<String, Error> {
     decode_base64url(value)
         .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
         .ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "the value is not base64url"))
-}
-
-pub(super) fn decode_base64url(text: &str) -> Option<Vec<u8>> {
-    URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).ok()
 }
 
 /// Cuts text into pieces of at most `length` UTF-16 units, which is how services that think in JavaScript count, and

@@ -2,7 +2,7 @@
 //! services answer with.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use mail_builder::MessageBuilder;
 use mail_builder::headers::Header as _;
 use mail_builder::headers::address::Address;
@@ -10,7 +10,7 @@ use mail_builder::headers::raw::Raw;
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Error, State};
 
-use super::filters::{decode_base64url, parameter_error};
+use crate::plugin::template::error::parameter_error;
 
 /// Nesting of parts that [`text`] looks into.
 const PARTS_DEPTH: usize = 20;
@@ -211,6 +211,10 @@ fn find_text(part: &Value, wanted: &str, depth: usize) -> Option<String> {
         }
     }
     field(part, "parts")?.try_iter().ok()?.find_map(|inner| find_text(&inner, wanted, depth))
+}
+
+pub(crate) fn decode_base64url(text: &str) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).ok()
 }
 
 #[cfg(test)]

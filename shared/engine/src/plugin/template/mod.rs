@@ -6,6 +6,7 @@
 //! never includes a credential.
 
 mod check;
+mod error;
 mod filters;
 mod language;
 mod mail;
@@ -16,25 +17,21 @@ mod work;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
-use minijinja::value::{Serde, ValueKind};
-use minijinja::{Environment, UndefinedBehavior};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use schemars::JsonSchema;
-use serde::Deserialize;
-use serde_json::Value;
-
 pub(crate) use check::{NOT_THERE, Names};
+pub use error::TemplateError;
 pub(crate) use filters::text_of;
 pub use language::TEMPLATE_MAX_BYTES;
 use language::{Path, Shape};
+use minijinja::value::{Serde, ValueKind};
+use minijinja::{Environment, UndefinedBehavior};
+use percent_encoding::utf8_percent_encode;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
 use work::{Limited, WorkBudget};
 pub use work::{TEXT_MAX, WORK_MAX};
 
-/// How much of a template, or of what is wrong with it, is shown, in characters.
-const SHOWN_MAX: usize = 300;
-
-/// All but the unreserved characters, which mean nothing anywhere in a URL (RFC 3986, 2.3).
-pub(crate) const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+use crate::core::percent::UNRESERVED;
 
 fn environment(undefined: UndefinedBehavior) -> Environment<'static> {
     let mut environment = Environment::empty();
@@ -100,53 +97,6 @@ impl Context {
         let value = self.variables.get(name)?.clone();
         attributes.iter().try_fold(value, |value, attribute| value.get_attr(attribute).ok())
     }
-}
-
-/// Why a template did not give a value.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TemplateError {
-    /// A parameter that the schema let through cannot be used; the caller can mend it.
-    #[error("{parameter} {problem}")]
-    Parameter {
-        /// Which parameter, as a JSON pointer within the parameters, such as `/to`.
-        parameter: String,
-        /// What is wrong with it and what would be right.
-        problem: String,
-    },
-    /// The template itself is at fault; its author can mend it.
-    #[error("the template {source_text:?} failed: {reason}")]
-    Template {
-        /// The template.
-        source_text: String,
-        /// What minijinja says.
-        reason: String,
-    },
-}
-
-impl TemplateError {
-    fn from_minijinja(source_text: &str, error: &minijinja::Error) -> Self {
-        let mut cause = std::error::Error::source(error);
-        while let Some(inner) = cause {
-            if let Some(Self::Parameter { parameter, problem }) = inner.downcast_ref::<Self>() {
-                return Self::Parameter { parameter: parameter.clone(), problem: problem.clone() };
-            }
-            cause = inner.source();
-        }
-        Self::template(source_text, &error.to_string())
-    }
-
-    fn template(source_text: &str, reason: &str) -> Self {
-        Self::Template { source_text: shortened(source_text), reason: shortened(reason) }
-    }
-}
-
-/// The beginning of a text that may be long.
-fn shortened(text: &str) -> String {
-    let mut short: String = text.chars().take(SHOWN_MAX).collect();
-    if short.len() < text.len() {
-        short.push('…');
-    }
-    short
 }
 
 /// A bare expression, such as `body.ok and not body.error`.

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use secrecy::SecretString;
-use serde::Serialize;
 use serde_json::json;
 
 use super::record::is_asked;
@@ -14,30 +13,13 @@ use crate::core::error::{Error, causes};
 use crate::core::ids::{OrgId, PluginName};
 use crate::engine::Engine;
 use crate::events::signing::{Signing, new_secret};
-use crate::plugin::manifest::{DeclaredHook, Hook, Manifest, OnFailure, Permission, Runtime};
+use crate::plugin::manifest::{DeclaredHook, Manifest, Permission, Runtime};
 use crate::ports::events::EventKind;
 use crate::ports::table::TableError;
 use crate::ports::vault::SecretId;
+use crate::registry::hooks::record::HookView;
 use crate::registry::instances::{Instance, InstanceView};
 use crate::registry::{config_secret_id, version_changed};
-
-/// A hook as administrators see it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct HookView {
-    /// At which moment.
-    pub on: Hook,
-    /// Its place among all hooks of the organization, the smaller first.
-    pub priority: u32,
-    /// The time that it has, in milliseconds.
-    pub timeout_ms: u32,
-    /// What it means that it failed.
-    pub on_failure: OnFailure,
-    /// For which tools it is; for all where there are none.
-    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
-    pub tools: BTreeSet<String>,
-    /// Whether it is asked: the plugin is in use, has a secret to sign with if it needs one, and was granted what it needs.
-    pub asked: bool,
-}
 
 /// A plugin with the new secret of its hooks, which is shown here and never again.
 #[derive(Debug)]

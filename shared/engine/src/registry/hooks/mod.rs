@@ -4,9 +4,11 @@
 mod admin;
 mod record;
 
+pub use admin::HookSecretMade;
 pub(crate) use admin::must_be_signable;
-pub use admin::{HookSecretMade, HookView};
 pub(crate) use record::{HookIndex, HookedPlugin, changed as hooks_changed};
+
+pub use crate::registry::hooks::record::HookView;
 
 /// The most plugins of an organization whose hooks are asked.
 pub const HOOKED_MAX: usize = 10;

@@ -1,7 +1,7 @@
 //! Whose hooks an organization has: one item, written in one transaction with each change of a plugin that concerns it, so
 //! that an intent finds all of them in its one read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -11,7 +11,7 @@ use crate::core::error::Error;
 use crate::core::ids::{OrgId, PluginName};
 use crate::engine::Engine;
 use crate::events::signing::Signing;
-use crate::plugin::manifest::{DeclaredHook, Manifest, Runtime};
+use crate::plugin::manifest::{DeclaredHook, Hook, Manifest, OnFailure, Runtime};
 use crate::ports::table::{Condition, Item, NewItem, Read, TableError, Write};
 use crate::registry::instances::{Installed, Instance};
 use crate::storage::keys;
@@ -126,4 +126,22 @@ pub(crate) async fn changed(
 
 fn hooked_in(item: Option<&Item>) -> Result<HookIndex, TableError> {
     item.map_or_else(|| Ok(HookIndex::default()), Item::record)
+}
+
+/// A hook as administrators see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HookView {
+    /// At which moment.
+    pub on: Hook,
+    /// Its place among all hooks of the organization, the smaller first.
+    pub priority: u32,
+    /// The time that it has, in milliseconds.
+    pub timeout_ms: u32,
+    /// What it means that it failed.
+    pub on_failure: OnFailure,
+    /// For which tools it is; for all where there are none.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub tools: BTreeSet<String>,
+    /// Whether it is asked: the plugin is in use, has a secret to sign with if it needs one, and was granted what it needs.
+    pub asked: bool,
 }

@@ -7,7 +7,7 @@ mod update;
 mod view;
 
 pub use admin::{Disable, REASON_MAX, SetInstance};
-pub use record::Disabled;
+pub use record::{BreakerState, Disabled};
 pub(crate) use record::{ConfigSecrets, InUse, Installed, Instance, PreviousInstall, SeenInstance};
 pub(crate) use update::Trial;
-pub use view::{BreakerState, BreakerView, Breakers, InstanceView};
+pub use view::{BreakerView, Breakers, InstanceView};

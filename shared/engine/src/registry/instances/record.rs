@@ -6,16 +6,16 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::BreakerState;
 use crate::core::error::Error;
 use crate::core::ids::{KeyId, OrgId, UserId};
 use crate::events::signing::Signing;
 use crate::plugin::breaker::{ActionClass, BreakerLimits, Circuit, Gate};
 use crate::plugin::catalog::Plugin;
+use crate::plugin::digest::Digest;
 use crate::plugin::manifest::{Manifest, Permission};
 use crate::ports::ids::sha256;
 use crate::ports::table::{Item, NewItem, TableError, Version};
-use crate::registry::{Digest, RegistryScope};
+use crate::registry::RegistryScope;
 use crate::storage::keys;
 
 /// The stored record.
@@ -265,4 +265,16 @@ impl Instance {
         }
         Ok(item)
     }
+}
+
+/// Where a breaker is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BreakerState {
+    /// Calls go.
+    Closed,
+    /// Calls are answered at once.
+    Open,
+    /// The next call goes, to try.
+    HalfOpen,
 }

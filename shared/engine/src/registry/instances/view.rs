@@ -17,6 +17,7 @@ use crate::plugin::catalog::Plugin;
 use crate::plugin::manifest::{Manifest, Permission};
 use crate::ports::table::{Query, Range, Read};
 use crate::registry::hooks::HookView;
+use crate::registry::instances::record::BreakerState;
 use crate::registry::{Lifecycle, RegistryScope};
 use crate::storage::keys;
 
@@ -86,18 +87,6 @@ pub struct BreakerView {
     /// When one call is let through to try.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<Timestamp>,
-}
-
-/// Where a breaker is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BreakerState {
-    /// Calls go.
-    Closed,
-    /// Calls are answered at once.
-    Open,
-    /// The next call goes, to try.
-    HalfOpen,
 }
 
 impl Instance {

@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use quick_cache::sync::Cache;
 use secrecy::{ExposeSecret as _, ExposeSecretMut as _, SecretSlice, SecretString};
 use serde::{Deserialize, Serialize};
+pub use wrap::{MASTER_KEY_BYTES, MasterKey, MasterKeys, Wrap};
 
 use crate::core::ids::OrgId;
 use crate::ports::table::{Condition, Item, Key, NewItem, Query, Read, Table, TableError};
@@ -19,9 +20,7 @@ use crate::ports::vault::{SecretId, Vault, VaultError};
 use crate::ports::{Clock, Ids};
 use crate::storage::keys;
 use crate::storage::seal::NamedKey;
-
 pub use crate::storage::seal::Sealed;
-pub use wrap::{MASTER_KEY_BYTES, MasterKey, MasterKeys, Wrap};
 
 const DATA_KEY_BYTES: usize = 32;
 /// Organizations whose data keys a warm process remembers.

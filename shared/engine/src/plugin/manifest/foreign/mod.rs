@@ -11,9 +11,9 @@ mod tests;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use super::parse::ManifestError;
 use super::{Manifest, Permission, Runtime};
 use crate::core::ids::PermissionName;
+use crate::plugin::manifest::problems::ManifestError;
 
 /// The form that a manifest is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

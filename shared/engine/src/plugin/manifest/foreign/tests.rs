@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::plugin::manifest::{DataAdapterKind, Effect, PullPolicy};
+use crate::core::effect::Effect;
+use crate::plugin::manifest::{DataAdapterKind, PullPolicy};
 
 const CLAUDE: &str =
     include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/manifests/claude-environment.yaml"));

@@ -12,17 +12,10 @@ use crate::core::ids::{OrgId, UserId};
 use crate::engine::Engine;
 use crate::ports::table::{BATCH_MAX, Cursor, Item, Key, Page, Query, Range, Read};
 use crate::storage::keys;
+use crate::storage::keys::ListedKind;
 
 /// How often the store is asked for one page of a filtered list.
 const ASKED_MAX: usize = 10;
-
-/// What is listed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ListedKind {
-    Tasks,
-    Runs,
-    Failures,
-}
 
 impl Engine {
     /// A new id, which stands in a list by its time.

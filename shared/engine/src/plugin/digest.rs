@@ -1,0 +1,16 @@
+//! The digest of a manifest.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ports::ids::sha256;
+
+/// The SHA-256 of a manifest's text, by which one text is told from another.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Digest(String);
+
+impl Digest {
+    pub(crate) fn of(text: &str) -> Self {
+        Self(sha256(text.as_bytes()))
+    }
+}
