@@ -15,6 +15,7 @@ use crate::ports::Event;
 use crate::ports::table::{Condition, Due, Item, NewItem, Read, TableError, Write};
 use crate::ports::timer::Work;
 use crate::ports::vault::{Purpose, SecretId};
+use crate::storage::compare_and_set::CompareAndSet;
 use crate::storage::keys;
 
 /// What stands for every kind of event.
@@ -98,6 +99,7 @@ impl Engine {
     ) -> Result<T, Error> {
         let key = keys::webhooks(org);
         let mut standing = self.ports.table.get(&key, Read::Consistent).await?;
+        let mut race = CompareAndSet::default();
         loop {
             let before = webhooks_in(standing.as_ref())?;
             let mut webhooks = before.clone();
@@ -118,8 +120,7 @@ impl Engine {
                     }
                     return Ok(gives);
                 }
-                Err(TableError::Condition { standing: found, .. }) => standing = found.map(|item| *item),
-                Err(error) => return Err(error.into()),
+                Err(error) => standing = race.lost(error, "the list of webhooks")?,
             }
         }
     }
