@@ -15,6 +15,7 @@ mod agents;
 mod events;
 mod invoke;
 mod lambda;
+mod layout;
 mod local;
 mod plugins;
 mod registry;
