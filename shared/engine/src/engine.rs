@@ -23,6 +23,7 @@ use crate::outbound::client::{ClientError, Outbound};
 use crate::outbound::config::Config;
 use crate::plugin::catalog::{Catalog, Plugin};
 use crate::ports::events::EventBusError;
+use crate::ports::traced::Traced;
 use crate::ports::{Clock, Event, EventBus, Ids, Table, Timer, Vault, Work};
 use crate::registry::{PluginCache, contention};
 use crate::tasks::TASKS;
@@ -47,6 +48,19 @@ pub struct Ports {
     pub ids: Arc<dyn Ids>,
 }
 
+impl Ports {
+    /// The same ports with a span around each call that leaves the process.
+    fn traced(self) -> Self {
+        Self {
+            table: Arc::new(Traced(self.table)),
+            vault: Arc::new(Traced(self.vault)),
+            timer: Arc::new(Traced(self.timer)),
+            events: Arc::new(Traced(self.events)),
+            ..self
+        }
+    }
+}
+
 /// The engine.
 pub struct Engine {
     /// The world outside.
@@ -68,6 +82,7 @@ pub struct Engine {
 impl Engine {
     /// An engine over these ports. Fails where no client for outbound calls can be made.
     pub fn new(ports: Ports, catalog: Catalog, config: Config) -> Result<Arc<Self>, ClientError> {
+        let ports = ports.traced();
         let outbound = Outbound::new(&config.allowed_addresses, config.authorities, config.limits.connect)?;
         Ok(Arc::new(Self {
             ports,

@@ -7,6 +7,7 @@ pub mod events;
 pub mod ids;
 pub mod table;
 pub mod timer;
+pub(crate) mod traced;
 pub mod vault;
 
 pub use clock::{Clock, SystemClock};
