@@ -3,22 +3,22 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// What doing an action twice would mean, the harmless first.
+/// What a second execution of an action would mean, the harmless first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
-    /// It changes nothing.
+    /// Changes nothing.
     Read,
-    /// Twice is the same as once.
+    /// A second execution has the same result as one.
     Idempotent,
-    /// The service knows a repetition by `idempotency_key`, which its request has to hold.
+    /// The service deduplicates by `idempotency_key`, which the request has to contain.
     Keyed,
-    /// Twice is twice.
+    /// A second execution has a second effect.
     Unsafe,
 }
 
 impl Effect {
-    /// Whether doing it twice is the same as doing it once.
+    /// Whether a second execution has no further effect, even without an idempotency key.
     pub fn is_repeatable(self) -> bool {
         match self {
             Self::Read | Self::Idempotent => true,

@@ -1,8 +1,7 @@
-//! What can be wrong with a request. What comes of a well-formed intent is not an error but an
+//! Errors of requests. The failure of a well-formed intent is not an error but an
 //! [`Outcome`](crate::core::outcome::Outcome).
 //!
-//! A message here is for the caller and never holds a credential or a cause from inside; causes are `#[source]`s, for
-//! the log.
+//! Messages are for the caller and never contain a credential or an internal cause. Causes are `#[source]`s and go to the log.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -17,39 +16,39 @@ use crate::ports::vault::VaultError;
 pub enum ProblemCode {
     /// Fields are missing or wrong; `errors` names each.
     InvalidParameters,
-    /// No credential, or not a good one.
+    /// The credential is missing or invalid.
     Unauthenticated,
-    /// A good credential that does not allow this.
+    /// The credential is valid but does not allow this.
     Forbidden,
     /// No plugin of that name.
     UnknownPlugin,
     /// The plugin has no action of that name.
     UnknownAction,
-    /// Nothing there, or nothing that this caller may see.
+    /// Not found, or not visible to this caller.
     NotFound,
-    /// The route does not know the method.
+    /// The route does not support the method.
     MethodNotAllowed,
     /// The first request with this idempotency key is still running.
     InProgress,
-    /// The thing is not in a state that allows this.
+    /// The resource's state does not allow this.
     Conflict,
-    /// The thing is not as it was when the caller looked at it.
+    /// The resource changed since the caller read it.
     PreconditionFailed,
-    /// Larger than allowed.
+    /// The body is larger than allowed.
     TooLarge,
-    /// Not a media type that the route reads.
+    /// The route does not support the media type.
     UnsupportedMediaType,
     /// The idempotency key was used with another request.
     KeyReused,
     /// More requests than allowed.
     TooManyRequests,
-    /// A service that the request depends on gave no answer that can be used. Nothing was kept.
+    /// A service that the request depends on did not answer, or answered with an error. Nothing was stored.
     Unavailable,
-    /// A fault of Overseer.
+    /// Overseer failed.
     Internal,
 }
 
-/// What an error says and what its causes say, for the log. Only their messages: a derived form would show records, too.
+/// The messages of an error and its causes, for the log. Not `Debug`, which would contain records.
 pub fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -66,18 +65,18 @@ pub enum Error {
     /// Fields are missing or wrong.
     #[error("{}", summary(.0))]
     Invalid(Vec<FieldProblem>),
-    /// No credential, or not a good one; says what is wrong with it.
+    /// The credential is missing or invalid; the text says what is wrong with it.
     #[error("{0}")]
     Unauthenticated(&'static str),
-    /// The caller may not do this; says what would be needed.
+    /// The caller may not do this; the text says what is needed.
     #[error("{0}")]
     Forbidden(String),
     /// No plugin of that name.
     #[error("there is no plugin {name:?}{}", suggestion(.nearest))]
     UnknownPlugin {
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// What may have been meant, the likeliest first.
+        /// Similar names, the most similar first.
         nearest: Vec<String>,
     },
     /// The plugin has no action of that name.
@@ -85,45 +84,43 @@ pub enum Error {
     UnknownAction {
         /// The plugin.
         plugin: String,
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// What may have been meant, the likeliest first.
+        /// Similar names, the most similar first.
         nearest: Vec<String>,
     },
-    /// Nothing there, or nothing that this caller may see.
+    /// Not found, or not visible to this caller; names the kind of resource.
     #[error("there is no such {0}")]
     NotFound(&'static str),
-    /// A service that the request depends on gave no answer that can be used; says which and why.
+    /// A service that the request depends on did not answer, or answered with an error; the text says which and why.
     #[error("{0}")]
     Unavailable(String),
     /// The first request with this idempotency key is still running.
-    #[error(
-        "the first request with this key is still running; ask again in {retry_after_s} s, or send Prefer: wait=20"
-    )]
+    #[error("the first request with this key is still running; retry in {retry_after_s} s, or send Prefer: wait=20")]
     InProgress {
-        /// When it is worth asking again.
+        /// The seconds to wait before a retry.
         retry_after_s: u64,
     },
     /// The idempotency key was used with another request.
-    #[error("this key was used with another request in the last 24 hours; take a new key for each intent")]
+    #[error("this key was used with another request in the last 24 hours; use a new key for each intent")]
     KeyReused,
-    /// The thing is not in a state that allows this; says which would.
+    /// The resource's state does not allow this; the text says which state would.
     #[error("{0}")]
     Conflict(String),
-    /// The thing is not as it was when the caller looked at it.
-    #[error("somebody else changed it in the meantime; get it again, and send its new ETag in If-Match")]
+    /// The resource changed since the caller read it.
+    #[error("it changed since you read it; get it again and send its new ETag in If-Match")]
     Changed,
     /// The store failed.
-    #[error("something failed on Overseer's side; the log has the request id")]
+    #[error("Overseer failed; its log has the details under the request id")]
     Table(#[from] TableError),
     /// The vault failed.
-    #[error("something failed on Overseer's side; the log has the request id")]
+    #[error("Overseer failed; its log has the details under the request id")]
     Vault(#[from] VaultError),
-    /// Overseer made something that it cannot use itself, such as an id; the caller did nothing wrong.
-    #[error("something failed on Overseer's side; the log has the request id")]
+    /// Overseer made a value that it cannot use itself, such as an id. The caller is not at fault.
+    #[error("Overseer failed; its log has the details under the request id")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A part of the engine panicked.
-    #[error("something failed on Overseer's side; the log has the request id")]
+    /// A task of the engine panicked.
+    #[error("Overseer failed; its log has the details under the request id")]
     Panicked(#[source] tokio::task::JoinError),
 }
 
@@ -145,21 +142,21 @@ impl Error {
         Self::Invalid(vec![FieldProblem::new(pointer, message)])
     }
 
-    /// A fault of Overseer's own: `cause` goes to the log, and nothing of it to the caller.
+    /// A failure of Overseer: `cause` goes to the log and not to the caller.
     pub(crate) fn internal(cause: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Internal(Box::new(cause))
     }
 
-    /// No plugin of that name, and nothing that may have been meant.
+    /// No plugin of that name, without suggestions.
     pub(crate) fn unknown_plugin(name: &str) -> Self {
         Self::UnknownPlugin { name: name.to_owned(), nearest: Vec::new() }
     }
 
-    /// A cursor that the store does not know came from the caller.
+    /// The error of a query with the caller's cursor: a cursor that the store refuses is the caller's error.
     pub(crate) fn of_cursor(error: TableError) -> Self {
         match error {
             TableError::Request(_) => {
-                Self::field("/cursor", "is not a cursor of this list; leave it out to begin anew")
+                Self::field("/cursor", "is not a cursor of this list; leave it out to start from the beginning")
             }
             error @ (TableError::Condition { .. }
             | TableError::TooLarge { .. }
@@ -191,13 +188,13 @@ fn summary(problems: &[FieldProblem]) -> String {
     match problems {
         [only] if only.pointer.is_empty() => only.message.clone(),
         [only] => format!("{}: {}", only.pointer, only.message),
-        several => format!("{} things are wrong with the request; errors lists them", several.len()),
+        several => format!("the request has {} problems; errors lists them", several.len()),
     }
 }
 
 fn suggestion(nearest: &[String]) -> String {
     match nearest {
-        [] => "; GET /api/plugin-engine lists those there are".to_owned(),
+        [] => "; GET /api/plugin-engine lists all".to_owned(),
         names => format!("; did you mean {}?", names.join(" or ")),
     }
 }

@@ -1,7 +1,6 @@
-//! The names that the engine passes around, each its own type, parsed once where it comes in.
+//! The names and ids of the domain. Each has its own type and is parsed once, at the edge.
 //!
-//! A parsed name is safe to put into a key, a log line or a message; nothing inside the engine takes a bare `String`
-//! where one of these is meant.
+//! A parsed name is safe in a key, a log line and a message. The engine never passes a bare `String` for one of these.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,22 +8,22 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-/// The longest name that people and agents may choose, in bytes of UTF-8.
+/// The longest name that people and agents may choose, in bytes.
 pub const NAME_MAX_BYTES: usize = 255;
 
-/// Why a name was refused. The text says what is allowed; the caller adds which field it was.
+/// Why a name was refused. The text says what is allowed; the caller of `parse` adds the field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Empty, too long or with control characters.
     #[error("must be 1 to 255 bytes of UTF-8 without control characters")]
     Free,
-    /// Not of the form that plugins and aliases have.
-    #[error("must begin with a small letter and hold only a-z, 0-9, _ and -, 63 characters at most")]
+    /// Not in the form of plugin names and aliases.
+    #[error("must begin with a small letter and contain only a-z, 0-9, _ and -, 63 characters at most")]
     Slug,
-    /// Not of the form that actions have.
-    #[error("must begin with a letter and hold only a-z, A-Z, 0-9, _ and -, 63 characters at most")]
+    /// Not in the form of action names.
+    #[error("must begin with a letter and contain only a-z, A-Z, 0-9, _ and -, 63 characters at most")]
     Word,
-    /// Not an id that Overseer made.
+    /// Not in the form of ids that Overseer makes.
     #[error("must be an id that Overseer made: 1 to 64 letters and digits")]
     Made,
 }
@@ -34,7 +33,7 @@ pub(crate) fn free(text: &str) -> Result<(), NameError> {
     if fits && !text.chars().any(char::is_control) { Ok(()) } else { Err(NameError::Free) }
 }
 
-/// A pattern that [`slug`] and the published JSON Schemas share.
+/// The rule of [`slug`], for the published JSON Schemas.
 const SLUG_PATTERN: &str = "^[a-z][a-z0-9_-]{0,62}$";
 
 fn slug(text: &str) -> Result<(), NameError> {
@@ -44,7 +43,7 @@ fn slug(text: &str) -> Result<(), NameError> {
     if first && rest && text.len() <= 63 { Ok(()) } else { Err(NameError::Slug) }
 }
 
-/// A pattern that [`word`] and the published JSON Schemas share.
+/// The rule of [`word`], for the published JSON Schemas.
 const WORD_PATTERN: &str = "^[A-Za-z][A-Za-z0-9_-]{0,62}$";
 
 fn word(text: &str) -> Result<(), NameError> {
@@ -130,31 +129,31 @@ macro_rules! names {
 }
 
 names! {
-    /// The customer whose data is kept apart from all others.
+    /// An organization: the tenant whose data is separate from all others.
     OrgId: free, free_schema;
-    /// The person whose accounts are used.
+    /// A user: the person whose accounts are used.
     UserId: free, free_schema;
-    /// The agent that asked.
+    /// An agent.
     AgentId: free, free_schema;
-    /// What a caller calls one intent, so that sending it again does not do it again.
+    /// A caller's idempotency key for one intent: a retry with the same key does not execute it again.
     IdempotencyKey: free, free_schema;
     /// A plugin; `tool` in an intent.
     PluginName: slug, slug_schema;
-    /// A way by which people reach an agent, such as `twilio`; it has plugins of its own.
+    /// A channel by which people reach an agent, such as `twilio`. It has its own set of plugins.
     ChannelName: slug, slug_schema;
     /// An action of a plugin, or an alias of one; `intent` in an intent.
     ActionName: word, word_schema;
-    /// A part of a plugin that its author named, such as a port or a source of data.
+    /// A part of a plugin that its author named, such as a port or a data adapter.
     PartName: word, word_schema;
-    /// A permission that means nothing to Overseer itself.
+    /// A permission that only the author's own code understands.
     PermissionName: free, free_schema;
-    /// Tells several accounts of one user at one plugin apart; `integration` in an intent.
+    /// Distinguishes several accounts of one user at one plugin; `integration` in an intent.
     Alias: slug, slug_schema;
-    /// What a friendly name is a name of, such as a channel.
+    /// A kind of friendly names, such as those of channels.
     MappingKind: slug, slug_schema;
-    /// What people and agents call something at a service.
+    /// A friendly name: what people and agents call an object of a service.
     MappingName: free, free_schema;
-    /// What a service calls something of its own.
+    /// A service's own id of an object.
     ExternalId: free, free_schema;
     /// The public half of an API key.
     KeyId: made, made_schema;
@@ -166,41 +165,41 @@ names! {
     FailureId: made, made_schema;
     /// A subscription to events.
     WebhookId: made, made_schema;
-    /// One event on its way to one webhook.
+    /// The delivery of one event to one webhook.
     DeliveryId: made, made_schema;
-    /// One request, on every answer and log line.
+    /// One request; in every response and log line.
     RequestId: made, made_schema;
 }
 
-/// Whose an account is.
+/// The owner of an account.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Owner {
-    /// One user's, and nobody else's.
+    /// One user, who alone may use it.
     User(UserId),
-    /// The organization's: all of its users may use it.
+    /// The organization: all of its users may use it.
     Organization,
 }
 
-/// For whom a friendly name is.
+/// The scope of a friendly name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
-    /// For what one agent intends, whoever it acts for.
+    /// The intents of one agent, for any user.
     Agent(AgentId),
-    /// For what is intended for one user.
+    /// The intents for one user.
     User(UserId),
-    /// For all of the organization.
+    /// All intents of the organization.
     Organization,
 }
 
 impl Default for Alias {
-    /// The account that is meant when an intent names none.
+    /// The alias of the account that is used if an intent names none.
     fn default() -> Self {
         Self("default".to_owned())
     }
 }
 
-/// The format of names that people and agents choose, which schemas alone cannot describe.
+/// The JSON Schema format of names that people and agents choose. Patterns cannot limit bytes.
 pub(crate) const NAME_FORMAT: &str = "overseer-name";
 
 #[cfg(test)]
@@ -208,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_hold_at_their_edges() {
+    fn names_are_limited() {
         assert!(OrgId::parse("ö".repeat(127)).is_ok());
         assert!(OrgId::parse("o".repeat(255)).is_ok());
         assert_eq!(OrgId::parse("o".repeat(256)), Err(NameError::Free));

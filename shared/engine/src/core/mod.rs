@@ -1,5 +1,5 @@
-//! Pure types of the domain, at the bottom: they do no I/O, and every folder may use them. `error` alone stands above the
-//! ports, whose errors it names.
+//! Pure types of the domain: they do no I/O, and every folder may use them. Only `error` depends on the ports, whose errors it
+//! wraps.
 
 pub mod effect;
 pub mod error;

@@ -1,4 +1,4 @@
-//! What came of a well-formed intent, in the one shape that every caller gets.
+//! The outcome of a well-formed intent, in the one shape that every caller gets.
 
 use schemars::JsonSchema;
 use serde::ser::SerializeMap;
@@ -13,72 +13,72 @@ use crate::core::ids::{ActionName, PluginName, RunId};
 pub enum OutcomeCode {
     /// The user has no account connected at the plugin's service.
     NotConnected,
-    /// The service no longer takes the account's credential.
+    /// The service no longer accepts the account's credential.
     ReconnectRequired,
-    /// The service asks to come back later.
+    /// The service limits the rate of requests.
     RateLimited,
-    /// The service did not answer within the budget.
+    /// The service did not answer in time.
     Timeout,
-    /// The service could not be reached, failed, or answered what nobody can read.
+    /// The service could not be reached, failed, or sent a response that cannot be read.
     Unavailable,
-    /// The service understood and refused.
+    /// The service understood the request and refused it.
     Rejected,
-    /// The plugin is switched off, by an administrator or after failures.
+    /// The plugin is disabled, by an administrator or after failures.
     Disabled,
-    /// A hook forbade the call.
+    /// A hook vetoed the call.
     Vetoed,
-    /// Whether the action happened is not known.
+    /// It is unknown whether the action happened.
     OutcomeUnknown,
 }
 
-/// The result of one intent.
+/// The outcome of one intent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
-    /// What came of it.
+    /// Success or failure.
     pub result: Result<Success, Failure>,
-    /// What was run and how.
+    /// Facts about the execution.
     pub metadata: Metadata,
 }
 
-/// The action did what it is for.
+/// The action succeeded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Success {
-    /// For a person or a model to read.
+    /// A message for people and models.
     pub message: String,
-    /// What the action returns.
+    /// The action's result.
     pub data: Value,
-    /// The service's id of what was made or changed.
+    /// The service's id of the object that was created or changed.
     pub external_id: Option<String>,
 }
 
-/// The action did not do what it is for.
+/// The action failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(clippy::struct_excessive_bools, reason = "each answers a question of its own")]
+#[expect(clippy::struct_excessive_bools, reason = "each answers a separate question")]
 pub struct Failure {
-    /// Why.
+    /// The reason.
     pub code: OutcomeCode,
-    /// For a person or a model to read: what happened, and the remedy.
+    /// A message for people and models: what happened, and the remedy.
     pub message: String,
-    /// Whether the same intent may be sent again without doing anything twice.
+    /// Whether the caller may send the same intent again without a second effect.
     pub retryable: bool,
-    /// Whether the same run may try once more. Beside what is `retryable` that is what the service knows by this run's own
-    /// key. Not shown.
+    /// Whether Overseer may retry within the same run. Also true, unlike `retryable`, if the service deduplicates by the run's
+    /// own idempotency key. Not sent to callers.
     pub try_again: bool,
-    /// Whether the action may have had its effect all the same, and doing it again is not the same as doing it once.
+    /// Whether the action may have had an effect that a retry would repeat.
     pub may_have_happened: bool,
-    /// Whether it may have had an effect at all. Not shown; the ledger has it.
+    /// Whether it may have had any effect. Not sent to callers; the ledger stores it.
     pub unclear: bool,
-    /// Whether what was asked for is to blame, and not the service. Not shown; the breaker does not count it.
+    /// Whether the request is at fault, and not the service. Not sent to callers; the breaker does not count such a failure.
     pub of_caller: bool,
-    /// Seconds to wait before trying again, where the service says so.
+    /// Seconds to wait before a retry, if the service says so.
     pub retry_after_s: Option<u64>,
-    /// Whether the service refused the credential itself, so that a newer one may help. Not shown.
+    /// Whether the service refused the credential, so that a newer one may help. Not sent to callers.
     pub credential_refused: bool,
-    /// What the agent is to say and to do now, once that has been looked up.
+    /// The organization's instruction to the agent for this failure, once resolved.
     pub fallback: Option<String>,
 }
 
-/// What was run and how.
+/// Facts about an execution.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metadata {
     /// The plugin.
@@ -90,34 +90,34 @@ pub struct Metadata {
     /// Milliseconds from the intent's arrival to its outcome.
     #[serde(rename = "durationMs")]
     pub duration_ms: u64,
-    /// How often the action was tried: 0 if the service was not called.
+    /// The number of attempts: 0 if the service was not called.
     pub attempts: u32,
-    /// Its entry in the ledger, if there is one.
+    /// Its entry in the ledger, if it has one.
     #[serde(rename = "runId", skip_serializing_if = "Option::is_none")]
     pub run: Option<RunId>,
 }
 
-/// The largest data of a success that is kept, in bytes of JSON.
+/// The largest data of a success that is stored, in bytes of JSON.
 pub const KEPT_MAX_BYTES: usize = 64 * 1024;
-/// The deepest data that is kept: what is nested deeper might not read any more within a record.
+/// The deepest data that is stored. Deeper data might exceed the JSON parser's depth within a record.
 const KEPT_DEPTH_MAX: usize = 64;
-/// The longest message that is kept, in characters.
+/// The longest message that is stored, in characters.
 pub const MESSAGE_MAX: usize = 500;
 
-/// Whether the data of a success is small enough to be kept.
+/// Whether the data of a success is small enough to be stored.
 pub(crate) fn can_be_kept(data: &Value) -> bool {
     depth(data) <= KEPT_DEPTH_MAX && data.to_string().len() <= KEPT_MAX_BYTES
 }
 
-/// A text that is not too long to keep: `most` characters of it.
-pub(crate) fn cut(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
+/// The first `max` characters of a text, with an ellipsis if it is longer.
+pub(crate) fn cut(text: &str, max: usize) -> String {
+    match text.char_indices().nth(max) {
         Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
         None => text.to_owned(),
     }
 }
 
-/// How deep arrays and objects are nested.
+/// The nesting depth of arrays and objects.
 fn depth(value: &Value) -> usize {
     match value {
         Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
@@ -127,7 +127,7 @@ fn depth(value: &Value) -> usize {
 }
 
 impl Failure {
-    /// A failure in which the action surely had no effect.
+    /// A failure in which the action certainly had no effect.
     pub fn new(code: OutcomeCode, message: String, retryable: bool) -> Self {
         Self {
             code,
@@ -142,17 +142,15 @@ impl Failure {
             fallback: None,
         }
     }
-}
 
-impl Failure {
-    /// As it is shown.
+    /// The failure as callers get it.
     pub(crate) fn shown(&self) -> Value {
         let mut error = json!({ "code": self.code, "message": self.message, "retryable": self.retryable });
         if let Some(error) = error.as_object_mut() {
-            let after = self.retry_after_s.map(|seconds| ("retryAfter".to_owned(), seconds.into()));
-            let maybe = self.may_have_happened.then(|| ("mayHaveHappened".to_owned(), true.into()));
+            let retry_after = self.retry_after_s.map(|seconds| ("retryAfter".to_owned(), seconds.into()));
+            let may_have_happened = self.may_have_happened.then(|| ("mayHaveHappened".to_owned(), true.into()));
             let fallback = self.fallback.as_ref().map(|text| ("fallback".to_owned(), text.as_str().into()));
-            error.extend(after.into_iter().chain(maybe).chain(fallback));
+            error.extend(retry_after.into_iter().chain(may_have_happened).chain(fallback));
         }
         error
     }

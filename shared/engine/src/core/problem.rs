@@ -1,14 +1,14 @@
-//! One problem of a request: where it is, and what would be right.
+//! One problem of a request.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// One thing that is wrong, and where.
+/// One problem of a request, with its location.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct FieldProblem {
-    /// Where in the body, as a JSON pointer (RFC 6901); `""` is the whole.
+    /// The location in the body, as a JSON pointer (RFC 6901); `""` is the whole body.
     pub pointer: String,
-    /// What is wrong and what would be right.
+    /// What is wrong, and the remedy.
     pub message: String,
 }
 

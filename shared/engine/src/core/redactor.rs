@@ -1,7 +1,8 @@
-//! Strikes known secrets out of whatever comes back from a service, which may echo what it was sent.
+//! Redacts the account's own secrets from the responses of a service, which may echo what it was sent.
 //!
-//! This guards against carelessness: the secret as it is, escaped as JSON may have it, percent-encoded, and within base64
-//! of any alignment. A service that is bent on telling its own credential can always disguise it.
+//! The redactor finds a secret in these forms: plain, escaped as in JSON, percent-encoded, and within base64 at any alignment.
+//! It protects against services that echo requests carelessly. It cannot stop a service that disguises the credential on
+//! purpose.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
@@ -11,20 +12,20 @@ use serde_json::{Map, Value};
 
 use crate::core::percent::UNRESERVED;
 
-/// The shortest secret that is taken: striking out a shorter one would hit ordinary text.
+/// The shortest secret that is redacted, in bytes: a shorter one would match ordinary text.
 pub const SECRET_MIN_BYTES: usize = 8;
 
-/// What stands where a secret stood.
+/// The replacement of a secret.
 pub const STRUCK: &str = "[secret removed]";
 
-/// Finds the forms of secrets.
+/// Replaces all forms of some secrets.
 pub(crate) struct Redactor {
-    /// The longest first, so that none is left half by a shorter one within it.
+    /// The longest first, since a shorter form within a longer one would leave the rest of it behind.
     forms: Vec<String>,
 }
 
 impl Redactor {
-    /// For a call that carries `secrets`. Shorter ones than are taken for secrets are left alone.
+    /// A redactor for a call that carries `secrets`. Those shorter than [`SECRET_MIN_BYTES`] are ignored.
     pub(crate) fn new<'a>(secrets: impl IntoIterator<Item = &'a SecretString>) -> Self {
         let secrets =
             secrets.into_iter().map(ExposeSecret::expose_secret).filter(|text| text.len() >= SECRET_MIN_BYTES);
@@ -34,7 +35,7 @@ impl Redactor {
         Self { forms }
     }
 
-    /// The text without the secret.
+    /// The text without secrets.
     pub(crate) fn text(&self, mut text: String) -> String {
         for form in self.forms.iter().map(String::as_str) {
             if text.contains(form) {
@@ -44,7 +45,7 @@ impl Redactor {
         text
     }
 
-    /// The value without the secret: in strings, in keys, and in numbers, which a secret of digits can look like.
+    /// The value without secrets, in strings, keys and numbers (a secret of digits may appear as a number).
     pub(crate) fn value(&self, value: Value) -> Value {
         match value {
             Value::String(text) => Value::String(self.text(text)),
@@ -61,6 +62,7 @@ impl Redactor {
     }
 }
 
+/// The texts in which a secret may appear.
 fn forms_of(secret: &str) -> Vec<String> {
     let json = Value::from(secret).to_string();
     let mut forms = vec![secret.to_owned(), json.trim_matches('"').to_owned(), secret.replace('/', "\\/")];
@@ -76,7 +78,7 @@ fn forms_of(secret: &str) -> Vec<String> {
         let mut shifted = vec![0; offset];
         shifted.extend_from_slice(secret.as_bytes());
         for encoded in [STANDARD_NO_PAD.encode(&shifted), URL_SAFE_NO_PAD.encode(&shifted)] {
-            // The characters at both ends depend on the neighbours as well.
+            // The first and the last character also depend on the neighbouring bytes.
             let first = (offset * 8).div_ceil(6);
             let last = shifted.len() * 8 / 6;
             forms.extend(encoded.get(first..last).map(str::to_owned));
@@ -93,9 +95,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_form_is_struck_and_nothing_else() {
+    fn every_form_of_a_secret_is_redacted() {
         let secret = "xoxb-1/2+3 é";
-        let striker = Redactor::new(&[SecretString::from(secret)]);
+        let redactor = Redactor::new(&[SecretString::from(secret)]);
         for prefix in ["", "B", "Be", "Bearer "] {
             for suffix in ["", "\"", "xy", "\r\n."] {
                 for text in [
@@ -106,12 +108,12 @@ mod tests {
                     "a=xoxb-1%2f2%2b3%20%c3%a9&b".to_owned(),
                     r#"{"a": "xoxb-1\/2+3 é"}"#.to_owned(),
                 ] {
-                    assert!(striker.text(text.clone()).contains(STRUCK), "{text}");
+                    assert!(redactor.text(text.clone()).contains(STRUCK), "{text}");
                 }
             }
         }
-        let struck = striker.value(json!({"a": [secret, 1, {secret: null}], "b": "xoxb-1"}));
-        assert_eq!(struck, json!({"a": [STRUCK, 1, {STRUCK: null}], "b": "xoxb-1"}));
+        let redacted = redactor.value(json!({"a": [secret, 1, {secret: null}], "b": "xoxb-1"}));
+        assert_eq!(redacted, json!({"a": [STRUCK, 1, {STRUCK: null}], "b": "xoxb-1"}));
         let digits = Redactor::new(&[SecretString::from("1234567890")]);
         assert_eq!(digits.value(json!([1_234_567_890, 12])), json!([STRUCK, 12]));
         assert_eq!(Redactor::new(None::<&SecretString>).text("xoxb".into()), "xoxb");

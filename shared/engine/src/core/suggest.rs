@@ -1,8 +1,8 @@
 //! Suggestions for misspelled names.
 
-/// Up to three of `names` that `wanted` may have been meant to be, the likeliest first.
+/// Up to three of `names` that are similar to `wanted`, the most similar first.
 pub(crate) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
-    // Long input is not worth comparing: the time grows with its length. And nothing is in every name.
+    // The time grows with the length of the input, and an empty text is contained in every name.
     if wanted.is_empty() || wanted.len() > 64 {
         return Vec::new();
     }

@@ -1,5 +1,5 @@
-//! The breaker: takes a plugin that fails out of use for a while, and lets it back by one trial. Plain rules over a record
-//! (`instances`) that is changed by compare and set; nothing here reads or writes.
+//! The circuit breaker: disables a failing plugin for a while, and enables it again after one successful trial call. Pure rules
+//! over a record that `registry` changes by compare-and-set; this module does no I/O.
 
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::effect::Effect;
 use crate::core::outcome::{Failure, OutcomeCode};
 
-/// When a plugin is taken out of use, and for how long.
+/// When repeated failures disable a plugin, and for how long.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(inline)]
@@ -21,22 +21,22 @@ pub struct BreakerLimits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86400))]
     pub window_s: Option<u32>,
-    /// How long the plugin is out of use at first, in seconds: 1 to 86,400; 60 if left out. Each trial that fails doubles it.
+    /// How long the plugin is disabled at first, in seconds: 1 to 86,400; 60 if left out. Each failed trial doubles it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86400))]
     pub open_s: Option<u32>,
-    /// How long it is out of use at most, in seconds: 1 to 86,400, and not less than `open_s`; 1,800 if left out.
+    /// How long it is disabled at most, in seconds: 1 to 86,400, and not less than `open_s`; 1,800 if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86400))]
     pub open_max_s: Option<u32>,
 }
 
 impl BreakerLimits {
-    /// Where neither the organization nor the plugin says anything.
+    /// The limits if neither the organization nor the plugin sets them.
     pub(crate) const USUAL: Self =
         Self { failures: Some(5), window_s: Some(300), open_s: Some(60), open_max_s: Some(1_800) };
 
-    /// These limits, and `others` where these say nothing.
+    /// These limits, completed with `others`.
     pub(crate) fn or(self, others: Self) -> Self {
         Self {
             failures: self.failures.or(others.failures),
@@ -46,7 +46,7 @@ impl BreakerLimits {
         }
     }
 
-    /// What is wrong with them, each with its field.
+    /// Every problem of the limits, each with its field.
     pub(crate) fn problems(self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
         if self.failures.is_some_and(|failures| !(1..=100).contains(&failures)) {
@@ -80,13 +80,13 @@ impl BreakerLimits {
     }
 }
 
-/// The class of an action: a service that cannot write may still read.
+/// The class of an action. Each class has its own circuit: a service that cannot write may still read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ActionClass {
-    /// It changes nothing.
+    /// Changes nothing.
     Read,
-    /// It has an effect.
+    /// Has an effect.
     Write,
 }
 
@@ -99,13 +99,13 @@ impl From<Effect> for ActionClass {
     }
 }
 
-/// What the failures of one class of actions led to.
+/// The circuit of one class of actions.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Circuit {
-    /// When it failed, the latest last; no more than count.
+    /// The times of failures within the window, the latest last.
     #[serde(default)]
     failures: Vec<Timestamp>,
-    /// Out of use, or on trial.
+    /// Set while the plugin is disabled or on trial.
     #[serde(default)]
     open: Option<OpenCircuit>,
 }
@@ -114,33 +114,33 @@ pub(crate) struct Circuit {
 struct OpenCircuit {
     since: Timestamp,
     until: Timestamp,
-    /// How often it was opened in a row.
+    /// How often it was opened without being closed in between.
     times: u32,
-    /// Until when somebody is trying it.
+    /// The end of the lease of the trial call, if one is in flight.
     trial: Option<Timestamp>,
 }
 
-/// Whether a call may go.
+/// Whether a call is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gate {
-    /// It may.
+    /// Allowed.
     Closed,
-    /// It may, if it is the one that tries.
+    /// Allowed as the trial.
     HalfOpen,
-    /// It may not, before then.
+    /// Refused until that time.
     Open(Timestamp),
-    /// It may not, while another is trying.
+    /// Refused, since a trial is in flight.
     TrialInProgress,
 }
 
-/// What a call showed of the plugin.
+/// What a call says about the plugin's health.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HealthSignal {
-    /// It works.
+    /// The plugin works.
     Works,
-    /// It fails, and that is its own fault.
+    /// The plugin or its service failed.
     Fails,
-    /// Nothing: the service was not called, or something else is to blame.
+    /// Nothing: the service was not called, or the failure has another cause.
     Nothing,
 }
 
@@ -153,7 +153,7 @@ impl HealthSignal {
         }
         match failure.code {
             OutcomeCode::Timeout | OutcomeCode::Unavailable | OutcomeCode::OutcomeUnknown if called => Self::Fails,
-            // The service understood, and said no.
+            // The service works: it understood the request and refused it.
             OutcomeCode::Rejected | OutcomeCode::RateLimited if called => Self::Works,
             OutcomeCode::Timeout
             | OutcomeCode::Unavailable
@@ -168,10 +168,10 @@ impl HealthSignal {
     }
 }
 
-/// What became of a circuit.
+/// How a call changed a circuit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BreakerTransition {
-    /// It is as it was, but for what is counted.
+    /// Not at all, except for the counted failures.
     Nothing,
     Opened,
     Closed,
@@ -189,44 +189,44 @@ impl Circuit {
         }
     }
 
-    /// How many failures count at `now`.
+    /// The number of failures within the window at `now`.
     pub(crate) fn counted(&self, limits: BreakerLimits, now: Timestamp) -> usize {
         self.failures.iter().filter(|at| now.duration_since(**at) < limits.window()).count()
     }
 
-    /// Since when it is out of use, if it is.
+    /// The time at which it was opened, if it is open.
     pub(crate) fn open_since(&self) -> Option<Timestamp> {
         self.open.as_ref().map(|open| open.since)
     }
 
-    /// Until when there is something to remember.
+    /// The time until which the circuit has to be stored.
     pub(crate) fn remembered_until(&self, limits: BreakerLimits) -> Option<Timestamp> {
-        let counted = self.failures.last().map(|at| *at + limits.window());
+        let failures = self.failures.last().map(|at| *at + limits.window());
         let open = self.open.as_ref().map(|open| open.until.max(open.trial.unwrap_or(open.until)) + limits.open_max());
-        counted.max(open)
+        failures.max(open)
     }
 
-    /// Lets the caller try, until `until`.
+    /// Starts a trial with a lease until `until`.
     pub(crate) fn begin_trial(&mut self, until: Timestamp) {
         if let Some(open) = &mut self.open {
             open.trial = Some(until);
         }
     }
 
-    /// Whether the trial that lasts until then is under way.
+    /// Whether the trial with the lease until `until` is still in flight.
     pub(crate) fn is_trial(&self, until: Timestamp) -> bool {
         self.open.as_ref().is_some_and(|open| open.trial == Some(until))
     }
 
-    /// What a call showed; `on_trial` if it was the one that tried.
+    /// Records the result of a call; `on_trial` if it was the trial.
     pub(crate) fn note(
         &mut self,
-        shown: HealthSignal,
+        signal: HealthSignal,
         on_trial: bool,
         limits: BreakerLimits,
         now: Timestamp,
     ) -> BreakerTransition {
-        match (shown, &mut self.open) {
+        match (signal, &mut self.open) {
             (HealthSignal::Works, Some(_)) if on_trial => {
                 *self = Self::default();
                 BreakerTransition::Closed
@@ -240,7 +240,7 @@ impl Circuit {
                 self.open_until(times, limits, now);
                 BreakerTransition::Opened
             }
-            // It left before the plugin was taken out of use.
+            // The call started before the circuit opened, or the circuit is closed.
             (HealthSignal::Fails, None) => {
                 self.failures.push(now);
                 self.failures.retain(|at| now.duration_since(*at) < limits.window());
@@ -282,24 +282,24 @@ mod tests {
     }
 
     #[test]
-    fn five_failures_in_five_minutes_open_it_and_others_do_not() {
+    fn five_failures_in_five_minutes_open_the_circuit() {
         assert_eq!(opened().gate(at(4)), Gate::Open(at(64)));
         for (seconds, open) in [([0, 1, 2, 3, 299], true), ([0, 1, 2, 3, 300], false)] {
             let mut circuit = Circuit::default();
-            let turned = seconds.map(|second| circuit.note(HealthSignal::Fails, false, LIMITS, at(second)));
-            assert_eq!(turned[4] == BreakerTransition::Opened, open, "{seconds:?}");
+            let transitions = seconds.map(|second| circuit.note(HealthSignal::Fails, false, LIMITS, at(second)));
+            assert_eq!(transitions[4] == BreakerTransition::Opened, open, "{seconds:?}");
         }
         let mut circuit = Circuit::default();
-        for shown in [HealthSignal::Works, HealthSignal::Nothing] {
+        for signal in [HealthSignal::Works, HealthSignal::Nothing] {
             for _ in 0..10 {
-                assert_eq!(circuit.note(shown, false, LIMITS, at(0)), BreakerTransition::Nothing);
+                assert_eq!(circuit.note(signal, false, LIMITS, at(0)), BreakerTransition::Nothing);
             }
         }
         assert_eq!(circuit, Circuit::default());
     }
 
     #[test]
-    fn one_tries_and_the_time_doubles_up_to_half_an_hour() {
+    fn failed_trials_double_the_time_up_to_half_an_hour() {
         let mut circuit = opened();
         let mut now = 64;
         for (open_s, next) in [(60, 120), (120, 240), (240, 480), (480, 960), (960, 1800), (1800, 1800)] {
@@ -307,11 +307,11 @@ mod tests {
             assert_eq!(circuit.gate(at(now)), Gate::HalfOpen);
             circuit.begin_trial(at(now + 50));
             assert_eq!(circuit.gate(at(now)), Gate::TrialInProgress, "one at a time");
-            assert_eq!(circuit.gate(at(now + 50)), Gate::HalfOpen, "who tried was not heard of again");
+            assert_eq!(circuit.gate(at(now + 50)), Gate::HalfOpen, "the lease of the trial expired");
             assert_eq!(
                 circuit.note(HealthSignal::Fails, false, LIMITS, at(now)),
                 BreakerTransition::Nothing,
-                "an old call"
+                "a call from before the circuit opened"
             );
             assert_eq!(circuit.note(HealthSignal::Fails, true, LIMITS, at(now)), BreakerTransition::Opened);
             assert_eq!(circuit.gate(at(now)), Gate::Open(at(now + next)));
@@ -319,7 +319,7 @@ mod tests {
         }
         circuit.begin_trial(at(now + 50));
         assert_eq!(circuit.note(HealthSignal::Nothing, true, LIMITS, at(now)), BreakerTransition::Nothing);
-        assert_eq!(circuit.gate(at(now)), Gate::HalfOpen, "a trial that showed nothing makes room for the next");
+        assert_eq!(circuit.gate(at(now)), Gate::HalfOpen, "a trial without a signal frees the slot");
         circuit.begin_trial(at(now + 50));
         assert_eq!(circuit.note(HealthSignal::Works, true, LIMITS, at(now)), BreakerTransition::Closed);
         assert_eq!(circuit, Circuit::default());

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ports::ids::sha256;
 
-/// The SHA-256 of a manifest's text, by which one text is told from another.
+/// The SHA-256 of a manifest's text, which identifies the text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Digest(String);

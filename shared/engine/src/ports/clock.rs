@@ -1,8 +1,8 @@
-//! The time of day, injected so that tests are exact.
+//! The current time, injected so that tests are exact.
 
 use jiff::Timestamp;
 
-/// Tells the time of day. Deadlines of calls are measured by tokio, not by this.
+/// Tells the current time. Deadlines of calls use tokio's clock instead.
 pub trait Clock: Send + Sync {
     /// Now.
     fn now(&self) -> Timestamp;

@@ -1,6 +1,6 @@
-//! Where a page ended, as text that a caller can hand back: for whoever implements [`Table`](super::Table). It carries a
-//! fingerprint of its query, so that it is not mistaken for a place in another one; it is no secret, and a forged one
-//! reaches nothing outside its query's range.
+//! Cursors for implementations of [`Table`](super::Table): the position at which a page ended, as text that a caller sends
+//! back. A cursor contains a fingerprint of its query, and another query refuses it. It is not secret, and a forged cursor
+//! reaches nothing outside the query's range.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
@@ -10,10 +10,10 @@ use serde::de::DeserializeOwned;
 
 use super::table::{Cursor, TableError};
 
-/// The answer to a cursor that does not belong to the query.
+/// The error for a cursor that does not belong to the query.
 pub const FOREIGN: TableError = TableError::Request("a cursor does not belong to its query");
 
-/// A cursor that goes on after `position` in `query`.
+/// A cursor that continues after `position` in `query`.
 pub fn seal(query: &impl Serialize, position: &impl Serialize) -> Result<Cursor, TableError> {
     let text = serde_json::to_vec(&(fingerprint(query)?, position)).map_err(TableError::store)?;
     Ok(Cursor(URL_SAFE_NO_PAD.encode(text)))

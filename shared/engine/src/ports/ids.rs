@@ -6,12 +6,12 @@ use aws_lc_rs::digest;
 
 /// Makes random values.
 pub trait Ids: Send + Sync {
-    /// Fills `bytes` with values that nobody can guess.
+    /// Fills `bytes` with unpredictable values.
     fn fill(&self, bytes: &mut [u8]);
 }
 
 impl dyn Ids {
-    /// `bytes` random bytes as small hexadecimal digits, two for each.
+    /// `bytes` random bytes in lower-case hexadecimal.
     pub fn hex(&self, bytes: usize) -> String {
         let mut random = vec![0; bytes];
         self.fill(&mut random);
@@ -19,7 +19,7 @@ impl dyn Ids {
     }
 }
 
-/// Small hexadecimal digits, two for each byte.
+/// Bytes in lower-case hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         // Writing to a String cannot fail.
@@ -28,17 +28,17 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// The SHA-256 of `bytes` in small hexadecimal digits: what stands for a secret that has enough random bits of its own.
+/// The SHA-256 of `bytes` in lower-case hexadecimal. It may replace a secret only if the secret has enough random bits.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex(digest::digest(&digest::SHA256, bytes).as_ref())
 }
 
-/// The operating system's generator, by way of aws-lc.
+/// The operating system's random generator, through aws-lc.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RandomIds;
 
 impl Ids for RandomIds {
-    #[expect(clippy::expect_used, reason = "without randomness no secret is safe: stopping is the only right answer")]
+    #[expect(clippy::expect_used, reason = "without randomness no secret is safe, so the process has to stop")]
     fn fill(&self, bytes: &mut [u8]) {
         aws_lc_rs::rand::fill(bytes).expect("the operating system gives random bytes");
     }

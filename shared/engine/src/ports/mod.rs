@@ -1,5 +1,5 @@
-//! What the engine needs from the world outside it. Each port is one small trait with an embedded implementation
-//! (`shared/local`) and one on AWS (`shared/aws`).
+//! What the engine needs from its environment. Each port is one small trait with an embedded implementation (`shared/local`)
+//! and one on AWS (`shared/aws`).
 
 pub mod clock;
 pub mod cursor;

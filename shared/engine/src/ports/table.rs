@@ -1,6 +1,5 @@
-//! The single-table store that every record lives in. It knows nothing of plugins or tasks: modules own their records
-//! and write them once, over this trait. The rules here are those that DynamoDB can keep too; one conformance suite
-//! (`tests/behaviour/storage/table/`) holds every implementation to them.
+//! The single-table store of all records. It knows nothing of plugins or tasks; each module owns its records. The rules here
+//! are those that DynamoDB can keep. One conformance suite (`tests/behaviour/storage/table/`) tests every implementation.
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -9,43 +8,43 @@ use serde::{Deserialize, Serialize};
 
 /// The most items that one [`Table::batch_get`] or [`Table::transact`] may name.
 pub const BATCH_MAX: usize = 100;
-/// The largest item, in bytes of its keys, body and index keys together: the 400 KB of DynamoDB less 1 KB for what it
-/// counts besides (names of attributes, the version, the times).
+/// The largest item, in bytes of its keys, body and index keys together: DynamoDB's 400 KB less 1 KB for what DynamoDB also
+/// counts (names of attributes, the version, the times).
 pub const ITEM_MAX_BYTES: usize = 399 * 1024;
 /// The longest partition key, in bytes.
 pub const PARTITION_MAX_BYTES: usize = 2048;
 /// The longest sort key, in bytes.
 pub const SORT_MAX_BYTES: usize = 1024;
 
-/// Where an item stands.
+/// The key of an item.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Key {
-    /// Items of one partition are listed together, in the order of their sort keys. 1 to 2,048 bytes.
+    /// A query lists the items of one partition, ordered by their sort keys. 1 to 2,048 bytes.
     pub partition: String,
     /// Unique within the partition, ordered by its bytes. 1 to 1,024 bytes.
     pub sort: String,
 }
 
-/// What a writer stores. Writing replaces the whole item.
+/// An item to store. Writing replaces the whole item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewItem {
-    /// Where it goes.
+    /// Its key.
     pub key: Key,
     /// The record, as JSON text.
     pub body: String,
-    /// A counter, changed by [`Table::add`] without touching the rest.
+    /// A counter, which [`Table::add`] changes without the rest.
     pub count: Option<i64>,
-    /// From this moment on the item counts as gone, whether or not it has been removed. Whole seconds; the fraction
-    /// is dropped. (The list and due orders may still name it.)
+    /// The time from which the item counts as absent, whether or not the store has removed it. Whole seconds; a fraction is
+    /// dropped. (The list and due indexes may still contain its key.)
     pub expires_at: Option<Timestamp>,
-    /// Its place in a queue of due work, if it stands in one.
+    /// Its entry in a queue of due work, if any.
     pub due: Option<Due>,
-    /// Its place in a second order, if it stands in one. The same limits as for [`Key`].
+    /// Its key in the list index, if any. The same limits as for [`Key`].
     pub list: Option<Key>,
 }
 
 impl NewItem {
-    /// An item that holds `record` as JSON and stands in no index.
+    /// An item with `record` as JSON, in no index.
     pub fn new(key: Key, record: &impl Serialize) -> Result<Self, TableError> {
         let body = serde_json::to_string(record).map_err(|error| TableError::Record(Box::new(error)))?;
         Ok(Self { key, body, count: None, expires_at: None, due: None, list: None })
@@ -55,10 +54,10 @@ impl NewItem {
 /// A stored item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
-    /// What was stored.
+    /// The stored content.
     pub stored: NewItem,
-    /// Random and new with every put, so that a deleted and re-made item is not mistaken for the old one. An
-    /// [`Table::add`] to an item that exists leaves it.
+    /// A random value, new with every put, which also distinguishes an item from a deleted one with the same key. A
+    /// [`Table::add`] to an existing item does not change it.
     pub version: Version,
 }
 
@@ -73,7 +72,7 @@ impl Item {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version(pub String);
 
-/// A place in a queue of due work.
+/// An entry in a queue of due work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Due {
     /// The name of the queue. 1 to 255 bytes.
@@ -82,23 +81,23 @@ pub struct Due {
     pub at: Timestamp,
 }
 
-/// Which reads may be a moment behind.
+/// The consistency of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Read {
-    /// May miss the writes of the last moment; half the price.
+    /// May miss the latest writes; half the price.
     Eventual,
     /// Sees every write that was acknowledged before.
     Consistent,
 }
 
-/// What must hold for a write to happen. An expired item counts as absent.
+/// The condition of a write. An expired item counts as absent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
-    /// Nothing is asked.
+    /// None.
     Any,
-    /// No item stands there.
+    /// No item has the key.
     Absent,
-    /// An item of this version stands there.
+    /// The item has this version.
     Version(Version),
 }
 
@@ -107,16 +106,16 @@ pub enum Condition {
 pub enum Write {
     /// Stores an item.
     Put(NewItem, Condition),
-    /// Removes an item; removing none is fine where the condition allows it.
+    /// Removes an item. An absent item is no error if the condition allows it.
     Delete(Key, Condition),
-    /// Changes nothing; the transaction fails where the condition does not hold.
+    /// Changes nothing. The transaction fails if the condition does not hold.
     Check(Key, Condition),
     /// Adds to a counter, as [`Table::add`] does.
     Add(Key, i64, Option<Timestamp>),
 }
 
 impl Write {
-    /// The item that this part is about.
+    /// The key of the item that this part concerns.
     pub fn key(&self) -> &Key {
         match self {
             Self::Put(item, _) => &item.key,
@@ -125,31 +124,31 @@ impl Write {
     }
 }
 
-/// Which sort keys of a partition. What a range begins or ends with is no longer than a sort key may be.
+/// A range of sort keys. Its bounds have the limits of a sort key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Range {
     /// All of them.
     All,
-    /// Those that begin so.
+    /// Those with this prefix.
     Prefix(String),
-    /// From the first to the last, both included.
+    /// From the first to the second, both included.
     Between(String, String),
 }
 
-/// Which items of a partition, and how many at once.
+/// A query for items of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
     /// The partition.
     pub partition: String,
     /// The sort keys.
     pub range: Range,
-    /// From the largest sort key to the smallest.
+    /// Whether to go from the largest sort key to the smallest.
     pub backwards: bool,
-    /// The largest page, at least 1. A page may hold fewer items and still have a cursor.
+    /// The most items of a page, at least 1. A page may have fewer items and still have a cursor.
     pub limit: usize,
-    /// Where the page before ended.
+    /// The cursor of the previous page.
     pub cursor: Option<Cursor>,
-    /// Whether the read may be a moment behind. The list and due orders always may.
+    /// The consistency. Queries of the list and due indexes are always eventual.
     pub read: Read,
 }
 
@@ -167,63 +166,62 @@ impl Query {
     }
 }
 
-/// Where a page ended: opaque, and good only for the query that it came from. Safe in a URL.
+/// The position at which a page ended: opaque, and valid only for the query that it came from. Safe in a URL.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor(pub String);
 
 /// One page of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page<T> {
-    /// What was found, in order.
+    /// The entries, in order.
     pub entries: Vec<T>,
-    /// Present if there may be more.
+    /// The cursor of the next page, if there may be one.
     pub next: Option<Cursor>,
 }
 
-/// An item of a due queue.
+/// An entry of a due queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DueEntry {
-    /// Where the item stands.
+    /// The key of the item.
     pub key: Key,
     /// When it is due.
     pub at: Timestamp,
 }
 
-/// Why the store did not do what it was asked.
+/// Why a store operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
     /// A condition did not hold; nothing was written.
     #[error("the condition of part {index} did not hold")]
     Condition {
-        /// Which part of the transaction; 0 for a single write.
+        /// The index of the part in the transaction; 0 for a single write.
         index: usize,
-        /// The item that stands there, if any.
+        /// The current item, if any.
         standing: Option<Box<Item>>,
     },
-    /// Larger than the store takes; nothing was written.
+    /// Larger than the store accepts; nothing was written.
     #[error("{what} has {bytes} bytes, more than the {limit} allowed")]
     TooLarge {
-        /// What is too large.
+        /// The thing that is too large.
         what: &'static str,
         /// Its size.
         bytes: usize,
         /// The limit.
         limit: usize,
     },
-    /// The request itself is wrong: an empty key, two parts for one item, a cursor of another query, a counter that
-    /// would pass the range of 64 bits.
-    #[error("the store was asked wrongly: {0}")]
+    /// The request is invalid: an empty key, two parts for one item, a cursor of another query, a counter beyond 64 bits.
+    #[error("invalid request to the store: {0}")]
     Request(&'static str),
-    /// A body that is not the record it should be.
-    #[error("a stored record does not read")]
+    /// The body is not a record of the expected type.
+    #[error("a stored record cannot be read")]
     Record(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The store failed; whether a write happened is not known.
+    /// The store failed. It is unknown whether a write happened.
     #[error("the store failed")]
     Store(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl TableError {
-    /// Any failure of the store itself.
+    /// A failure of the store itself.
     pub fn store(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Store(error.into())
     }
@@ -235,25 +233,25 @@ pub trait Table: Send + Sync {
     /// The item at `key`, unless it is absent or expired.
     async fn get(&self, key: &Key, read: Read) -> Result<Option<Item>, TableError>;
 
-    /// The items at `keys`, in their order, in one round trip; at most [`BATCH_MAX`], none twice. Each is as it was at some
-    /// moment of the call; together they need not be of one moment.
+    /// The items at `keys`, in their order, in one round trip; at most [`BATCH_MAX`] keys, each once. Each item is read at some
+    /// time during the call; together they are not a snapshot.
     async fn batch_get(&self, keys: &[Key], read: Read) -> Result<Vec<Option<Item>>, TableError>;
 
-    /// Stores an item and gives its new version.
+    /// Stores an item and returns its new version.
     async fn put(&self, item: NewItem, condition: Condition) -> Result<Version, TableError>;
 
-    /// Removes an item; removing none is fine where the condition allows it.
+    /// Removes an item. An absent item is no error if the condition allows it.
     async fn delete(&self, key: &Key, condition: Condition) -> Result<(), TableError>;
 
-    /// Items of one partition, by sort key.
+    /// The items of one partition, ordered by sort key.
     async fn query(&self, query: Query) -> Result<Page<Item>, TableError>;
 
-    /// Keys of the items whose [`NewItem::list`] stands in that partition, by its sort key. `query.partition` and
-    /// `query.range` are about the list's keys. A key may name an item that has expired or gone since: read it.
+    /// The keys of items whose [`NewItem::list`] is in that partition, ordered by its sort key. `query.partition` and
+    /// `query.range` refer to the list index. The item of a key may have expired or been removed since: read it.
     async fn query_list(&self, query: Query) -> Result<Page<Key>, TableError>;
 
-    /// Items of a queue that are due at `until` or before, about the earliest first (exactly so within a shard; an
-    /// implementation may keep several). At most `limit`, which is at least 1.
+    /// The entries of a queue that are due at `until` or before, roughly the earliest first (exactly within a shard; an
+    /// implementation may have several). At most `limit`, which is at least 1.
     async fn query_due(
         &self,
         queue: &str,
@@ -262,16 +260,16 @@ pub trait Table: Send + Sync {
         cursor: Option<Cursor>,
     ) -> Result<Page<DueEntry>, TableError>;
 
-    /// All of the writes or none; at most [`BATCH_MAX`], at most one for an item. Gives the new versions of what was put, in
-    /// the order of the puts. Where several conditions do not hold, the error is about any of them.
+    /// All of the writes or none; at most [`BATCH_MAX`], at most one for each item. Returns the new versions of the puts, in
+    /// their order. If several conditions do not hold, the error is about any of them.
     async fn transact(&self, writes: Vec<Write>) -> Result<Vec<Version>, TableError>;
 
-    /// Adds to the counter of an item and gives the sum. An absent or expired item is made, with an empty body and the
-    /// given expiry; an item that exists keeps its own expiry.
+    /// Adds to the counter of an item and returns the sum. An absent or expired item is created with an empty body and the
+    /// given expiry; an existing item keeps its expiry.
     async fn add(&self, key: &Key, amount: i64, expires_at: Option<Timestamp>) -> Result<i64, TableError>;
 }
 
-/// Refuses what no implementation may take: empty and overlong keys, items that are too large.
+/// Refuses items that no implementation may accept: empty or overlong keys, items that are too large.
 pub fn check_item(item: &NewItem) -> Result<(), TableError> {
     check_key(&item.key)?;
     let mut bytes = item.key.partition.len() + item.key.sort.len() + item.body.len();
@@ -315,7 +313,7 @@ pub fn check_queue(queue: &str) -> Result<(), TableError> {
     Ok(())
 }
 
-/// Refuses a query that no implementation takes.
+/// Refuses queries that no implementation may accept.
 pub fn check_query(query: &Query) -> Result<(), TableError> {
     check_limit(query.limit)?;
     check_key(&Key { partition: query.partition.clone(), sort: "any".to_owned() })?;
@@ -326,13 +324,13 @@ pub fn check_query(query: &Query) -> Result<(), TableError> {
     };
     match bounds.into_iter().flatten().map(String::len).max() {
         Some(bytes) if bytes > SORT_MAX_BYTES => {
-            Err(TableError::TooLarge { what: "an end of a range", bytes, limit: SORT_MAX_BYTES })
+            Err(TableError::TooLarge { what: "a bound of a range", bytes, limit: SORT_MAX_BYTES })
         }
         _ => Ok(()),
     }
 }
 
-/// Refuses a page of nothing.
+/// Refuses a page limit of 0.
 pub fn check_limit(limit: usize) -> Result<(), TableError> {
     if limit == 0 { Err(TableError::Request("a page has no room for any entry")) } else { Ok(()) }
 }

@@ -329,7 +329,7 @@ impl Engine {
 fn kept(old: Option<&Manifest>, new: &Manifest, granted: &BTreeSet<Permission>) -> BTreeSet<Permission> {
     let stays = |permission: &&Permission| {
         let wider = match permission {
-            Permission::Hook(on) => old.is_none_or(|old| new.is_asked_about_more(old, *on)),
+            Permission::Hook(on) => old.is_none_or(|old| new.widens_hook(old, *on)),
             Permission::Network(_) | Permission::Named(_) => false,
         };
         new.permissions.contains(permission) && !wider

@@ -73,7 +73,7 @@ impl Engine {
     pub async fn register(self: &Arc<Self>, principal: &Principal, asked: Register) -> Result<RegistrationText, Error> {
         asked.scope.must_be_administered_by(principal)?;
         let Register { text, pointer, scope } = asked;
-        let manifest = Manifest::parse_brought(&text).map_err(|error| problems(error, pointer))?;
+        let manifest = Manifest::parse_external(&text).map_err(|error| problems(error, pointer))?;
         let missing: Vec<_> = manifest.needed().filter(|needed| !manifest.permissions.contains(needed)).collect();
         if !missing.is_empty() {
             let problem = |needed: Permission| format!("permissions: add {needed}, where requests for tokens go");

@@ -1,12 +1,12 @@
-//! Compare-and-set: read an item, change it, and write it on the condition that nobody has written it since.
+//! Compare-and-set: read an item, change it, and write it on the condition that no other writer has written it since.
 
 use std::fmt::Display;
 
 use crate::core::error::Error;
 use crate::ports::table::{Item, TableError};
 
-/// How often one change is tried. Each lost race means that another writer got through, so only a storm of writers on one
-/// item gets here.
+/// The most attempts of one change. Each lost race means that another writer succeeded, so only a storm of writers on one item
+/// reaches the limit.
 const TRIES_MAX: usize = 1_000;
 
 /// The races that one change has lost so far.
@@ -16,8 +16,8 @@ pub(crate) struct CompareAndSet {
 }
 
 impl CompareAndSet {
-    /// Call this with the error of a conditional write. A lost race gives the item as it is now, where the store said so, for
-    /// the next try; after too many the caller gets a conflict that names `subject`. Any other error is passed on.
+    /// Call this with the error of a conditional write. After a lost race it returns the current item, if there is one, for
+    /// the next attempt; after too many lost races it returns a conflict that names `subject`. Other errors are returned.
     pub(crate) fn lost(&mut self, error: TableError, subject: impl Display) -> Result<Option<Item>, Error> {
         let TableError::Condition { standing, .. } = error else { return Err(error.into()) };
         self.lost += 1;

@@ -1,10 +1,10 @@
-//! Every key of every record, in one place.
+//! The keys of all records.
 //!
-//! A partition begins with the organization, except where a record must be found before the organization is known (an
-//! API key, an attempt to connect), in the one list that goes across organizations (their data keys), and for what a
-//! platform administrator registered for all. Parts are joined by `#`; within a part every byte but letters, digits, `-`, `_`, `.` and `@` is
-//! percent-encoded, so that no name can reach into another's partition. A part that would be longer than 200 bytes is
-//! replaced by its hash behind a `~`, which no encoded part contains.
+//! A partition begins with the organization, with three exceptions: records that are read before the organization is known
+//! (an API key, an attempt to connect), the one list across organizations (their data keys), and plugins that a platform
+//! administrator registered for all. Parts are joined by `#`. Within a part every byte except letters, digits, `-`, `_`, `.`
+//! and `@` is percent-encoded, so that no name can reach into another partition. A part of more than 200 bytes is replaced by
+//! `~` and its hash; no encoded part contains `~`.
 
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -36,12 +36,12 @@ pub(crate) fn organization(org: &OrgId) -> Key {
     Key { partition: of_org(org, ""), sort: "organization".to_owned() }
 }
 
-/// An API key, found by its public half.
+/// An API key, by its public half.
 pub(crate) fn api_key(id: &KeyId) -> Key {
     Key { partition: format!("key#{id}"), sort: "key".to_owned() }
 }
 
-/// An API key's place in the list of its organization, by age.
+/// An API key in the list of its organization, ordered by age.
 pub(crate) fn api_key_in_list(org: &OrgId, created_at: Timestamp, id: &KeyId) -> Key {
     Key { partition: api_keys_of(org), sort: format!("{:015}#{id}", created_at.as_millisecond().max(0)) }
 }
@@ -51,7 +51,7 @@ pub(crate) fn api_keys_of(org: &OrgId) -> String {
     of_org(org, "#keys")
 }
 
-/// Where an owner's records stand.
+/// The partition of an owner's records.
 fn of_owner(org: &OrgId, owner: &Owner) -> String {
     match owner {
         Owner::User(user) => of_org(org, &format!("#user#{}", part(user.as_str()))),
@@ -65,17 +65,17 @@ pub(crate) fn integrations(org: &OrgId, owner: &Owner, plugin: &PluginName) -> K
     Key { partition, sort: format!("{prefix}{plugin}") }
 }
 
-/// The partition of an owner's accounts, and how their sort keys begin.
+/// The partition of an owner's accounts, and the prefix of their sort keys.
 pub(crate) fn integrations_of(org: &OrgId, owner: &Owner) -> (String, &'static str) {
     (of_owner(org, owner), "integrations#")
 }
 
-/// An account that waits to be confirmed, found by the hash of its code.
+/// An account that waits for its confirmation, by the hash of its code.
 pub(crate) fn pending(org: &OrgId, code_hash: &str) -> Key {
     Key { partition: of_org(org, "#pending"), sort: part(code_hash) }
 }
 
-/// The place of a pending account in the list of its owner's.
+/// A pending account in the list of its owner.
 pub(crate) fn pending_in_list(org: &OrgId, owner: &Owner, plugin: &PluginName, code_hash: &str) -> Key {
     Key { partition: pending_of(org, owner), sort: format!("{plugin}#{}", part(code_hash)) }
 }
@@ -85,18 +85,18 @@ pub(crate) fn pending_of(org: &OrgId, owner: &Owner) -> String {
     format!("{}#pending-list", of_owner(org, owner))
 }
 
-/// An attempt to connect, found by the hash of the ticket in its link: a browser has it before anybody is known.
+/// An attempt to connect, by the hash of the ticket in its link. The browser sends it before the user is known.
 pub(crate) fn ticket(hash: &str) -> Key {
     Key { partition: format!("ticket#{hash}"), sort: "ticket".to_owned() }
 }
 
-/// An attempt that is at the provider, found by the hash of its state.
+/// An attempt that is at the provider, by the hash of its state.
 pub(crate) fn state(hash: &str) -> Key {
     Key { partition: format!("state#{hash}"), sort: "state".to_owned() }
 }
 
-/// A record of a user that the organization lists. Ids begin with the time, so that records stand in the order in which
-/// they were made; an empty one gives how the sort keys of all begin.
+/// A record of a user that the organization lists. Ids begin with the time, so that records are ordered by age. An empty id
+/// gives the prefix of all sort keys.
 pub(crate) fn listed(org: &OrgId, user: &UserId, listed: ListedKind, id: &str) -> Key {
     let kind = match listed {
         ListedKind::Tasks => "task",
@@ -106,7 +106,7 @@ pub(crate) fn listed(org: &OrgId, user: &UserId, listed: ListedKind, id: &str) -
     Key { partition: of_owner(org, &Owner::User(user.clone())), sort: format!("{kind}#{}", part(id)) }
 }
 
-/// The place of such a record in the list of its organization.
+/// Such a record in the list of its organization.
 pub(crate) fn in_list(org: &OrgId, listed: ListedKind, id: &str) -> Key {
     Key { partition: list_of(org, listed), sort: part(id) }
 }
@@ -133,42 +133,42 @@ pub(crate) fn run(org: &OrgId, user: &UserId, id: &RunId) -> Key {
     listed(org, user, ListedKind::Runs, id.as_str())
 }
 
-/// What is kept under a user's idempotency key.
+/// The idempotency record of a user's key.
 pub(crate) fn idempotency(org: &OrgId, user: &UserId, key: &IdempotencyKey) -> Key {
     let partition = of_owner(org, &Owner::User(user.clone()));
     Key { partition, sort: format!("key#{}", part(key.as_str())) }
 }
 
-/// A registered plugin with its versions: an organization's, or one of all.
-pub(crate) fn registered(whose: Option<&OrgId>, plugin: &PluginName) -> Key {
-    Key { partition: of_registry(whose, "registry"), sort: plugin.to_string() }
+/// A registered plugin with its versions: an organization's, or one for all.
+pub(crate) fn registered(owner_org: Option<&OrgId>, plugin: &PluginName) -> Key {
+    Key { partition: of_registry(owner_org, "registry"), sort: plugin.to_string() }
 }
 
-/// Where all of them stand.
-pub(crate) fn all_registered(whose: Option<&OrgId>) -> String {
-    of_registry(whose, "registry")
+/// The partition of all registered plugins.
+pub(crate) fn all_registered(owner_org: Option<&OrgId>) -> String {
+    of_registry(owner_org, "registry")
 }
 
 /// The text of a version's manifest.
-pub(crate) fn manifest_text(whose: Option<&OrgId>, plugin: &PluginName, version: &semver::Version) -> Key {
-    Key { partition: of_registry(whose, "manifests"), sort: format!("{plugin}#{}", part(&version.to_string())) }
+pub(crate) fn manifest_text(owner_org: Option<&OrgId>, plugin: &PluginName, version: &semver::Version) -> Key {
+    Key { partition: of_registry(owner_org, "manifests"), sort: format!("{plugin}#{}", part(&version.to_string())) }
 }
 
-fn of_registry(whose: Option<&OrgId>, what: &str) -> String {
-    whose.map_or_else(|| what.to_owned(), |org| of_org(org, &format!("#{what}")))
+fn of_registry(owner_org: Option<&OrgId>, records: &str) -> String {
+    owner_org.map_or_else(|| records.to_owned(), |org| of_org(org, &format!("#{records}")))
 }
 
-/// A plugin as an organization has it.
+/// An organization's instance of a plugin.
 pub(crate) fn instance(org: &OrgId, plugin: &PluginName) -> Key {
     Key { partition: of_org(org, ""), sort: format!("instance#{plugin}") }
 }
 
-/// The plugins of an organization whose hooks are asked.
+/// The hook index of an organization: its plugins with active hooks.
 pub(crate) fn hooks(org: &OrgId) -> Key {
     Key { partition: of_org(org, ""), sort: "hooks".to_owned() }
 }
 
-/// The partition of an organization's instances, and how their sort keys begin.
+/// The partition of an organization's instances, and the prefix of their sort keys.
 pub(crate) fn instances(org: &OrgId) -> (String, &'static str) {
     (of_org(org, ""), "instance#")
 }
@@ -179,12 +179,12 @@ pub(crate) fn channel(org: &OrgId, channel: &ChannelName) -> Key {
     Key { partition, sort: format!("{prefix}{channel}") }
 }
 
-/// The partition of an organization's channels, and how their sort keys begin.
+/// The partition of an organization's channels, and the prefix of their sort keys.
 pub(crate) fn channels(org: &OrgId) -> (String, &'static str) {
     (of_org(org, ""), "channel#")
 }
 
-/// What was built for a channel and locked, by its hash.
+/// A locked build of a channel, by its hash.
 pub(crate) fn build(org: &OrgId, channel: &ChannelName, hash: &str) -> Key {
     Key { partition: of_org(org, &format!("#builds#{channel}")), sort: part(hash) }
 }
@@ -200,24 +200,24 @@ pub(crate) fn failures_counted(
     Key { partition: counts_of(org), sort: format!("{}#{plugin}#{action}#{}", hour(time), part(code)) }
 }
 
-/// Where an organization's counters of failures stand, ordered by their hours.
+/// The partition of an organization's failure counters, ordered by hour.
 pub(crate) fn counts_of(org: &OrgId) -> String {
     of_org(org, "#counts")
 }
 
-/// The hour of a time (UTC), as the keys of counters begin.
+/// The hour of a time (UTC), with which the keys of counters begin.
 pub(crate) fn hour(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H").to_string()
 }
 
-/// What an organization has agents say about failures: of a plugin, or of all; to an agent, or to all.
+/// An organization's fallback instruction for failures: of one plugin or all, for one agent or all.
 pub(crate) fn fallback(org: &OrgId, plugin: Option<&PluginName>, agent: Option<&AgentId>) -> Key {
     let plugin = plugin.map_or("", PluginName::as_str);
     let agent = agent.map(|agent| part(agent.as_str())).unwrap_or_default();
     Key { partition: fallbacks_of(org), sort: format!("{plugin}#{agent}") }
 }
 
-/// Where an organization's fallbacks stand.
+/// The partition of an organization's fallbacks.
 pub(crate) fn fallbacks_of(org: &OrgId) -> String {
     of_org(org, "#fallbacks")
 }
@@ -227,13 +227,13 @@ pub(crate) fn client(org: &OrgId, plugin: &PluginName) -> Key {
     Key { partition: of_org(org, ""), sort: format!("client#{plugin}") }
 }
 
-/// What a name is mapped to, in one scope. `name` is as names are compared.
+/// The mapping of a name in one scope. `name` is in its compared form.
 pub(crate) fn mapping(org: &OrgId, scope: &Scope, plugin: &PluginName, kind: &MappingKind, name: &str) -> Key {
     let (partition, prefix) = mappings(org, scope, Some((plugin, Some(kind))));
     Key { partition, sort: format!("{prefix}{}", part(name)) }
 }
 
-/// The partition of a scope's names, and how the sort keys begin of all of them, a plugin's or a kind's.
+/// The partition of a scope's mappings, and the prefix of the sort keys of all, of a plugin's or of a kind's.
 pub(crate) fn mappings(
     org: &OrgId,
     scope: &Scope,
@@ -249,20 +249,21 @@ pub(crate) fn mappings(
     (partition, format!("mapping#{}{}", plugin.unwrap_or_default(), kind.unwrap_or_default()))
 }
 
-/// What a name was found to be through a user's account of that alias, or through the one that is meant where none is named.
+/// The cached id of a name, found through a user's account of that alias, or through the default account.
 pub(crate) fn found_name(
     org: &OrgId,
     user: &UserId,
     plugin: &PluginName,
     alias: Option<&Alias>,
-    (kind, name): (&MappingKind, &str),
+    kind: &MappingKind,
+    name: &str,
 ) -> Key {
     let (partition, prefix) = found_names(org, user, Some(plugin));
     let alias = alias.map(Alias::as_str).unwrap_or_default();
     Key { partition, sort: format!("{prefix}{alias}#{kind}#{}", part(name)) }
 }
 
-/// The partition of what a user's names were found to be, and how the sort keys begin of all of them or of a plugin's.
+/// The partition of the cached ids of a user's names, and the prefix of the sort keys of all or of a plugin's.
 pub(crate) fn found_names(org: &OrgId, user: &UserId, plugin: Option<&PluginName>) -> (String, String) {
     let plugin = plugin.map(|plugin| format!("{plugin}#")).unwrap_or_default();
     (of_owner(org, &Owner::User(user.clone())), format!("found#{plugin}"))
@@ -273,24 +274,24 @@ pub(crate) fn webhooks(org: &OrgId) -> Key {
     Key { partition: of_org(org, ""), sort: "webhooks".to_owned() }
 }
 
-/// An event that webhooks are to be told of.
+/// An event in the outbox, to be delivered to webhooks.
 pub(crate) fn outgoing(org: &OrgId, event: &str) -> Key {
     Key { partition: of_org(org, OUTBOX), sort: part(event) }
 }
 
-/// Whether such an event stands there.
+/// Whether a key is that of an event in the outbox.
 pub(crate) fn is_outgoing(key: &Key) -> bool {
     key.partition.ends_with(OUTBOX)
 }
 
 const OUTBOX: &str = "#outbox";
 
-/// An event on its way to a webhook. The ids begin with the time of the event, so that they stand in that order.
+/// The delivery of an event to a webhook. Ids begin with the time of the event, which orders the deliveries.
 pub(crate) fn delivery(org: &OrgId, webhook: &WebhookId, id: &DeliveryId) -> Key {
     Key { partition: deliveries_of(org, webhook), sort: part(id.as_str()) }
 }
 
-/// Where a webhook's deliveries stand.
+/// The partition of a webhook's deliveries.
 pub(crate) fn deliveries_of(org: &OrgId, webhook: &WebhookId) -> String {
     of_org(org, &format!("#webhook#{webhook}"))
 }
@@ -313,12 +314,12 @@ pub(crate) fn data_keys(org: &OrgId) -> Key {
     Key { partition: of_org(org, ""), sort: "data-keys".to_owned() }
 }
 
-/// The place of an organization's data keys in the list of all.
+/// An organization's data keys in the list of all.
 pub(crate) fn data_keys_in_list(org: &OrgId) -> Key {
     Key { partition: VAULT_KEYS.to_owned(), sort: part(org.as_str()) }
 }
 
-/// What is listed.
+/// A kind of record that organizations list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ListedKind {
     Tasks,
@@ -347,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn each_name_has_a_key_of_its_own() {
+    fn each_name_has_a_unique_key() {
         let names = ["a", "k#a", "#a", "ä", "%23a", &"x".repeat(255), &"é".repeat(127)];
         let (org, user) = (OrgId::parse("o").unwrap(), UserId::parse("o").unwrap());
         let agent = AgentId::parse("o").unwrap();
@@ -357,8 +358,7 @@ mod tests {
             for name in names {
                 let scopes = [Scope::Agent(agent.clone()), Scope::User(user.clone()), Scope::Organization];
                 let written = scopes.map(|scope| mapping(&org, &scope, &plugin, &kind, name));
-                let found =
-                    aliases.clone().map(|alias| found_name(&org, &user, &plugin, alias.as_ref(), (&kind, name)));
+                let found = aliases.clone().map(|alias| found_name(&org, &user, &plugin, alias.as_ref(), &kind, name));
                 for key in written.into_iter().chain(found) {
                     assert!(key.partition.starts_with("org#o") && key.sort.len() < 1024, "{key:?}");
                     assert!(seen.insert(key.clone()), "{key:?}");

@@ -1,4 +1,4 @@
-//! How records are stored: the keys of all of them, lists, sealed secrets and the vault over the table.
+//! How records are stored: their keys, the compare-and-set helper, sealing, and the vault in the table.
 
 pub(crate) mod compare_and_set;
 pub(crate) mod keys;

@@ -1,39 +1,39 @@
-//! Refuses schemas that would cost far more to check by than they are long: references multiply. Two that stand beside each
-//! other in each of thirty definitions are a billion checks, and one that leads back twice doubles them at each level of the
-//! value that is checked. And what is said of each element of a list is checked as often as the list is long.
+//! Refuses schemas whose validation would cost far more than their length suggests, because references multiply. Two
+//! references side by side in each of thirty definitions make a billion checks. A schema that refers to itself twice doubles
+//! the checks at each level of the value. And the checks of a list's elements are repeated for each element.
 
 use std::collections::HashMap;
 
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
-use super::NoSchema;
+use super::SchemaError;
 
-/// The most schemas that there are in one once all references are followed.
+/// The most schemas in one schema with all references followed.
 pub(super) const SCHEMAS_MAX: usize = 2_000;
-/// The most that one value may be checked by: schemas, values of an enum, and names.
+/// The most checks of one value: schemas, values of an enum, and names.
 const CHECKS_MAX: usize = 500;
-/// What a check counts that goes through a whole text or list: `pattern`, `format` and `uniqueItems`.
+/// The number of checks that a keyword counts which reads a whole text or list: `pattern`, `format` and `uniqueItems`.
 const SLOW_CHECK: usize = 25;
-/// The longest name of a property, in bytes. Places are made of them.
+/// The longest name of a property, in bytes. Pointers consist of them.
 const NAME_MAX: usize = 255;
-/// How deep they may stand in each other then.
+/// The deepest nesting of schemas with all references followed.
 const DEPTH_MAX: usize = 200;
-/// The most places at which a schema leads back to one that it stands in.
-const RETURNS_MAX: usize = 100;
+/// The most references to an enclosing schema.
+const RECURSIONS_MAX: usize = 100;
 
-/// What a schema costs once all references are followed.
+/// The cost of a schema with all references followed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Cost {
-    /// How many schemas there are in it.
+    /// The number of schemas in it.
     pub schemas: usize,
-    /// How many checks there are in all of them.
+    /// The number of checks in all of them.
     pub checks: usize,
-    /// How many patterns are compiled for it.
+    /// The number of patterns that are compiled for it.
     pub patterns: usize,
 }
 
-/// A step from a value to one within it.
+/// A step from a value to a value within it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Step<'a> {
     /// To the property of that name.
@@ -45,8 +45,8 @@ enum Step<'a> {
 }
 
 impl Step<'_> {
-    /// Whether both can lead to the same place.
-    fn meets(self, other: Self) -> bool {
+    /// Whether both can lead to the same value.
+    fn overlaps(self, other: Self) -> bool {
         match (self, other) {
             (Self::Property(one), Self::Property(another)) => one == another,
             (Self::Element, Self::Element)
@@ -58,165 +58,172 @@ impl Step<'_> {
     }
 }
 
-/// What is met when all references are followed, up to those that lead back.
+/// A walk through a schema that follows all references, except those to enclosing schemas.
 struct Walk<'a> {
     root: &'a Value,
     cost: Cost,
-    /// What the values at the end of a way are checked by.
+    /// The number of checks for the values at each path.
     checks: HashMap<Vec<Step<'a>>, usize>,
-    /// The schemas that the present one stands in.
-    around: Vec<&'a Value>,
-    /// The way to the value that the present one is about.
-    way: Vec<Step<'a>>,
-    /// The ways at which it leads back.
-    returns: Vec<Vec<Step<'a>>>,
+    /// The schemas that enclose the current one.
+    enclosing: Vec<&'a Value>,
+    /// The path of the value that the current schema describes.
+    path: Vec<Step<'a>>,
+    /// The paths of references to an enclosing schema.
+    recursions: Vec<Vec<Step<'a>>>,
 }
 
-/// Finds out whether checking by a schema costs what its length and that of the value let one expect.
-pub(super) fn bounded(schema: &Value) -> Result<Cost, NoSchema> {
-    let (around, way, returns) = (Vec::new(), Vec::new(), Vec::new());
-    let mut walk = Walk { root: schema, cost: Cost::default(), checks: HashMap::new(), around, way, returns };
+/// The cost of a schema. An error if it exceeds a limit, or if its references multiply the checks with the depth of a value.
+pub(super) fn bounded(schema: &Value) -> Result<Cost, SchemaError> {
+    let mut walk = Walk {
+        root: schema,
+        cost: Cost::default(),
+        checks: HashMap::new(),
+        enclosing: Vec::new(),
+        path: Vec::new(),
+        recursions: Vec::new(),
+    };
     walk.enter(schema, "")?;
-    // Where no way begins as another does, one value is met by one return at most.
-    let returns = walk.returns.iter().enumerate();
-    let meeting = returns.flat_map(|(index, one)| walk.returns.iter().skip(index + 1).map(move |other| (one, other)));
-    for (one, other) in meeting {
-        if one.iter().zip(other).all(|(one, other)| one.meets(*other)) {
-            return Err(refused("", "refers to itself in two ways for the same value; let one schema say both"));
+    // If no path is the beginning of another, each value is reached by at most one recursion.
+    let recursions = walk.recursions.iter().enumerate();
+    let pairs =
+        recursions.flat_map(|(index, one)| walk.recursions.iter().skip(index + 1).map(move |other| (one, other)));
+    for (one, other) in pairs {
+        if one.iter().zip(other).all(|(one, other)| one.overlaps(*other)) {
+            return Err(refused("", "refers to itself in two ways for the same value; merge them into one schema"));
         }
     }
     Ok(walk.cost)
 }
 
-fn refused(place: &str, problem: &str) -> NoSchema {
-    NoSchema { place: place.to_owned(), problem: problem.to_owned() }
+fn refused(pointer: &str, problem: &str) -> SchemaError {
+    SchemaError { pointer: pointer.to_owned(), problem: problem.to_owned() }
 }
 
 impl<'a> Walk<'a> {
-    fn enter(&mut self, schema: &'a Value, place: &str) -> Result<(), NoSchema> {
+    fn enter(&mut self, schema: &'a Value, pointer: &str) -> Result<(), SchemaError> {
         let Some(fields) = schema.as_object() else {
-            // Also true and false are schemas.
-            return if schema.is_boolean() { self.count(1, place) } else { Ok(()) };
+            // `true` and `false` are schemas as well.
+            return if schema.is_boolean() { self.count(1, pointer) } else { Ok(()) };
         };
-        if self.around.iter().any(|outer| std::ptr::eq(*outer, schema)) {
-            self.returns.push(self.way.clone());
-            if self.returns.len() > RETURNS_MAX {
-                return Err(refused(place, "refers to itself in more than 100 places; make it simpler"));
+        if self.enclosing.iter().any(|outer| std::ptr::eq(*outer, schema)) {
+            self.recursions.push(self.path.clone());
+            if self.recursions.len() > RECURSIONS_MAX {
+                return Err(refused(pointer, "refers to itself in more than 100 places; simplify it"));
             }
             return Ok(());
         }
-        if self.around.len() >= DEPTH_MAX {
-            return Err(refused(place, "schemas stand in each other deeper than 200; make it simpler"));
+        if self.enclosing.len() >= DEPTH_MAX {
+            return Err(refused(pointer, "schemas are nested deeper than 200; simplify it"));
         }
         self.cost.patterns += patterns_of(fields);
-        self.count(checks_of(fields), place)?;
-        self.around.push(schema);
-        // Also what only older drafts know, which a schema may say that it is of.
+        self.count(checks_of(fields), pointer)?;
+        self.enclosing.push(schema);
+        // With the keywords of older drafts, which a schema may declare with $schema.
         for (keyword, value) in fields {
-            let place = &format!("{place}/{keyword}");
-            let below = value.as_object().into_iter().flatten();
+            let pointer = &format!("{pointer}/{keyword}");
+            let named = value.as_object().into_iter().flatten();
             let listed = value.as_array().into_iter().flatten();
             match keyword.as_str() {
-                "$ref" => self.follow(value, place)?,
+                "$ref" => self.follow(value, pointer)?,
                 "$dynamicRef" | "$recursiveRef" => {
-                    return Err(refused(place, "leads where nobody can tell before; use $ref"));
+                    return Err(refused(pointer, "its target is not known before validation; use $ref"));
                 }
-                "$id" if self.around.len() > 1 => {
-                    return Err(refused(place, "is for the whole schema only; remove it"));
+                "$id" if self.enclosing.len() > 1 => {
+                    return Err(refused(pointer, "is allowed at the top of the schema only; remove it"));
                 }
                 "properties" => {
-                    for (name, schema) in below {
+                    for (name, schema) in named {
                         if name.len() > NAME_MAX {
-                            return Err(refused(place, "a name has more than 255 bytes; shorten it"));
+                            return Err(refused(pointer, "a name has more than 255 bytes; shorten it"));
                         }
-                        self.step(Some(Step::Property(name)), schema, &format!("{place}/{name}"))?;
+                        self.step(Some(Step::Property(name)), schema, &format!("{pointer}/{name}"))?;
                     }
                 }
                 "patternProperties" => {
-                    for (name, schema) in below {
-                        self.step(Some(Step::AnyProperty), schema, &format!("{place}/{name}"))?;
+                    for (name, schema) in named {
+                        self.step(Some(Step::AnyProperty), schema, &format!("{pointer}/{name}"))?;
                     }
                 }
                 "dependentSchemas" | "dependencies" => {
-                    for (name, schema) in below {
-                        self.step(None, schema, &format!("{place}/{name}"))?;
+                    for (name, schema) in named {
+                        self.step(None, schema, &format!("{pointer}/{name}"))?;
                     }
                 }
                 "additionalProperties" | "unevaluatedProperties" | "propertyNames" => {
-                    self.step(Some(Step::AnyProperty), value, place)?;
+                    self.step(Some(Step::AnyProperty), value, pointer)?;
                 }
                 "items" | "prefixItems" | "contains" | "unevaluatedItems" | "additionalItems" => {
                     for (index, schema) in listed.enumerate() {
-                        self.step(Some(Step::Element), schema, &format!("{place}/{index}"))?;
+                        self.step(Some(Step::Element), schema, &format!("{pointer}/{index}"))?;
                     }
-                    self.step(Some(Step::Element), value, place)?;
+                    self.step(Some(Step::Element), value, pointer)?;
                 }
                 "allOf" | "anyOf" | "oneOf" => {
                     for (index, schema) in listed.enumerate() {
-                        self.step(None, schema, &format!("{place}/{index}"))?;
+                        self.step(None, schema, &format!("{pointer}/{index}"))?;
                     }
                 }
-                "not" | "if" | "then" | "else" => self.step(None, value, place)?,
+                "not" | "if" | "then" | "else" => self.step(None, value, pointer)?,
                 _ => {}
             }
         }
-        self.around.pop();
+        self.enclosing.pop();
         Ok(())
     }
 
-    /// Counts a schema that makes so many checks of the present value.
-    fn count(&mut self, checks: usize, place: &str) -> Result<(), NoSchema> {
+    /// Counts a schema with `checks` checks of the current value.
+    fn count(&mut self, checks: usize, pointer: &str) -> Result<(), SchemaError> {
         self.cost.schemas += 1;
         self.cost.checks = self.cost.checks.saturating_add(checks);
         if self.cost.schemas > SCHEMAS_MAX {
-            let problem = "its schemas are more than 2000, with those that references ($ref) multiply; make it simpler";
-            return Err(refused(place, problem));
+            let problem = "it has more than 2000 schemas, with all references ($ref) followed; simplify it";
+            return Err(refused(pointer, problem));
         }
-        let here = self.checks.entry(self.way.clone()).or_default();
-        *here = here.saturating_add(checks);
-        if *here > CHECKS_MAX {
+        let total = self.checks.entry(self.path.clone()).or_default();
+        *total = total.saturating_add(checks);
+        if *total > CHECKS_MAX {
             return Err(refused(
-                place,
-                "one value would be checked in more than 500 ways (a schema, a value of an enum and a name count 1; \
-                 pattern, format and uniqueItems 25); allow more than you name, or make it simpler",
+                pointer,
+                "one value would need more than 500 checks (a schema, a value of an enum and a name count 1; pattern, \
+                 format and uniqueItems 25); simplify it",
             ));
         }
         Ok(())
     }
 
-    fn step(&mut self, step: Option<Step<'a>>, schema: &'a Value, place: &str) -> Result<(), NoSchema> {
-        self.way.extend(step);
-        self.enter(schema, place)?;
+    fn step(&mut self, step: Option<Step<'a>>, schema: &'a Value, pointer: &str) -> Result<(), SchemaError> {
+        self.path.extend(step);
+        self.enter(schema, pointer)?;
         if step.is_some() {
-            self.way.pop();
+            self.path.pop();
         }
         Ok(())
     }
 
-    fn follow(&mut self, reference: &Value, place: &str) -> Result<(), NoSchema> {
-        // What is no text is refused when it is compiled, and so is what leads nowhere.
+    fn follow(&mut self, reference: &Value, pointer: &str) -> Result<(), SchemaError> {
+        // A reference that is not a text is refused by the compiler.
         let Some(reference) = reference.as_str() else { return Ok(()) };
-        let pointer = reference.strip_prefix('#').filter(|pointer| pointer.is_empty() || pointer.starts_with('/'));
-        let Some(pointer) = pointer else {
-            let problem = "leads out of the schema, and nothing is fetched; put what it names under $defs, and write \
+        let target = reference.strip_prefix('#').filter(|target| target.is_empty() || target.starts_with('/'));
+        let Some(target) = target else {
+            let problem = "points outside the schema, and nothing is fetched; put its target under $defs, and write \
                            #/$defs/name";
-            return Err(refused(place, problem));
+            return Err(refused(pointer, problem));
         };
-        let pointer = percent_decode_str(pointer).decode_utf8_lossy();
-        match self.root.pointer(&pointer) {
-            Some(target) => self.enter(target, place),
-            None => Err(refused(place, "leads to what is not there; put it under $defs")),
+        let target = percent_decode_str(target).decode_utf8_lossy();
+        match self.root.pointer(&target) {
+            Some(schema) => self.enter(schema, pointer),
+            None => Err(refused(pointer, "its target does not exist; put it under $defs")),
         }
     }
 }
 
-/// How many patterns are compiled for a schema itself.
+/// The number of patterns that a schema itself compiles.
 fn patterns_of(fields: &Map<String, Value>) -> usize {
     let of_names = fields.get("patternProperties").and_then(Value::as_object).map_or(0, Map::len);
     of_names + usize::from(fields.contains_key("pattern"))
 }
 
-/// How many checks of a value a schema itself makes.
+/// The number of checks that a schema itself makes of a value.
 fn checks_of(fields: &Map<String, Value>) -> usize {
     let listed = |keyword: &str| fields.get(keyword).and_then(Value::as_array).map_or(0, Vec::len);
     let named = |keyword: &str| fields.get(keyword).and_then(Value::as_object).map_or(0, Map::len);
@@ -234,7 +241,7 @@ mod tests {
     use super::super::compile;
     use super::*;
 
-    /// A definition that refers to the next one twice, so often.
+    /// `length` definitions, each of which refers twice to the next one.
     fn chain(length: usize) -> Value {
         let next = |index: usize| json!({ "$ref": format!("#/$defs/d{}", index + 1) });
         let twice = |index: usize| (format!("d{index}"), json!({ "allOf": [next(index), next(index)] }));
@@ -244,12 +251,12 @@ mod tests {
     }
 
     #[test]
-    fn references_that_multiply_are_refused_at_once() {
-        // Each level is twice the one above, and a schema for each reference.
+    fn multiplying_references_are_refused() {
+        // Each level has twice the schemas of the level above, and one for each reference.
         compile(&chain(6)).unwrap();
         for length in [10, 30, 60] {
             let refused = compile(&chain(length)).unwrap_err();
-            assert!(refused.problem.contains("500 ways") && refused.place.starts_with("/$ref/"), "{refused:?}");
+            assert!(refused.problem.contains("500 checks") && refused.pointer.starts_with("/$ref/"), "{refused:?}");
         }
         let next = |index: usize| (format!("d{index}"), json!({ "$ref": format!("#/$defs/d{}", index + 1) }));
         let long = |length: usize| {
@@ -263,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_may_lead_back_to_itself_in_one_way_for_each_value() {
+    fn schema_may_refer_to_itself_once_for_each_value() {
         for good in [
             json!({ "properties": { "children": { "items": { "$ref": "#" } } } }),
             json!({ "properties": { "left": { "$ref": "#" }, "right": { "$ref": "#" } } }),
@@ -288,13 +295,13 @@ mod tests {
         assert!(compile(&json!({ "properties": places })).unwrap_err().problem.contains("more than 100 places"));
     }
 
-    /// A schema in which each element of a list is checked by another.
+    /// The schema of a list with that schema for its elements.
     fn each(element: &Value) -> Value {
         json!({ "type": "array", "items": element })
     }
 
     #[test]
-    fn a_value_is_checked_by_as_much_as_it_may_be_and_no_more() {
+    fn checks_of_one_value_are_limited() {
         let constants = |count: usize| (0..count).map(|one| json!({ "const": one })).collect::<Vec<_>>();
         let numbers = |count: usize| (0..count).collect::<Vec<_>>();
         let names = |count: usize| (0..count).map(|one| format!("n{one}")).collect::<Vec<_>>();
@@ -326,17 +333,17 @@ mod tests {
             compile(&good).unwrap();
             compile(&each(&json!({ "allOf": [{ "const": 1 }] }))).unwrap();
             let refused = compile(&bad).unwrap_err();
-            assert!(refused.problem.contains("more than 500 ways"), "{refused:?}");
+            assert!(refused.problem.contains("more than 500 checks"), "{refused:?}");
             // Definitions are at the top only.
             if bad.get("$defs").is_none() {
-                assert!(compile(&each(&bad)).unwrap_err().problem.contains("more than 500 ways"));
+                assert!(compile(&each(&bad)).unwrap_err().problem.contains("more than 500 checks"));
             }
         }
     }
 
     #[test]
-    fn there_are_as_many_schemas_as_there_may_be_and_no_more() {
-        // The whole, five objects, and their fields.
+    fn schemas_are_limited_in_number() {
+        // The root, five objects, and their fields.
         let with = |fields: usize| {
             let fields: Map<_, _> = (0..fields).map(|one| (format!("n{one}"), json!(one % 2 == 0))).collect();
             let objects = ["a", "b", "c", "d", "e"].map(|name| (name.to_owned(), json!({ "properties": fields })));
@@ -350,8 +357,8 @@ mod tests {
     }
 
     #[test]
-    fn of_a_large_value_it_is_said_only_that_something_is_wrong() {
-        // Half a MiB, and none of it fits.
+    fn large_value_gets_a_single_problem() {
+        // Half a MiB of wrong elements.
         let value = json!(vec!["a"; 131_072]);
         let constants: Vec<Value> = (0..480).map(|one| json!({ "const": format!("{one}") })).collect();
         let schema = each(&json!({ "anyOf": constants }));
@@ -360,35 +367,35 @@ mod tests {
         let [problem] = &*problems else { panic!("{problems:?}") };
         assert_eq!(problem.pointer, "/context");
         assert!(problem.message.contains("too large to say where"), "{problem:?}");
-        // Also where few schemas find much.
+        // The same if few schemas find many problems.
         let names: Vec<_> = (0..480).map(|one| format!("n{one}")).collect();
         let (schema, value) = (each(&json!({ "required": names })), json!(vec![json!({}); 1_000]));
         let problems = super::super::problems_of(&compile(&schema).unwrap(), &schema, &value, "/context");
         assert!(problems.len() == 1 && problems[0].message.contains("too large to say where"), "{problems:?}");
-        // A small one is told all that is wrong with it.
+        // A small value gets every problem.
         let problems = super::super::problems_of(&validator, &schema, &json!(vec!["a"; 50]), "/context");
         assert_eq!(problems.len(), 50);
         assert!(problems.iter().all(|problem| problem.message.chars().count() <= 2_001));
     }
 
     #[test]
-    fn a_reference_stays_in_the_schema() {
-        for (reference, said) in [
+    fn reference_stays_within_the_schema() {
+        for (reference, expected) in [
             ("https://x.example/s", "nothing is fetched"),
             ("https://json-schema.org/draft/2020-12/schema", "nothing is fetched"),
             ("file:///etc/passwd", "nothing is fetched"),
             ("other.json", "nothing is fetched"),
             ("#anchor", "nothing is fetched"),
-            ("#/$defs/none", "leads to what is not there"),
+            ("#/$defs/none", "its target does not exist"),
         ] {
             let refused = compile(&json!({ "properties": { "a": { "$ref": reference } } })).unwrap_err();
-            assert!(refused.problem.contains(said), "{refused:?}");
-            assert_eq!(refused.place, "/properties/a/$ref");
+            assert!(refused.problem.contains(expected), "{refused:?}");
+            assert_eq!(refused.pointer, "/properties/a/$ref");
         }
         let dynamic = compile(&json!({ "$dynamicAnchor": "x", "items": { "$dynamicRef": "#x" } })).unwrap_err();
-        assert_eq!(dynamic.place, "/items/$dynamicRef");
+        assert_eq!(dynamic.pointer, "/items/$dynamicRef");
         let inner = compile(&json!({ "properties": { "a": { "$id": "https://x.example/s" } } })).unwrap_err();
-        assert_eq!(inner.place, "/properties/a/$id");
+        assert_eq!(inner.pointer, "/properties/a/$id");
         compile(&json!({ "$id": "https://x.example/s", "$ref": "#/$defs/a", "$defs": { "a": {} } })).unwrap();
     }
 }

@@ -99,12 +99,12 @@ impl Engine {
         let agent = principal.resolve_agent(agent_id, "agent_id")?;
         let channel = principal.channel(channel.as_ref())?.cloned();
         let tool = match (tool, intent) {
-            (Some(_), _) | (_, Some(_)) if !on.is_of_a_tool() => {
+            (Some(_), _) | (_, Some(_)) if !on.is_tool_hook() => {
                 return Err(Error::field("/tool", format!("is not for {on}, which is about no tool; leave it out")));
             }
             (Some(tool), intent) => Some((tool, intent.unwrap_or_default())),
             (None, Some(_)) => return Err(Error::field("/tool", "is needed where there is an intent")),
-            (None, None) if on.is_of_a_tool() => {
+            (None, None) if on.is_tool_hook() => {
                 return Err(Error::field("/tool", format!("is needed: {on} is about a tool")));
             }
             (None, None) => None,

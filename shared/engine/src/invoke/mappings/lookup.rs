@@ -332,8 +332,7 @@ impl Engine {
     async fn remember(&self, asking: &LookupContext<'_>, found: Vec<(String, CachedName)>) {
         let mut items = BTreeMap::new();
         for (compared, found) in found {
-            let name = (&found.kind, compared.as_str());
-            let key = keys::found_name(asking.org, asking.user, &found.plugin, asking.alias, name);
+            let key = keys::found_name(asking.org, asking.user, &found.plugin, asking.alias, &found.kind, &compared);
             match NewItem::new(key.clone(), &found) {
                 Ok(item) => items.insert(key, NewItem { expires_at: Some(found.expires_at), ..item }),
                 Err(error) => return tracing::error!(error = %causes(&error), "a name that was found is not kept"),

@@ -197,7 +197,7 @@ impl Engine {
             if let Scope::User(user) = &scope {
                 for (found, item) in engine.found_names(&org, user, &which.tool, &which.kind).await? {
                     // Whatever name it was found by: the alias is not said, so that all of that name go.
-                    let by = keys::found_name(&org, user, &which.tool, found.alias.as_ref(), (&which.kind, &compared));
+                    let by = keys::found_name(&org, user, &which.tool, found.alias.as_ref(), &which.kind, &compared);
                     if by == item.stored.key {
                         views.push(found.view(user));
                         items.push(item);

@@ -188,7 +188,7 @@ impl Naming {
         let scopes: Vec<Scope> = agent.into_iter().chain([Scope::User(user.clone()), Scope::Organization]).collect();
         let of_each = self.compared().into_iter().flat_map(|(kind, name)| {
             let written = scopes.iter().map(move |scope| keys::mapping(org, scope, &self.plugin, kind, name));
-            written.chain([keys::found_name(org, user, &self.plugin, alias, (kind, name))])
+            written.chain([keys::found_name(org, user, &self.plugin, alias, kind, name)])
         });
         of_each.collect()
     }

@@ -1,4 +1,4 @@
-//! How a service knows whose call it is, and what its provider of accounts does differently from the standard.
+//! How calls authenticate to a service, and where its OAuth provider deviates from the standard.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,20 +6,20 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use url::Url;
 
-use super::{Manifest, Request, Response, Runtime, yes};
+use super::{Action, Manifest, Request, Response, Runtime, default_true};
+use crate::core::ids::ActionName;
 use crate::plugin::template::Expression;
 
-/// How the service knows whose call it is. The host adds the credential; no template ever sees it.
+/// How calls authenticate to the service. The host adds the credential; no template ever sees it.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Auth {
-    /// It does not ask.
+    /// The service needs no credential.
     #[default]
     None,
-    /// Each user allows it at the provider (RFC 6749, 4.1); the access token is sent as `Authorization: Bearer` (RFC
-    /// 6750).
+    /// Each user consents at the provider (RFC 6749, 4.1). The access token is sent as `Authorization: Bearer` (RFC 6750).
     Oauth2(Box<Oauth2>),
-    /// The organization's own OAuth client gets a token, without any user (RFC 6749, 4.4).
+    /// The organization's own OAuth client gets a token, without a user (RFC 6749, 4.4).
     ClientCredentials(Box<ClientCredentials>),
     /// A fixed key.
     ApiKey(Box<ApiKey>),
@@ -31,29 +31,29 @@ pub enum Auth {
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Oauth2 {
-    /// Where the user's browser is sent. All URLs here are `https`, unless they are of an address of 127.0.0.0/8.
+    /// The page at which the user consents. All URLs here are `https`, unless they are of an address of 127.0.0.0/8.
     pub authorization_url: Url,
-    /// What the user's browser is sent with besides, such as `access_type: offline`.
+    /// Further parameters of the authorization request, such as `access_type: offline`.
     #[serde(default)]
     pub authorization_params: BTreeMap<String, String>,
-    /// What the provider calls itself, if it sends `iss` with its answers (RFC 9207): then every answer must have it.
+    /// The provider's issuer identifier, if it sends `iss` with its callbacks (RFC 9207). If set, every callback must have it.
     pub issuer: Option<String>,
     /// The scopes that the actions need.
     #[serde(default)]
     pub scopes: Vec<String>,
     /// The parameter that carries the scopes.
-    #[serde(default = "scope")]
+    #[serde(default = "scope_parameter")]
     pub scope_parameter: String,
-    /// Proves that who asked is who comes back (RFC 7636, S256). `false` only where the provider refuses it.
-    #[serde(default = "yes")]
+    /// Whether to use PKCE (RFC 7636, S256). `false` only if the provider refuses it.
+    #[serde(default = "default_true")]
     pub pkce: bool,
-    /// How tokens are asked for.
+    /// How to request tokens.
     #[serde(flatten)]
     pub provider: Provider,
-    /// Whether a refresh token is good for one use. Decides what is said of one that is refused after an interruption.
-    #[serde(default = "yes")]
+    /// Whether a refresh token can be used only once. Decides the message when one is refused after an interrupted refresh.
+    #[serde(default = "default_true")]
     pub rotates_refresh_token: bool,
-    /// Tells whether the account works, and whose it is.
+    /// Checks that the account works, and names it.
     pub test: Option<ConnectionTest>,
 }
 
@@ -64,88 +64,88 @@ pub struct ClientCredentials {
     /// The scopes that the actions need.
     #[serde(default)]
     pub scopes: Vec<String>,
-    /// How tokens are asked for.
+    /// How to request tokens.
     #[serde(flatten)]
     pub provider: Provider,
-    /// Tells whether the account works, and whose it is.
+    /// Checks that the account works, and names it.
     pub test: Option<ConnectionTest>,
 }
 
-/// How a provider gives tokens.
+/// How to request tokens from a provider.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 pub struct Provider {
-    /// Where tokens are asked for.
+    /// The token endpoint.
     pub token_url: Url,
-    /// What tokens are asked for with besides, such as an `audience`.
+    /// Further parameters of every token request, such as an `audience`.
     #[serde(default)]
     pub token_params: BTreeMap<String, String>,
     /// Headers of every request to the provider, such as a version.
     #[serde(default)]
     pub token_headers: BTreeMap<String, String>,
-    /// The form of the body that asks.
+    /// The format of the request's body.
     #[serde(default)]
     pub token_request: TokenRequest,
-    /// How the client proves itself (RFC 6749, 2.3.1).
+    /// How the client authenticates (RFC 6749, 2.3.1).
     #[serde(default)]
     pub client_authentication: ClientAuthentication,
-    /// What stands between two scopes, in requests and answers.
+    /// The separator of scopes, in requests and responses.
     #[serde(default = "space")]
     pub scope_separator: String,
-    /// Where the answer has what, if not where the standard says.
+    /// Where the response has its values, if not where the standard says.
     #[serde(default)]
     pub token_response: TokenResponse,
-    /// What the provider's own codes for errors are called in the standard (RFC 6749, 5.2), such as
+    /// The standard error code (RFC 6749, 5.2) for each of the provider's own codes, such as
     /// `invalid_refresh_token: invalid_grant`.
     #[serde(default)]
     pub token_errors: BTreeMap<String, String>,
-    /// Seconds before its end at which a token is replaced.
+    /// How many seconds before it expires a token is refreshed: at most 3,600.
     #[serde(default = "five_minutes")]
     pub refresh_margin_s: u32,
-    /// Codes of the service (`response.error.code`) that, as HTTP 401 does, mean that the token is no longer good.
+    /// Error codes of the service (`response.error.code`) that mean the same as HTTP 401: the token is no longer valid.
     #[serde(default)]
     pub refused_codes: Vec<String>,
-    /// Where tokens are given back (RFC 7009).
+    /// The revocation endpoint (RFC 7009).
     pub revocation_url: Option<Url>,
-    /// How the token is given back.
+    /// How the token is sent to the revocation endpoint.
     #[serde(default)]
     pub revocation: Revocation,
 }
 
-/// The form of a request for tokens.
+/// The format of a token request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenRequest {
-    /// A form, as the standard has it.
+    /// A form, as in the standard.
     #[default]
     Form,
     /// JSON.
     Json,
 }
 
-/// How a client proves itself.
+/// How a client authenticates.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientAuthentication {
-    /// In the header, which every provider has to take.
+    /// In the header, which every provider has to support.
     #[default]
     Basic,
     /// In the body.
     Body,
 }
 
-/// How a token is given back.
+/// How a token is sent to the revocation endpoint.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Revocation {
-    /// As the parameter `token` of the client, as the standard has it.
+    /// As the parameter `token` with the client's credentials, as in the standard.
     #[default]
     Parameter,
     /// As the credential of the request itself.
     Bearer,
 }
 
-/// Where the answer to a request for tokens has what. Expressions see the answer as `body`; what is absent is looked for
-/// where the standard has it (RFC 6749, 5.1).
+/// Where the response to a token request has its values. Expressions see the response as `body`. Values without an
+/// expression are read where the standard has them (RFC 6749, 5.1).
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenResponse {
@@ -153,11 +153,11 @@ pub struct TokenResponse {
     pub access_token: Option<Expression>,
     /// The refresh token.
     pub refresh_token: Option<Expression>,
-    /// The seconds for which the access token is good.
+    /// The lifetime of the access token, in seconds.
     pub expires_in: Option<Expression>,
     /// The scopes that were granted.
     pub scope: Option<Expression>,
-    /// What people call the account.
+    /// The account's name for people.
     pub account: Option<Expression>,
 }
 
@@ -168,10 +168,10 @@ pub struct ApiKey {
     /// The header that carries it.
     #[serde(default = "authorization")]
     pub header: String,
-    /// What stands before it in the header, with its space.
+    /// The text before it in the header, with its space.
     #[serde(default)]
     pub prefix: String,
-    /// Tells whether the key works, and whose it is.
+    /// Checks that the key works, and names its account.
     pub test: Option<ConnectionTest>,
 }
 
@@ -179,25 +179,36 @@ pub struct ApiKey {
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Basic {
-    /// Tells whether they work, and whose they are.
+    /// Checks that they work, and names their account.
     pub test: Option<ConnectionTest>,
 }
 
-/// A request that changes nothing and succeeds if the credential is good.
+/// A request that changes nothing and succeeds if the credential is valid.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectionTest {
     /// The request; its templates see `user` and `now`.
     pub request: Request,
-    /// How to read its answer.
+    /// How to read its response.
     #[serde(default)]
     pub response: Response,
-    /// What people call the account; sees what `response` sees.
+    /// The account's name for people; sees what `response` sees.
     pub account: Option<Expression>,
 }
 
+impl ConnectionTest {
+    /// The test as an action, so that it is sent and read like one. Always `Some`: the name is valid.
+    pub(crate) fn action(&self) -> Option<Action> {
+        Some(Action {
+            request: Some(self.request.clone()),
+            response: Response { external_id: self.account.clone(), ..self.response.clone() },
+            ..Action::reading(ActionName::parse("connection_test").ok()?)
+        })
+    }
+}
+
 impl Auth {
-    /// What gives tokens for this kind of credential.
+    /// The provider of tokens, for credentials that are tokens.
     pub fn provider(&self) -> Option<&Provider> {
         match self {
             Self::Oauth2(oauth) => Some(&oauth.provider),
@@ -215,7 +226,7 @@ impl Auth {
         }
     }
 
-    /// What tells whether a credential is good.
+    /// The request that checks a credential.
     pub fn test(&self) -> Option<&ConnectionTest> {
         match self {
             Self::Oauth2(oauth) => oauth.test.as_ref(),
@@ -228,12 +239,12 @@ impl Auth {
 }
 
 impl Manifest {
-    /// Where a credential of the plugin goes and how. One serves only what it was handed over for: a manifest that says
-    /// otherwise later does not get it.
+    /// Where and how a credential of the plugin is sent. The text is stored with each credential, and a credential is used
+    /// only while the manifest gives the same text: a later version cannot send it elsewhere.
     pub(crate) fn audience(&self) -> String {
         let hosts: BTreeSet<&str> = self.hosts().collect();
         let hosts = hosts.into_iter().collect::<Vec<_>>().join(" ");
-        let way = match &self.auth {
+        let method = match &self.auth {
             Auth::None => "nothing".to_owned(),
             Auth::Oauth2(oauth) => format!("oauth2 of {} {:?}", oauth.authorization_url, oauth.issuer),
             Auth::ClientCredentials(_) => "client_credentials".to_owned(),
@@ -241,19 +252,19 @@ impl Manifest {
             Auth::Basic(_) => "basic".to_owned(),
         };
         let provider = self.auth.provider().map(|provider| {
-            let back = provider.revocation_url.as_ref().map(Url::as_str).unwrap_or_default();
-            format!(" by {} {back}", provider.token_url)
+            let revocation = provider.revocation_url.as_ref().map(Url::as_str).unwrap_or_default();
+            format!(" by {} {revocation}", provider.token_url)
         });
         let provider = provider.unwrap_or_default();
         let base = match &self.runtime {
             Runtime::Http { base_url } => base_url.origin().ascii_serialization(),
             Runtime::Native | Runtime::Container(_) | Runtime::Module(_) => "nowhere".to_owned(),
         };
-        format!("{way}{provider} to {base} {hosts}")
+        format!("{method}{provider} to {base} {hosts}")
     }
 }
 
-fn scope() -> String {
+fn scope_parameter() -> String {
     "scope".to_owned()
 }
 
@@ -269,8 +280,8 @@ fn five_minutes() -> u32 {
     300
 }
 
-/// The most scopes that may be asked for.
+/// The most scopes that Overseer requests.
 pub(crate) const SCOPES_MAX: usize = 100;
 
-/// The most characters that they may have together.
+/// The most bytes that requested scopes may have together.
 pub(crate) const SCOPES_MAX_BYTES: usize = 4096;

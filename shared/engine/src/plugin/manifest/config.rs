@@ -1,5 +1,4 @@
-//! The configuration of a plugin's instances: what it may be, what is secret in it, and what stands in for what is left
-//! out.
+//! The configuration of a plugin's instances: its schema, its secrets and its defaults.
 
 use std::collections::BTreeSet;
 
@@ -13,27 +12,27 @@ use crate::plugin::template::Names;
 const SECRET: &str = "writeOnly";
 
 impl Manifest {
-    /// The names of the secrets in an instance's configuration: they are written and never read back.
+    /// The names of the secrets in an instance's configuration. Callers can set them and never read them.
     pub fn secret_names(&self) -> impl Iterator<Item = &str> {
         let properties = self.config_schema.as_ref().and_then(|schema| schema.get("properties")?.as_object());
         let secret = |schema: &Value| schema.get(SECRET) == Some(&Value::Bool(true));
         properties.into_iter().flatten().filter(move |(_, schema)| secret(schema)).map(|(name, _)| name.as_str())
     }
 
-    /// An instance's configuration, with `default_config` for what is left out, and then the defaults of the schema's
-    /// properties.
-    pub fn config_with_defaults(&self, given: Map<String, Value>) -> Map<String, Value> {
+    /// An instance's configuration. Values that it does not set come from `default_config`, then from the defaults of the
+    /// schema's properties.
+    pub fn config_with_defaults(&self, instance_config: Map<String, Value>) -> Map<String, Value> {
         let mut config = Map::new();
         let properties = self.config_schema.as_ref().and_then(|schema| schema.get("properties")?.as_object());
         for (name, schema) in properties.into_iter().flatten() {
             config.extend(schema.get("default").map(|default| (name.clone(), default.clone())));
         }
         config.extend(self.default_config.clone());
-        config.extend(given);
+        config.extend(instance_config);
         config
     }
 
-    /// The schema of what is set beside the secrets.
+    /// The schema without the requirement of secrets, for a configuration that lacks them.
     pub(crate) fn without_secrets(&self, schema: &Value) -> Value {
         let mut schema = schema.clone();
         let secrets: BTreeSet<&str> = self.secret_names().collect();
@@ -43,25 +42,25 @@ impl Manifest {
         schema
     }
 
-    /// What is wrong with them.
+    /// Every problem of the configuration's schema, its defaults and the instructions.
     pub(super) fn config_problems(&self, strict: bool) -> Vec<String> {
         let mut problems = Vec::new();
         if let Some(text) = &self.instruction_template {
-            let wrong = text.problems(&Names::from(["config"])).into_iter();
-            problems.extend(wrong.map(|problem| format!("instruction_template: {problem}")));
+            let text_problems = text.problems(&Names::from(["config"])).into_iter();
+            problems.extend(text_problems.map(|problem| format!("instruction_template: {problem}")));
         }
         let Some(schema) = &self.config_schema else {
             if !self.default_config.is_empty() {
-                problems.push("default_config: needs config_schema, which says what it may be".to_owned());
+                problems.push("default_config: needs config_schema; add the schema of the configuration".to_owned());
             }
             return problems;
         };
         problems.extend(schema_problems("config_schema", schema, strict));
-        for place in schema::places_of(schema, SECRET) {
-            let top = place.strip_prefix("/properties/").is_some_and(|name| !name.contains('/'));
-            if !top {
+        for pointer in schema::pointers_of(schema, SECRET) {
+            let at_top = pointer.strip_prefix("/properties/").is_some_and(|name| !name.contains('/'));
+            if !at_top {
                 problems
-                    .push(format!("config_schema{place}: {SECRET} is only for properties at the top; move it there"));
+                    .push(format!("config_schema{pointer}: {SECRET} is only for properties at the top; move it there"));
             }
         }
         let config = self.config_with_defaults(Map::new());
@@ -69,35 +68,37 @@ impl Manifest {
             problems.push(format!("default_config/{name}: is a secret, which no manifest may hold; remove it"));
         }
         let without_secrets = self.without_secrets(schema);
-        // A schema that does not compile is a problem of its own.
+        // A schema that does not compile was reported above.
         if let (false, Ok(validator)) = (self.default_config.is_empty(), schema::compile(&without_secrets)) {
-            let wrong = schema::problems_of(&validator, &without_secrets, &Value::Object(config), "default_config");
-            problems.extend(wrong.into_iter().map(|problem| format!("{}: {}", problem.pointer, problem.message)));
+            let value_problems =
+                schema::problems_of(&validator, &without_secrets, &Value::Object(config), "default_config");
+            problems
+                .extend(value_problems.into_iter().map(|problem| format!("{}: {}", problem.pointer, problem.message)));
         }
         problems
     }
 }
 
-/// What is wrong with a schema of an object. `strict` says whether keywords that do not exist are.
-pub(super) fn schema_problems(place: &str, schema: &Value, strict: bool) -> Vec<String> {
+/// Every problem of an object's schema at `path`. With `strict`, unknown keywords are problems.
+pub(super) fn schema_problems(path: &str, schema: &Value, strict: bool) -> Vec<String> {
     let mut problems = Vec::new();
     if schema.get("type").and_then(Value::as_str) != Some("object") {
-        problems.push(format!("{place}: must be a schema with type: object"));
+        problems.push(format!("{path}: must be a schema with type: object"));
     }
-    problems.extend(any_schema_problems(place, schema, strict));
+    problems.extend(any_schema_problems(path, schema, strict));
     problems
 }
 
-/// What is wrong with a schema of anything.
-pub(super) fn any_schema_problems(place: &str, schema: &Value, strict: bool) -> Vec<String> {
+/// Every problem of a schema at `path`. With `strict`, unknown keywords are problems.
+pub(super) fn any_schema_problems(path: &str, schema: &Value, strict: bool) -> Vec<String> {
     let mut problems: Vec<String> = schema::compile(schema)
         .err()
         .into_iter()
-        .map(|error| format!("{place}{}: {}", error.place, error.problem))
+        .map(|error| format!("{path}{}: {}", error.pointer, error.problem))
         .collect();
-    for (inside, keyword) in schema::unknown_keywords(schema).into_iter().filter(|_| strict) {
+    for (pointer, keyword) in schema::unknown_keywords(schema).into_iter().filter(|_| strict) {
         problems.push(format!(
-            "{place}{inside}: {keyword:?} is not a keyword of JSON Schema; quote a text that has a comma"
+            "{path}{pointer}: {keyword:?} is not a keyword of JSON Schema; quote a text that has a comma"
         ));
     }
     problems
@@ -140,20 +141,20 @@ actions:
     }
 
     #[test]
-    fn what_is_left_out_of_a_configuration_is_filled_in() {
+    fn configuration_is_completed_with_defaults() {
         let manifest = Manifest::parse(GOOD).unwrap();
         assert_eq!(manifest.secret_names().collect::<Vec<_>>(), ["token"]);
         let filled = |given| Value::Object(manifest.config_with_defaults(object(given)));
         assert_eq!(filled(json!({})), json!({ "region": "eu", "limit": 5 }));
         assert_eq!(filled(json!({ "region": "us", "limit": 1 })), json!({ "region": "us", "limit": 1 }));
-        // The manifest's word counts more than its schema's.
+        // default_config overrides the defaults of the schema.
         let over = GOOD.replacen("{ region: eu }", "{ region: eu, limit: 6 }", 1);
         assert_eq!(Manifest::parse(&over).unwrap().config_with_defaults(Map::new())["limit"], 6);
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_its_place() {
-        for (from, to, said) in [
+    fn configuration_problem_names_its_path() {
+        for (from, to, expected) in [
             ("  type: object\n", "  type: array\n", "config_schema: must be a schema with type: object"),
             (
                 "{ type: integer, maximum: 10",
@@ -165,7 +166,7 @@ actions:
             (
                 "{ enum: [eu, us] }",
                 "{ $ref: \"https://x.example/s\" }",
-                "config_schema/properties/region/$ref: leads out of the schema, and nothing is fetched",
+                "config_schema/properties/region/$ref: points outside the schema, and nothing is fetched",
             ),
             ("{ enum: [eu, us] }", "{ $ref: \"file:///etc/passwd\" }", "nothing is fetched"),
             ("{ enum: [eu, us] }", "{ $ref: \"other.json\" }", "nothing is fetched"),
@@ -178,7 +179,7 @@ actions:
             ),
             ("{ region: eu }", "{ region: mars }", "default_config/region: "),
             ("{ region: eu }", "{ region: eu, limit: 11 }", "default_config/limit: "),
-            ("{ region: eu }", "{ region: eu, more: 1 }", "default_config/more: is not a field that is known"),
+            ("{ region: eu }", "{ region: eu, more: 1 }", "default_config/more: unknown field"),
             ("{ region: eu }", "{ limit: 1 }", "default_config/region: is required and missing"),
             (
                 "{ region: eu }",
@@ -194,7 +195,7 @@ actions:
         ] {
             assert!(GOOD.contains(from), "{from}");
             let problem = Manifest::parse(&GOOD.replacen(from, to, 1)).unwrap_err().to_string();
-            assert!(problem.contains(said), "{to}: {problem}");
+            assert!(problem.contains(expected), "{to}: {problem}");
             assert!(!problem.contains("mars"), "a value is shown: {problem}");
         }
         let (before, rest) = GOOD.split_once("config_schema:").unwrap();
@@ -205,11 +206,11 @@ actions:
     }
 
     #[test]
-    fn a_schema_may_refer_to_itself() {
+    fn schema_may_refer_to_itself() {
         let own = GOOD.replacen("{ enum: [eu, us] }", "{ $ref: \"#/$defs/region\" }", 1);
         let own = own.replacen("  properties:\n", "  $defs: { region: { enum: [eu, us] } }\n  properties:\n", 1);
         Manifest::parse(&own).unwrap();
-        // Without defaults of its own, what is required is for instances to say.
+        // Without default_config, instances have to set what the schema requires.
         Manifest::parse(&GOOD.replacen("default_config: { region: eu }\n", "", 1)).unwrap();
     }
 }

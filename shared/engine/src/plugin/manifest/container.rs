@@ -1,4 +1,4 @@
-//! An environment of a container's image: what somebody needs to deploy it.
+//! A plugin that is a container image: what an operator needs to deploy it.
 
 use std::collections::BTreeSet;
 
@@ -8,39 +8,39 @@ use serde_json::Value;
 
 use crate::core::ids::PartName;
 
-/// An environment of a container's image.
+/// What an operator needs to deploy a container image.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Container {
     /// The image.
     pub image: Image,
-    /// The variables that it reads.
+    /// The environment variables that it reads.
     #[serde(default)]
     pub env: Variables,
-    /// What is mounted into it.
+    /// The volumes to mount.
     #[serde(default)]
     pub volumes: Vec<Volume>,
-    /// What it may use of the machine.
+    /// The CPU and memory that it needs and may use.
     #[serde(default)]
     pub resources: Resources,
     /// The ports that it listens on.
     #[serde(default)]
     pub ports: Vec<Port>,
-    /// What of it is reachable from outside.
+    /// Its paths that are reachable from outside.
     #[serde(default)]
     pub ingress: Ingress,
 }
 
-/// An image, and where it comes from.
+/// An image and its registry.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Image {
     /// Its name, with a tag if there is one.
     pub name: String,
-    /// The registry that has it.
+    /// The registry to pull it from; `local` if left out.
     #[serde(default = "local")]
     pub registry: String,
-    /// When it is fetched.
+    /// When it is pulled.
     pub pull_policy: Option<PullPolicy>,
 }
 
@@ -48,30 +48,30 @@ fn local() -> String {
     "local".to_owned()
 }
 
-/// When an image is fetched, in the words of Kubernetes.
+/// When an image is pulled, in the terms of Kubernetes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum PullPolicy {
     /// Before each start.
     Always,
-    /// Where it is not there yet.
+    /// If the machine does not have it yet.
     IfNotPresent,
-    /// Never: it has to be there.
+    /// Never: the machine has to have it.
     Never,
 }
 
-/// The variables that a container reads.
+/// The environment variables that a container reads.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Variables {
-    /// Those without which it does not work.
+    /// The variables without which it does not work.
     #[serde(default)]
     pub required: Vec<RequiredVariable>,
-    /// The others.
+    /// The other variables.
     #[serde(default)]
     pub optional: Vec<OptionalVariable>,
 }
 
-/// A variable that has to be given.
+/// A variable that the operator has to set.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RequiredVariable {
@@ -82,7 +82,7 @@ pub struct RequiredVariable {
     pub description: String,
 }
 
-/// A variable that may be given.
+/// A variable that the operator may set.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OptionalVariable {
@@ -91,28 +91,28 @@ pub struct OptionalVariable {
     /// What it is for.
     #[serde(default)]
     pub description: String,
-    /// What stands in for it.
+    /// Its value if it is not set.
     pub default: Option<Plain>,
 }
 
-/// Something that is mounted.
+/// A volume to mount.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Volume {
-    /// What it is called.
+    /// The volume's name.
     pub name: PartName,
-    /// Where it is mounted: an absolute path.
+    /// The path to mount it at, absolute.
     pub mount_path: String,
-    /// What it is, such as `secret`.
+    /// The kind of volume, such as `secret`.
     #[serde(rename = "type")]
     pub kind: String,
 }
 
-/// What a container may use of the machine.
+/// The CPU and memory of a container.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Resources {
-    /// Processors, as quantities of Kubernetes, such as `500m`.
+    /// CPU, as quantities of Kubernetes, such as `500m`.
     #[serde(default)]
     pub cpu: Bounds,
     /// Memory, as quantities of Kubernetes, such as `2Gi`.
@@ -120,26 +120,26 @@ pub struct Resources {
     pub memory: Bounds,
 }
 
-/// At least and at most how much.
+/// A lower and an upper bound.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Bounds {
-    /// What it always has.
+    /// The amount that is reserved for it.
     pub min: Option<Plain>,
-    /// What it never exceeds.
+    /// The amount that it never exceeds.
     pub max: Option<Plain>,
 }
 
-/// A text, or a number or boolean that is read as the text it is written as.
+/// A text. A number or a boolean is read as the text that its author wrote.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "Value")]
 #[schemars(with = "PlainValue")]
 pub struct Plain(String);
 
-/// What [`Plain`] is read from.
+/// The types that [`Plain`] is read from, for the published schema.
 #[derive(JsonSchema)]
 #[schemars(untagged, inline)]
-#[expect(dead_code, reason = "is there for its schema")]
+#[expect(dead_code, reason = "only its schema is used")]
 enum PlainValue {
     Text(String),
     Number(f64),
@@ -168,21 +168,21 @@ impl TryFrom<Value> for Plain {
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Port {
-    /// What it is called.
+    /// The port's name.
     pub name: PartName,
     /// Its number: 1 to 65535.
     #[schemars(range(min = 1, max = 65535))]
     pub container_port: i64,
 }
 
-/// What of a container is reachable from outside.
+/// The paths of a container that are reachable from outside.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Ingress {
-    /// Whether anything is.
+    /// Whether any path is reachable.
     #[serde(default)]
     pub enabled: bool,
-    /// Which paths lead to which port.
+    /// The port for each path.
     #[serde(default)]
     pub paths: Vec<IngressPath>,
 }
@@ -191,31 +191,31 @@ pub struct Ingress {
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IngressPath {
-    /// What the request's path begins with.
+    /// The beginning of the request's path.
     pub path: String,
     /// The name of the port.
     pub service_port: PartName,
 }
 
 impl Container {
-    /// What is wrong with it, each with its place in it.
+    /// Every problem of the container, each with its path within it.
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         for (field, text) in [("name", &self.image.name), ("registry", &self.image.registry)] {
             if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-                problems.push(format!("image.{field}: must be something in ASCII, without spaces"));
+                problems.push(format!("image.{field}: must be ASCII without spaces, and not empty"));
             }
         }
-        let variables = self.env.required.iter().map(|variable| &variable.name);
-        let variables = variables.chain(self.env.optional.iter().map(|variable| &variable.name));
+        let required = self.env.required.iter().map(|variable| &variable.name);
+        let variables = required.chain(self.env.optional.iter().map(|variable| &variable.name));
         let mut names = BTreeSet::new();
         for name in variables {
             if !is_variable(name) {
                 problems.push(format!(
-                    "env: {name:?} is not the name of a variable; use letters, digits and _, and no digit first"
+                    "env: {name:?} is not the name of a variable; use letters, digits and _, and do not begin with a digit"
                 ));
             } else if !names.insert(name) {
-                problems.push(format!("env: the variable {name} is there twice; remove one"));
+                problems.push(format!("env: the variable {name} is set twice; remove one"));
             }
         }
         let mut names = BTreeSet::new();
@@ -242,7 +242,7 @@ impl Container {
             }
             if !names.contains(&path.service_port) {
                 problems.push(format!(
-                    "ingress.paths: {:?} leads to the port {}, which is not in ports; write the name of one that is",
+                    "ingress.paths: {:?} leads to the port {}, which is not in ports; use the name of one of them",
                     path.path, path.service_port
                 ));
             }
@@ -251,6 +251,7 @@ impl Container {
     }
 }
 
+/// Whether a text is the name of an environment variable.
 fn is_variable(name: &str) -> bool {
     let mut characters = name.chars();
     let first = characters.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');

@@ -1,4 +1,4 @@
-//! What a plugin says of itself to the registry: what it needs, what it may do, and where it takes part.
+//! What a plugin declares to the registry: permissions, dependencies, compatible versions, hooks and data adapters.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,39 +12,39 @@ use url::Host;
 use super::Manifest;
 use crate::core::ids::{PartName, PermissionName, PluginName};
 
-/// Something that a plugin may do: reach a host (`network:<host>`), or be asked at a moment of an agent's work
-/// (`hook:<name>`). The module form names others, which say something to its own code.
+/// A permission of a plugin: to reach a host (`network:<host>`), or to be called at a point of an agent's work
+/// (`hook:<name>`). The module form has others, which only the author's own code understands.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String")]
 pub enum Permission {
-    /// A host, by its exact name.
+    /// To reach a host, by its exact name.
     Network(String),
-    /// To see what an agent does at that moment, to change it, and to forbid it.
+    /// To see what an agent does at that point, to change it, and to veto it.
     Hook(Hook),
-    /// Anything else, such as `file_system_read`. Nothing here grants it.
+    /// Any other, such as `file_system_read`. It allows nothing in Overseer.
     Named(PermissionName),
 }
 
 impl Permission {
-    fn known(text: &str) -> Option<Self> {
+    fn parse(text: &str) -> Option<Self> {
         let host = text.strip_prefix("network:").and_then(|host| Host::parse(host).ok());
         let hook = text.strip_prefix("hook:").and_then(Hook::parse);
         host.map(|host| Self::Network(host.to_string())).or(hook.map(Self::Hook))
     }
 
-    /// As the module form writes it: a permission that is not known is kept by its name.
-    pub(super) fn of_module_form(name: PermissionName) -> Self {
-        Self::known(name.as_str()).unwrap_or(Self::Named(name))
+    /// A permission of the module form: an unknown one is kept by its name.
+    pub(super) fn from_module_form(name: PermissionName) -> Self {
+        Self::parse(name.as_str()).unwrap_or(Self::Named(name))
     }
 }
 
 impl TryFrom<String> for Permission {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
-        Self::known(&text).ok_or_else(|| {
+        Self::parse(&text).ok_or_else(|| {
             format!(
-                "the permission {text:?} is not known; write network:<host>, such as network:api.example.com, or \
+                "unknown permission {text:?}; write network:<host>, such as network:api.example.com, or \
                  hook:<name>, such as hook:before_tool_call"
             )
         })
@@ -67,15 +67,15 @@ impl fmt::Display for Permission {
     }
 }
 
-/// A range of versions (semver), such as `>=1.2.0, <3.0.0`. Without a sign a version stands for all that are compatible
-/// with it: `1.2.3` for `>=1.2.3, <2.0.0`, but `0.1.0` for `>=0.1.0, <0.2.0`.
+/// A range of versions (semver), such as `>=1.2.0, <3.0.0`. A version without an operator means all compatible versions:
+/// `1.2.3` means `>=1.2.3, <2.0.0`, but `0.1.0` means `>=0.1.0, <0.2.0`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String")]
 pub struct VersionRange(VersionReq);
 
 impl VersionRange {
-    /// Whether a version is in the range. One before a release (`1.0.0-rc.1`) is only where the range names such a one.
+    /// Whether a version is in the range. A pre-release (`1.0.0-rc.1`) is in it only if the range names a pre-release.
     pub fn allows(&self, version: &Version) -> bool {
         self.0.matches(version)
     }
@@ -85,7 +85,7 @@ impl TryFrom<String> for VersionRange {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
         VersionReq::parse(&text).map(Self).map_err(|error| {
-            format!("{text:?} is not a range of versions ({error}); write one such as \">=1.0.0, <3.0.0\"")
+            format!("{text:?} is not a version range ({error}); write one such as \">=1.0.0, <3.0.0\"")
         })
     }
 }
@@ -102,14 +102,14 @@ impl fmt::Display for VersionRange {
     }
 }
 
-/// What a plugin needs beside itself.
+/// The plugins and libraries that a plugin needs.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Dependencies {
-    /// Other plugins, each with the versions that will do.
+    /// Other plugins, each with the versions that are accepted.
     #[serde(default)]
     pub plugins: BTreeMap<PluginName, VersionRange>,
-    /// Libraries of its own code, each with the versions that will do, in the words of its language.
+    /// Libraries of its own code, each with the versions that are accepted, in the syntax of its language.
     #[serde(default)]
     pub libraries: BTreeMap<String, String>,
 }
@@ -118,44 +118,44 @@ pub struct Dependencies {
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataAdapter {
-    /// What it is called.
+    /// The source's name.
     pub name: PartName,
-    /// What it is.
+    /// The kind of source.
     #[serde(rename = "type")]
     pub kind: DataAdapterKind,
-    /// How it is set, where an organization says nothing else.
+    /// Its configuration, if an organization does not set another.
     #[serde(default)]
     pub config: Map<String, Value>,
 }
 
-/// What a source of data is.
+/// The kind of a data source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DataAdapterKind {
     /// A database.
     Database,
-    /// An interface of somebody else.
+    /// An API of another system.
     Api,
     /// A service, such as a calendar.
     Service,
 }
 
 impl Manifest {
-    /// Whether this Overseer is one of those that the plugin is for.
+    /// Whether the plugin works with this version of Overseer.
     pub fn is_compatible(&self) -> bool {
-        // An Overseer of which nobody can tell the version is for everything; a test sees that it can be told.
+        // The version always parses; a test checks it.
         Version::parse(env!("CARGO_PKG_VERSION")).is_ok_and(|own| self.is_compatible_with(&own))
     }
 
-    /// Whether that version of Overseer is one of those that the plugin is for. One before a release counts as the release:
-    /// it is there to try the release with.
+    /// Whether the plugin works with that version of Overseer. A pre-release of Overseer counts as the release, since it is
+    /// there to test it.
     fn is_compatible_with(&self, overseer: &Version) -> bool {
         let release = Version { pre: Prerelease::EMPTY, ..overseer.clone() };
         self.compatible_versions.as_ref().is_none_or(|range| range.allows(overseer) || range.allows(&release))
     }
 
-    /// What is wrong with what it declares.
-    pub(super) fn declaring_problems(&self) -> Vec<String> {
+    /// Every problem of its dependencies and data adapters.
+    pub(super) fn declaration_problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         if self.dependencies.plugins.contains_key(&self.name) {
             problems.push(format!("dependencies.plugins.{}: a plugin cannot depend on itself; remove it", self.name));
@@ -168,13 +168,13 @@ impl Manifest {
     }
 }
 
-/// A moment at which a plugin takes part in what an agent does.
+/// A point of an agent's work at which Overseer calls plugins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Hook {
-    /// Before an agent begins.
+    /// Before an agent's run starts.
     BeforeAgentRun,
-    /// After an agent has ended.
+    /// After an agent's run has ended.
     AfterAgentRun,
     /// Before an action runs.
     BeforeToolCall,
@@ -187,7 +187,7 @@ pub enum Hook {
 }
 
 impl Hook {
-    /// All of them.
+    /// All hooks.
     pub const ALL: [Self; 6] = [
         Self::BeforeAgentRun,
         Self::AfterAgentRun,
@@ -197,7 +197,7 @@ impl Hook {
         Self::OnReasoningStep,
     ];
 
-    /// As it is written.
+    /// The hook's name.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::BeforeAgentRun => "before_agent_run",
@@ -214,8 +214,8 @@ impl Hook {
         Self::ALL.into_iter().find(|hook| hook.as_str() == name)
     }
 
-    /// Whether it is about one action, so that it can be for some actions only.
-    pub const fn is_of_a_tool(self) -> bool {
+    /// Whether it is about one action, and can therefore be limited to some tools.
+    pub const fn is_tool_hook(self) -> bool {
         match self {
             Self::BeforeToolCall | Self::AfterToolCall | Self::OnError => true,
             Self::BeforeAgentRun | Self::AfterAgentRun | Self::OnReasoningStep => false,
@@ -252,7 +252,7 @@ actions:
 "#;
 
     #[test]
-    fn what_is_declared_is_kept() {
+    fn declarations_are_read() {
         let manifest = Manifest::parse(GOOD).unwrap();
         let range = &manifest.dependencies.plugins[&PluginName::parse("other").unwrap()];
         for (version, allowed) in
@@ -268,14 +268,14 @@ actions:
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_its_place() {
-        for (from, to, said) in [
+    fn declaration_problem_names_its_path() {
+        for (from, to, expected) in [
             (">=1.0.0, <3.0.0", ">=1.0.0 <3.0.0", "write one such as"),
-            (">=1.0.0, <3.0.0", "latest", "\"latest\" is not a range of versions"),
+            (">=1.0.0, <3.0.0", "latest", "\"latest\" is not a version range"),
             ("other:", "echo:", "dependencies.plugins.echo: a plugin cannot depend on itself"),
             ("other:", "Other:", "small letter"),
             ("libraries:", "library:", "library"),
-            ("\">=0.1.0\"", "soon", "\"soon\" is not a range of versions"),
+            ("\">=0.1.0\"", "soon", "\"soon\" is not a version range"),
             ("on_error", "on_success", "on_success"),
             ("type: database", "type: disk", "disk"),
             ("name: Store", "name: a b", "must begin with a letter"),
@@ -293,18 +293,18 @@ actions:
         ] {
             assert!(GOOD.contains(from), "{from}");
             let problem = Manifest::parse(&GOOD.replacen(from, to, 1)).unwrap_err().to_string();
-            assert!(problem.contains(said), "{to}: {problem}");
+            assert!(problem.contains(expected), "{to}: {problem}");
         }
     }
 
     #[test]
-    fn a_range_of_overseer_itself_is_taken_as_semver_has_it() {
+    fn compatible_versions_follow_semver() {
         let compatible = |range: &str, version: &str| {
             let manifest = Manifest::parse(&GOOD.replacen("\">=0.1.0\"", &format!("\"{range}\""), 1)).unwrap();
             manifest.is_compatible_with(&Version::parse(version).unwrap())
         };
         for (range, good, bad) in [
-            // Before 1.0.0 a new minor version is another.
+            // Before 1.0.0 minor versions are incompatible with each other.
             ("0.1.0", "0.1.9", "0.2.0"),
             ("^0.1", "0.1.0", "0.2.0"),
             ("0", "0.9.0", "1.0.0"),
@@ -312,7 +312,7 @@ actions:
             (">=0.1.0, <0.3.0", "0.2.7", "0.3.0"),
             ("=0.1.0", "0.1.0", "0.1.1"),
             ("1", "1.4.0", "0.1.0"),
-            // What comes before a release stands for the release, and for itself.
+            // A pre-release of Overseer counts as the release, and as itself.
             (">=0.2.0", "0.2.0-rc.1", "0.1.0-rc.1"),
             (">=0.2.0-rc.2, <0.2.0", "0.2.0-rc.2", "0.2.0-rc.1"),
         ] {
@@ -324,7 +324,7 @@ actions:
     }
 
     #[test]
-    fn names_of_tools_stay_as_short_as_all_makers_of_models_take_them() {
+    fn tool_name_has_at_most_62_characters() {
         let with = |plugin: usize, action: usize| {
             let text = GOOD.replacen("name: echo", &format!("name: {}", "p".repeat(plugin)), 1);
             Manifest::parse(&text.replacen("name: Say", &format!("name: {}", "A".repeat(action)), 1))

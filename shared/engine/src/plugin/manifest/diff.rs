@@ -1,98 +1,23 @@
-//! What two versions of a plugin have apart, by what their manifests mean: whoever moves an instance from one to the other
-//! has to know what it may do then, and what models will read.
+//! Compares two versions of a plugin by what their manifests mean. An administrator who moves an instance to another version
+//! needs to know what the plugin may then do, and which texts models will read.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
 use serde_json::Value;
 
-use super::{Action, Manifest, Permission};
+use super::{Action, ActionChanged, Changes, Hook, Manifest, TextChanged};
 use crate::core::ids::ActionName;
-use crate::plugin::manifest::declarations::Hook;
 
-/// What a newer manifest changes.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-#[expect(clippy::struct_excessive_bools, reason = "each is an answer of its own")]
-pub struct Changes {
-    /// Actions that are there no more, under their own name.
-    pub actions_removed: Vec<ActionName>,
-    /// Actions that were not there.
-    pub actions_added: Vec<ActionName>,
-    /// Actions that are otherwise.
-    pub actions_changed: Vec<ActionChanged>,
-    /// What calls may reach no more.
-    pub permissions_removed: Vec<Permission>,
-    /// What calls could not reach.
-    pub permissions_added: Vec<Permission>,
-    /// Scopes of the service that are asked for no more.
-    pub scopes_removed: Vec<String>,
-    /// Scopes of the service that were not asked for.
-    pub scopes_added: Vec<String>,
-    /// Moments at which it takes part no more.
-    pub hooks_removed: Vec<Hook>,
-    /// Moments at which it did not take part.
-    pub hooks_added: Vec<Hook>,
-    /// Whether it is asked elsewhere, or about more, at moments at which it took part before.
-    pub hooks_widened: bool,
-    /// Texts that models read and that are otherwise, of the plugin and of actions that stay.
-    pub description_changed: Vec<TextChanged>,
-    /// Whether the service knows otherwise whose call it is.
-    pub auth_changed: bool,
-    /// Whether requests go elsewhere: by the base URL, or by the hosts that calls may reach.
-    pub hosts_changed: bool,
-    /// Whether accounts have to be connected again: their credentials do not go where they were not given for, and do not
-    /// have scopes that nobody consented to.
-    pub reconnect: bool,
-    /// Whether an instance's configuration may be something else. Whether one still validates is another question.
-    pub config_schema_changed: bool,
-    /// Which of the manifest's other keys have another meaning.
-    pub keys_changed: Vec<&'static str>,
-}
-
-/// An action that is otherwise.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ActionChanged {
-    /// Its name.
-    pub name: ActionName,
-    /// Which of its keys have another meaning.
-    pub keys: Vec<&'static str>,
-}
-
-/// A text that models read and that is otherwise.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct TextChanged {
-    /// Where it stands, such as `actions.send.parameters/properties/to/description`.
-    pub place: String,
-    /// What it was, if it was there.
-    pub old: Option<String>,
-    /// What it is, if it is there.
-    pub new: Option<String>,
-}
-
-impl Changes {
-    /// Whether the newer manifest may do or reach more than the older, so that an administrator has to consent again.
-    pub fn widens(&self) -> bool {
-        let more = [self.permissions_added.is_empty(), self.hooks_added.is_empty(), self.scopes_added.is_empty()];
-        self.hosts_changed || self.reconnect || self.hooks_widened || more.contains(&false)
-    }
-
-    /// Whether nothing has another meaning.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-/// What `new` changes of `old`. Neither the order of keys nor that of actions means anything, and the version is not
-/// looked at.
+/// What changed from `old` to `new`. The order of keys and actions does not matter, and versions are not compared.
 pub fn diff(old: &Manifest, new: &Manifest) -> Changes {
-    let (permissions_removed, permissions_added) = apart(&old.permissions, &new.permissions);
-    let (scopes_removed, scopes_added) = apart(old.auth.scopes(), new.auth.scopes());
-    let (hooks_removed, hooks_added) = apart(moments(old), moments(new));
-    let (actions_removed, actions_added) = apart(names(old), names(new));
+    let (permissions_removed, permissions_added) = difference(&old.permissions, &new.permissions);
+    let (scopes_removed, scopes_added) = difference(old.auth.scopes(), new.auth.scopes());
+    let (hooks_removed, hooks_added) = difference(hooks_of(old), hooks_of(new));
+    let (actions_removed, actions_added) = difference(action_names(old), action_names(new));
     let hosts_changed = old.runtime.base_url() != new.runtime.base_url()
         || old.hosts().collect::<BTreeSet<_>>() != new.hosts().collect::<BTreeSet<_>>();
-    let stayed = moments(old).filter(|on| moments(new).any(|other| other == *on));
-    let hooks_widened = stayed.into_iter().any(|on| new.is_asked_about_more(old, *on));
+    let mut kept_hooks = hooks_of(old).filter(|on| hooks_of(new).any(|other| other == *on));
+    let hooks_widened = kept_hooks.any(|on| new.widens_hook(old, *on));
     Changes {
         hooks_widened,
         actions_changed: actions_changed(old, new),
@@ -113,8 +38,8 @@ pub fn diff(old: &Manifest, new: &Manifest) -> Changes {
     }
 }
 
-/// What is only in the one, and what is only in the other.
-fn apart<'a, T: Ord + Clone + 'a>(
+/// What only `old` has, and what only `new` has.
+fn difference<'a, T: Ord + Clone + 'a>(
     old: impl IntoIterator<Item = &'a T>,
     new: impl IntoIterator<Item = &'a T>,
 ) -> (Vec<T>, Vec<T>) {
@@ -122,17 +47,17 @@ fn apart<'a, T: Ord + Clone + 'a>(
     (old.difference(&new).copied().cloned().collect(), new.difference(&old).copied().cloned().collect())
 }
 
-fn names(manifest: &Manifest) -> impl Iterator<Item = &ActionName> {
+fn action_names(manifest: &Manifest) -> impl Iterator<Item = &ActionName> {
     manifest.actions.iter().map(|action| &action.name)
 }
 
-fn moments(manifest: &Manifest) -> impl Iterator<Item = &Hook> {
+fn hooks_of(manifest: &Manifest) -> impl Iterator<Item = &Hook> {
     manifest.hooks.iter().map(|hook| &hook.on)
 }
 
-/// The names of what is not the same.
+/// The keys whose values differ, from pairs of a key and whether its values are equal.
 fn changed(keys: &[(&'static str, bool)]) -> Vec<&'static str> {
-    keys.iter().filter(|(_, same)| !same).map(|(key, _)| *key).collect()
+    keys.iter().filter(|(_, equal)| !equal).map(|(key, _)| *key).collect()
 }
 
 fn keys_changed(old: &Manifest, new: &Manifest) -> Vec<&'static str> {
@@ -183,7 +108,7 @@ fn texts_changed(old: &Manifest, new: &Manifest) -> Vec<TextChanged> {
         .collect()
 }
 
-/// What models read of a manifest, by its place, but nothing of actions that `other` does not have.
+/// The texts of a manifest that models read, by their paths. Actions that `other` does not have are left out.
 fn texts(manifest: &Manifest, other: &Manifest) -> BTreeMap<String, String> {
     let mut texts = BTreeMap::from([
         ("description".to_owned(), manifest.description.clone()),
@@ -202,7 +127,7 @@ fn texts(manifest: &Manifest, other: &Manifest) -> BTreeMap<String, String> {
     texts
 }
 
-/// The texts in a schema that are written for a reader.
+/// Adds the titles and descriptions in a schema, by their paths.
 fn texts_in(schema: &Value, place: &str, texts: &mut BTreeMap<String, String>) {
     match schema {
         Value::Object(fields) => {
@@ -261,7 +186,7 @@ actions:
     request: { path: /hear }
 "#;
 
-    /// What is changed by a manifest in which texts are others.
+    /// The changes that replacing texts of the manifest makes.
     #[track_caller]
     fn changes(edits: &[(&str, &str)]) -> Changes {
         let new = edits.iter().fold(OLD.to_owned(), |text, (from, to)| {
@@ -272,7 +197,7 @@ actions:
     }
 
     #[test]
-    fn what_means_the_same_is_no_change() {
+    fn equal_meaning_is_no_change() {
         let same = changes(&[
             ("version: 1.0.0", "version: 2.0.0"),
             (
@@ -289,14 +214,14 @@ actions:
                 "effect: read # as ever\n    aliases: []\n    parameters: { additionalProperties: false, type: object }\n",
             ),
         ]);
-        // Scopes in another order are another text for the provider, and the same scopes.
+        // Scopes in another order are the same scopes, but `auth` sends the provider another text.
         assert_eq!(same, Changes { auth_changed: true, ..Changes::default() });
         assert!(!same.widens());
         assert!(changes(&[("version: 1.0.0", "version: 1.0.1")]).is_empty());
     }
 
     #[test]
-    fn actions_that_come_go_and_change_are_named() {
+    fn changed_actions_are_named() {
         let changes = changes(&[
             ("name: hear", "name: listen"),
             ("effect: unsafe", "effect: idempotent\n    aliases: [tell]"),
@@ -311,7 +236,7 @@ actions:
     }
 
     #[test]
-    fn every_text_that_a_model_reads_is_shown_with_what_it_was() {
+    fn changed_texts_are_listed_with_the_old_text() {
         let changes = changes(&[
             ("description: Talks.", "description: Talks a lot."),
             ("Be kind.", "Be quick."),
@@ -341,7 +266,7 @@ actions:
     }
 
     #[test]
-    fn what_it_may_do_more_needs_consent_again() {
+    fn wider_access_needs_consent_again() {
         for (from, to, widens, reconnect) in [
             ("\"network:files.example\"", "\"network:files.example\", \"network:more.example\"", true, true),
             (", \"network:files.example\"", "", true, true),
@@ -367,7 +292,7 @@ actions:
     }
 
     #[test]
-    fn everything_else_is_named_by_its_key() {
+    fn other_changes_are_named_by_their_keys() {
         let changes = changes(&[
             ("tone: { type: string }", "tone: { type: string }, size: { type: integer }"),
             (
@@ -391,7 +316,7 @@ actions:
     }
 
     #[test]
-    fn another_runtime_is_another_place() {
+    fn new_runtime_requires_reconnecting() {
         let old = Manifest::parse(OLD).unwrap();
         let new = Manifest { runtime: Runtime::Module(Module::default()), ..old.clone() };
         let changes = diff(&old, &new);

@@ -1,7 +1,8 @@
-//! The hooks of a plugin: the moments of an agent's work at which it is asked, and how.
+//! The hooks of a plugin: at which points of an agent's work Overseer calls it, and how.
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use schemars::JsonSchema;
 use serde::de::value::{MapAccessDeserializer, StrDeserializer};
@@ -9,63 +10,62 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use url::Url;
 
-use super::{Manifest, Permission, Runtime};
+use super::{Hook, Manifest, Permission, Runtime};
 use crate::core::ids::{ActionName, PluginName};
-use crate::plugin::manifest::declarations::Hook;
 
-/// The last in the order of priorities.
+/// The largest priority.
 const PRIORITY_MAX: u32 = 1_000;
-/// The shortest and the longest time that a hook may have, in milliseconds.
-const TIMEOUT_MS: (u32, u32) = (100, 10_000);
-/// The most tools that a hook names.
+/// The shortest and the longest timeout of a hook, in milliseconds.
+const TIMEOUT_MS: RangeInclusive<u32> = 100..=10_000;
+/// The most tools that a hook may name.
 const TOOLS_MAX: usize = 50;
 /// The longest URL of a hook, in bytes.
 const URL_MAX_BYTES: usize = 2_048;
 
-/// What it means that a hook failed.
+/// What happens when a hook fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
-    /// It goes on as if the hook had let it.
+    /// The agent's work continues, as if the hook had allowed it.
     Ignore,
-    /// It goes no further, as if the hook had forbidden it.
+    /// The agent's work stops, as if the hook had vetoed it.
     Fatal,
 }
 
-/// A hook as a manifest declares it: by its name alone, or with how it is asked.
+/// A hook as a manifest declares it: its name alone, or with details.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DeclaredHook {
-    /// At which moment.
+    /// The point of an agent's work at which it is called.
     pub on: Hook,
-    /// Where it is asked: an `https` URL at a host that `permissions` names. Left out, `/hooks/<name>` behind the base URL.
+    /// The URL to call: `https`, at a host that `permissions` names; `/hooks/<name>` after the base URL if left out.
     pub url: Option<Url>,
-    /// Its place among all hooks of the organization: 0 to 1,000, the smaller first; 100 if left out.
+    /// Its order among all hooks of the organization: 0 to 1,000, the smallest first; 100 if left out.
     pub priority: u32,
-    /// The time that it has, in milliseconds: 100 to 10,000; 2,000 if left out. What waits for it has that much less.
+    /// Its timeout, in milliseconds: 100 to 10,000; 2,000 if left out. It counts against the time of the waiting call.
     pub timeout_ms: u32,
-    /// What it means that it failed.
+    /// What happens when it fails.
     pub on_failure: OnFailure,
-    /// For which tools it is: plugins (`slack`) and actions (`slack.send_message`); for all where there are none.
+    /// The tools that it is for: plugins (`slack`) and actions (`slack.send_message`). Empty for all.
     pub tools: BTreeSet<String>,
 }
 
-/// The long form.
+/// The long form of a hook.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "HookDeclaration")]
 struct Declaration {
-    /// At which moment.
+    /// The point of an agent's work at which it is called.
     on: Hook,
-    /// Where it is asked: an `https` URL at a host that `permissions` names. Left out, `/hooks/<name>` behind the base URL.
+    /// The URL to call: `https`, at a host that `permissions` names; `/hooks/<name>` after the base URL if left out.
     #[schemars(with = "Option<String>")]
     url: Option<Url>,
-    /// Its place among all hooks of the organization: 0 to 1,000, the smaller first; 100 if left out.
+    /// Its order among all hooks of the organization: 0 to 1,000, the smallest first; 100 if left out.
     priority: Option<u32>,
-    /// The time that it has, in milliseconds: 100 to 10,000; 2,000 if left out.
+    /// Its timeout, in milliseconds: 100 to 10,000; 2,000 if left out.
     timeout_ms: Option<u32>,
-    /// What it means that it failed; `fatal` if left out, but `ignore` for `on_error`, which has nothing to stop.
+    /// What happens when it fails: `fatal` if left out, but `ignore` for `on_error`, which has nothing to stop.
     on_failure: Option<OnFailure>,
-    /// For which tools it is: plugins (`slack`) and actions (`slack.send_message`); for all if left out.
+    /// The tools that it is for: plugins (`slack`) and actions (`slack.send_message`); all if left out.
     #[serde(default)]
     tools: BTreeSet<String>,
 }
@@ -73,7 +73,7 @@ struct Declaration {
 /// Both forms, for the published schema.
 #[derive(JsonSchema)]
 #[schemars(untagged, inline)]
-#[expect(dead_code, reason = "only its schema is of use")]
+#[expect(dead_code, reason = "only its schema is used")]
 enum EitherForm {
     Name(Hook),
     Long(Declaration),
@@ -92,13 +92,13 @@ impl JsonSchema for DeclaredHook {
 impl From<Declaration> for DeclaredHook {
     fn from(declaration: Declaration) -> Self {
         let Declaration { on, url, priority, timeout_ms, on_failure, tools } = declaration;
-        let usual = if on == Hook::OnError { OnFailure::Ignore } else { OnFailure::Fatal };
+        let default_on_failure = if on == Hook::OnError { OnFailure::Ignore } else { OnFailure::Fatal };
         Self {
             on,
             url,
             priority: priority.unwrap_or(100),
             timeout_ms: timeout_ms.unwrap_or(2_000),
-            on_failure: on_failure.unwrap_or(usual),
+            on_failure: on_failure.unwrap_or(default_on_failure),
             tools,
         }
     }
@@ -112,7 +112,8 @@ impl<'de> Deserialize<'de> for DeclaredHook {
             type Value = Declaration;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("the name of a hook, such as before_tool_call, or a map with on and more")
+                formatter
+                    .write_str("the name of a hook, such as before_tool_call, or an object with on and further keys")
             }
 
             fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Declaration, E> {
@@ -131,7 +132,7 @@ impl<'de> Deserialize<'de> for DeclaredHook {
 }
 
 impl DeclaredHook {
-    /// Whether it is for this action of a plugin, or for what is about no action.
+    /// Whether it applies to this plugin and action, or (for `None`) to an event without one.
     pub(crate) fn is_for(&self, tool: Option<(&str, &str)>) -> bool {
         match tool {
             Some((plugin, action)) if !self.tools.is_empty() => {
@@ -144,13 +145,12 @@ impl DeclaredHook {
 
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        let mut problem = |field: &str, what: String| problems.push(format!("hooks.{}.{field}: {what}", self.on));
+        let mut problem = |field: &str, text: String| problems.push(format!("hooks.{}.{field}: {text}", self.on));
         if self.priority > PRIORITY_MAX {
             problem("priority", format!("must be 0 to {PRIORITY_MAX}"));
         }
-        let (shortest, longest) = TIMEOUT_MS;
-        if !(shortest..=longest).contains(&self.timeout_ms) {
-            problem("timeout_ms", format!("must be {shortest} to {longest}"));
+        if !TIMEOUT_MS.contains(&self.timeout_ms) {
+            problem("timeout_ms", format!("must be {} to {}", TIMEOUT_MS.start(), TIMEOUT_MS.end()));
         }
         if self.on == Hook::OnError && self.on_failure == OnFailure::Fatal {
             problem("on_failure", "there is nothing left to stop after an error; leave it out".to_owned());
@@ -158,16 +158,16 @@ impl DeclaredHook {
         if self.tools.len() > TOOLS_MAX {
             problem("tools", format!("there are {}, more than the {TOOLS_MAX} allowed", self.tools.len()));
         }
-        if !self.on.is_of_a_tool() && !self.tools.is_empty() {
+        if !self.on.is_tool_hook() && !self.tools.is_empty() {
             problem("tools", "is for before_tool_call, after_tool_call and on_error only; leave it out".to_owned());
         }
         for tool in &self.tools {
             let (plugin, action) = tool.split_once('.').map_or((tool.as_str(), None), |(a, b)| (a, Some(b)));
-            let named = PluginName::parse(plugin).is_ok() && action.is_none_or(|name| ActionName::parse(name).is_ok());
-            if !named {
+            let valid = PluginName::parse(plugin).is_ok() && action.is_none_or(|name| ActionName::parse(name).is_ok());
+            if !valid {
                 problem(
                     "tools",
-                    format!("{tool:?} is no tool; write a plugin (slack) or an action (slack.send_message)"),
+                    format!("{tool:?} is not a tool; write a plugin (slack) or an action (slack.send_message)"),
                 );
             }
         }
@@ -179,7 +179,7 @@ impl DeclaredHook {
 }
 
 impl Manifest {
-    /// Where a hook is asked, where that is a server.
+    /// The URL that a hook is called at, for the runtime `http`.
     pub(crate) fn hook_url(&self, hook: &DeclaredHook) -> Option<Url> {
         let Runtime::Http { base_url } = &self.runtime else { return None };
         if let Some(url) = &hook.url {
@@ -191,26 +191,26 @@ impl Manifest {
         Some(url)
     }
 
-    /// Whether a hook of that moment is asked elsewhere than one of `old`, or about more.
-    pub(crate) fn is_asked_about_more(&self, old: &Self, on: Hook) -> bool {
-        let of = |manifest: &Self| -> Vec<(Option<Url>, BTreeSet<String>)> {
+    /// Whether one of its hooks `on` is called at another URL than those of `old`, or for more tools.
+    pub(crate) fn widens_hook(&self, old: &Self, on: Hook) -> bool {
+        let targets = |manifest: &Self| -> Vec<(Option<Url>, BTreeSet<String>)> {
             let hooks = manifest.hooks.iter().filter(|hook| hook.on == on);
             hooks.map(|hook| (manifest.hook_url(hook), hook.tools.clone())).collect()
         };
-        let before = of(old);
-        !of(self).iter().all(|(url, tools)| {
-            let covers = |all: &BTreeSet<String>| all.is_empty() || (!tools.is_empty() && tools.is_subset(all));
-            before.iter().any(|(old_url, old_tools)| old_url == url && covers(old_tools))
+        let old_targets = targets(old);
+        !targets(self).iter().all(|(url, tools)| {
+            let covers = |old: &BTreeSet<String>| old.is_empty() || (!tools.is_empty() && tools.is_subset(old));
+            old_targets.iter().any(|(old_url, old_tools)| old_url == url && covers(old_tools))
         })
     }
 
-    /// The permissions that a hook needs: to be asked at its moment, and its host.
+    /// The permissions that a hook needs: the one for the hook itself, and its host.
     pub(crate) fn needed_by(&self, hook: &DeclaredHook) -> impl Iterator<Item = Permission> {
         let host = self.hook_url(hook).and_then(|url| Some(Permission::Network(url.host_str()?.to_owned())));
         std::iter::once(Permission::Hook(hook.on)).chain(host)
     }
 
-    /// What is wrong with its hooks.
+    /// Every problem of its hooks.
     pub(super) fn hook_problems(&self, url_problem: impl Fn(&Url) -> Option<&'static str>) -> Vec<String> {
         let mut problems: Vec<String> = self.hooks.iter().flat_map(DeclaredHook::problems).collect();
         for hook in &self.hooks {
@@ -233,14 +233,15 @@ impl Manifest {
             if let Permission::Hook(on) = permission
                 && !self.hooks.iter().any(|hook| hook.on == *on)
             {
-                problems.push(format!("permissions: {permission} is there, and no such hook; add it to hooks"));
+                problems
+                    .push(format!("permissions: {permission} is listed, but there is no such hook; add it to hooks"));
             }
         }
         problems
     }
 
-    /// Names the permissions that its hooks need and that its author left to be understood: an administrator grants each.
-    pub(super) fn with_permissions_of_hooks(mut self) -> Self {
+    /// Adds the permissions that its hooks need and that its author left out, so that an administrator grants each of them.
+    pub(super) fn with_hook_permissions(mut self) -> Self {
         for on in self.hooks.iter().map(|hook| hook.on).collect::<BTreeSet<_>>() {
             if !self.permissions.contains(&Permission::Hook(on)) {
                 self.permissions.push(Permission::Hook(on));
@@ -269,7 +270,7 @@ hooks:
 "#;
 
     #[test]
-    fn a_hook_is_a_name_or_says_how_it_is_asked() {
+    fn hook_is_a_name_or_an_object() {
         let manifest = Manifest::parse(GOOD).unwrap();
         let [first, before, after, error] = manifest.hooks.as_slice() else { panic!("{:?}", manifest.hooks) };
         assert_eq!((first.on, first.priority, first.timeout_ms), (Hook::BeforeAgentRun, 100, 2_000));
@@ -297,8 +298,8 @@ hooks:
     }
 
     #[test]
-    fn what_is_wrong_with_a_hook_is_said_with_its_place() {
-        for (from, to, said) in [
+    fn hook_problem_names_its_path() {
+        for (from, to, expected) in [
             ("priority: 5", "priority: 1001", "hooks.before_tool_call.priority: must be 0 to 1000"),
             ("priority: 5", "priority: -1", "invalid u32"),
             ("timeout_ms: 500", "timeout_ms: 99", "hooks.before_tool_call.timeout_ms: must be 100 to 10000"),
@@ -315,8 +316,8 @@ hooks:
                 "- { on: before_agent_run, tools: [slack] }",
                 "hooks.before_agent_run.tools: is for",
             ),
-            ("[slack, gmail", "[Slack, gmail", "\"Slack\" is no tool"),
-            ("gmail.send_email", "gmail.send email", "\"gmail.send email\" is no tool"),
+            ("[slack, gmail", "[Slack, gmail", "\"Slack\" is not a tool"),
+            ("gmail.send_email", "gmail.send email", "\"gmail.send email\" is not a tool"),
             (
                 "https://hooks.example/before",
                 "http://hooks.example/before",
@@ -328,7 +329,7 @@ hooks:
         ] {
             assert!(GOOD.contains(from), "{from}");
             let problem = Manifest::parse(&GOOD.replacen(from, to, 1)).unwrap_err().to_string();
-            assert!(problem.contains(said), "{to}: {problem}");
+            assert!(problem.contains(expected), "{to}: {problem}");
         }
         for edge in ["priority: 0", "priority: 1000"] {
             Manifest::parse(&GOOD.replacen("priority: 5", edge, 1)).unwrap();
@@ -339,7 +340,7 @@ hooks:
     }
 
     #[test]
-    fn the_published_schema_takes_both_forms() {
+    fn published_schema_accepts_both_forms() {
         let published = crate::core::schema::schema_of::<Manifest>();
         let validator = crate::core::schema::compile(&published).unwrap();
         let read = |text: &str| serde_saphyr::from_str::<serde_json::Value>(text).unwrap();
@@ -350,7 +351,7 @@ hooks:
     }
 
     #[test]
-    fn every_hook_has_its_name() {
+    fn hook_name_is_its_serialized_form() {
         for hook in Hook::ALL {
             assert_eq!(serde_json::to_value(hook).unwrap(), hook.as_str());
             assert_eq!(Hook::parse(hook.as_str()), Some(hook));

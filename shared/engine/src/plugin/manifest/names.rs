@@ -1,4 +1,4 @@
-//! Names in the place of a service's ids: what a plugin says of each kind of them, and which parameters take them.
+//! Names instead of a service's ids: the kinds of names that a plugin declares, and the parameters that take them.
 
 use std::sync::OnceLock;
 
@@ -13,52 +13,52 @@ use crate::core::ids::{ActionName, MappingKind, MappingName};
 use crate::core::schema;
 use crate::plugin::template::{Expression, Names};
 
-/// The keyword that marks a parameter which takes names.
+/// The keyword of a schema that marks a parameter which takes names.
 pub(crate) const MARK: &str = "x-mapping";
 
-/// How long what was looked up is remembered, in seconds, at least and at most.
+/// The lifetime of a cached lookup, in seconds.
 const LIFETIME_S: std::ops::RangeInclusive<u32> = 60..=30 * 86_400;
 
 /// One kind of names, such as those of channels.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NameKind {
-    /// May stand before a name, such as `#`, and is not part of it.
+    /// An optional prefix of names, such as `#`. It is not part of the name.
     pub prefix: Option<String>,
-    /// What an id of the service looks like (a regular expression): such a value is passed on as it is.
+    /// A regular expression that ids of the service match. A value that matches is passed on unchanged.
     pub id: Option<IdPattern>,
-    /// How the service is asked what a name stands for.
+    /// How to find the id for a name at the service.
     pub lookup: Option<Lookup>,
 }
 
-/// Asks the service which ids there are, and what each is called.
+/// Lists the ids of the service and their names.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Lookup {
-    /// The action that lists them; its effect is `read`.
+    /// The action that lists them. Its effect must be `read`.
     pub action: ActionName,
     /// The action's parameters.
     #[serde(default)]
     pub parameters: Map<String, Value>,
-    /// The parameter of the action that takes the name that is looked for, where the service can search.
+    /// The parameter of the action that takes the name to search for, if the service can search.
     pub name_parameter: Option<String>,
-    /// Where the list is: an expression over `data`, what the action returns.
+    /// The list: an expression over `data`, the action's result.
     pub items: Expression,
-    /// What an element is called: an expression over `item`.
+    /// The name of an element: an expression over `item`.
     pub name: Expression,
-    /// Its id: an expression over `item`.
+    /// The id of an element: an expression over `item`.
     pub id: Expression,
-    /// How long what was found is remembered, in seconds: 60 to 2592000 (30 days).
-    #[serde(default = "a_day")]
+    /// How long a found id is cached, in seconds: 60 to 2592000 (30 days).
+    #[serde(default = "one_day")]
     pub lifetime_s: u32,
 }
 
-fn a_day() -> u32 {
+fn one_day() -> u32 {
     86_400
 }
 
-/// A regular expression that runs in linear time. It is compiled when it is first used: how many there may be is known only
-/// when the whole manifest is read.
+/// A regular expression that runs in linear time. It is compiled at its first use, since the limit on their number can be
+/// checked only after the whole manifest is read.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(from = "String")]
 #[schemars(with = "String")]
@@ -80,7 +80,7 @@ impl From<String> for IdPattern {
 }
 
 impl IdPattern {
-    /// What tells an id, or what is wrong with the pattern.
+    /// The compiled pattern, or what is wrong with it.
     fn validator(&self) -> Result<&Validator, &str> {
         let compiled = self.validator.get_or_init(|| {
             let validator = schema::compile(&json!({ "type": "string", "pattern": self.pattern }));
@@ -91,31 +91,31 @@ impl IdPattern {
 }
 
 impl NameKind {
-    /// Whether a value is surely an id of the service.
+    /// Whether a value is certainly an id of the service.
     pub(crate) fn is_id(&self, value: &str) -> bool {
         self.id.as_ref().is_some_and(|id| id.validator().is_ok_and(|validator| validator.is_valid(&value.into())))
     }
 
-    /// A name without what may stand around it.
+    /// A name without its prefix and the spaces around it.
     pub(crate) fn bare<'a>(&self, name: &'a str) -> &'a str {
         let name = name.trim();
         self.prefix.as_ref().and_then(|prefix| name.strip_prefix(prefix.as_str())).unwrap_or(name).trim()
     }
 
-    /// A name as names are compared; nothing where the value cannot be a name.
+    /// A name in the form in which names are compared: bare and in lower case. `None` if the value cannot be a name.
     pub(crate) fn compared(&self, name: &str) -> Option<String> {
         let name = MappingName::parse(self.bare(name)).ok()?;
         Some(name.as_str().to_lowercase())
     }
 
-    /// A name as people write it.
+    /// A name as people write it, with the prefix.
     pub(crate) fn written(&self, name: &str) -> String {
         format!("{}{}", self.prefix.as_deref().unwrap_or_default(), self.bare(name))
     }
 }
 
 impl Lookup {
-    /// The parameters with which a name is looked for.
+    /// The action's parameters for the lookup of a name.
     pub(crate) fn parameters_for(&self, name: &str) -> Map<String, Value> {
         let mut parameters = self.parameters.clone();
         parameters.extend(self.name_parameter.clone().map(|parameter| (parameter, name.into())));
@@ -124,7 +124,7 @@ impl Lookup {
 }
 
 impl Manifest {
-    /// The kind of names that a parameter takes, if it takes names. Another parameter may say which kind it is.
+    /// The kind of names that a parameter takes, if it takes names. The kind may depend on the value of another parameter.
     pub(crate) fn kind_of(
         &self,
         property: &Value,
@@ -138,8 +138,8 @@ impl Manifest {
         self.mappings.iter().find(|(known, _)| known.as_str() == kind)
     }
 
-    /// What is wrong with the kinds of names and the parameters that take them.
-    pub(super) fn naming_problems(&self) -> Vec<String> {
+    /// Every problem of the kinds of names and the parameters that take them.
+    pub(super) fn name_problems(&self) -> Vec<String> {
         let kinds = self.mappings.iter().flat_map(|(kind, names)| {
             let problems = names.problems(self).into_iter();
             problems.map(move |problem| format!("mappings.{kind}.{problem}"))
@@ -154,55 +154,62 @@ impl Manifest {
     fn mark_problems(&self, action: &Action) -> Vec<String> {
         let properties = action.parameters.get("properties").and_then(Value::as_object);
         let declared = |kind: &str| self.mappings.keys().any(|known| known.as_str() == kind);
-        let mut good = Vec::new();
+        let mut at_top = Vec::new();
         let mut problems = Vec::new();
         for (name, property) in properties.into_iter().flatten() {
             let Some(mark) = property.get(MARK) else { continue };
-            let place = format!("/properties/{name}");
-            let is_text = |schema: &Value| schema.get("type").is_some_and(|kind| kind == "string");
-            let is_texts =
-                property.get("type").is_some_and(|kind| kind == "array") && property.get("items").is_some_and(is_text);
-            if !is_text(property) && !is_texts {
-                problems.push(format!("{place}: {MARK} is for a string or an array of strings"));
+            let pointer = format!("/properties/{name}");
+            if !takes_texts(property) {
+                problems.push(format!("{pointer}: {MARK} is for a string or an array of strings"));
             }
-            let said_by = mark.as_object().filter(|mark| mark.len() == 1).and_then(|mark| mark.get("parameter"));
-            let kinds: Vec<&Value> = match (mark, said_by.and_then(Value::as_str)) {
-                (Value::String(_), _) => vec![mark],
-                (_, Some(other)) => {
-                    let values = properties.and_then(|properties| properties.get(other)?.get("enum")?.as_array());
-                    if values.is_none() {
-                        problems.push(format!("{place}: {MARK} names {other}, which is not a parameter with an enum"));
-                    }
-                    values.into_iter().flatten().collect()
+            match kinds_of(mark, properties) {
+                Ok(kinds) => {
+                    let unknown = kinds.into_iter().filter(|kind| !kind.as_str().is_some_and(declared));
+                    problems.extend(unknown.map(|kind| format!("{pointer}: the kind {kind} is not in mappings")));
                 }
-                (_, None) => {
-                    problems.push(format!("{place}: {MARK} is a kind, or {{parameter: the one that says the kind}}"));
-                    Vec::new()
-                }
-            };
-            for kind in kinds {
-                if !kind.as_str().is_some_and(declared) {
-                    problems.push(format!("{place}: the kind {kind} is not in mappings"));
-                }
+                Err(problem) => problems.push(format!("{pointer}: {problem}")),
             }
-            good.push(place);
+            at_top.push(pointer);
         }
-        for place in schema::places_of(&action.parameters, MARK) {
-            if !good.contains(&place) {
-                problems.push(format!("{place}: {MARK} is only for properties at the top"));
+        for pointer in schema::pointers_of(&action.parameters, MARK) {
+            if !at_top.contains(&pointer) {
+                problems.push(format!("{pointer}: {MARK} is only for properties at the top"));
             }
         }
         problems
     }
 }
 
+/// Whether a property is a string or an array of strings.
+fn takes_texts(property: &Value) -> bool {
+    let has_type = |schema: &Value, name: &str| schema.get("type").is_some_and(|kind| kind == name);
+    let items_are_texts = || property.get("items").is_some_and(|items| has_type(items, "string"));
+    has_type(property, "string") || has_type(property, "array") && items_are_texts()
+}
+
+/// The kinds that a mark names: one, or those in the enum of the parameter that it refers to.
+fn kinds_of<'a>(mark: &'a Value, properties: Option<&'a Map<String, Value>>) -> Result<Vec<&'a Value>, String> {
+    if mark.is_string() {
+        return Ok(vec![mark]);
+    }
+    let reference = mark.as_object().filter(|mark| mark.len() == 1).and_then(|mark| mark.get("parameter")?.as_str());
+    let Some(parameter) = reference else {
+        return Err(format!("{MARK} is a kind, or {{parameter: the name of the parameter with the kind}}"));
+    };
+    let kinds = properties.and_then(|properties| properties.get(parameter)?.get("enum")?.as_array());
+    match kinds {
+        Some(kinds) => Ok(kinds.iter().collect()),
+        None => Err(format!("{MARK} names {parameter}, which is not a parameter with an enum")),
+    }
+}
+
 impl NameKind {
     fn problems(&self, manifest: &Manifest) -> Vec<String> {
-        let empty = self.prefix.as_ref().is_some_and(|prefix| prefix.trim() != prefix || prefix.is_empty());
-        let empty = empty.then(|| "prefix: must be something, without spaces around it".to_owned());
+        let wrong_prefix = self.prefix.as_ref().is_some_and(|prefix| prefix.trim() != prefix || prefix.is_empty());
+        let prefix = wrong_prefix.then(|| "prefix: must not be empty or have spaces around it".to_owned());
         let id = self.id.as_ref().and_then(|id| id.validator().err()).map(|problem| format!("id: {problem}"));
         let lookup = self.lookup.iter().flat_map(|lookup| lookup.problems(manifest));
-        empty.into_iter().chain(id).chain(lookup.map(|problem| format!("lookup.{problem}"))).collect()
+        prefix.into_iter().chain(id).chain(lookup.map(|problem| format!("lookup.{problem}"))).collect()
     }
 }
 
@@ -216,21 +223,21 @@ impl Lookup {
             }
             Some(action) => {
                 let parameters = Value::Object(action.with_defaults(self.parameters_for("name")));
-                // A schema that does not compile is a problem of its action.
+                // A schema that does not compile is reported with its action.
                 if let Ok(validator) = schema::compile(&action.parameters) {
-                    let wrong = schema::problems_of(&validator, &action.parameters, &parameters, "");
-                    problems.extend(wrong.into_iter().map(|problem| {
+                    let parameter_problems = schema::problems_of(&validator, &action.parameters, &parameters, "");
+                    problems.extend(parameter_problems.into_iter().map(|problem| {
                         format!("parameters{} of {}: {}", problem.pointer, self.action, problem.message)
                     }));
                 }
             }
         }
         if self.name_parameter.as_ref().is_some_and(|name| self.parameters.contains_key(name)) {
-            problems.push("name_parameter: is in parameters, too".to_owned());
+            problems.push("name_parameter: is also in parameters; remove it there".to_owned());
         }
-        let of_item = Names::from(["item"]);
+        let item_names = Names::from(["item"]);
         problems.extend(self.items.problems(&Names::from(["data"])));
-        problems.extend([&self.name, &self.id].into_iter().flat_map(|expression| expression.problems(&of_item)));
+        problems.extend([&self.name, &self.id].into_iter().flat_map(|expression| expression.problems(&item_names)));
         if !LIFETIME_S.contains(&self.lifetime_s) {
             problems.push(format!("lifetime_s: must be {} to {}", LIFETIME_S.start(), LIFETIME_S.end()));
         }
@@ -275,7 +282,7 @@ actions:
 "##;
 
     #[test]
-    fn names_are_compared_without_what_stands_around_them() {
+    fn compared_name_is_bare_and_in_lower_case() {
         let manifest = Manifest::parse(GOOD).unwrap();
         let room = &manifest.mappings[&MappingKind::parse("room").unwrap()];
         for name in ["general", "#general", " # General ", "GENERAL"] {
@@ -292,10 +299,10 @@ actions:
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_its_place() {
-        for (from, to, said) in [
-            ("prefix: \"#\"", "prefix: \" #\"", "mappings.room.prefix: must be something"),
-            ("prefix: \"#\"", "prefix: \"\"", "mappings.room.prefix: must be something"),
+    fn name_problem_names_its_path() {
+        for (from, to, expected) in [
+            ("prefix: \"#\"", "prefix: \" #\"", "mappings.room.prefix: must not be empty"),
+            ("prefix: \"#\"", "prefix: \"\"", "mappings.room.prefix: must not be empty"),
             ("prefix: \"#\"", "prefx: \"#\"", "prefx"),
             ("^R[0-9]+$", "^R[0-9+$", "regex"),
             ("^R[0-9]+$", "^((a{500}){500}){500}$", "regex"),
@@ -304,7 +311,7 @@ actions:
             ("action: rooms,", "action: say,", "say is not of effect read"),
             ("{ limit: 5 }", "{ limit: 6 }", "mappings.room.lookup.parameters/limit of rooms"),
             ("{ limit: 5 }", "{ limt: 5 }", "mappings.room.lookup.parameters/limt of rooms"),
-            ("{ limit: 5 }", "{ query: a }", "name_parameter: is in parameters, too"),
+            ("{ limit: 5 }", "{ query: a }", "name_parameter: is also in parameters"),
             ("name_parameter: query", "name_parameter: limit", "parameters/limit of rooms"),
             ("items: data.rooms", "items: body.rooms", "refers to body"),
             ("name: item.name", "name: room.name", "refers to room"),
@@ -330,7 +337,7 @@ actions:
         ] {
             assert!(GOOD.contains(from), "{from}");
             let problem = Manifest::parse(&GOOD.replacen(from, to, 1)).unwrap_err().to_string();
-            assert!(problem.contains(said), "{to}: {problem}");
+            assert!(problem.contains(expected), "{to}: {problem}");
         }
         for lifetime in ["60", "2592000"] {
             Manifest::parse(&GOOD.replacen("lifetime_s: 60", &format!("lifetime_s: {lifetime}"), 1)).unwrap();

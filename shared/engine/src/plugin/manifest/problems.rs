@@ -1,6 +1,6 @@
-//! The problems of a manifest.
+//! The error of a manifest that is refused.
 
-/// What is wrong with a manifest: each problem with its place.
+/// Every problem of a manifest, each as `place: what is wrong; the remedy`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("; "))]
 pub struct ManifestError(pub Vec<String>);

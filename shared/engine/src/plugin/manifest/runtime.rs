@@ -1,4 +1,4 @@
-//! How a plugin's actions run, and whether they can run here.
+//! How a plugin's actions run, and whether Overseer can run them.
 
 use std::collections::BTreeMap;
 
@@ -13,16 +13,16 @@ use crate::core::ids::ActionName;
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Runtime {
-    /// As HTTP requests that the manifest declares.
+    /// The actions are HTTP requests that the manifest declares.
     Http {
-        /// What every request's path is put behind. `https`, unless it is an address of 127.0.0.0/8.
+        /// The URL before every request's path: `https`, unless it is an address of 127.0.0.0/8.
         base_url: Url,
     },
-    /// In Overseer's own code: some of the built-in plugins.
+    /// Overseer's own code, for some of the built-in plugins.
     Native,
-    /// In no way: it is an environment that somebody deploys. Overseer keeps what it needs.
+    /// A container image that an operator deploys. Overseer stores what the deployment needs and runs no actions.
     Container(Box<Container>),
-    /// In the author's own code, which Overseer does not run.
+    /// The author's own code, which Overseer does not run.
     Module(Module),
 }
 
@@ -30,17 +30,17 @@ pub enum Runtime {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Module {
-    /// The file with the code.
+    /// The file of the code.
     pub main_module: Option<String>,
-    /// The class in it.
+    /// The class in the file.
     pub class_name: Option<String>,
-    /// Where the code of each action is.
+    /// The code of each action, as the author's framework names it.
     #[serde(default)]
     pub handlers: BTreeMap<ActionName, String>,
 }
 
 impl Runtime {
-    /// Why actions of it cannot run here, with the remedy; nothing where they can.
+    /// Why actions of this runtime cannot run here, with the remedy; `None` if they can.
     pub fn cannot_run(&self) -> Option<String> {
         match self {
             Self::Http { .. } | Self::Native => None,
@@ -52,7 +52,7 @@ impl Runtime {
         }
     }
 
-    /// What every request's path is put behind, where there are requests.
+    /// The URL before every request's path, for the runtime `http`.
     pub fn base_url(&self) -> Option<&Url> {
         match self {
             Self::Http { base_url } => Some(base_url),
@@ -60,7 +60,7 @@ impl Runtime {
         }
     }
 
-    /// The environment, where it is one.
+    /// The container, for the runtime `container`.
     pub fn container(&self) -> Option<&Container> {
         match self {
             Self::Container(container) => Some(container),
@@ -70,7 +70,7 @@ impl Runtime {
 }
 
 impl Manifest {
-    /// Why its actions cannot run here, with the remedy; nothing where they can.
+    /// Why its actions cannot run here, with the remedy; `None` if they can.
     pub fn cannot_run(&self) -> Option<String> {
         self.runtime.cannot_run()
     }
@@ -94,9 +94,9 @@ impl Module {
     }
 }
 
-/// What a file of code is called, by its ending.
+/// The kind of a code file, by its extension.
 fn language(file: &str) -> &'static str {
-    match file.rsplit_once('.').map(|(_, ending)| ending) {
+    match file.rsplit_once('.').map(|(_, extension)| extension) {
         Some("py") => "Python module",
         Some("ts" | "tsx" | "mts" | "cts") => "TypeScript module",
         Some("js" | "mjs" | "cjs") => "JavaScript module",
@@ -143,7 +143,7 @@ actions:
     }
 
     #[test]
-    fn our_own_form_has_containers_too() {
+    fn container_runtime_is_read() {
         let manifest = Manifest::parse(CONTAINER).unwrap();
         let container = manifest.runtime.container().unwrap();
         assert_eq!((container.image.registry.as_str(), container.image.pull_policy), ("local", None));
@@ -178,7 +178,7 @@ actions:
     }
 
     #[test]
-    fn code_registers_and_says_why_it_cannot_run() {
+    fn module_runtime_says_why_it_cannot_run() {
         let reason = |runtime: &str| {
             let text = MODULE.replacen("{ type: module, handlers: { Do: functions/do } }", runtime, 1);
             Manifest::parse(&text).unwrap().cannot_run().unwrap()
@@ -220,7 +220,7 @@ actions:
     }
 
     #[test]
-    fn the_published_schema_takes_them_and_refuses_what_is_not_known() {
+    fn published_schema_agrees_with_the_parser() {
         let published = crate::core::schema::schema_of::<Manifest>();
         let validator = crate::core::schema::compile(&published).unwrap();
         let read = |text: &str| serde_saphyr::from_str::<Value>(text).unwrap();

@@ -1,38 +1,37 @@
-//! Finds names in a template that are never there, before anybody uses it. What it may not say at all is refused when it is
-//! read (`language`). Nothing of the template is evaluated for that.
+//! Finds names in a template that never exist, without evaluating it. (`language` refuses syntax that is not allowed.)
 
 use std::collections::BTreeSet;
 
 use super::{Expression, Template, Text, language};
 use crate::plugin::template::error::shortened;
 
-/// How the problem of a missing name ends.
-pub(crate) const NOT_THERE: &str = "which is not there";
+/// The end of the message about a name that does not exist.
+pub(crate) const UNKNOWN_NAME: &str = "which does not exist";
 
 /// The names that a template may refer to.
 pub(crate) type Names<'a> = BTreeSet<&'a str>;
 
 impl Expression {
-    /// What cannot work, given that only `names` are there.
+    /// The names that it refers to and that are not among `names`, each as a problem.
     pub(crate) fn problems(&self, names: &Names<'_>) -> Vec<String> {
         problems_of(&self.source, &self.shape.names, names)
     }
 }
 
 impl Text {
-    /// What cannot work, given that only `names` are there.
+    /// The names that it refers to and that are not among `names`, each as a problem.
     pub(crate) fn problems(&self, names: &Names<'_>) -> Vec<String> {
         problems_of(&self.source, &self.shape.names, names)
     }
 
-    /// What stands in the text whatever the values are.
+    /// The parts of the text that do not depend on values.
     pub(crate) fn literal(&self) -> String {
         language::literal(&self.source)
     }
 }
 
 impl Template {
-    /// What cannot work, given that only `names` are there.
+    /// The names that it refers to and that are not among `names`, each as a problem.
     pub(crate) fn problems(&self, names: &Names<'_>) -> Vec<String> {
         match self {
             Self::Literal(_) => Vec::new(),
@@ -50,6 +49,6 @@ impl Template {
 }
 
 fn problems_of(source: &str, used: &BTreeSet<String>, names: &Names<'_>) -> Vec<String> {
-    let missing = used.iter().filter(|name| !names.contains(name.as_str()));
-    missing.map(|name| format!("{:?} refers to {}, {NOT_THERE}", shortened(source), shortened(name))).collect()
+    let unknown = used.iter().filter(|name| !names.contains(name.as_str()));
+    unknown.map(|name| format!("{:?} refers to {}, {UNKNOWN_NAME}", shortened(source), shortened(name))).collect()
 }

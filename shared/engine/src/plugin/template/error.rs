@@ -2,23 +2,23 @@
 
 use minijinja::{Error, ErrorKind};
 
-/// Why a template did not give a value.
+/// Why a template failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
-    /// A parameter that the schema let through cannot be used; the caller can mend it.
+    /// A parameter is valid by its schema but cannot be used; the caller can correct it.
     #[error("{parameter} {problem}")]
     Parameter {
         /// Which parameter, as a JSON pointer within the parameters, such as `/to`.
         parameter: String,
-        /// What is wrong with it and what would be right.
+        /// What is wrong, and the remedy.
         problem: String,
     },
-    /// The template itself is at fault; its author can mend it.
+    /// The template itself is wrong; its author can correct it.
     #[error("the template {source_text:?} failed: {reason}")]
     Template {
         /// The template.
         source_text: String,
-        /// What minijinja says.
+        /// The error of minijinja.
         reason: String,
     },
 }
@@ -40,7 +40,7 @@ impl TemplateError {
     }
 }
 
-/// The beginning of a text that may be long.
+/// The beginning of a text, at most [`SHOWN_MAX`] characters.
 pub(super) fn shortened(text: &str) -> String {
     let mut short: String = text.chars().take(SHOWN_MAX).collect();
     if short.len() < text.len() {
@@ -49,10 +49,10 @@ pub(super) fn shortened(text: &str) -> String {
     short
 }
 
-/// How much of a template, or of what is wrong with it, is shown, in characters.
+/// The most characters of a template or of an error that a message contains.
 const SHOWN_MAX: usize = 300;
 
-/// An error that the caller can mend: `pointer` names the parameter.
+/// An error that the caller can correct; `pointer` names the parameter.
 pub(super) fn parameter_error(pointer: impl Into<String>, problem: impl Into<String>) -> Error {
     let cause = TemplateError::Parameter { parameter: pointer.into(), problem: problem.into() };
     Error::new(ErrorKind::InvalidOperation, "a parameter cannot be used").with_source(cause)

@@ -1,6 +1,6 @@
-//! The filters, tests and functions that a manifest may use: no others are there. Most are minijinja's; those of ours are
-//! general, and a service's peculiarities stay in its manifest. The README of `plugins/` lists them for authors. Each use is
-//! paid for (`work`), and none gives a text or a list that is out of proportion.
+//! All filters, tests and functions that a manifest may use. Most are minijinja's; Overseer's own are general, and what is
+//! special to a service stays in its manifest. `plugins/README.md` lists them for authors. Each use is charged to the budget
+//! (`work`), and texts and lists that they return are limited.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -14,11 +14,11 @@ use super::mail;
 use super::work::{self, Limited, PIECES_MAX, charge_output, charge_scan_of, failed, text_of as limited_text};
 use crate::plugin::template::mail::decode_base64url;
 
-/// The one function.
+/// The only function.
 pub(super) const FUNCTION: &str = "dict";
-/// Filters that give numbers.
+/// Filters that return numbers.
 pub(super) const NUMBERS: [&str; 7] = ["abs", "count", "epoch", "float", "int", "length", "round"];
-/// Filters that give texts, or bytes.
+/// Filters that return texts or bytes.
 pub(super) const TEXTS: [&str; 15] = [
     "base64",
     "base64url",
@@ -36,100 +36,100 @@ pub(super) const TEXTS: [&str; 15] = [
     "trim",
     "upper",
 ];
-/// Filters that give one of the values that they are given, or of those within.
+/// Filters that return one of their arguments, or a value within one.
 pub(super) const ONE_OF: [&str; 7] = ["d", "default", "first", "last", "mail_header", "max", "min"];
 
-/// What a filter or a test does with what it is given.
+/// How a filter or a test uses its arguments, which decides what it is charged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Use {
-    /// It passes it on.
-    Passes,
-    /// It looks at it.
-    Looks,
-    /// It takes the first as a text.
-    TakesText,
-    /// It goes through the parts of the first.
-    GoesThrough,
+enum ArgumentUse {
+    /// Returns an argument, or looks at its type only: free.
+    PassThrough,
+    /// Reads its arguments.
+    Reads,
+    /// Reads its arguments, the first of them as a text.
+    ReadsText,
+    /// Reads its arguments and iterates over the first.
+    Iterates,
 }
 
-/// A filter or a test: its name, what it does, and its function.
-type NamedFilter = (&'static str, Use, Value);
+/// A filter or a test: its name, how it uses its arguments, and its function.
+type NamedFilter = (&'static str, ArgumentUse, Value);
 
 static FILTERS: LazyLock<Vec<NamedFilter>> = LazyLock::new(|| {
-    use Use::{GoesThrough, Looks, Passes, TakesText};
+    use ArgumentUse::{Iterates, PassThrough, Reads, ReadsText};
     vec![
-        ("abs", Looks, Value::from_function(filters::abs)),
-        ("bool", Looks, Value::from_function(filters::bool)),
-        ("capitalize", TakesText, Value::from_function(filters::capitalize)),
-        ("chain", Looks, Value::from_function(filters::chain)),
-        ("count", Looks, Value::from_function(filters::length)),
-        ("d", Passes, Value::from_function(filters::default)),
-        ("default", Passes, Value::from_function(filters::default)),
-        ("dictsort", GoesThrough, Value::from_function(filters::dictsort)),
-        ("first", Looks, Value::from_function(filters::first)),
-        ("float", Looks, Value::from_function(filters::float)),
-        ("int", Looks, Value::from_function(filters::int)),
-        ("items", GoesThrough, Value::from_function(filters::items)),
-        ("last", Looks, Value::from_function(filters::last)),
-        ("length", Looks, Value::from_function(filters::length)),
-        ("list", GoesThrough, Value::from_function(filters::list)),
-        ("lower", TakesText, Value::from_function(filters::lower)),
-        ("map", GoesThrough, Value::from_function(filters::map)),
-        ("max", GoesThrough, Value::from_function(filters::max)),
-        ("min", GoesThrough, Value::from_function(filters::min)),
-        ("reject", GoesThrough, Value::from_function(filters::reject)),
-        ("rejectattr", GoesThrough, Value::from_function(filters::rejectattr)),
-        ("reverse", GoesThrough, Value::from_function(filters::reverse)),
-        ("round", Looks, Value::from_function(filters::round)),
-        ("select", GoesThrough, Value::from_function(filters::select)),
-        ("selectattr", GoesThrough, Value::from_function(filters::selectattr)),
-        ("sort", GoesThrough, Value::from_function(filters::sort)),
-        ("title", TakesText, Value::from_function(filters::title)),
-        ("trim", TakesText, Value::from_function(filters::trim)),
-        ("unique", GoesThrough, Value::from_function(filters::unique)),
-        ("upper", TakesText, Value::from_function(filters::upper)),
-        // In the place of minijinja's, whose results are as long as somebody wants.
-        ("join", Looks, Value::from_function(join)),
-        ("lines", TakesText, Value::from_function(lines)),
-        ("replace", TakesText, Value::from_function(replace)),
-        ("split", TakesText, Value::from_function(split)),
-        ("string", Looks, Value::from_function(string)),
-        ("tojson", Looks, Value::from_function(tojson)),
-        // Beside minijinja's.
-        ("base64", Looks, Value::from_function(base64)),
-        ("base64url", Looks, Value::from_function(base64url)),
-        ("base64url_decode", TakesText, Value::from_function(base64url_decode)),
-        ("chunks", TakesText, Value::from_function(chunks)),
-        ("epoch", Looks, Value::from_function(epoch)),
-        ("mail_attachments", Looks, Value::from_function(mail::attachments)),
-        ("mail_header", Looks, Value::from_function(mail::header)),
-        ("mail_text", Looks, Value::from_function(mail::text)),
-        ("mime_message", Looks, Value::from_function(mail::message)),
+        ("abs", Reads, Value::from_function(filters::abs)),
+        ("bool", Reads, Value::from_function(filters::bool)),
+        ("capitalize", ReadsText, Value::from_function(filters::capitalize)),
+        ("chain", Reads, Value::from_function(filters::chain)),
+        ("count", Reads, Value::from_function(filters::length)),
+        ("d", PassThrough, Value::from_function(filters::default)),
+        ("default", PassThrough, Value::from_function(filters::default)),
+        ("dictsort", Iterates, Value::from_function(filters::dictsort)),
+        ("first", Reads, Value::from_function(filters::first)),
+        ("float", Reads, Value::from_function(filters::float)),
+        ("int", Reads, Value::from_function(filters::int)),
+        ("items", Iterates, Value::from_function(filters::items)),
+        ("last", Reads, Value::from_function(filters::last)),
+        ("length", Reads, Value::from_function(filters::length)),
+        ("list", Iterates, Value::from_function(filters::list)),
+        ("lower", ReadsText, Value::from_function(filters::lower)),
+        ("map", Iterates, Value::from_function(filters::map)),
+        ("max", Iterates, Value::from_function(filters::max)),
+        ("min", Iterates, Value::from_function(filters::min)),
+        ("reject", Iterates, Value::from_function(filters::reject)),
+        ("rejectattr", Iterates, Value::from_function(filters::rejectattr)),
+        ("reverse", Iterates, Value::from_function(filters::reverse)),
+        ("round", Reads, Value::from_function(filters::round)),
+        ("select", Iterates, Value::from_function(filters::select)),
+        ("selectattr", Iterates, Value::from_function(filters::selectattr)),
+        ("sort", Iterates, Value::from_function(filters::sort)),
+        ("title", ReadsText, Value::from_function(filters::title)),
+        ("trim", ReadsText, Value::from_function(filters::trim)),
+        ("unique", Iterates, Value::from_function(filters::unique)),
+        ("upper", ReadsText, Value::from_function(filters::upper)),
+        // Replacements for minijinja's, whose results have no limit.
+        ("join", Reads, Value::from_function(join)),
+        ("lines", ReadsText, Value::from_function(lines)),
+        ("replace", ReadsText, Value::from_function(replace)),
+        ("split", ReadsText, Value::from_function(split)),
+        ("string", Reads, Value::from_function(string)),
+        ("tojson", Reads, Value::from_function(tojson)),
+        // Overseer's own.
+        ("base64", Reads, Value::from_function(base64)),
+        ("base64url", Reads, Value::from_function(base64url)),
+        ("base64url_decode", ReadsText, Value::from_function(base64url_decode)),
+        ("chunks", ReadsText, Value::from_function(chunks)),
+        ("epoch", Reads, Value::from_function(epoch)),
+        ("mail_attachments", Reads, Value::from_function(mail::attachments)),
+        ("mail_header", Reads, Value::from_function(mail::header)),
+        ("mail_text", Reads, Value::from_function(mail::text)),
+        ("mime_message", Reads, Value::from_function(mail::message)),
     ]
 });
 
 static TESTS: LazyLock<Vec<NamedFilter>> = LazyLock::new(|| {
-    use Use::{Looks, Passes};
+    use ArgumentUse::{PassThrough, Reads};
     let mut all = vec![
-        ("boolean", Passes, Value::from_function(minijinja::tests::is_boolean)),
-        ("defined", Passes, Value::from_function(minijinja::tests::is_defined)),
-        ("divisibleby", Passes, Value::from_function(minijinja::tests::is_divisibleby)),
-        ("endingwith", Looks, Value::from_function(minijinja::tests::is_endingwith)),
-        ("even", Passes, Value::from_function(minijinja::tests::is_even)),
-        ("false", Passes, Value::from_function(minijinja::tests::is_false)),
-        ("float", Passes, Value::from_function(minijinja::tests::is_float)),
-        ("in", Looks, Value::from_function(minijinja::tests::is_in)),
-        ("integer", Passes, Value::from_function(minijinja::tests::is_integer)),
-        ("iterable", Passes, Value::from_function(minijinja::tests::is_iterable)),
-        ("mapping", Passes, Value::from_function(minijinja::tests::is_mapping)),
-        ("none", Passes, Value::from_function(minijinja::tests::is_none)),
-        ("number", Passes, Value::from_function(minijinja::tests::is_number)),
-        ("odd", Passes, Value::from_function(minijinja::tests::is_odd)),
-        ("sequence", Passes, Value::from_function(minijinja::tests::is_sequence)),
-        ("startingwith", Looks, Value::from_function(minijinja::tests::is_startingwith)),
-        ("string", Passes, Value::from_function(minijinja::tests::is_string)),
-        ("true", Passes, Value::from_function(minijinja::tests::is_true)),
-        ("undefined", Passes, Value::from_function(minijinja::tests::is_undefined)),
+        ("boolean", PassThrough, Value::from_function(minijinja::tests::is_boolean)),
+        ("defined", PassThrough, Value::from_function(minijinja::tests::is_defined)),
+        ("divisibleby", PassThrough, Value::from_function(minijinja::tests::is_divisibleby)),
+        ("endingwith", Reads, Value::from_function(minijinja::tests::is_endingwith)),
+        ("even", PassThrough, Value::from_function(minijinja::tests::is_even)),
+        ("false", PassThrough, Value::from_function(minijinja::tests::is_false)),
+        ("float", PassThrough, Value::from_function(minijinja::tests::is_float)),
+        ("in", Reads, Value::from_function(minijinja::tests::is_in)),
+        ("integer", PassThrough, Value::from_function(minijinja::tests::is_integer)),
+        ("iterable", PassThrough, Value::from_function(minijinja::tests::is_iterable)),
+        ("mapping", PassThrough, Value::from_function(minijinja::tests::is_mapping)),
+        ("none", PassThrough, Value::from_function(minijinja::tests::is_none)),
+        ("number", PassThrough, Value::from_function(minijinja::tests::is_number)),
+        ("odd", PassThrough, Value::from_function(minijinja::tests::is_odd)),
+        ("sequence", PassThrough, Value::from_function(minijinja::tests::is_sequence)),
+        ("startingwith", Reads, Value::from_function(minijinja::tests::is_startingwith)),
+        ("string", PassThrough, Value::from_function(minijinja::tests::is_string)),
+        ("true", PassThrough, Value::from_function(minijinja::tests::is_true)),
+        ("undefined", PassThrough, Value::from_function(minijinja::tests::is_undefined)),
     ];
     for (names, test) in [
         (["==", "eq", "equalto"], Value::from_function(minijinja::tests::is_eq)),
@@ -139,7 +139,7 @@ static TESTS: LazyLock<Vec<NamedFilter>> = LazyLock::new(|| {
         ([">", "gt", "greaterthan"], Value::from_function(minijinja::tests::is_gt)),
         ([">=", "ge", "ge"], Value::from_function(minijinja::tests::is_ge)),
     ] {
-        all.extend(names.map(|name| (name, Looks, test.clone())));
+        all.extend(names.map(|name| (name, Reads, test.clone())));
     }
     all
 });
@@ -155,35 +155,35 @@ pub(super) fn is_test(name: &str) -> bool {
 }
 
 pub(super) fn add(environment: &mut Environment<'_>) {
-    for (name, use_of, filter) in FILTERS.iter() {
-        environment.add_filter(*name, paid(*use_of, filter.clone()));
+    for (name, argument_use, filter) in FILTERS.iter() {
+        environment.add_filter(*name, metered(*argument_use, filter.clone()));
     }
-    for (name, use_of, test) in TESTS.iter() {
-        environment.add_test(*name, paid(*use_of, test.clone()));
+    for (name, argument_use, test) in TESTS.iter() {
+        environment.add_test(*name, metered(*argument_use, test.clone()));
     }
-    environment.add_function(FUNCTION, paid(Use::Looks, Value::from_function(functions::dict)));
+    environment.add_function(FUNCTION, metered(ArgumentUse::Reads, Value::from_function(functions::dict)));
 }
 
-/// A function that is paid for.
-fn paid(
-    use_of: Use,
+/// A function whose use is charged to the budget.
+fn metered(
+    argument_use: ArgumentUse,
     function: Value,
 ) -> impl Fn(&mut State<'_, '_>, Rest<ValueOrKwargs>) -> Result<Value, Error> + Send + Sync {
     move |state: &mut State<'_, '_>, arguments: Rest<ValueOrKwargs>| {
         let mut arguments = arguments.into_values();
-        if use_of == Use::Passes {
+        if argument_use == ArgumentUse::PassThrough {
             return function.call(state, &arguments);
         }
         charge_scan_of(state, &arguments)?;
         if let Some(first) = arguments.first_mut() {
-            match use_of {
-                Use::TakesText if first.as_str().is_none() && !first.is_undefined() && !first.is_none() => {
+            match argument_use {
+                ArgumentUse::ReadsText if first.as_str().is_none() && !first.is_undefined() && !first.is_none() => {
                     *first = Value::from(limited_text(first)?.into_owned());
                 }
-                Use::GoesThrough if first.as_str().is_some_and(|text| text.len() > PIECES_MAX) => {
+                ArgumentUse::Iterates if first.as_str().is_some_and(|text| text.len() > PIECES_MAX) => {
                     return Err(too_many_pieces());
                 }
-                Use::Passes | Use::Looks | Use::TakesText | Use::GoesThrough => {}
+                ArgumentUse::PassThrough | ArgumentUse::Reads | ArgumentUse::ReadsText | ArgumentUse::Iterates => {}
             }
         }
         let value = function.call(state, &arguments)?;
@@ -192,10 +192,10 @@ fn paid(
 }
 
 fn too_many_pieces() -> Error {
-    failed(format!("the text would be cut into more than {PIECES_MAX} pieces"))
+    failed(format!("the text would be split into more than {PIECES_MAX} pieces"))
 }
 
-/// A list of no more pieces than there may be.
+/// A list of pieces; an error if there are too many.
 fn pieces<'a>(all: impl Iterator<Item = &'a str>) -> Result<Vec<Value>, Error> {
     let pieces: Vec<Value> = all.take(PIECES_MAX + 1).map(Value::from).collect();
     if pieces.len() > PIECES_MAX { Err(too_many_pieces()) } else { Ok(pieces) }
@@ -205,7 +205,7 @@ fn lines(text: &str) -> Result<Vec<Value>, Error> {
     pieces(text.lines())
 }
 
-/// Cuts at a separator, or between words.
+/// Splits at a separator, or between words.
 fn split(text: &str, separator: Option<&str>) -> Result<Vec<Value>, Error> {
     match separator {
         None => pieces(text.split_whitespace()),
@@ -214,12 +214,12 @@ fn split(text: &str, separator: Option<&str>) -> Result<Vec<Value>, Error> {
     }
 }
 
-/// The elements as one text, with something between them.
-fn join(list: &Value, between: Option<&str>) -> Result<String, Error> {
+/// The elements as one text, with a separator between them.
+fn join(list: &Value, separator: Option<&str>) -> Result<String, Error> {
     let mut joined = Limited::default();
     for (index, item) in list.try_iter()?.enumerate() {
-        let between = between.filter(|_| index > 0).unwrap_or_default();
-        write!(joined, "{between}{item}").map_err(|_| work::too_long())?;
+        let separator = separator.filter(|_| index > 0).unwrap_or_default();
+        write!(joined, "{separator}{item}").map_err(|_| work::too_long())?;
     }
     joined.into_text()
 }
@@ -268,15 +268,15 @@ fn base64url_decode(value: &str) -> Result<String, Error> {
         .ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "the value is not base64url"))
 }
 
-/// Cuts text into pieces of at most `length` UTF-16 units, which is how services that think in JavaScript count, and
-/// between words or lines where one ends in the second half. A single character may be longer than `length` 1.
+/// Splits a text into pieces of at most `length` UTF-16 units (as JavaScript counts), between words or lines if one ends in
+/// the second half of a piece. A single character may be longer than a `length` of 1.
 fn chunks(text: &str, length: usize) -> Result<Vec<String>, Error> {
     if length == 0 {
         return Err(Error::new(ErrorKind::InvalidOperation, "chunks needs a length of at least 1"));
     }
     let mut pieces = vec![String::new()];
     let mut units = 0;
-    // Where the piece that is being written may end, and the units until there.
+    // The last possible end of the current piece: its byte offset, and the units before it.
     let mut end: Option<(usize, usize)> = None;
     for character in text.chars() {
         if units > 0 && units + character.len_utf16() > length {
@@ -299,7 +299,7 @@ fn chunks(text: &str, length: usize) -> Result<Vec<String>, Error> {
     Ok(pieces)
 }
 
-/// Seconds since 1970 of an RFC 3339 time; a number is taken to be that already.
+/// Seconds since 1970 of an RFC 3339 time; a number is returned unchanged.
 fn epoch(_: &State<'_, '_>, value: &Value) -> Result<Value, Error> {
     if value.kind() == ValueKind::Number {
         return Ok(value.clone());
@@ -311,7 +311,7 @@ fn epoch(_: &State<'_, '_>, value: &Value) -> Result<Value, Error> {
     Ok(Value::from(time.as_second()))
 }
 
-/// A value as it would stand in a query or a form: text without quotes. Nothing for null, arrays and objects.
+/// A value as the text of a query or a form, without quotes. `None` for null, arrays and objects.
 pub(crate) fn text_of(value: &serde_json::Value) -> Option<String> {
     match value {
         serde_json::Value::String(text) => Some(text.clone()),
@@ -326,7 +326,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chunks_lose_nothing_and_keep_their_length() {
+    fn chunks_preserve_the_text() {
         for text in
             ["", "short", "one two three four five", "αβγδεζηθικλμν", "a\nb\nc\nd", "😀 😀😀", "longwordwithoutspaces"]
         {

@@ -1,7 +1,8 @@
-//! What a template may say. Its author may be anybody, and it runs in a process that serves others: what multiplies a value
-//! in one step, or repeats steps, is refused when the template is read, before anything of it is evaluated.
+//! The template language: the part of minijinja that is allowed. An untrusted author writes templates, and they run in a
+//! process that serves other customers. Syntax that multiplies a value in one step, or repeats steps, is refused when the
+//! template is read, before anything is evaluated.
 //!
-//! Every kind of statement and expression that minijinja has is named here, so that a new one does not go by unseen.
+//! Every kind of statement and expression of minijinja is matched here, so that a new one is a compile error.
 
 use std::collections::BTreeSet;
 
@@ -13,15 +14,15 @@ use super::filters;
 
 /// The longest template, in bytes.
 pub const TEMPLATE_MAX_BYTES: usize = 32 * 1024;
-/// The most words and signs in the code of one template. What stands in each other can so never be too deep.
+/// The most tokens in the code of one template. It also limits the nesting.
 const TOKENS_MAX: usize = 500;
 /// The most operators in one template that copy or compare whole values.
 const HEAVY_MAX: usize = 20;
 
-/// A value in the context: a variable, and the attributes that lead from it.
+/// The path of a value in the context: a variable, and attributes below it.
 pub(super) type Path = Vec<String>;
 
-/// What is known of a template from reading it.
+/// The facts about a template that limits need, collected when it is read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Shape {
     /// The variables that it refers to.
@@ -31,36 +32,36 @@ pub(super) struct Shape {
 }
 
 /// Reads a bare expression.
-pub(super) fn of_expression(source: &str) -> Result<Shape, String> {
-    must_be_short(source, true)?;
+pub(super) fn read_expression(source: &str) -> Result<Shape, String> {
+    ensure_short(source, true)?;
     let mut reader = Reader::default();
     reader.expression(&parse_expr(source).map_err(|error| error.to_string())?)?;
     Ok(reader.shape)
 }
 
-/// Reads text with code in it.
-pub(super) fn of_text(source: &str) -> Result<Shape, String> {
+/// Reads a text with code in it.
+pub(super) fn read_text(source: &str) -> Result<Shape, String> {
     let mut reader = Reader::default();
-    reader.statement(&parsed(source)?)?;
+    reader.statement(&parse_text(source)?)?;
     Ok(reader.shape)
 }
 
-/// What stands in a text whatever the values are.
+/// The parts of a text that do not depend on values.
 pub(super) fn literal(source: &str) -> String {
     let mut literal = String::new();
-    if let Ok(read) = parsed(source) {
-        gather(&read, &mut literal);
+    if let Ok(statement) = parse_text(source) {
+        collect_literals(&statement, &mut literal);
     }
     literal
 }
 
-fn parsed(source: &str) -> Result<Stmt<'_>, String> {
-    must_be_short(source, false)?;
+fn parse_text(source: &str) -> Result<Stmt<'_>, String> {
+    ensure_short(source, false)?;
     parse(source, "", SyntaxConfig::default()).map_err(|error| error.to_string())
 }
 
-/// Words are counted before anything is made of them: a tree that is too deep could not even be freed.
-fn must_be_short(source: &str, expression: bool) -> Result<(), String> {
+/// Counts the tokens before parsing: a syntax tree that is too deep would overflow the stack even when it is dropped.
+fn ensure_short(source: &str, expression: bool) -> Result<(), String> {
     if source.len() > TEMPLATE_MAX_BYTES {
         let length = source.len();
         return Err(format!("it has {length} bytes, more than the {TEMPLATE_MAX_BYTES} allowed; shorten it"));
@@ -69,13 +70,13 @@ fn must_be_short(source: &str, expression: bool) -> Result<(), String> {
     let code = tokens.filter(|(token, _)| !matches!(token, Token::TemplateData(_)));
     if code.take(TOKENS_MAX + 1).count() > TOKENS_MAX {
         return Err(format!(
-            "its code has more than {TOKENS_MAX} words and signs; make it shorter, or several templates"
+            "its code has more than {TOKENS_MAX} words and signs; shorten it, or use several templates"
         ));
     }
     Ok(())
 }
 
-fn gather(statement: &Stmt<'_>, literal: &mut String) {
+fn collect_literals(statement: &Stmt<'_>, literal: &mut String) {
     let inner: Vec<&Stmt<'_>> = match statement {
         Stmt::EmitRaw(raw) => {
             literal.push_str(raw.raw);
@@ -93,23 +94,23 @@ fn gather(statement: &Stmt<'_>, literal: &mut String) {
         | Stmt::Do(_) => Vec::new(),
     };
     for statement in inner {
-        gather(statement, literal);
+        collect_literals(statement, literal);
     }
 }
 
 #[derive(Default)]
 struct Reader {
     shape: Shape,
-    /// Every value that was met so far.
+    /// The values that were read so far.
     leaves: Vec<Path>,
-    /// How many operators copy or compare whole values.
+    /// The number of operators that copy or compare whole values.
     heavy: usize,
 }
 
 impl Reader {
     fn statement(&mut self, statement: &Stmt<'_>) -> Result<(), String> {
-        let refused = |what: &str, remedy: &str| Err(format!("{what} is not for templates here; {remedy}"));
-        let once = "write the expression where its value is used";
+        let refused = |tag: &str, remedy: &str| Err(format!("{tag} is not allowed; {remedy}"));
+        let inline = "write the expression where its value is used";
         match statement {
             Stmt::Template(template) => template.children.iter().try_for_each(|child| self.statement(child)),
             Stmt::EmitRaw(_) => Ok(()),
@@ -120,8 +121,8 @@ impl Reader {
                 bodies.try_for_each(|child| self.statement(child))
             }
             Stmt::ForLoop(_) => refused("{% for %}", "use $for, or the filters map and join"),
-            Stmt::Set(_) | Stmt::SetBlock(_) => refused("{% set %}", once),
-            Stmt::WithBlock(_) => refused("{% with %}", once),
+            Stmt::Set(_) | Stmt::SetBlock(_) => refused("{% set %}", inline),
+            Stmt::WithBlock(_) => refused("{% with %}", inline),
             Stmt::FilterBlock(_) => refused("{% filter %}", "write {{ value | filter }}"),
             Stmt::AutoEscape(_) => refused("{% autoescape %}", "nothing is escaped; remove it"),
             Stmt::Do(_) => refused("{% do %}", "remove it"),
@@ -140,7 +141,7 @@ impl Reader {
             Expr::GetAttr(attribute) => self.expression(&attribute.expr)?,
             Expr::GetItem(item) => {
                 self.expressions([&item.expr, &item.subscript_expr])?;
-                // It is compared with the names of what it is looked for in.
+                // The subscript is compared with the keys of the value.
                 if !is_scalar(&item.subscript_expr) {
                     self.heavy(before)?;
                 }
@@ -169,7 +170,8 @@ impl Reader {
                     }
                     BinOpKind::Concat if !is_plain(left) || !is_plain(right) => {
                         return Err(
-                            "~ joins texts, not lists and objects made here; use join, string or tojson".to_owned()
+                            "~ joins texts, not lists and objects that the template makes; use join, string or tojson"
+                                .to_owned(),
                         );
                     }
                     BinOpKind::Concat | BinOpKind::Add => self.heavy(before)?,
@@ -224,7 +226,7 @@ impl Reader {
                 self.arguments(&test.args)?;
             }
             Expr::Call(call) if is_function(&call.expr) => self.arguments(&call.args)?,
-            Expr::Call(_) => return Err(format!("calls what is no function; {} is the only one", filters::FUNCTION)),
+            Expr::Call(_) => return Err(format!("calls an unknown function; {} is the only one", filters::FUNCTION)),
             Expr::List(list) => self.expressions(&list.items)?,
             Expr::Tuple(tuple) => self.expressions(&tuple.items)?,
             Expr::Map(map) => self.expressions(map.keys.iter().chain(&map.values))?,
@@ -240,12 +242,12 @@ impl Reader {
         arguments.iter().try_for_each(|argument| match argument {
             CallArg::Pos(value) | CallArg::Kwarg(_, value) => self.expression(value),
             CallArg::PosSplat(_) | CallArg::KwargSplat(_) => {
-                Err("* and ** before an argument are not for templates here; write the arguments out".to_owned())
+                Err("* and ** before an argument are not allowed; write the arguments out".to_owned())
             }
         })
     }
 
-    /// An operator that copies or compares all values that were met since.
+    /// Records an operator that copies or compares all values read since `since`.
     fn heavy(&mut self, since: usize) -> Result<(), String> {
         self.heavy += 1;
         if self.heavy > HEAVY_MAX {
@@ -263,7 +265,7 @@ fn is_function(called: &Expr<'_>) -> bool {
     matches!(called, Expr::Var(name) if name.id == filters::FUNCTION)
 }
 
-/// A variable with attributes behind it.
+/// The path of a variable with attributes.
 fn path_of(expression: &Expr<'_>) -> Option<Path> {
     let mut names = Vec::new();
     let mut expression = expression;
@@ -277,21 +279,21 @@ fn path_of(expression: &Expr<'_>) -> Option<Path> {
     Some(names)
 }
 
-/// Whether it is a text, a number or the like that stands in the template.
+/// Whether it is a constant in the template other than a list or an object.
 fn is_scalar(expression: &Expr<'_>) -> bool {
     matches!(expression, Expr::Const(constant) if constant.value.as_object().is_none())
 }
 
-/// Whether it is a list of such.
+/// Whether it is a list of such constants.
 fn is_short_list(expression: &Expr<'_>) -> bool {
     let is_list = matches!(expression, Expr::List(list) if list.items.iter().all(is_scalar));
     is_list || matches!(expression, Expr::Tuple(tuple) if tuple.items.iter().all(is_scalar))
 }
 
-/// Whether it is surely a number.
+/// Whether it is certainly a number.
 fn is_number(expression: &Expr<'_>) -> bool {
     if let Expr::BinOp(operation) = expression {
-        // What is neither of the first three nor of numbers is an error, or no number.
+        // -, * and / return numbers or fail; + does so for numbers only.
         return matches!(operation.op, BinOpKind::Sub | BinOpKind::Mul | BinOpKind::Div)
             || matches!(operation.op, BinOpKind::Add) && is_number(&operation.left) && is_number(&operation.right);
     }
@@ -300,8 +302,8 @@ fn is_number(expression: &Expr<'_>) -> bool {
         || matches!(expression, Expr::UnaryOp(one) if matches!(one.op, UnaryOpKind::Neg) && is_number(&one.expr))
 }
 
-/// Whether it is surely not a list or an object that was made in the template: writing such as text makes texts in it longer,
-/// and that again and again.
+/// Whether it is certainly not a list or an object that the template made. Writing one as text escapes the texts in it, which
+/// grows them with each repetition.
 fn is_plain(expression: &Expr<'_>) -> bool {
     match expression {
         Expr::Var(_) | Expr::Const(_) | Expr::UnaryOp(_) | Expr::Compare(_) | Expr::Test(_) => true,

@@ -1,5 +1,5 @@
-//! Mail in templates: writes a MIME message (RFC 5322, 2045) from parameters, and reads the tree of parts that mail
-//! services answer with.
+//! Mail in templates: writes a MIME message (RFC 5322, 2045) from parameters, and reads the tree of parts in the responses of
+//! mail services.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -12,12 +12,12 @@ use minijinja::{Error, State};
 
 use crate::plugin::template::error::parameter_error;
 
-/// Nesting of parts that [`text`] looks into.
+/// The deepest nesting of parts that is read.
 const PARTS_DEPTH: usize = 20;
 
-/// `{to, cc?, bcc?, reply_to?, subject, body?, html?, attachments?: [{filename, content_type?, content}]}` as a message
-/// with a Date from the call's clock. Addresses are one string (several are separated by commas) or a list of strings.
-/// The sender is left to the service, which knows whose account it is.
+/// The message for `{to, cc?, bcc?, reply_to?, subject, body?, html?, attachments?: [{filename, content_type?, content}]}`,
+/// with a Date from the call's clock. Addresses are one string (separated by commas) or a list of strings. The service adds
+/// the sender, since it knows the account.
 pub(super) fn message(state: &State<'_, '_>, parameters: &Value) -> Result<Value, Error> {
     let field = |name: &str| parameters.get_attr(name).ok().filter(|value| !value.is_undefined() && !value.is_none());
     let mut message = MessageBuilder::new();
@@ -65,11 +65,11 @@ pub(super) fn message(state: &State<'_, '_>, parameters: &Value) -> Result<Value
             message = message.attachment(content_type, part("filename")?.unwrap_or_default(), content);
         }
     }
-    Ok(Value::from_bytes(written(message)))
+    Ok(Value::from_bytes(serialize(message)))
 }
 
-/// The message without a Message-ID, which is the service's to give: the library would make one up at `localhost`.
-fn written(mut message: MessageBuilder<'_>) -> Vec<u8> {
+/// The message's bytes, without a Message-ID: the service adds it, and the library would invent one at `localhost`.
+fn serialize(mut message: MessageBuilder<'_>) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (name, value) in std::mem::take(&mut message.headers) {
         bytes.extend_from_slice(name.as_bytes());
@@ -81,7 +81,7 @@ fn written(mut message: MessageBuilder<'_>) -> Vec<u8> {
     bytes
 }
 
-/// Text as encoded words (RFC 2047), for what would otherwise be taken for one.
+/// Text as encoded words (RFC 2047), for a text that would otherwise be read as one.
 fn encoded_words(text: &str) -> String {
     let mut words: Vec<String> = Vec::new();
     for character in text.chars() {
@@ -102,8 +102,8 @@ fn addresses(parameter: &str, value: &Value) -> Result<Address<'static>, Error> 
     };
     let mut list = Vec::new();
     for (pointer, text) in texts {
-        for one in separate(&text) {
-            let Some((name, address)) = mailbox(one) else {
+        for entry in split_addresses(&text) {
+            let Some((name, address)) = mailbox(entry) else {
                 return Err(parameter_error(
                     pointer,
                     "must hold addresses such as ann@example.com or Ann <ann@example.com>, separated by commas",
@@ -115,11 +115,11 @@ fn addresses(parameter: &str, value: &Value) -> Result<Address<'static>, Error> 
     Ok(Address::new_list(list))
 }
 
-/// Splits at commas that stand neither in quotes nor in angle brackets.
-fn separate(text: &str) -> Vec<&str> {
+/// Splits at commas outside of quotes and angle brackets.
+fn split_addresses(text: &str) -> Vec<&str> {
     let (mut quoted, mut bracketed, mut escaped) = (false, false, false);
     text.split(|character: char| {
-        let here = character == ',' && !quoted && !bracketed;
+        let is_separator = character == ',' && !quoted && !bracketed;
         match character {
             _ if escaped => escaped = false,
             '\\' if quoted => escaped = true,
@@ -128,12 +128,12 @@ fn separate(text: &str) -> Vec<&str> {
             '>' if !quoted => bracketed = false,
             _ => {}
         }
-        here
+        is_separator
     })
     .collect()
 }
 
-/// `address` or `name <address>` (RFC 5322, 3.4), as far as mail in use has it.
+/// Parses `address` or `name <address>`, the forms of RFC 5322, 3.4 that are in use.
 fn mailbox(text: &str) -> Option<(Option<String>, String)> {
     let text = text.trim();
     let (name, address) = match text.strip_suffix('>').and_then(|rest| rest.rsplit_once('<')) {
@@ -141,7 +141,7 @@ fn mailbox(text: &str) -> Option<(Option<String>, String)> {
         None => ("", text),
     };
     let (local, domain) = address.rsplit_once('@')?;
-    // A domain with letters beyond ASCII goes out in its ASCII form (RFC 5890); a mailbox cannot.
+    // A domain beyond ASCII is sent in its ASCII form (RFC 5890); a local part has none.
     let domain = if domain.is_ascii() { domain.to_owned() } else { url::Host::parse(domain).ok()?.to_string() };
     let plain = |part: &str| {
         !part.is_empty()
@@ -158,7 +158,7 @@ fn mailbox(text: &str) -> Option<(Option<String>, String)> {
     Some(((!name.is_empty()).then_some(name), format!("{local}@{domain}")))
 }
 
-/// The value of a header in a list of `{name, value}`, whatever the case of its name; absent if there is none.
+/// The value of a header in a list of `{name, value}`, ignoring the case of its name; undefined if there is none.
 pub(super) fn header(headers: &Value, name: &str) -> Value {
     let found = headers.try_iter().ok().and_then(|mut headers| {
         headers.find(|header| {
@@ -168,8 +168,8 @@ pub(super) fn header(headers: &Value, name: &str) -> Value {
     found.and_then(|header| header.get_attr("value").ok()).unwrap_or(Value::UNDEFINED)
 }
 
-/// The decoded text of a tree of parts `{mimeType, body: {data}, parts: […]}`: the first part of the wanted type that is
-/// not a file, base64url decoded; absent if there is none.
+/// The text of a tree of parts `{mimeType, body: {data}, parts: […]}`: the first part of the wanted type that is not a file,
+/// decoded from base64url; undefined if there is none.
 pub(super) fn text(payload: &Value, wanted: &str) -> Value {
     find_text(payload, wanted, PARTS_DEPTH).map_or(Value::UNDEFINED, Value::from)
 }
@@ -190,7 +190,7 @@ pub(super) fn attachments(payload: &Value) -> Vec<Value> {
             ]));
         }
         if let (Some(depth), Ok(inner)) = (depth.checked_sub(1), field(&part, "parts").try_iter()) {
-            // The last part on top, so that the files come in their order.
+            // The stack is in reverse, so that the files keep their order.
             let mut inner: Vec<_> = inner.map(|part| (part, depth)).collect();
             inner.reverse();
             parts.extend(inner);
@@ -222,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_read_as_people_write_them() {
+    fn addresses_are_parsed() {
         assert_eq!(mailbox("a@b.c"), Some((None, "a@b.c".into())));
         assert_eq!(mailbox(" Ann Lee <a@b.c> "), Some((Some("Ann Lee".into()), "a@b.c".into())));
         assert_eq!(mailbox("\"Lee, \\\"A\\\"\" <a@b.c>"), Some((Some("Lee, \"A\"".into()), "a@b.c".into())));
@@ -231,6 +231,6 @@ mod tests {
         {
             assert_eq!(mailbox(bad), None, "{bad}");
         }
-        assert_eq!(separate("a@b, \"x, y\" <c@d>"), ["a@b", " \"x, y\" <c@d>"]);
+        assert_eq!(split_addresses("a@b, \"x, y\" <c@d>"), ["a@b", " \"x, y\" <c@d>"]);
     }
 }

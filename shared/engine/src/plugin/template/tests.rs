@@ -1,6 +1,6 @@
-//! Templates in use, and what they may cost.
+//! Evaluation and limits of templates.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 
@@ -15,7 +15,7 @@ fn evaluate(template: Value, parameters: Value) -> Result<Option<Value>, Templat
 }
 
 #[test]
-fn a_single_expression_keeps_its_type_and_an_absent_value_drops_its_key() {
+fn single_expression_keeps_its_type() {
     let template = json!({
         "n": "{{ n }}", "list": "{{ list }}", "gone": "{{ missing }}", "deep": "{{ missing.deeper }}",
         "null": "{{ nothing }}", "text": "n is {{ n }}", "two": "{{ n }}{{ n }}",
@@ -30,13 +30,13 @@ fn a_single_expression_keeps_its_type_and_an_absent_value_drops_its_key() {
 }
 
 #[test]
-fn values_are_never_read_as_templates() {
+fn values_are_never_parsed_as_templates() {
     let made = evaluate(json!("{{ text }}"), json!({"text": "{{ 1 + 1 }}"})).unwrap();
     assert_eq!(made, Some(json!("{{ 1 + 1 }}")));
 }
 
 #[test]
-fn a_loop_gives_a_list() {
+fn loop_returns_a_list() {
     let template = json!({"$for": "word", "$in": "words", "$do": {"text": "{{ word }}"}});
     let made = evaluate(template.clone(), json!({"words": ["a", "b"]})).unwrap();
     assert_eq!(made, Some(json!([{"text": "a"}, {"text": "b"}])));
@@ -46,40 +46,44 @@ fn a_loop_gives_a_list() {
 }
 
 #[test]
-fn absent_values_in_text_are_errors_and_wrong_templates_are_found_when_read() {
+fn absent_value_in_text_is_an_error() {
     assert!(evaluate(json!("hello {{ missing }}"), json!({})).is_err());
     assert_eq!(evaluate(json!("hello {{ missing|default('you') }}"), json!({})).unwrap(), Some(json!("hello you")));
+}
+
+#[test]
+fn syntax_error_is_found_when_the_template_is_read() {
     assert!(Template::try_from(json!("{{ 1 + }}")).is_err());
     assert!(Template::try_from(json!("a {% for %}")).is_err());
     assert!(Expression::try_from("a b".to_owned()).is_err());
 }
 
 #[test]
-fn a_path_value_stays_in_its_segment() {
+fn path_value_stays_in_its_segment() {
     let path = Text::try_from("/pages/{{ id }}/x".to_owned()).unwrap();
     let context = Context::default().with("id", &"../a?b#c d/é");
     assert_eq!(path.render_path(&context).unwrap(), "/pages/..%2Fa%3Fb%23c%20d%2F%C3%A9/x");
     assert!(path.render_path(&Context::default()).is_err());
 }
 
-/// What is wrong with a template when it is read.
+/// The error of reading a template.
 fn refused(template: &str) -> String {
     match Template::try_from(json!(template)) {
-        Ok(_) => panic!("{template} was taken"),
+        Ok(_) => panic!("{template} was accepted"),
         Err(error) => error.to_string(),
     }
 }
 
-/// Why a template gives nothing, or the length of the text that it gives.
+/// The length of the template's text, or its error.
 fn outcome(template: &str, parameters: Value) -> Result<usize, String> {
     let value = evaluate(json!(template), parameters).map_err(|error| error.to_string())?;
     Ok(value.unwrap().as_str().unwrap().len())
 }
 
 #[test]
-fn what_repeats_or_multiplies_is_refused_when_it_is_read() {
-    for (template, said) in [
-        ("a {% for x in list %}x{% endfor %}", "{% for %} is not for templates here; use $for"),
+fn repeating_or_multiplying_syntax_is_refused() {
+    for (template, expected) in [
+        ("a {% for x in list %}x{% endfor %}", "{% for %} is not allowed; use $for"),
         ("{% set a = a ~ a %}{{ a }}", "{% set %}"),
         ("{% set a %}{{ a }}{% endset %}", "{% set %}"),
         ("{% with b = a %}{{ b }}{% endwith %}", "{% with %}"),
@@ -89,7 +93,7 @@ fn what_repeats_or_multiplies_is_refused_when_it_is_read() {
         ("{% macro a() %}{% endmacro %}", "unknown"),
         ("{% include 'a' %}", "unknown"),
         ("{% if a %}{% for x in list %}{% endfor %}{% endif %}", "{% for %}"),
-        // Constants would be worked out when it is compiled.
+        // Constants would be evaluated at compile time.
         ("{{ 'x' * 100000000 }}", "* and ** are for numbers only"),
         ("{{ 100000000 * 'x' }}", "* and ** are for numbers only"),
         ("{{ [1] * 100000000 }}", "* and ** are for numbers only"),
@@ -103,10 +107,10 @@ fn what_repeats_or_multiplies_is_refused_when_it_is_read() {
         ("{{ list | sum }}", "the filter sum,"),
         ("{{ a | nofilter }}", "the filter nofilter,"),
         ("{{ a if a is nothing }}", "the test nothing,"),
-        ("{{ range(10000) }}", "calls what is no function; dict is the only one"),
-        ("{{ debug() }}", "calls what is no function"),
-        ("{{ namespace() }}", "calls what is no function"),
-        ("{{ a.upper() }}", "calls what is no function"),
+        ("{{ range(10000) }}", "calls an unknown function; dict is the only one"),
+        ("{{ debug() }}", "calls an unknown function"),
+        ("{{ namespace() }}", "calls an unknown function"),
+        ("{{ a.upper() }}", "calls an unknown function"),
         ("{{ dict(**a) }}", "before an argument"),
         ("{{ [[a] ~ '', a] ~ '' }}", "~ joins texts"),
         ("{{ (a | list) ~ '' }}", "~ joins texts"),
@@ -114,7 +118,7 @@ fn what_repeats_or_multiplies_is_refused_when_it_is_read() {
         ("{{ (a | default([a])) ~ '' }}", "~ joins texts"),
     ] {
         let problem = refused(template);
-        assert!(problem.contains(said), "{template}: {problem}");
+        assert!(problem.contains(expected), "{template}: {problem}");
     }
     for good in [
         "{{ (n | int) * 1000 }}",
@@ -130,18 +134,18 @@ fn what_repeats_or_multiplies_is_refused_when_it_is_read() {
 }
 
 #[test]
-fn a_template_is_as_long_as_it_may_be_and_no_longer() {
+fn template_is_limited_in_length() {
     let text = |length: usize| format!("{}{{{{ a }}}}", "x".repeat(length - 7));
     Template::try_from(json!(text(TEMPLATE_MAX_BYTES))).unwrap();
     assert!(refused(&text(TEMPLATE_MAX_BYTES + 1)).contains("32769 bytes, more than the 32768 allowed; shorten it"));
-    // Each is two words or signs but the first.
+    // Each part but the first has two tokens.
     let deep = |signs: usize| format!("{{{{ a{} }}}}", ".b".repeat((signs - 1) / 2));
     Template::try_from(json!(deep(499))).unwrap();
     let problem = refused(&deep(501));
     assert!(problem.contains("more than 500 words and signs") && problem.len() < 1_000, "{problem}");
     let chain = |signs: usize| format!("{{{{ a{} }}}}", "-1".repeat((signs - 1) / 2));
     Template::try_from(json!(chain(499))).unwrap();
-    // What stands in each other too deep is not even made into a tree.
+    // Code that is nested too deep is refused before it becomes a tree.
     for part in ["-1", "|first", ".a", "[0]", " or a", " if a else a"] {
         assert!(refused(&format!("{{{{ a{} }}}}", part.repeat(2_000))).contains("words and signs"), "{part}");
     }
@@ -157,7 +161,7 @@ fn a_template_is_as_long_as_it_may_be_and_no_longer() {
 }
 
 #[test]
-fn a_text_is_as_long_as_it_may_be_and_no_longer() {
+fn rendered_text_is_limited_in_length() {
     let half = "x".repeat(TEXT_MAX / 2);
     assert_eq!(outcome("{{ a }}{{ a }}", json!({ "a": half })), Ok(TEXT_MAX));
     assert!(outcome("{{ a }}{{ a }}.", json!({ "a": half })).unwrap_err().contains("longer than 4 MiB"));
@@ -185,7 +189,7 @@ fn a_text_is_as_long_as_it_may_be_and_no_longer() {
 }
 
 #[test]
-fn a_text_is_cut_into_as_many_pieces_as_there_may_be() {
+fn pieces_of_a_text_are_limited_in_number() {
     for filter in ["list", "split('x')", "split", "lines", "chunks(1)", "sort", "map('upper')", "unique", "reverse"] {
         let template = json!(format!("{{{{ a | {filter} | length }}}}"));
         let fits = json!({ "a": "x\n".repeat(49_999) });
@@ -196,11 +200,11 @@ fn a_text_is_cut_into_as_many_pieces_as_there_may_be() {
 }
 
 #[test]
-fn work_is_paid_for_before_it_is_done() {
+fn work_is_charged_before_it_is_done() {
     let large = "x".repeat(TEXT_MAX);
     let many: Vec<usize> = (0..1_000).collect();
     for template in [
-        // A step for each element, over a large value.
+        // One step for each element, over a large value.
         json!("{{ many | map(attribute='none', default=a) | map('upper') | list }}"),
         json!("{{ many | select('in', a) | list }}"),
         json!("{{ many | map('replace', '9', a) | list }}"),
@@ -221,12 +225,12 @@ fn work_is_paid_for_before_it_is_done() {
             evaluate(template.clone(), json!({ "a": large, "b": large, "many": many })).unwrap_err().to_string();
         let shown: String = template.to_string().chars().take(100).collect();
         let too_much = ["too much work", "more than 24 MiB", "longer than 4 MiB"];
-        assert!(too_much.iter().any(|said| error.contains(said)), "{shown}: {error}");
+        assert!(too_much.iter().any(|limit| error.contains(limit)), "{shown}: {error}");
     }
 }
 
 #[test]
-fn what_actions_do_stays_far_below_what_they_may() {
+fn large_action_stays_below_the_limits() {
     let items: Vec<Value> = (0..1_000).map(|n| json!({ "id": n, "name": "a name", "more": "x".repeat(500) })).collect();
     let template = json!({ "$for": "item", "$in": "items", "$do": {
         "id": "{{ item.id }}", "name": "{{ '#' ~ item.name }}", "is": "{{ item.name == 'a name' }}",
@@ -237,7 +241,7 @@ fn what_actions_do_stays_far_below_what_they_may() {
 }
 
 #[test]
-fn numbers_with_hundreds_of_digits_weigh_what_they_are_written_with() {
+fn long_number_weighs_its_digits() {
     let numbers: Vec<f64> = vec![1e300; 200_000];
     let context = Context::default().with("a", &numbers);
     for template in ["{{ a | length }}", "{{ a.b ~ (a ~ '') }}"] {

@@ -1,5 +1,5 @@
-//! What evaluating templates may cost. Steps are not enough to count: one step over large values takes as long, and as much
-//! memory, as they are large. So each look at a value is paid for out of what one request or answer has.
+//! The work budget of templates. Counting steps is not enough: one step over a large value takes time and memory in proportion
+//! to its size. Therefore each read of a value is charged to the budget of the request or response.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,28 +8,29 @@ use std::{fmt, io};
 use minijinja::value::{Object, Value, ValueKind};
 use minijinja::{Error, ErrorKind, State};
 
-/// What all templates of one request or answer may look at and write together, in bytes. An answer has 4 MiB at most.
+/// The bytes that all templates of one request or response may read and write together. A response has at most 4 MiB.
 pub const WORK_MAX: u64 = 64 * 1024 * 1024;
-/// The longest text that a template or a filter gives, in bytes.
+/// The longest text that a template or a filter may return, in bytes.
 pub const TEXT_MAX: usize = 4 * 1024 * 1024;
-/// The largest value that a template gives, in bytes.
+/// The largest value that a template may return, in bytes.
 const VALUE_MAX: u64 = 24 * 1024 * 1024;
-/// The most pieces that a text is cut into. A piece takes far more memory than a character.
+/// The most pieces that a text may be split into. A piece takes far more memory than a character.
 pub(super) const PIECES_MAX: usize = 100_000;
-/// What any value counts, beside the bytes of a text.
+/// The cost of any value, in addition to the bytes of a text.
 pub(super) const NODE: u64 = 8;
-/// What a number counts that is written with hundreds of digits.
+/// The cost of a number whose text has hundreds of digits.
 const LONG_NUMBER: u64 = 340;
-/// How deep values may stand in each other; JSON is read to a depth of 128.
+/// The deepest nesting of values; JSON is read to a depth of 128.
 const DEPTH_MAX: u32 = 160;
-/// What one evaluation costs whatever it does, and what a byte of its source costs.
+/// The fixed cost of one evaluation.
 const EVALUATION: u64 = 256;
+/// The cost of each byte of the evaluated source.
 const SOURCE_BYTE: u64 = 4;
 
-/// The name by which filters find what is left. No template can write it.
-pub(super) const LEFT: &str = " left";
+/// The variable in which filters find the budget. Its space keeps templates from naming it.
+pub(super) const BUDGET: &str = " left";
 
-/// What is left of [`WORK_MAX`].
+/// The remaining part of [`WORK_MAX`].
 #[derive(Debug)]
 pub(super) struct WorkBudget(AtomicU64);
 
@@ -42,32 +43,32 @@ impl Default for WorkBudget {
 }
 
 impl WorkBudget {
-    /// Takes away what something costs.
+    /// Charges a cost. An error if the budget does not have it.
     pub(super) fn spend(&self, cost: u64) -> Result<(), Error> {
-        let taken = self.0.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(cost));
-        taken.map(drop).map_err(|_| {
+        let charged = self.0.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(cost));
+        charged.map(drop).map_err(|_| {
             let limit = WORK_MAX / (1024 * 1024);
             failed(format!(
-                "it is too much work: all templates of one request or answer may look at and write {limit} MiB; ask the \
-                 service for less, or use fewer filters"
+                "it is too much work: all templates of one request or response may read and write {limit} MiB; request \
+                 less from the service, or use fewer filters"
             ))
         })
     }
 
-    /// Takes away what an evaluation costs whatever it does.
-    pub(super) fn begin(&self, source: &str) -> Result<(), Error> {
+    /// Charges the cost that an evaluation has before it reads any value.
+    pub(super) fn charge_evaluation(&self, source: &str) -> Result<(), Error> {
         self.spend(bytes(source.len()).saturating_mul(SOURCE_BYTE).saturating_add(EVALUATION))
     }
 
-    /// Takes away what a look at the whole value costs.
+    /// Charges for reading the whole value.
     pub(super) fn charge_scan(&self, value: &Value) -> Result<(), Error> {
         let left = self.0.load(Ordering::Relaxed);
-        // What is more than is left is refused by asking for it.
+        // A weight above the budget is refused by `spend`.
         self.spend(weight(value, left).unwrap_or(u64::MAX))
     }
 
-    /// Takes away what it costs that a template gives the value.
-    pub(super) fn give(&self, value: &Value) -> Result<(), Error> {
+    /// Charges for returning the value from a template.
+    pub(super) fn charge_value(&self, value: &Value) -> Result<(), Error> {
         match weight(value, VALUE_MAX) {
             Some(weight) => self.spend(weight),
             None => Err(failed(format!("its value has more than {} MiB", VALUE_MAX / (1024 * 1024)))),
@@ -75,35 +76,35 @@ impl WorkBudget {
     }
 }
 
-/// What is left, for a filter.
-fn remaining(state: &State<'_, '_>) -> Option<Value> {
-    state.lookup(LEFT)
+/// The budget, for a filter.
+fn budget(state: &State<'_, '_>) -> Option<Value> {
+    state.lookup(BUDGET)
 }
 
-/// Takes away what a filter costs that looks at these values.
+/// Charges for a filter's reading of these values.
 pub(super) fn charge_scan_of(state: &State<'_, '_>, values: &[Value]) -> Result<(), Error> {
-    let Some(left) = remaining(state) else { return Ok(()) };
-    let Some(work) = left.downcast_object_ref::<WorkBudget>() else { return Ok(()) };
-    values.iter().try_for_each(|value| work.charge_scan(value))
+    let Some(budget) = budget(state) else { return Ok(()) };
+    let Some(budget) = budget.downcast_object_ref::<WorkBudget>() else { return Ok(()) };
+    values.iter().try_for_each(|value| budget.charge_scan(value))
 }
 
-/// What a filter gives, if it is not too long; its bytes are taken away.
+/// A filter's result, if it is not too long, after charging for its bytes.
 pub(super) fn charge_output(state: &State<'_, '_>, value: Value) -> Result<Value, Error> {
     let Some(length) = value.as_bytes().map(<[u8]>::len) else { return Ok(value) };
     if length > TEXT_MAX {
         return Err(too_long());
     }
-    if let Some(work) = remaining(state).as_ref().and_then(|left| left.downcast_object_ref::<WorkBudget>()) {
-        work.spend(bytes(length))?;
+    if let Some(budget) = budget(state).as_ref().and_then(|budget| budget.downcast_object_ref::<WorkBudget>()) {
+        budget.spend(bytes(length))?;
     }
     Ok(value)
 }
 
-/// What a value weighs, if that is at most `most`: the bytes that it is written with, about, and [`NODE`] for each part.
-fn weight(value: &Value, most: u64) -> Option<u64> {
-    let mut left = most;
+/// The weight of a value, if it is at most `max`: about the bytes of its text, and [`NODE`] for each part.
+fn weight(value: &Value, max: u64) -> Option<u64> {
+    let mut left = max;
     weigh(value, DEPTH_MAX, &mut left)?;
-    Some(most - left)
+    Some(max - left)
 }
 
 fn weigh(value: &Value, depth: u32, left: &mut u64) -> Option<()> {
@@ -131,7 +132,7 @@ fn weigh(value: &Value, depth: u32, left: &mut u64) -> Option<()> {
     Some(())
 }
 
-/// A value as text, if it is not too long.
+/// A value as text; an error if it is too long.
 pub(super) fn text_of(value: &Value) -> Result<Cow<'_, str>, Error> {
     if let Some(text) = value.as_str() {
         return Ok(Cow::Borrowed(text));
@@ -147,17 +148,17 @@ pub(super) fn text_of(value: &Value) -> Result<Cow<'_, str>, Error> {
 #[derive(Debug, Default)]
 pub(super) struct Limited {
     bytes: Vec<u8>,
-    /// Whether more was to be written.
+    /// Whether more than fits was written.
     pub full: bool,
 }
 
 impl Limited {
-    /// What was written.
+    /// The written text.
     pub(super) fn into_text(self) -> Result<String, Error> {
         String::from_utf8(self.bytes).map_err(|_| failed("the text is not UTF-8"))
     }
 
-    fn fits(&mut self, piece: &[u8]) -> bool {
+    fn append(&mut self, piece: &[u8]) -> bool {
         self.full |= self.bytes.len().saturating_add(piece.len()) > TEXT_MAX;
         if !self.full {
             self.bytes.extend_from_slice(piece);
@@ -168,13 +169,13 @@ impl Limited {
 
 impl fmt::Write for Limited {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        if self.fits(text.as_bytes()) { Ok(()) } else { Err(fmt::Error) }
+        if self.append(text.as_bytes()) { Ok(()) } else { Err(fmt::Error) }
     }
 }
 
 impl io::Write for Limited {
     fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
-        if self.fits(piece) { Ok(piece.len()) } else { Err(io::Error::other("the text is too long")) }
+        if self.append(piece) { Ok(piece.len()) } else { Err(io::Error::other("the text is too long")) }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -187,10 +188,10 @@ pub(super) fn failed(reason: impl Into<Cow<'static, str>>) -> Error {
 }
 
 pub(super) fn too_long() -> Error {
-    failed(format!("the text that it gives is longer than {} MiB", TEXT_MAX / (1024 * 1024)))
+    failed(format!("its text is longer than {} MiB", TEXT_MAX / (1024 * 1024)))
 }
 
-/// A length as what it costs.
+/// The cost of a length in bytes.
 pub(super) fn bytes(length: usize) -> u64 {
     u64::try_from(length).unwrap_or(u64::MAX)
 }

@@ -1,4 +1,4 @@
-//! What wraps the data keys of a vault: here the operator's own master keys.
+//! Wrapping of a vault's data keys, and its implementation with the operator's master keys.
 
 use std::iter::once;
 
@@ -16,36 +16,35 @@ pub const MASTER_KEY_BYTES: usize = 32;
 /// A key that wraps the data keys of a vault.
 pub type MasterKey = SecretBox<[u8; MASTER_KEY_BYTES]>;
 
-/// Wraps data keys, so that a table alone opens nothing. A wrapped data key belongs to an organization and has a name, and
-/// opens for no other.
+/// Wraps data keys, so that the table alone opens nothing. A wrapped data key is bound to an organization and a name.
 #[async_trait]
 pub trait Wrap: Send + Sync {
-    /// Which key wraps now, as [`Sealed::key`] has it.
+    /// The name of the key that wraps now, as in [`Sealed::key`].
     fn current(&self) -> &str;
 
     /// Wraps a data key with the current key.
     async fn wrap(&self, org: &OrgId, name: &str, data_key: &SecretSlice<u8>) -> Result<Sealed, VaultError>;
 
-    /// The bytes of a wrapped data key. [`VaultError::DoesNotOpen`] says that it never will here: the key is not one of
-    /// those that are known, or it was wrapped for another organization or name. After any other error it may open later.
+    /// The bytes of a wrapped data key. [`VaultError::DoesNotOpen`] is permanent: an unknown key wrapped it, or it was
+    /// wrapped for another organization or name. After any other error it may open later.
     async fn open(&self, org: &OrgId, name: &str, wrapped: &Sealed) -> Result<SecretSlice<u8>, VaultError>;
 }
 
-/// Keys that the operator keeps.
+/// The operator's master keys.
 pub struct MasterKeys {
     current: NamedKey,
     older: Vec<NamedKey>,
 }
 
 impl MasterKeys {
-    /// `current` wraps; what an `older` key wrapped opens, too.
+    /// `current` wraps; data keys that an `older` key wrapped still open.
     pub fn new(current: &MasterKey, older: &[&MasterKey]) -> Result<Self, VaultError> {
         let older = older.iter().map(|key| named(key)).collect::<Result<_, _>>()?;
         Ok(Self { current: named(current)?, older })
     }
 }
 
-/// A master key, called by the beginning of its hash.
+/// A master key, named by the beginning of its hash.
 fn named(key: &MasterKey) -> Result<NamedKey, VaultError> {
     let bytes = key.expose_secret();
     NamedKey::new(sha256(bytes).chars().take(16).collect(), bytes)

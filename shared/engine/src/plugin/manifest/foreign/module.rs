@@ -1,34 +1,35 @@
-//! The module form: a module of code with a class, and what its actions take and give.
+//! The module form: a module of code with a class, and the schemas of its actions.
 
 use serde_json::{Map, Value};
 
-use super::{Translated, action, begun, kept, of_object, read_value, taken, taken_objects};
+use super::fields::{common_action_fields, common_fields, object_schema, read_value, retain_keys, take, take_objects};
+use super::form::Translated;
 use crate::plugin::manifest::{Module, Runtime};
 
-pub(super) const WORDS: &[(&str, &str)] =
+pub(super) const RENAMED_KEYS: &[(&str, &str)] =
     &[("name", "id"), ("display_name", "name"), (".parameters", ".parameters_schema"), (".returns", ".returns_schema")];
 
-pub(super) fn translated(mut document: Map<String, Value>) -> Result<Translated, String> {
+pub(super) fn translate(mut document: Map<String, Value>) -> Result<Translated, String> {
     if !document.contains_key("id") {
-        // In our own words, which are put into theirs.
+        // With the key of Overseer's own form, which the caller replaces with `id`.
         return Err("name: is missing; add the plugin's id, such as my_plugin".to_owned());
     }
-    let mut manifest = begun(&mut document, "id", "name");
-    let code = kept(Value::Object(document.clone()), &["main_module", "class_name"]);
-    let permissions = taken(&mut document, "permissions").unwrap_or_else(|| Value::Array(Vec::new()));
+    let mut manifest = common_fields(&mut document, "id", "name");
+    let code = retain_keys(Value::Object(document.clone()), &["main_module", "class_name"]);
+    let permissions = take(&mut document, "permissions").unwrap_or_else(|| Value::Array(Vec::new()));
     let permissions = read_value("permissions", permissions)?;
-    let dependencies = taken(&mut document, "dependencies");
-    let dependencies = dependencies.map(|dependencies| kept(dependencies, &["plugins", "libraries"]));
+    let dependencies = take(&mut document, "dependencies");
+    let dependencies = dependencies.map(|dependencies| retain_keys(dependencies, &["plugins", "libraries"]));
     manifest.extend(dependencies.map(|dependencies| ("dependencies".to_owned(), dependencies)));
 
     let mut actions = Vec::new();
-    for (_, mut fields) in taken_objects(&mut document, "actions")? {
-        let mut action = action(&mut fields);
-        let parameters = taken(&mut fields, "parameters_schema").map(of_object);
+    for (_, mut fields) in take_objects(&mut document, "actions")? {
+        let mut action = common_action_fields(&mut fields);
+        let parameters = take(&mut fields, "parameters_schema").map(object_schema);
         action.extend(parameters.map(|schema| ("parameters".to_owned(), schema)));
-        let returns = taken(&mut fields, "returns_schema");
+        let returns = take(&mut fields, "returns_schema");
         action.extend(returns.map(|schema| ("returns".to_owned(), schema)));
-        let streaming = taken(&mut fields, "streaming_supported");
+        let streaming = take(&mut fields, "streaming_supported");
         action.extend(streaming.map(|streaming| ("streaming_supported".to_owned(), streaming)));
         actions.push(Value::Object(action));
     }

@@ -1,9 +1,10 @@
-//! The older forms, by the manifests that their makers show, which the behaviour tests register, too.
+//! The older forms, with their makers' example manifests, which the behaviour tests register as well.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::core::effect::Effect;
+use crate::plugin::manifest::Manifest;
 use crate::plugin::manifest::{DataAdapterKind, PullPolicy};
 
 const CLAUDE: &str =
@@ -20,14 +21,14 @@ fn refused(text: &str, from: &str, to: &str) -> String {
 
 #[track_caller]
 fn all_refused(text: &str, cases: &[(&str, &str, &str)]) {
-    for (from, to, said) in cases {
+    for (from, to, expected) in cases {
         let problem = refused(text, from, to);
-        assert!(problem.contains(said), "{to}: {problem}");
+        assert!(problem.contains(expected), "{to}: {problem}");
     }
 }
 
 #[test]
-fn the_environment_form_reads_as_it_stands() {
+fn environment_form_is_read() {
     let manifest = Manifest::parse(CLAUDE).unwrap();
     assert_eq!((manifest.name.as_str(), manifest.display_name.as_str()), ("claude-environment", "claude-environment"));
     assert_eq!(manifest.version.to_string(), "1.0.0");
@@ -56,7 +57,7 @@ fn the_environment_form_reads_as_it_stands() {
 }
 
 #[test]
-fn the_environment_form_needs_little_and_passes_over_what_it_does_not_know() {
+fn environment_form_ignores_unknown_keys() {
     let small = "name: e\nversion: 1.0.0\nimage: { name: x }\n";
     let manifest = Manifest::parse(small).unwrap();
     let container = manifest.runtime.container().unwrap();
@@ -71,7 +72,7 @@ fn the_environment_form_needs_little_and_passes_over_what_it_does_not_know() {
 }
 
 #[test]
-fn a_wrong_environment_says_what_and_where_in_its_words() {
+fn environment_problem_names_the_author_keys() {
     all_refused(
         CLAUDE,
         &[
@@ -79,13 +80,13 @@ fn a_wrong_environment_says_what_and_where_in_its_words() {
             ("version: 1.0.0\n", "", "missing field `version`"),
             ("name: claude-environment", "name: Claude", "name: must begin with a small letter"),
             ("  name: a8s-claude\n", "", "image: missing field `name`"),
-            ("name: a8s-claude", "name: ''", "image.name: must be something"),
+            ("name: a8s-claude", "name: ''", "image.name: must be ASCII"),
             (
                 "registry: local",
                 &format!("registry: {}", "r".repeat(256)),
                 "image.registry: has 256 characters, more than the 255 allowed",
             ),
-            ("registry: local", "registry: \"a\\u0001b\"", "image.registry: must be something in ASCII"),
+            ("registry: local", "registry: \"a\\u0001b\"", "image.registry: must be ASCII"),
             ("pull_policy: Never", "pull_policy: Sometimes", "image.pull_policy: unknown variant"),
             ("container_port: 5900", "container_port: 0", "ports.vnc.container_port: must be 1 to 65535"),
             ("container_port: 5900", "container_port: 65536", "ports.vnc.container_port: must be 1 to 65535"),
@@ -93,7 +94,7 @@ fn a_wrong_environment_says_what_and_where_in_its_words() {
             ("name: vnc", "name: api", "ports: the name api is used twice"),
             ("service_port: api", "service_port: apo", "\"/api\" leads to the port apo, which is not in ports"),
             ("path: /api", "path: api", "ingress.paths: \"api\" must begin with /"),
-            ("name: ANTHROPIC_API_KEY", "name: HEIGHT", "dependencies.env_vars: the variable HEIGHT is there twice"),
+            ("name: ANTHROPIC_API_KEY", "name: HEIGHT", "dependencies.env_vars: the variable HEIGHT is set twice"),
             ("name: ANTHROPIC_API_KEY", "name: A-B", "dependencies.env_vars: \"A-B\" is not the name of a variable"),
             (
                 "      - name: ANTHROPIC_API_KEY\n  ",
@@ -110,7 +111,7 @@ fn a_wrong_environment_says_what_and_where_in_its_words() {
 }
 
 #[test]
-fn the_module_form_reads_as_it_stands() {
+fn module_form_is_read() {
     let manifest = Manifest::parse(MODULE).unwrap();
     assert_eq!(manifest.name.as_str(), "unique_plugin_id");
     assert_eq!(manifest.display_name, "Human Readable Plugin Name");
@@ -131,26 +132,26 @@ fn the_module_form_reads_as_it_stands() {
 }
 
 #[test]
-fn the_module_form_says_what_it_says() {
-    let said = MODULE
+fn module_form_overrides_defaults() {
+    let text = MODULE
         .replace("\"file_system_read\"", "\"network:API.example.com\"")
         .replace("\"default_enabled\": true", "\"default_enabled\": false, \"surprise\": {}")
         .replace("\"streaming_supported\": false", "\"streaming_supported\": true, \"effect\": \"read\", \"cost\": 5");
-    let manifest = Manifest::parse(&said).unwrap();
+    let manifest = Manifest::parse(&text).unwrap();
     assert_eq!(manifest.hosts().collect::<Vec<_>>(), ["api.example.com"]);
     assert!(!manifest.default_enabled);
     assert!(manifest.actions[0].streaming_supported && manifest.actions[0].effect == Effect::Read);
 }
 
 #[test]
-fn a_wrong_module_says_what_and_where_in_its_words() {
+fn module_problem_names_the_author_keys() {
     all_refused(
         MODULE,
         &[
             ("\"id\": \"unique_plugin_id\",", "", "id: is missing; add the plugin's id"),
             ("unique_plugin_id", "Unique", "id: must begin with a small letter"),
             ("\"name\": \"Human Readable Plugin Name\"", "\"name\": 5", "name: invalid type"),
-            (">=1.0.0", "newest", "dependencies.plugins.other_plugin_id: \"newest\" is not a range of versions"),
+            (">=1.0.0", "newest", "dependencies.plugins.other_plugin_id: \"newest\" is not a version range"),
             (
                 "other_plugin_id",
                 "unique_plugin_id",
@@ -185,7 +186,7 @@ fn a_wrong_module_says_what_and_where_in_its_words() {
 }
 
 #[test]
-fn the_domain_form_reads_as_it_stands() {
+fn domain_form_is_read() {
     let manifest = Manifest::parse(BOOKING).unwrap();
     assert_eq!((manifest.name.as_str(), manifest.display_name.as_str()), ("booking", "Appointment Booking"));
     let names: Vec<_> = manifest.actions.iter().map(|action| (action.name.as_str(), action.effect)).collect();
@@ -223,7 +224,7 @@ fn the_domain_form_reads_as_it_stands() {
 }
 
 #[test]
-fn parameters_are_a_schema_or_a_map_of_properties() {
+fn domain_parameters_are_a_schema_or_a_map() {
     let read = |parameters: Value, validation: Value| {
         let (Value::Object(parameters), Value::Object(validation)) = (parameters, validation) else { panic!() };
         domain::schema_of(parameters, &validation)
@@ -261,15 +262,15 @@ fn parameters_are_a_schema_or_a_map_of_properties() {
     ] {
         assert_eq!(read(parameters.clone(), json!({})), schema, "{parameters}");
     }
-    let said = read(
+    let schema = read(
         json!({"a": {"type": "string", "required": true}}),
         json!({"required": ["a", "b"], "example": {"a": "x"}}),
     );
-    assert_eq!((&said["required"], &said["examples"]), (&json!(["a", "b"]), &json!([{"a": "x"}])));
+    assert_eq!((&schema["required"], &schema["examples"]), (&json!(["a", "b"]), &json!([{"a": "x"}])));
 }
 
 #[test]
-fn a_wrong_domain_says_what_and_where_in_its_words() {
+fn domain_problem_names_the_author_keys() {
     all_refused(
         BOOKING,
         &[
@@ -297,13 +298,13 @@ fn a_wrong_domain_says_what_and_where_in_its_words() {
 }
 
 #[test]
-fn a_document_that_says_how_it_runs_here_is_in_our_own_form() {
+fn document_with_runtime_is_in_our_own_form() {
     let with = |text: &str| format!("{text}runtime: {{ type: http, base_url: \"https://a.example\" }}\n");
     let problem = Manifest::parse(&with(CRM)).unwrap_err().to_string();
     assert!(problem.contains("unknown field `displayName`"), "{problem}");
     let problem = Manifest::parse(&with(CLAUDE)).unwrap_err().to_string();
     assert!(problem.contains("unknown field `image`"), "{problem}");
-    // What is of no form at all is told of ours.
+    // A document of no known form gets the problems of Overseer's own.
     let problem = Manifest::parse("name: a\nversion: 1.0.0\n").unwrap_err().to_string();
     assert!(problem.contains("missing field `display_name`"), "{problem}");
 }
