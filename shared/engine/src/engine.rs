@@ -25,6 +25,7 @@ use crate::plugin::catalog::{Catalog, Plugin};
 use crate::ports::events::EventBusError;
 use crate::ports::{Clock, Event, EventBus, Ids, Table, Timer, Vault, Work};
 use crate::registry::{PluginCache, contention};
+use crate::storage::outbox::OutboxState;
 use crate::tasks::TASKS;
 
 /// The time for publishing events.
@@ -60,6 +61,7 @@ pub struct Engine {
     pub(crate) plugin_cache: PluginCache,
     pub(crate) credential_cache: CredentialCache,
     pub(crate) event_state: EventState,
+    pub(crate) outbox_state: OutboxState,
     pub(crate) lookup_state: LookupState,
     /// What has to run to its end whether or not anybody waits for it.
     effects: TaskTracker,
@@ -78,6 +80,7 @@ impl Engine {
             plugin_cache: PluginCache::default(),
             credential_cache: CredentialCache::default(),
             event_state: EventState::default(),
+            outbox_state: OutboxState::default(),
             lookup_state: LookupState::default(),
             effects: TaskTracker::new(),
         }))
