@@ -26,6 +26,7 @@ use crate::ports::events::EventBusError;
 use crate::ports::traced::Traced;
 use crate::ports::{Clock, Event, EventBus, Ids, Table, Timer, Vault, Work};
 use crate::registry::{PluginCache, contention};
+use crate::storage::outbox::OutboxState;
 use crate::tasks::TASKS;
 
 /// The time for publishing events.
@@ -74,6 +75,7 @@ pub struct Engine {
     pub(crate) plugin_cache: PluginCache,
     pub(crate) credential_cache: CredentialCache,
     pub(crate) event_state: EventState,
+    pub(crate) outbox_state: OutboxState,
     pub(crate) lookup_state: LookupState,
     /// What has to run to its end whether or not anybody waits for it.
     effects: TaskTracker,
@@ -93,6 +95,7 @@ impl Engine {
             plugin_cache: PluginCache::default(),
             credential_cache: CredentialCache::default(),
             event_state: EventState::default(),
+            outbox_state: OutboxState::default(),
             lookup_state: LookupState::default(),
             effects: TaskTracker::new(),
         }))

@@ -8,9 +8,9 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::{get, post};
 use overseer_engine::engine::Engine;
-use overseer_engine::registry::hooks::HookSecretMade;
+use overseer_engine::registry::hooks::NewHookSecret;
 use overseer_engine::registry::instances::{Disable, InstanceView, SetInstance};
-use overseer_engine::registry::{Install, Lifecycle, SetConfig, UpgradeShown};
+use overseer_engine::registry::{Install, Lifecycle, SetConfig, UpgradePreview};
 use secrecy::ExposeSecret as _;
 use semver::Version;
 use serde::{Deserialize, Serialize};
@@ -128,8 +128,8 @@ async fn diff(
     Caller(principal): Caller,
     Path(name): Path<String>,
     Parameters(DiffParameters { version }): Parameters<DiffParameters>,
-) -> Result<Json<UpgradeShown>, Problem> {
-    Ok(Json(engine.show_upgrade(&principal, &name, version.as_ref()).await?))
+) -> Result<Json<UpgradePreview>, Problem> {
+    Ok(Json(engine.preview_upgrade(&principal, &name, version.as_ref()).await?))
 }
 
 async fn config(
@@ -170,7 +170,7 @@ async fn make_hook_secret(
     Path(name): Path<String>,
     Parameters(NoParameters {}): Parameters<NoParameters>,
 ) -> Result<Json<SecretMade>, Problem> {
-    let HookSecretMade { secret, old_signs_until, view } = engine.make_hook_secret(&principal, &name).await?;
+    let NewHookSecret { secret, old_signs_until, view } = engine.make_hook_secret(&principal, &name).await?;
     let old_signs_until = old_signs_until.map(|until| until.to_string());
     Ok(Json(SecretMade { secret: secret.expose_secret().to_owned(), old_signs_until, view }))
 }

@@ -134,7 +134,7 @@ async fn text(
     Path((name, version)): Path<(String, String)>,
     Parameters(ShowParameters { scope }): Parameters<ShowParameters>,
 ) -> Result<Json<RegistrationText>, Problem> {
-    Ok(Json(engine.registration_text(&principal, (&name, &parsed(&version)?), scope).await?))
+    Ok(Json(engine.registration_text(&principal, &name, &parsed(&version)?, scope).await?))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -151,7 +151,7 @@ async fn change(
     Parameters(RegisterParameters { scope }): Parameters<RegisterParameters>,
     JsonBody(Change { is_active }): JsonBody<Change>,
 ) -> Result<Json<Registration>, Problem> {
-    Ok(Json(engine.set_version_active(&principal, scope, (&name, &parsed(&version)?), is_active).await?))
+    Ok(Json(engine.set_version_active(&principal, scope, &name, &parsed(&version)?, is_active).await?))
 }
 
 /// A version in a path. One that cannot be is one that nobody registered.

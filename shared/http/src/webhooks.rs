@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use overseer_engine::engine::Engine;
-use overseer_engine::events::{ChangeWebhook, DeliveryView, MadeWebhook, NewWebhook, WebhookView};
+use overseer_engine::events::{ChangeWebhook, DeliveryView, NewWebhook, WebhookView, WebhookWithSecret};
 use overseer_engine::ports::table::Cursor;
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
@@ -35,8 +35,8 @@ struct Made {
     view: WebhookView,
 }
 
-impl From<MadeWebhook> for Made {
-    fn from(MadeWebhook { secret, view }: MadeWebhook) -> Self {
+impl From<WebhookWithSecret> for Made {
+    fn from(WebhookWithSecret { secret, view }: WebhookWithSecret) -> Self {
         Self { secret: secret.expose_secret().to_owned(), view }
     }
 }

@@ -1,4 +1,5 @@
-//! Which plugins an agent may use: those of its channel; if that is locked, with the actions that they had then.
+//! Which plugins an agent may use: the enabled plugins of its channel; in a locked channel, the plugins and actions of the
+//! locked build.
 
 use super::channel::{Channel, SeenChannel};
 use crate::core::error::Error;
@@ -7,15 +8,16 @@ use crate::engine::Engine;
 use crate::ports::table::{Item, Read};
 use crate::storage::keys;
 
-/// Refuses a plugin that is not enabled in a channel, as that was read.
+/// Refuses a plugin, or an action of it, that a channel does not admit. `item` is the channel as read from the table.
 pub(crate) fn must_admit(
     channel: &ChannelName,
     item: Option<&Item>,
-    (plugin, action): (&PluginName, Option<&ActionName>),
+    plugin: &PluginName,
+    action: Option<&ActionName>,
 ) -> Result<(), Error> {
     let Some(SeenChannel { channel: seen, .. }) = SeenChannel::of(item)? else {
         return Err(Error::Forbidden(format!(
-            "there is no channel {channel}, so that nothing is enabled in it; an administrator makes it with \
+            "there is no channel {channel}, so no plugin is enabled in it; an administrator makes it with \
              PUT /api/v1/channels/{channel}"
         )));
     };
@@ -24,8 +26,8 @@ pub(crate) fn must_admit(
     }
     Err(Error::Forbidden(if seen.pinned.is_some() {
         format!(
-            "{plugin}{} is not among what the channel {channel} is locked to; an administrator locks it anew with POST \
-             /api/v1/agents/{channel}/lock",
+            "{plugin}{} is not in the build that the channel {channel} is locked to; an administrator locks it anew with \
+             POST /api/v1/agents/{channel}/lock",
             action.map(|action| format!(" {action}")).unwrap_or_default()
         )
     } else {
@@ -37,35 +39,36 @@ pub(crate) fn must_admit(
 }
 
 impl Engine {
-    /// Refuses a plugin that is not enabled in a channel, for whoever has not read that.
+    /// As [`must_admit`] for any action of the plugin, for callers that have not read the channel.
     pub(crate) async fn must_be_admitted(
         &self,
         org: &OrgId,
         channel: Option<&ChannelName>,
         plugin: &str,
     ) -> Result<(), Error> {
-        // What cannot be a plugin's name is refused as such.
+        // A text that cannot be a plugin's name has an error of its own.
         let (Some(channel), Ok(plugin)) = (channel, PluginName::parse(plugin)) else { return Ok(()) };
         let item = self.ports.table.get(&keys::channel(org, channel), Read::Consistent).await?;
-        must_admit(channel, item.as_ref(), (&plugin, None))
+        must_admit(channel, item.as_ref(), &plugin, None)
     }
 
-    /// What came of a request in a channel. What is wrong with it is of no concern to whoever may not use the plugin: an
-    /// intent that came so far as to be read has its channel read by then.
+    /// Replaces errors about the plugin's actions and parameters if the channel does not admit the plugin: the caller must
+    /// not learn about a plugin that they may not use. Other results pass, because by then the request has checked its
+    /// channel.
     pub(crate) async fn admitted<T: Send>(
         &self,
         org: &OrgId,
         channel: Option<&ChannelName>,
         plugin: &str,
-        came: Result<T, Error>,
+        result: Result<T, Error>,
     ) -> Result<T, Error> {
-        if let Err(Error::Invalid(_) | Error::UnknownPlugin { .. } | Error::UnknownAction { .. }) = &came {
+        if let Err(Error::Invalid(_) | Error::UnknownPlugin { .. } | Error::UnknownAction { .. }) = &result {
             self.must_be_admitted(org, channel, plugin).await?;
         }
-        came
+        result
     }
 
-    /// The channel of an agent, if there is one.
+    /// The channel of that name, if there is one.
     pub(crate) async fn channel_if_any(&self, org: &OrgId, name: &ChannelName) -> Result<Option<Channel>, Error> {
         let item = self.ports.table.get(&keys::channel(org, name), Read::Consistent).await?;
         Ok(SeenChannel::of(item.as_ref())?.map(|seen| seen.channel))

@@ -1,4 +1,4 @@
-//! API keys: `ovs_<id>_<secret>`. Only a hash of the secret is stored; the key itself is shown once.
+//! API keys: `ovs_<id>_<secret>`. Only a hash of the secret is stored, so only the answer that creates a key contains it.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,30 +19,31 @@ use crate::engine::Engine;
 use crate::ports::events::EventKind;
 use crate::ports::ids::sha256;
 use crate::ports::table::{Condition, Cursor, Item, NewItem, Page, Query, Read, TableError, Write};
+use crate::storage::compare_and_set::CompareAndSet;
 use crate::storage::keys;
 
 /// The most API keys that a process keeps in memory.
 const KEYS_CACHED_MAX: usize = 1_000;
-/// How long a process may go on without looking whether a key was revoked by another.
+/// How long a process uses a cached key, and so how long a key that another process revoked may still work here.
 pub const KEY_SEEN_FOR: SignedDuration = SignedDuration::from_secs(60);
-/// How long a revoked key is listed.
-const REVOKED_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// How long a revoked key stays listed.
+const REVOKED_LISTED_FOR: SignedDuration = SignedDuration::from_hours(30 * 24);
 
-/// What to make.
+/// A key to create.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewApiKey {
-    /// What the key is for, in a person's words.
+    /// What the key is for: a text for people.
     #[schemars(extend("format" = NAME_FORMAT))]
     pub name: String,
     /// What its bearer may do; at least one role.
     #[schemars(length(min = 1))]
     pub roles: BTreeSet<Role>,
-    /// The user that it is bound to. Needed for the role `user` alone; otherwise the user meant when a request names none.
+    /// The user that it is bound to. Required if `user` is the only role; otherwise the default when a request names no user.
     pub user_id: Option<UserId>,
-    /// The channel whose plugins its bearer may use. Needed for the role `agent`, and of use for no other.
+    /// The channel whose plugins its bearer may use. Required for the role `agent`, and only for it.
     pub channel: Option<ChannelName>,
-    /// The agent that its bearer is. Needed for the role `agent`, and of use for no other.
+    /// The agent that its bearer is. Required for the role `agent`, and only for it.
     pub agent_id: Option<AgentId>,
 }
 
@@ -62,8 +63,8 @@ impl NewApiKey {
         if only(Role::User) && self.user_id.is_none() {
             problem("/user_id", "is needed for a key that acts for one user");
         }
-        for (pointer, is_there) in [("/channel", self.channel.is_some()), ("/agent_id", self.agent_id.is_some())] {
-            match (self.roles.contains(&Role::Agent), is_there) {
+        for (pointer, is_set) in [("/channel", self.channel.is_some()), ("/agent_id", self.agent_id.is_some())] {
+            match (self.roles.contains(&Role::Agent), is_set) {
                 (true, false) => problem(pointer, "is needed for the role agent"),
                 (false, true) => problem(pointer, "is only for the role agent; leave it out"),
                 (true, true) | (false, false) => {}
@@ -73,10 +74,10 @@ impl NewApiKey {
     }
 }
 
-/// A key as it is listed.
+/// A key without its secret.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ApiKeyView {
-    /// The public half.
+    /// Its id, the public half of the key.
     pub id: KeyId,
     /// What it is for.
     pub name: String,
@@ -85,15 +86,15 @@ pub struct ApiKeyView {
     /// The user that it is bound to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_id: Option<UserId>,
-    /// Of an agent's key, the channel whose plugins it may use.
+    /// The channel of an agent's key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channel: Option<ChannelName>,
-    /// Of an agent's key, the agent.
+    /// The agent of an agent's key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent_id: Option<AgentId>,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
-    /// When it stopped being good.
+    /// When it was revoked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revoked_at: Option<Timestamp>,
 }
@@ -104,13 +105,13 @@ pub(crate) struct ApiKeyRecord {
     org: OrgId,
     #[serde(flatten)]
     view: ApiKeyView,
-    /// SHA-256 of the secret, in hexadecimal digits: the secret has 256 random bits, so that it needs no slow hash.
+    /// SHA-256 of the secret, in hexadecimal digits. The secret has 256 random bits, so it needs no slow hash.
     hash: String,
 }
 
-/// The API keys that this process read lately.
+/// The API keys that this process has read.
 pub(crate) struct KeyCache {
-    /// By their public half, with the time when each was read.
+    /// By id, with the time when each was read.
     keys: Cache<KeyId, (Timestamp, ApiKeyRecord)>,
     /// How many keys this process has revoked, so that a record read before a revocation is not cached after it.
     revocations: Mutex<u64>,
@@ -123,7 +124,7 @@ impl Default for KeyCache {
 }
 
 impl Engine {
-    /// Makes a key for `org`. It is shown here and never again.
+    /// Creates a key for `org`. No later answer contains it.
     pub async fn create_api_key(
         self: &Arc<Self>,
         org: &OrgId,
@@ -155,7 +156,7 @@ impl Engine {
         .await
     }
 
-    /// The caller behind a key.
+    /// The caller who presents a key. Fails if the key is malformed, unknown or revoked.
     pub async fn authenticate(&self, key: &SecretString) -> Result<Principal, Error> {
         let malformed = || Error::Unauthenticated("the API key is malformed; it has the form ovs_<id>_<secret>");
         let mut parts = key.expose_secret().split('_');
@@ -172,9 +173,7 @@ impl Engine {
         });
         match record {
             None => Err(Error::Unauthenticated("the API key is not known")),
-            Some(record) if record.view.revoked_at.is_some() => {
-                Err(Error::Unauthenticated("the API key was revoked; ask an administrator for another"))
-            }
+            Some(record) if record.view.revoked_at.is_some() => Err(was_revoked()),
             Some(ApiKeyRecord { org, view, .. }) => {
                 let agent = view.channel.zip(view.agent_id).map(|(channel, id)| AgentOf { channel, id });
                 Ok(Principal { org, user: view.user_id, roles: view.roles, key: id, agent })
@@ -182,11 +181,11 @@ impl Engine {
         }
     }
 
-    /// The stored key, as seen at most [`KEY_SEEN_FOR`] ago.
+    /// The stored key, at most [`KEY_SEEN_FOR`] stale.
     async fn api_key_record(&self, id: &KeyId) -> Result<Option<ApiKeyRecord>, Error> {
         let now = self.ports.clock.now();
-        if let Some((seen, record)) = self.key_cache.keys.get(id)
-            && now.duration_since(seen) < KEY_SEEN_FOR
+        if let Some((read_at, record)) = self.key_cache.keys.get(id)
+            && now.duration_since(read_at) < KEY_SEEN_FOR
         {
             return Ok(Some(record));
         }
@@ -212,8 +211,8 @@ impl Engine {
         principal.must_administer()?;
         let query = Query { cursor, ..Query::partition(keys::api_keys_of(&principal.org), limit) };
         let page = self.ports.table.query_list(query).await.map_err(Error::of_cursor)?;
-        let found = self.ports.table.batch_get(&page.entries, Read::Consistent).await?;
-        let entries = found
+        let items = self.ports.table.batch_get(&page.entries, Read::Consistent).await?;
+        let entries = items
             .iter()
             .flatten()
             .map(|item| Ok(item.record::<ApiKeyRecord>()?.view))
@@ -229,14 +228,14 @@ impl Engine {
     pub async fn revoke_api_key(self: &Arc<Self>, principal: Principal, id: KeyId) -> Result<ApiKeyView, Error> {
         principal.must_administer()?;
         if id == principal.key {
-            // So an organization always keeps one administrator's key.
+            // An organization always keeps one administrator's key.
             return Err(Error::field("", "a key cannot revoke itself; use another administrator's key"));
         }
         let engine = Arc::clone(self);
         self.run_to_completion(async move { engine.revoke(&principal, &id).await }).await
     }
 
-    /// Remembers that a key was revoked.
+    /// Caches that a key was revoked.
     fn remember_revoked(&self, id: &KeyId, now: Timestamp, revoked: &ApiKeyRecord) {
         let mut revocations = self.revocations();
         *revocations += 1;
@@ -244,47 +243,64 @@ impl Engine {
     }
 
     async fn revoke(&self, principal: &Principal, id: &KeyId) -> Result<ApiKeyView, Error> {
-        let org = &principal.org;
+        let mut race = CompareAndSet::default();
         loop {
-            let places = [keys::api_key(id), keys::api_key(&principal.key)];
-            let mut found = self.ports.table.batch_get(&places, Read::Consistent).await?;
-            let (own, item) = (found.pop().flatten(), found.pop().flatten());
-            // Of two keys that revoke each other one comes second, and is no longer good then.
-            let revoked = Error::Unauthenticated("the API key was revoked; ask an administrator for another");
-            let Some(own) = own else { return Err(revoked) };
-            if own.record::<ApiKeyRecord>()?.view.revoked_at.is_some() {
-                return Err(revoked);
-            }
-            let Some(item) = item else { return Err(Error::NotFound("API key")) };
-            let mut record: ApiKeyRecord = item.record()?;
-            if record.org != *org {
-                return Err(Error::NotFound("API key"));
-            }
-            if record.view.roles.contains(&Role::PlatformAdministrator) {
-                principal.must_administer_platform()?;
-            }
+            let keys = [keys::api_key(id), keys::api_key(&principal.key)];
+            let mut items = self.ports.table.batch_get(&keys, Read::Consistent).await?;
+            let (own, item) = (items.pop().flatten(), items.pop().flatten());
+            let own = must_be_valid(own)?;
+            let item = item.ok_or(Error::NotFound("API key"))?;
+            let mut record = revocable(principal, &item)?;
             if record.view.revoked_at.is_some() {
                 return Ok(record.view);
             }
             let now = self.ports.clock.now();
             record.view.revoked_at = Some(now);
-            let changed = NewItem {
+            let revoked = NewItem {
                 list: item.stored.list.clone(),
-                expires_at: now.checked_add(REVOKED_KEPT).ok(),
+                expires_at: now.checked_add(REVOKED_LISTED_FOR).ok(),
                 ..NewItem::new(item.stored.key.clone(), &record)?
             };
-            let own = Write::Check(own.stored.key, Condition::Version(own.version));
-            let revoke = Write::Put(changed, Condition::Version(item.version));
-            let event = self.event(org, EventKind::ApiKeyRevoked, &record.view);
-            match self.transact_with(vec![own, revoke], Some(&event)).await {
-                Err(TableError::Condition { .. }) => {}
-                Err(error) => return Err(error.into()),
+            // The caller's key must still be valid when this is written: of two keys that revoke each other, only the first
+            // succeeds.
+            let writes = vec![
+                Write::Check(own.stored.key, Condition::Version(own.version)),
+                Write::Put(revoked, Condition::Version(item.version)),
+            ];
+            let event = self.event(&principal.org, EventKind::ApiKeyRevoked, &record.view);
+            match self.transact_with(writes, Some(&event)).await {
                 Ok(_) => {
                     self.remember_revoked(id, now, &record);
                     self.publish(event).await;
                     return Ok(record.view);
                 }
-            }
+                Err(error) => race.lost(error, format_args!("the API key {id}"))?,
+            };
         }
     }
+}
+
+fn was_revoked() -> Error {
+    Error::Unauthenticated("the API key was revoked; ask an administrator for another")
+}
+
+/// The item of the caller's own key, if it was not revoked since the caller was authenticated.
+fn must_be_valid(own: Option<Item>) -> Result<Item, Error> {
+    let own = own.ok_or_else(was_revoked)?;
+    if own.record::<ApiKeyRecord>()?.view.revoked_at.is_some() {
+        return Err(was_revoked());
+    }
+    Ok(own)
+}
+
+/// The stored key in `item`, if the caller may revoke it.
+fn revocable(principal: &Principal, item: &Item) -> Result<ApiKeyRecord, Error> {
+    let record: ApiKeyRecord = item.record()?;
+    if record.org != principal.org {
+        return Err(Error::NotFound("API key"));
+    }
+    if record.view.roles.contains(&Role::PlatformAdministrator) {
+        principal.must_administer_platform()?;
+    }
+    Ok(record)
 }

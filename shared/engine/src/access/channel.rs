@@ -1,5 +1,5 @@
-//! What is stored of a channel: one small item, which an agent's intent reads with everything else that it needs, and each
-//! build that was locked in an item of its own.
+//! The stored record of a channel: one small item, which an agent's intent reads with everything else that it needs. Each
+//! build that a channel was locked to is a separate item.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,9 +21,9 @@ pub const ASSIGNMENTS_MAX: usize = 50;
 pub const INSTRUCTIONS_MAX_BYTES: usize = 32 * 1024;
 /// The largest channel, in bytes of JSON.
 pub const CHANNEL_MAX_BYTES: usize = 64 * 1024;
-/// The most locks of a channel that are kept.
+/// The most locks that a channel's history keeps.
 pub const LOCKS_MAX: usize = 20;
-/// The largest build that can be locked, in bytes of JSON: it has to fit into one item.
+/// The largest build that a channel can be locked to, in bytes of JSON: it has to fit into one item.
 pub const BUILD_MAX_BYTES: usize = 384 * 1024;
 
 /// A plugin in a channel.
@@ -33,10 +33,10 @@ pub const BUILD_MAX_BYTES: usize = 384 * 1024;
 pub struct Assignment {
     /// The plugin.
     pub plugin: PluginName,
-    /// Whether the channel has it at the moment.
+    /// Whether agents in the channel can use it.
     #[serde(default = "yes")]
     pub enabled: bool,
-    /// Its place among the others, 0 to 1,000, the smallest first. Those with the same go by their names.
+    /// Its order among the others, 0 to 1,000, the smallest first. Equal ones are in the order of their names.
     #[serde(default)]
     #[schemars(range(min = 0, max = 1000))]
     pub priority: u16,
@@ -51,21 +51,21 @@ fn yes() -> bool {
     true
 }
 
-/// That a channel was locked to a build.
+/// The locking of a channel to a build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lock {
     /// The build's content hash.
     pub hash: String,
-    /// When.
+    /// When the channel was locked.
     pub at: Timestamp,
-    /// By which user, where the API key is bound to one.
+    /// The user who locked it, if the API key is bound to one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<UserId>,
-    /// With which API key.
+    /// The API key that locked it.
     pub key: KeyId,
 }
 
-/// What a channel is locked to.
+/// The build that a channel is locked to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Pinned {
     #[serde(flatten)]
@@ -77,32 +77,32 @@ pub(crate) struct Pinned {
 /// The stored record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Channel {
-    /// In the order in which they count.
+    /// In the order of their priority.
     pub(crate) assignments: Vec<Assignment>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) instructions: Option<String>,
     pub(crate) updated_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) pinned: Option<Pinned>,
-    /// What it was locked to, the latest first.
+    /// Its history of locks, the latest first.
     #[serde(default)]
     pub(crate) locks: Vec<Lock>,
 }
 
 impl Channel {
-    /// Whether an agent in the channel may use a plugin, and that action of it. What a version has that came after a lock is
-    /// not among what was looked at.
+    /// Whether an agent in the channel may use a plugin, and this action of it. A locked channel admits only actions of the
+    /// locked build; later versions of a plugin may have others, which no administrator reviewed.
     pub(crate) fn admits(&self, plugin: &PluginName, action: Option<&ActionName>) -> bool {
         match &self.pinned {
             Some(pinned) => {
                 let actions = pinned.plugins.get(plugin);
                 actions.is_some_and(|actions| action.is_none_or(|action| actions.contains(action)))
             }
-            None => self.assignments.iter().any(|one| one.enabled && one.plugin == *plugin),
+            None => self.assignments.iter().any(|assigned| assigned.enabled && assigned.plugin == *plugin),
         }
     }
 
-    /// Differs where what was set does.
+    /// Differs whenever the assignments or the instructions do.
     pub(crate) fn etag(&self) -> String {
         sha256(json!([self.assignments, self.instructions]).to_string().as_bytes())
     }
@@ -112,7 +112,7 @@ impl Channel {
     }
 }
 
-/// A channel as it was read.
+/// A channel with the version of the item that it was read from.
 pub(crate) struct SeenChannel {
     pub channel: Channel,
     pub version: Version,
@@ -124,7 +124,7 @@ impl SeenChannel {
         item.map(seen).transpose()
     }
 
-    /// That nobody changed it since.
+    /// The condition that no other request changed it since.
     pub(crate) fn unchanged(&self) -> Condition {
         Condition::Version(self.version.clone())
     }
@@ -138,7 +138,7 @@ impl Engine {
     }
 }
 
-/// A name in a path. One that no channel can have is one that no channel has.
+/// Parses a channel's name in a path. A name that no channel can have is not found.
 pub(crate) fn parsed(name: &str) -> Result<ChannelName, Error> {
     ChannelName::parse(name).map_err(|_| Error::NotFound("channel"))
 }

@@ -1,4 +1,5 @@
-//! Who calls, and what they may do: principals, API keys, organizations, and the channels of agents.
+//! Who the caller is, and what they may do: principals and roles, API keys, organizations, and the channels that limit
+//! which plugins an agent may use.
 
 pub(crate) mod admission;
 pub mod api_keys;

@@ -1,4 +1,4 @@
-//! Organizations: for now, that one is there at all.
+//! Organizations: for now, a record that one exists.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ struct OrganizationRecord {
 }
 
 impl Engine {
-    /// Makes an organization, unless it is there already; says whether it was made.
+    /// Creates an organization unless it exists. Gives whether it was created.
     pub async fn create_organization(&self, id: &OrgId) -> Result<bool, Error> {
         let record = OrganizationRecord { id: id.clone(), created_at: self.ports.clock.now() };
         match self.ports.table.put(NewItem::new(keys::organization(id), &record)?, Condition::Absent).await {

@@ -1,30 +1,37 @@
-//! Events told to organizations' own servers. An administrator subscribes with a URL (`managing`); a change that is told is
-//! written together with its event (`outbox`), which an alarm, or the sweep, makes a delivery for each webhook that wants
-//! it; each is signed (`signing`), sent, and tried again for a day (`delivering`).
+//! Webhooks: events delivered to organizations' own servers.
+//!
+//! An administrator subscribes a URL to kinds of events (`subscriptions`, stored by `webhook`). A change writes its event
+//! into the outbox in the same transaction ([`crate::storage::outbox`]). A timer, or the sweep, fans the event out into one
+//! delivery for each webhook that wants it (`fan_out`). Each delivery (`delivery`) is claimed, signed (`signing`), sent, and
+//! retried for a day (`send`); administrators list and retry deliveries (`deliveries`).
 //!
 //! A receiver may get a delivery more than once, with the same `webhook-id`, and in any order.
 
-mod admin;
-mod deliver;
 mod deliveries;
-mod outbox;
-mod record;
+mod delivery;
+mod fan_out;
+mod send;
 pub mod signing;
+mod subscriptions;
+mod webhook;
 
-pub use admin::{ChangeWebhook, MadeWebhook, NewWebhook, WebhookView};
-pub use deliveries::{DeliveryState, DeliveryView, SendAttempt};
+pub use deliveries::DeliveryView;
+pub(crate) use delivery::{DELIVERY, webhook_work};
+pub use delivery::{DeliveryState, SendAttempt};
 use jiff::SignedDuration;
-pub(crate) use outbox::{EventState, webhook_work};
-pub use record::Deactivated;
-pub(crate) use record::{DELIVERY, OUTGOING, WEBHOOKS};
+pub(crate) use signing::EventState;
+pub use subscriptions::{ChangeWebhook, NewWebhook, WebhookView, WebhookWithSecret};
+pub use webhook::Deactivated;
+
+pub(crate) use crate::storage::outbox::{OUTGOING, WEBHOOKS};
 
 /// The most webhooks that an organization may have.
 pub const WEBHOOKS_MAX: usize = 20;
-/// How long the secret that was replaced signs as well.
+/// How long a replaced secret signs beside the new one.
 pub const OLD_SECRET_SIGNS: SignedDuration = SignedDuration::from_hours(24);
-/// How long a delivery is tried.
+/// How long a delivery is retried.
 pub const TRIED_FOR: SignedDuration = SignedDuration::from_hours(24);
-/// How long a delivery that has ended is listed.
+/// How long a finished delivery is listed.
 pub const DELIVERIES_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
-/// For how long every delivery of a webhook fails before it is deactivated.
+/// How long every delivery of a webhook must fail before it is deactivated.
 pub const FAILING_MAX: SignedDuration = SignedDuration::from_hours(5 * 24);

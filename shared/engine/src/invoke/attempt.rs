@@ -25,7 +25,7 @@ use crate::outbound::runtime::{Call, CallError, CallResult, ServiceKey};
 use crate::plugin::breaker::{ActionClass, HealthSignal};
 use crate::plugin::manifest::Auth;
 use crate::ports::table::Condition;
-use crate::registry::instances::{InUse, SeenInstance, Trial};
+use crate::registry::instances::{InUse, SeenInstance, Trial, TrialStart};
 
 /// The time that a service must have had before it counts as failing that it did not answer.
 const MIN_SERVICE_TIME: Duration = Duration::from_secs(5);
@@ -107,7 +107,7 @@ impl Engine {
             Ok(Err(failure)) => Ok(failure),
             Err(error) => Err(error),
         };
-        self.record_health(org, what.manifest, instance, (what.class(), trial), HealthSignal::Nothing).await;
+        self.record_health(org, what.manifest, instance, what.class(), trial, HealthSignal::Nothing).await;
         match failed {
             Ok(failure) => Ok(Attempt::To(self.finalize(what, &given(), Err(standing(failure)), 0, None).await)),
             Err(error) => self.refused(what, &given(), error).await.map(Attempt::To),
@@ -127,9 +127,11 @@ impl Engine {
             return Ok(unavailable_reason(what.manifest, &in_use, self.ports.clock.now()).map_or(Ok(None), Err));
         }
         match self.begin_trial(what.doing.org, what.manifest, instance.clone(), class, until).await? {
-            Ok(trial) => Ok(Ok(Some(trial))),
+            TrialStart::Acquired(trial) => Ok(Ok(Some(trial))),
             // Where nothing stands in the way any more, it was brought back in the meantime.
-            Err(in_use) => Ok(unavailable_reason(what.manifest, &in_use, self.ports.clock.now()).map_or(Ok(None), Err)),
+            TrialStart::Unavailable(in_use) => {
+                Ok(unavailable_reason(what.manifest, &in_use, self.ports.clock.now()).map_or(Ok(None), Err))
+            }
         }
     }
 
@@ -147,7 +149,7 @@ impl Engine {
         let mut begun = None;
         let time_enough = self.is_time_enough(Instant::now(), what.doing.deadline);
         if what.action.effect != Effect::Read && !time_enough {
-            self.record_health(org, manifest, instance, (what.class(), trial), HealthSignal::Nothing).await;
+            self.record_health(org, manifest, instance, what.class(), trial, HealthSignal::Nothing).await;
             let message = format!("there was no time left to call {}; nothing was sent", manifest.display_name);
             let failure = Failure::new(OutcomeCode::Timeout, message, true);
             return Ok(Attempt::To(self.finalize(what, &to_keep, Err(failure), 0, None).await));
@@ -155,7 +157,7 @@ impl Engine {
         if recorded {
             let put = self.record_start(what, &to_keep, claim, (now, until)).await;
             if !matches!(put, Ok(Some(_))) {
-                self.record_health(org, manifest, instance.clone(), (what.class(), trial), HealthSignal::Nothing).await;
+                self.record_health(org, manifest, instance.clone(), what.class(), trial, HealthSignal::Nothing).await;
             }
             begun = put?;
             if begun.is_none() {
@@ -197,7 +199,7 @@ impl Engine {
         let of_a_task = matches!(what.doing.source, Origin::Task { .. });
         let kept = (begun.is_some() || of_a_task).then(|| redact_result(what, &parameters, &result));
         let result = if let Some(kept) = kept.as_ref().filter(|_| of_a_task) { kept.clone() } else { result };
-        let noted = self.record_health(org, manifest, instance, (what.class(), trial), shown);
+        let noted = self.record_health(org, manifest, instance, what.class(), trial, shown);
         let Some(error) = error else {
             let (outcome, ()) = join(self.finalize(what, &to_keep, result, attempts, begun.zip(kept)), noted).await;
             return Ok(Attempt::To(outcome));
@@ -299,7 +301,7 @@ impl Engine {
             };
             let goes_on = what.class() == ActionClass::Read && shown != HealthSignal::Fails;
             if !goes_on {
-                self.record_health(org, what.manifest, instance.clone(), (ActionClass::Read, own), shown).await;
+                self.record_health(org, what.manifest, instance.clone(), ActionClass::Read, own, shown).await;
             }
             if let Err(failure) = asked? {
                 return Ok(Err(failure));

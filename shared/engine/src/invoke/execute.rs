@@ -273,8 +273,7 @@ impl Engine {
         let instance = SeenInstance::of(items.next().flatten())?;
         let hooks = items.next().flatten();
         if let Some(channel) = channel {
-            let wanted = (&what.manifest.name, Some(&what.action.name));
-            must_admit(channel, items.next().flatten().as_ref(), wanted)?;
+            must_admit(channel, items.next().flatten().as_ref(), &what.manifest.name, Some(&what.action.name))?;
         }
         if !instance.instance.uses(what.plugin) {
             return Ok(None);

@@ -1,42 +1,40 @@
-//! The registry: plugins that are not in the built-in catalog, by organization or for all of them. A manifest is kept as the
-//! text that was given, once for each version, and never changes; an organization's instance says which version it uses.
+//! The registry: plugins beyond the built-in catalog, registered for one organization or for all of them.
+//!
+//! A registered manifest is stored as its original text, once for each version, and never changes. An organization's instance
+//! names the version that the organization uses. Where to find what:
+//!
+//! | question | file |
+//! | --- | --- |
+//! | When may a plugin use a permission? The rule of consent | [`permissions`] |
+//! | How does a plugin get enabled, upgraded, rolled back, uninstalled? | `enable`, `upgrade`, `uninstall` |
+//! | What prevents enabling a version: its runtime, other plugins | `obstacles` |
+//! | Which version does an organization use right now? | `lookup` |
+//! | How is a version registered, listed, deactivated? | `register`, `registrations`; stored by `record` |
+//! | The organization's record of a plugin, its breaker and settings | [`instances`] |
+//! | Which plugins take part in an agent's work through hooks? | [`hooks`] |
+//! | The configuration of an instance and its secrets | `configure`, `policy` |
 
 mod configure;
+mod enable;
 pub mod hooks;
-mod install;
 pub mod instances;
 mod lifecycle;
 mod lookup;
+mod obstacles;
+pub(crate) mod permissions;
 pub(crate) mod policy;
 mod record;
 mod register;
-
-use std::collections::BTreeSet;
+mod registrations;
+mod uninstall;
+mod upgrade;
 
 pub use configure::{ConfigView, SetConfig};
 pub(crate) use configure::{check_config, config_secret_id};
-pub use install::{Install, UpgradeShown};
-pub(crate) use install::{granted, version_changed};
+pub use enable::Install;
 pub use lifecycle::{Lifecycle, LifecycleState};
 pub(crate) use lookup::{PluginCache, contention};
 pub use record::{RegisteredVersion, RegistryScope};
-pub use register::{Register, Registration, RegistrationText, VERSIONS_MAX};
-
-use crate::plugin::manifest::{Manifest, Permission};
-
-impl Manifest {
-    /// The permissions without which nothing goes: those for where its service is, and for where credentials are sent to
-    /// get tokens and to give them back.
-    pub(crate) fn needed(&self) -> impl Iterator<Item = Permission> {
-        let provider = self.auth.provider();
-        let tokens = provider.map(|provider| &provider.token_url);
-        let revocation = provider.and_then(|provider| provider.revocation_url.as_ref());
-        let urls = [self.runtime.base_url(), tokens, revocation];
-        urls.into_iter().flatten().filter_map(|url| Some(Permission::Network(url.host_str()?.to_owned())))
-    }
-
-    /// Its permissions, without those that were granted.
-    pub(crate) fn not_among(&self, granted: &BTreeSet<Permission>) -> BTreeSet<Permission> {
-        self.permissions.iter().filter(|permission| !granted.contains(permission)).cloned().collect()
-    }
-}
+pub use register::{Register, VERSIONS_MAX};
+pub use registrations::{Registration, RegistrationText};
+pub use upgrade::UpgradePreview;

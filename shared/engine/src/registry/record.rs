@@ -1,5 +1,5 @@
-//! What is stored of a registered plugin: one small item for the plugin with all its versions, and the text of each version
-//! in an item of its own.
+//! The stored records of a registered plugin: one small item for the plugin and its versions, and one item for the text of
+//! each version.
 
 use std::collections::BTreeMap;
 
@@ -17,19 +17,19 @@ use crate::plugin::digest::Digest;
 use crate::ports::table::{Key, NewItem, TableError};
 use crate::storage::keys;
 
-/// For whom a plugin is registered.
+/// Who can use a registered plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub enum RegistryScope {
-    /// For the organization that registered it.
+    /// The organization that registered it.
     Organization,
-    /// For every organization, by a platform administrator.
+    /// Every organization; a platform administrator registered it.
     Global,
 }
 
 impl RegistryScope {
-    /// Refuses whoever may not change what is registered there.
+    /// Refuses a caller who may not change registrations of this scope.
     pub(super) fn must_be_administered_by(self, principal: &Principal) -> Result<(), Error> {
         match self {
             Self::Organization => principal.must_administer(),
@@ -37,7 +37,7 @@ impl RegistryScope {
         }
     }
 
-    /// Whose it is: an organization's, or nobody's in particular.
+    /// The organization that owns a registration of this scope; `None` for the platform.
     pub(crate) fn owner_org(self, org: &OrgId) -> Option<&OrgId> {
         match self {
             Self::Organization => Some(org),
@@ -46,14 +46,14 @@ impl RegistryScope {
     }
 }
 
-/// A registered plugin, with its versions.
+/// The stored record of a registered plugin.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Registered {
+pub(super) struct RegisteredPlugin {
     pub name: PluginName,
     pub versions: BTreeMap<Version, RegistryEntry>,
 }
 
-/// A version of it.
+/// One version in that record.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct RegistryEntry {
     pub digest: Digest,
@@ -64,32 +64,32 @@ pub(super) struct RegistryEntry {
 /// A version of a registered plugin, without its text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegisteredVersion {
-    /// 24 small letters and digits, the first a letter: the form of a CUID2 (<https://github.com/paralleldrive/cuid2>).
+    /// 24 lower-case letters and digits, the first a letter: the form of a CUID2 (<https://github.com/paralleldrive/cuid2>).
     pub id: String,
-    /// The version.
+    /// The version as the manifest declares it.
     pub version: Version,
-    /// Of an environment, the image.
+    /// The image's name, for an environment (a container).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_name: Option<String>,
-    /// Of an environment, where the image comes from.
+    /// The image's registry, for an environment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub registry_url: Option<String>,
-    /// Whether it can be enabled. Where it is in use it stays in use.
+    /// Whether organizations can enable it. Organizations that use it keep it.
     pub is_active: bool,
     /// When it was registered.
     pub created_at: Timestamp,
-    /// When it was changed last: whether it is active is all that can.
+    /// When `is_active` last changed.
     pub updated_at: Timestamp,
-    /// With which API key it was registered; of what is for all, only platform administrators are told.
+    /// The API key that registered it. For global plugins only platform administrators see it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<KeyId>,
-    /// By which user, where the key is bound to one.
+    /// The user who registered it, if that key is bound to one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<UserId>,
 }
 
 impl RegisteredVersion {
-    /// Without who registered it, where that may be somebody of another organization.
+    /// Without key and user if the caller may belong to another organization than they do.
     pub(super) fn redacted_for(self, principal: &Principal, scope: RegistryScope) -> Self {
         if scope == RegistryScope::Organization || principal.must_administer_platform().is_ok() {
             return self;
@@ -98,14 +98,14 @@ impl RegisteredVersion {
     }
 }
 
-impl Registered {
-    pub(super) fn item(&self, whose: Option<&OrgId>) -> Result<NewItem, TableError> {
-        NewItem::new(keys::registered(whose, &self.name), self)
+impl RegisteredPlugin {
+    pub(super) fn item(&self, owner: Option<&OrgId>) -> Result<NewItem, TableError> {
+        NewItem::new(keys::registered(owner, &self.name), self)
     }
 }
 
-/// A manifest's text as it is stored: in Base64, since quotation marks and the like take more room in JSON, and a text of
-/// the largest size has to fit whatever it says.
+/// The stored text of a manifest, in Base64: JSON would escape quotation marks and the like, and a text of the largest size
+/// must fit into one item whatever it contains.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct ManifestText {
     base64: String,

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::core::error::causes;
 use crate::core::outcome::{OutcomeCode, cut};
 use crate::engine::Engine;
-use crate::events::signing::NotPosted;
+use crate::events::signing::SignedPostError;
 use crate::invoke::hooks::context::{HookContext, HookFailure, HookReply, LoadedHook};
 use crate::outbound::client::OutboundError;
 use crate::plugin::manifest::DeclaredHook;
@@ -54,12 +54,12 @@ impl Engine {
             context.insert("parameters".to_owned(), Value::Object(parameters.clone()));
         }
         let body = json!({ "type": hook.on, "timestamp": at, "context": context, "data": data }).to_string();
-        let signing = (&config_secret_id(moment.org, &manifest.name, &signing.secret), signing);
-        let request = self.signed_post(&url, (&self.id_at(at), at), body, signing).await.map_err(|error| {
+        let secret_id = config_secret_id(moment.org, &manifest.name, &signing.secret);
+        let request = self.signed_post(&url, &self.id_at(at), at, body, &secret_id, signing).await.map_err(|error| {
             tracing::error!(org = %moment.org, plugin = %manifest.name, error = %causes(&error), "a hook was not asked");
             let code = match error {
-                NotPosted::Secret(_) => OutcomeCode::Unavailable,
-                NotPosted::Unsigned | NotPosted::Address => OutcomeCode::Rejected,
+                SignedPostError::Secret(_) => OutcomeCode::Unavailable,
+                SignedPostError::Unsigned | SignedPostError::Address => OutcomeCode::Rejected,
             };
             HookFailure { code, message: error.to_string(), detail: None, called: false }
         })?;

@@ -1,14 +1,15 @@
-//! Which plugins of an organization are asked at moments of an agent's work: the list that an intent reads (`record`), and the
-//! secrets with which requests to them are signed (`admin`).
+//! The plugins of an organization that take part in its agents' work through hooks.
+//!
+//! `index` is the list that a call reads to find them; it also says which hooks are called. `secret` makes the secrets that
+//! sign the requests to hooks. `invoke::hooks` calls them.
 
-mod admin;
-mod record;
+mod index;
+mod secret;
 
-pub use admin::HookSecretMade;
-pub(crate) use admin::must_be_signable;
-pub(crate) use record::{HookIndex, HookedPlugin, changed as hooks_changed};
+pub use index::HookView;
+pub(crate) use index::{HookIndex, HookedPlugin};
+pub(super) use index::{calls_hooks_over_http, index_removal, index_update};
+pub use secret::NewHookSecret;
 
-pub use crate::registry::hooks::record::HookView;
-
-/// The most plugins of an organization whose hooks are asked.
+/// The most plugins of an organization whose hooks are called.
 pub const HOOKED_MAX: usize = 10;

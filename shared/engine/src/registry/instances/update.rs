@@ -1,135 +1,143 @@
-//! Changes of the record, by whomever: by compare and set, with the event that a change is, and with what it means for the
-//! organization's hooks.
+//! Changes of the record: by compare-and-set, in one transaction with the change's event and with its effect on the
+//! organization's list of hooks.
 
-use jiff::Timestamp;
-use serde_json::json;
+use std::sync::Arc;
 
-use super::record::{InUse, Instance, SeenInstance};
-use crate::core::error::{Error, causes};
+use serde_json::{Value, json};
+
+use super::InstanceView;
+use super::record::{Instance, SeenInstance};
+use crate::access::principal::Principal;
+use crate::core::error::Error;
 use crate::core::ids::OrgId;
 use crate::engine::Engine;
-use crate::plugin::breaker::{ActionClass, BreakerTransition, HealthSignal};
+use crate::plugin::catalog::Plugin;
 use crate::plugin::manifest::Manifest;
 use crate::ports::Event;
 use crate::ports::events::EventKind;
 use crate::ports::table::{Condition, Read, TableError, Write};
-use crate::registry::hooks::hooks_changed;
+use crate::registry::hooks::index_update;
+use crate::storage::compare_and_set::CompareAndSet;
 use crate::storage::keys;
 
-/// How often a change is tried while others change the same record. Each time that it fails, another was written: of
-/// failures at most a hundred for each breaker, which is then open and counts no more.
-const TRIES: usize = 250;
+/// The result of [`Engine::change_instance`].
+pub(super) struct InstanceChange<T> {
+    /// The instance after the change.
+    pub instance: Instance,
+    /// What the change returned.
+    pub value: T,
+    /// Whether it was written: not if the change changed nothing.
+    pub written: bool,
+}
 
-/// The right to try a plugin that is out of use, for one caller: until then.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Trial(Timestamp);
+/// A request was checked against a version that is no longer the one in use.
+pub(in crate::registry) fn version_changed() -> Error {
+    Error::Conflict("another request changed the plugin in the meantime; read it again, then retry".to_owned())
+}
 
 impl Engine {
-    /// Changes an instance by compare and set, beginning with what was `seen`. `change` may be called several times; where
-    /// it changes nothing, nothing is written. Gives the instance as it is then, and whether it was written; what `event`
-    /// says of that is written with it, and published.
+    /// Changes an instance by compare-and-set, starting from `seen` if the caller has read it. `change` runs once per try;
+    /// if it fails or changes nothing, nothing is written. The event that `event` makes of the change is written with it, and
+    /// published.
     pub(super) async fn change_instance<T: Send>(
         &self,
         org: &OrgId,
         manifest: &Manifest,
         seen: Option<SeenInstance>,
-        change: impl Fn(&mut Instance) -> T + Send,
+        change: impl Fn(&mut Instance) -> Result<T, Error> + Send,
         event: impl Fn(&Instance, &T) -> Option<Event> + Send,
-    ) -> Result<(Instance, T, bool), Error> {
-        let key = keys::instance(org, &manifest.name);
+    ) -> Result<InstanceChange<T>, Error> {
         let mut seen = match seen {
             Some(seen) => seen,
-            None => SeenInstance::of(self.ports.table.get(&key, Read::Consistent).await?)?,
-        };
-        for _ in 0..TRIES {
-            let mut instance = seen.instance.clone();
-            let said = change(&mut instance);
-            if instance == seen.instance {
-                return Ok((instance, said, false));
+            None => {
+                let key = keys::instance(org, &manifest.name);
+                SeenInstance::of(self.ports.table.get(&key, Read::Consistent).await?)?
             }
+        };
+        let mut race = CompareAndSet::default();
+        loop {
+            let mut instance = seen.instance.clone();
+            let value = change(&mut instance)?;
+            if instance == seen.instance {
+                return Ok(InstanceChange { instance, value, written: false });
+            }
+            let hooks = index_update(self, org, manifest, &seen.instance, &mut instance).await?;
+            let event = event(&instance, &value);
             let condition = seen.version.clone().map_or(Condition::Absent, Condition::Version);
-            let hooks = (&manifest.name, &seen.instance, Some(&mut instance));
-            let hooks = hooks_changed(self, org, Some(manifest), hooks).await?;
-            let event = event(&instance, &said);
             let put = Write::Put(instance.item(org, manifest)?, condition);
-            match self.transact_with([put].into_iter().chain(hooks).collect(), event.as_ref()).await {
+            let lost = match self.transact_with([put].into_iter().chain(hooks).collect(), event.as_ref()).await {
                 Ok(_) => {
                     if let Some(event) = event {
                         self.publish(event).await;
                     }
-                    return Ok((instance, said, true));
+                    return Ok(InstanceChange { instance, value, written: true });
                 }
-                Err(TableError::Condition { index: 0, standing }) => {
-                    seen = SeenInstance::of(standing.map(|item| *item))?;
-                }
-                // Somebody else changed the list of hooks.
-                Err(TableError::Condition { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(Error::Conflict(format!("the plugin {} changes all the time; try again", manifest.name)))
-    }
-
-    /// Takes the right to try a plugin that is out of use; or says how it is, where that is not to be had.
-    pub(crate) async fn begin_trial(
-        &self,
-        org: &OrgId,
-        manifest: &Manifest,
-        seen: SeenInstance,
-        class: ActionClass,
-        until: Timestamp,
-    ) -> Result<Result<Trial, InUse>, Error> {
-        let now = self.ports.clock.now();
-        let try_it = |instance: &mut Instance| {
-            let in_use = instance.in_use(manifest, class, now);
-            if in_use == InUse::OnTrial {
-                instance.circuit_mut(class).begin_trial(until);
-            }
-            in_use
-        };
-        let begun = self.change_instance(org, manifest, Some(seen), try_it, |_, _| None);
-        Ok(match begun.await? {
-            (_, InUse::OnTrial, true) => Ok(Trial(until)),
-            (_, in_use, _) => Err(in_use),
-        })
-    }
-
-    /// Counts what a call showed. Nothing is written for a success, unless it is a trial's. What cannot be counted is logged.
-    pub(crate) async fn record_health(
-        &self,
-        org: &OrgId,
-        manifest: &Manifest,
-        seen: SeenInstance,
-        (class, trial): (ActionClass, Option<Trial>),
-        shown: HealthSignal,
-    ) {
-        if shown != HealthSignal::Fails && trial.is_none() {
-            return;
-        }
-        // What was read before the call is of no use for a trial: it was changed by its beginning.
-        let seen = Some(seen).filter(|_| trial.is_none());
-        let now = self.ports.clock.now();
-        let note = |instance: &mut Instance| {
-            let limits = instance.limits(manifest);
-            let circuit = instance.circuit_mut(class);
-            let on_trial = trial.is_some_and(|Trial(until)| circuit.is_trial(until));
-            if trial.is_some() && !on_trial {
-                return BreakerTransition::Nothing;
-            }
-            circuit.note(shown, on_trial, limits, now)
-        };
-        let event = |instance: &Instance, turned: &BreakerTransition| {
-            let kind = match turned {
-                BreakerTransition::Nothing => return None,
-                BreakerTransition::Opened => EventKind::BreakerOpened,
-                BreakerTransition::Closed => EventKind::BreakerClosed,
+                Err(lost) => lost,
             };
-            let breaker = instance.breaker(class, manifest, now);
-            let detail = json!({ "tool": manifest.name, "class": class, "retryAt": breaker.retry_at });
-            Some(self.event(org, kind, &detail))
-        };
-        if let Err(error) = self.change_instance(org, manifest, seen, note, event).await {
-            tracing::error!(%org, plugin = %manifest.name, error = %causes(&error), "the breaker was not told");
+            let instance_changed = matches!(lost, TableError::Condition { index: 0, .. });
+            let current = race.lost(lost, format_args!("the plugin {}", manifest.name))?;
+            // Otherwise the race was about the list of hooks, which the next try reads.
+            if instance_changed {
+                seen = SeenInstance::of(current)?;
+            }
         }
+    }
+
+    /// Changes an instance for an administrator and publishes an event of this kind, which names the plugin and the
+    /// administrator beside `detail`. If the version in use is not `plugin` any more, nothing changes.
+    pub(in crate::registry) async fn administer(
+        self: &Arc<Self>,
+        principal: &Principal,
+        plugin: Arc<Plugin>,
+        kind: EventKind,
+        detail: Value,
+        change: impl Fn(&mut Instance) -> Result<(), Error> + Send + Sync + 'static,
+    ) -> Result<InstanceView, Error> {
+        let checked = Arc::clone(&plugin);
+        self.administer_any(principal, plugin, kind, detail, move |instance| {
+            if !instance.uses(&checked) {
+                return Err(version_changed());
+            }
+            change(instance)
+        })
+        .await
+    }
+
+    /// As [`Self::administer`], whichever version is in use.
+    pub(in crate::registry) async fn administer_any(
+        self: &Arc<Self>,
+        principal: &Principal,
+        plugin: Arc<Plugin>,
+        kind: EventKind,
+        detail: Value,
+        change: impl Fn(&mut Instance) -> Result<(), Error> + Send + Sync + 'static,
+    ) -> Result<InstanceView, Error> {
+        let instance = self.update_as(principal, Arc::clone(&plugin), None, kind, detail, change).await?;
+        Ok(instance.view(&plugin, self.ports.clock.now()))
+    }
+
+    /// As [`Self::administer_any`], starting from `seen` if the caller has read it. Gives the changed instance.
+    pub(in crate::registry) async fn update_as(
+        self: &Arc<Self>,
+        principal: &Principal,
+        plugin: Arc<Plugin>,
+        seen: Option<SeenInstance>,
+        kind: EventKind,
+        detail: Value,
+        change: impl Fn(&mut Instance) -> Result<(), Error> + Send + Sync + 'static,
+    ) -> Result<Instance, Error> {
+        let (engine, principal) = (Arc::clone(self), principal.clone());
+        self.run_to_completion(async move {
+            let (org, manifest) = (&principal.org, &plugin.manifest);
+            let mut whole = json!({ "tool": manifest.name, "key": principal.key, "userId": principal.user });
+            if let (Some(whole), Value::Object(detail)) = (whole.as_object_mut(), detail) {
+                whole.extend(detail);
+            }
+            let event = |_: &Instance, &(): &()| Some(engine.event(org, kind, &whole));
+            let changed = engine.change_instance(org, manifest, seen, change, event).await?;
+            engine.remember_installed(org, &manifest.name, changed.instance.installed.as_ref());
+            Ok(changed.instance)
+        })
+        .await
     }
 }

@@ -1,4 +1,4 @@
-//! Plugins as they are shown to an organization.
+//! Plugins of an organization, as its administrators and operators see them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,42 +21,42 @@ use crate::registry::instances::record::BreakerState;
 use crate::registry::{Lifecycle, RegistryScope};
 use crate::storage::keys;
 
-/// Instances that are read at once.
-const PAGE: usize = 100;
+/// How many instances one query reads.
+const PAGE_SIZE: usize = 100;
 
-/// A plugin as it is shown to the organization's administrators.
+/// A plugin of an organization.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct InstanceView {
-    /// The plugin.
+    /// The name that intents use.
     pub name: PluginName,
-    /// What people call it.
+    /// The name for people.
     pub display_name: String,
-    /// Its version.
+    /// The version in use.
     pub version: String,
-    /// Whether it is in use, as far as administrators decide that.
+    /// Whether it is enabled. Its breakers may be open all the same.
     pub enabled: bool,
-    /// Where it is in its life.
+    /// Its state.
     pub life: Lifecycle,
-    /// Who took it out of use, and why.
+    /// Who disabled it, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disabled: Option<Disabled>,
-    /// Of a registered plugin, for whom it was registered.
+    /// Who can use it, for a registered plugin.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<RegistryScope>,
-    /// Of a registered plugin, the permissions that were granted.
+    /// The granted permissions, for a registered plugin.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub permissions: Option<BTreeSet<Permission>>,
-    /// Of a registered plugin, those that it has and that nobody granted: calls that need them are refused.
+    /// The permissions that a registered plugin declares and no administrator granted. Calls that need them are refused.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub to_grant: BTreeSet<Permission>,
-    /// The version that it can be rolled back to.
+    /// The version that a rollback would bring back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub previous_version: Option<String>,
-    /// Whether reads are in the ledger as well.
+    /// Whether the ledger records reads as well.
     pub record_reads: bool,
-    /// The breaker of the actions that read, and of those that do more.
+    /// Its two breakers.
     pub breaker: Breakers,
-    /// The moments at which it is asked.
+    /// Its hooks.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<HookView>,
     #[serde(skip)]
@@ -66,31 +66,31 @@ pub struct InstanceView {
 /// The breakers of a plugin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Breakers {
-    /// Of actions that only read.
+    /// For actions that only read.
     pub read: BreakerView,
-    /// Of all other actions.
+    /// For all other actions.
     pub write: BreakerView,
-    /// When they open.
+    /// When both open, and for how long.
     pub limits: BreakerLimits,
 }
 
-/// A breaker as it is shown.
+/// A breaker, at the time of the request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BreakerView {
-    /// Where it is.
+    /// Its state.
     pub state: BreakerState,
-    /// The failures that count at the moment.
+    /// The failures within the window.
     pub failures: usize,
     /// Since when it is open.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
-    /// When one call is let through to try.
+    /// When one call may pass as a trial.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<Timestamp>,
 }
 
 impl Instance {
-    pub(super) fn shown(&self, plugin: &Plugin, now: Timestamp) -> InstanceView {
+    pub(super) fn view(&self, plugin: &Plugin, now: Timestamp) -> InstanceView {
         let manifest = &plugin.manifest;
         let granted = self.granted(plugin);
         InstanceView {
@@ -101,12 +101,12 @@ impl Instance {
             name: manifest.name.clone(),
             display_name: manifest.display_name.clone(),
             version: manifest.version.to_string(),
-            life: self.life(plugin, now),
+            life: self.lifecycle(plugin, now),
             enabled: self.is_enabled(manifest),
             disabled: self.disabled.clone(),
             record_reads: self.record_reads,
             breaker: self.breakers(manifest, now),
-            hooks: self.hooks_shown(manifest),
+            hooks: self.hook_views(manifest),
             hook_secret: self.hook_secret.clone(),
         }
     }
@@ -124,7 +124,7 @@ impl Instance {
         Breakers { read: breaker(&self.read), write: breaker(&self.write), limits }
     }
 
-    /// One of its breakers as it is shown.
+    /// One of its breakers.
     pub(crate) fn breaker(&self, class: ActionClass, manifest: &Manifest, now: Timestamp) -> BreakerView {
         let Breakers { read, write, limits: _ } = self.breakers(manifest, now);
         match class {
@@ -135,35 +135,18 @@ impl Instance {
 }
 
 impl Engine {
-    /// The plugins as the organization has them.
+    /// The plugins that the organization has, by name.
     pub async fn list_instances(&self, principal: &Principal) -> Result<Vec<InstanceView>, Error> {
         principal.must_operate()?;
         let now = self.ports.clock.now();
         let plugins = self.plugins_of(&principal.org, Read::Eventual).await?;
-        Ok(plugins.iter().map(|(plugin, instance)| instance.shown(plugin, now)).collect())
+        Ok(plugins.iter().map(|(plugin, instance)| instance.view(plugin, now)).collect())
     }
 
-    /// Every plugin that an organization has, by name, each with its instance: the catalog's, and what it enabled of what is
-    /// registered.
+    /// Every plugin that an organization has, by name, each with its instance: the catalog's, and the registered plugins that
+    /// it enabled. A plugin whose manifest cannot be read is logged and left out.
     pub(crate) async fn plugins_of(&self, org: &OrgId, read: Read) -> Result<Vec<(Arc<Plugin>, Instance)>, Error> {
-        let mut instances = BTreeMap::new();
-        let (partition, prefix) = keys::instances(org);
-        let mut cursor = None;
-        loop {
-            let range = Range::Prefix(prefix.to_owned());
-            let query = Query { range, cursor, read, ..Query::partition(partition.as_str(), PAGE) };
-            let page = self.ports.table.query(query).await?;
-            for item in page.entries {
-                let name = item.stored.key.sort.strip_prefix(prefix).and_then(|name| PluginName::parse(name).ok());
-                if let Some(name) = name {
-                    instances.insert(name, SeenInstance::of(Some(item))?.instance);
-                }
-            }
-            cursor = page.next;
-            if cursor.is_none() {
-                break;
-            }
-        }
+        let mut instances = self.instances_of(org, read).await?;
         let mut plugins = BTreeMap::new();
         for plugin in self.catalog.plugins() {
             let instance = instances.remove(&plugin.manifest.name).unwrap_or_default();
@@ -175,9 +158,8 @@ impl Engine {
                     Ok(plugin) => {
                         plugins.insert(name, (plugin, instance));
                     }
-                    // One that does not read must not hide the others.
                     Err(error) => {
-                        tracing::error!(%org, plugin = %name, error = %causes(&error), "a plugin is left out");
+                        tracing::error!(%org, plugin = %name, error = %causes(&error), "plugin is unreadable; left out of the list");
                     }
                 }
             }
@@ -185,19 +167,32 @@ impl Engine {
         Ok(plugins.into_values().collect())
     }
 
-    /// Refuses a plugin whose calls need a permission that nobody granted, for whoever has not read its instance.
-    pub(crate) async fn must_be_granted(&self, org: &OrgId, plugin: &Plugin) -> Result<(), Error> {
-        if plugin.digest.is_none() {
-            return Ok(());
+    /// The stored instances of an organization, by plugin.
+    async fn instances_of(&self, org: &OrgId, read: Read) -> Result<BTreeMap<PluginName, Instance>, Error> {
+        let mut instances = BTreeMap::new();
+        let (partition, prefix) = keys::instances(org);
+        let mut cursor = None;
+        loop {
+            let range = Range::Prefix(prefix.to_owned());
+            let query = Query { range, cursor, read, ..Query::partition(partition.as_str(), PAGE_SIZE) };
+            let page = self.ports.table.query(query).await?;
+            for item in page.entries {
+                let name = item.stored.key.sort.strip_prefix(prefix).and_then(|name| PluginName::parse(name).ok());
+                if let Some(name) = name {
+                    instances.insert(name, SeenInstance::of(Some(item))?.instance);
+                }
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                return Ok(instances);
+            }
         }
-        let item = self.ports.table.get(&keys::instance(org, &plugin.manifest.name), Read::Consistent).await?;
-        SeenInstance::of(item)?.instance.must_be_granted(plugin)
     }
 
-    /// A plugin as the organization has it.
+    /// One plugin of the organization.
     pub async fn get_instance(&self, principal: &Principal, plugin: &str) -> Result<InstanceView, Error> {
         principal.must_operate()?;
         let (plugin, seen) = self.plugin_and_instance(&principal.org, plugin).await?;
-        Ok(seen.instance.shown(&plugin, self.ports.clock.now()))
+        Ok(seen.instance.view(&plugin, self.ports.clock.now()))
     }
 }

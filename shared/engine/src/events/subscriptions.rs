@@ -1,4 +1,4 @@
-//! Webhooks as administrators manage them. A secret is shown when it is made, and never again.
+//! Webhooks as administrators manage them. Only the answer that creates a secret contains it.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::WEBHOOKS_MAX;
-use super::record::{Deactivated, EVERY_KIND, Webhook, webhooks_in};
 use super::signing::{Signing, new_secret};
+use super::webhook::{Deactivated, EVERY_KIND, Webhook, webhooks_in};
 use crate::access::principal::Principal;
 use crate::core::error::{Error, causes};
 use crate::core::ids::{OrgId, WebhookId};
@@ -24,15 +24,17 @@ use crate::storage::keys;
 const URL_MAX_BYTES: usize = 2048;
 /// The longest description, in characters.
 const DESCRIPTION_MAX: usize = 500;
+/// The most problems that an error lists.
+const PROBLEMS_MAX: usize = 20;
 
-/// Where to send which events.
+/// A webhook to create.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewWebhook {
-    /// Where deliveries are posted to: an https URL of at most 2,048 bytes, without user and fragment.
+    /// The URL that receives deliveries: https, at most 2,048 bytes, without user and fragment.
     #[schemars(with = "String")]
     pub url: Url,
-    /// The kinds of events to tell, such as `task.failed`, or `*` for every kind.
+    /// The kinds of events to deliver, such as `task.failed`, or `*` for every kind.
     #[schemars(length(min = 1))]
     pub events: Vec<String>,
     /// What it is for: at most 500 characters.
@@ -40,63 +42,63 @@ pub struct NewWebhook {
     pub description: Option<String>,
 }
 
-/// What to change of a webhook. What is left out stays.
+/// Changes of a webhook. What is left out stays.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChangeWebhook {
-    /// Where deliveries are posted to: those that wait, too.
+    /// The URL that receives deliveries, also those that are waiting.
     #[schemars(with = "Option<String>")]
     pub url: Option<Url>,
-    /// The kinds of events to tell, in the place of all of them.
+    /// The kinds of events to deliver. They replace all earlier ones.
     #[schemars(length(min = 1))]
     pub events: Option<Vec<String>>,
-    /// Whether it is told anything. What comes due while it is not fails.
+    /// Whether it gets deliveries. While it does not, deliveries that come due count as failed.
     pub active: Option<bool>,
-    /// What it is for: at most 500 characters; none takes it away.
+    /// What it is for: at most 500 characters; an empty text removes it.
     #[schemars(length(max = DESCRIPTION_MAX))]
     pub description: Option<String>,
 }
 
-/// A webhook as it is shown: never with its secret.
+/// A webhook without its secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct WebhookView {
     /// Its id.
     pub id: WebhookId,
-    /// Where deliveries are posted to.
+    /// The URL that receives deliveries.
     pub url: Url,
-    /// The kinds of events that it is told.
+    /// The kinds of events that it gets.
     pub events: Vec<String>,
     /// What it is for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// Whether it is told anything.
+    /// Whether it gets deliveries.
     pub active: bool,
-    /// When and why Overseer stopped telling it.
+    /// When and why Overseer deactivated it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deactivated: Option<Deactivated>,
-    /// Until when a secret that was replaced signs as well.
+    /// Until when a replaced secret signs as well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub old_secret_signs_until: Option<Timestamp>,
     /// Since when every delivery fails.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failing_since: Option<Timestamp>,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
     /// When it was changed last.
     pub updated_at: Timestamp,
 }
 
-/// A webhook with its new secret, which is shown here and never again.
+/// A webhook with its new secret. No later answer contains the secret.
 #[derive(Debug)]
-pub struct MadeWebhook {
-    /// `whsec_` and the key of its signatures in base64.
+pub struct WebhookWithSecret {
+    /// `whsec_` and the signing key in base64.
     pub secret: SecretString,
     /// The webhook.
     pub view: WebhookView,
 }
 
 impl Webhook {
-    fn shown(&self, id: &WebhookId, now: Timestamp) -> WebhookView {
+    fn view(&self, id: &WebhookId, now: Timestamp) -> WebhookView {
         WebhookView {
             id: id.clone(),
             url: self.url.clone(),
@@ -113,12 +115,12 @@ impl Webhook {
 }
 
 impl Engine {
-    /// Subscribes a URL to events. It counts from here on, in every process.
+    /// Subscribes a URL to events, from now on and in every process.
     pub async fn create_webhook(
         self: &Arc<Self>,
         principal: &Principal,
         new: NewWebhook,
-    ) -> Result<MadeWebhook, Error> {
+    ) -> Result<WebhookWithSecret, Error> {
         principal.must_administer()?;
         let events = self.check_webhook(Some(&new.url), Some(new.events)).await?.unwrap_or_default();
         let (engine, org) = (Arc::clone(self), principal.org.clone());
@@ -136,22 +138,22 @@ impl Engine {
                 created_at: now,
                 updated_at: now,
             };
-            let (place, secret) = (webhook.secret_id(&org, &id), new_secret(ids));
-            // The secret first: a record never names one that is not there.
-            engine.ports.vault.put(&place, &webhook.signing.version, &secret).await?;
-            let made = engine
+            let (secret_id, secret) = (webhook.secret_id(&org, &id), new_secret(ids));
+            // The secret first: a record never names one that does not exist.
+            engine.ports.vault.put(&secret_id, &webhook.signing.version, &secret).await?;
+            let created = engine
                 .change_webhooks(&org, |webhooks| {
                     if webhooks.by_id.len() >= WEBHOOKS_MAX {
                         let message = format!("there are {WEBHOOKS_MAX} webhooks already; delete one first");
                         return Err(Error::Conflict(message));
                     }
                     webhooks.by_id.insert(id.clone(), webhook.clone());
-                    Ok((webhook.shown(&id, now), None))
+                    Ok((webhook.view(&id, now), None))
                 })
                 .await;
-            match made {
-                Ok(view) => Ok(MadeWebhook { secret, view }),
-                // Whether it was written is not known: a record that names nothing would be worse than a secret too many.
+            match created {
+                Ok(view) => Ok(WebhookWithSecret { secret, view }),
+                // The write may have happened: a record without its secret would be worse than a secret too many.
                 Err(error @ Error::Table(TableError::Store(_))) => Err(error),
                 Err(error) => {
                     engine.forget_signing(&org, &id, &webhook).await;
@@ -167,16 +169,16 @@ impl Engine {
         principal.must_administer()?;
         let item = self.ports.table.get(&keys::webhooks(&principal.org), Read::Consistent).await?;
         let now = self.ports.clock.now();
-        Ok(webhooks_in(item.as_ref())?.by_id.iter().map(|(id, webhook)| webhook.shown(id, now)).collect())
+        Ok(webhooks_in(item.as_ref())?.by_id.iter().map(|(id, webhook)| webhook.view(id, now)).collect())
     }
 
-    /// One of them.
+    /// One webhook of the caller's organization.
     pub async fn get_webhook(&self, principal: &Principal, id: &str) -> Result<WebhookView, Error> {
         let all = self.list_webhooks(principal).await?;
         all.into_iter().find(|webhook| webhook.id.as_str() == id).ok_or(Error::NotFound("webhook"))
     }
 
-    /// Changes a webhook.
+    /// Changes a webhook. Another URL, or another `active`, forgets its failures.
     pub async fn change_webhook(
         self: &Arc<Self>,
         principal: &Principal,
@@ -202,30 +204,32 @@ impl Engine {
         .map(|(view, ())| view)
     }
 
-    /// Puts a new secret in the place of a webhook's own, which signs as well for another day.
-    pub async fn rotate_webhook(self: &Arc<Self>, principal: &Principal, id: &str) -> Result<MadeWebhook, Error> {
+    /// Replaces a webhook's secret. The replaced one signs as well for another day.
+    pub async fn rotate_webhook(self: &Arc<Self>, principal: &Principal, id: &str) -> Result<WebhookWithSecret, Error> {
         principal.must_administer()?;
         let id = WebhookId::parse(id).map_err(|_| Error::NotFound("webhook"))?;
         let item = self.ports.table.get(&keys::webhooks(&principal.org), Read::Consistent).await?;
         let webhook = webhooks_in(item.as_ref())?.by_id.remove(&id).ok_or(Error::NotFound("webhook"))?;
         let (engine, principal) = (Arc::clone(self), principal.clone());
         self.run_to_completion(async move {
-            let place = webhook.secret_id(&principal.org, &id);
+            let secret_id = webhook.secret_id(&principal.org, &id);
             let (version, secret) = (engine.ports.ids.hex(8), new_secret(engine.ports.ids.as_ref()));
-            engine.ports.vault.put(&place, &version, &secret).await?;
-            let rotated = engine.with_webhook(&principal, id.as_str(), move |webhook, now| webhook.rotate(&version, now));
+            engine.ports.vault.put(&secret_id, &version, &secret).await?;
+            let rotated =
+                engine.with_webhook(&principal, id.as_str(), move |webhook, now| webhook.rotate(&version, now));
             match rotated.await {
-                Ok((view, gone)) => {
-                    for version in gone {
-                        if let Err(error) = engine.ports.vault.delete_version(&place, &version).await {
-                            // It signs nothing any more, and goes with the webhook.
-                            tracing::error!(org = %principal.org, error = %causes(&error), "a secret that was replaced stays in the vault");
+                Ok((view, dropped)) => {
+                    for version in dropped {
+                        if let Err(error) = engine.ports.vault.delete_version(&secret_id, &version).await {
+                            // It signs nothing any more, and is deleted with the webhook.
+                            let org = &principal.org;
+                            tracing::error!(%org, error = %causes(&error), "failed to delete replaced webhook secret");
                         }
                     }
-                    Ok(MadeWebhook { secret, view })
+                    Ok(WebhookWithSecret { secret, view })
                 }
                 Err(error) => {
-                    // Storing a version may have made the secret anew.
+                    // The webhook was deleted in the meantime: storing the version may have created its secret again.
                     if matches!(error, Error::NotFound(_)) {
                         engine.forget_signing(&principal.org, &id, &webhook).await;
                     }
@@ -236,7 +240,7 @@ impl Engine {
         .await
     }
 
-    /// Ends a webhook. Deliveries that wait are not sent.
+    /// Deletes a webhook. Deliveries that are waiting are not sent.
     pub async fn delete_webhook(self: &Arc<Self>, principal: &Principal, id: &str) -> Result<WebhookView, Error> {
         principal.must_administer()?;
         let id = WebhookId::parse(id).map_err(|_| Error::NotFound("webhook"))?;
@@ -248,12 +252,12 @@ impl Engine {
                 })
                 .await?;
             engine.forget_signing(&org, &id, &webhook).await;
-            Ok(webhook.shown(&id, engine.ports.clock.now()))
+            Ok(webhook.view(&id, engine.ports.clock.now()))
         })
         .await
     }
 
-    /// Changes one webhook. `change` may be called several times.
+    /// Changes one webhook by compare-and-set. `change` runs once per try.
     async fn with_webhook<T: Send + 'static>(
         self: &Arc<Self>,
         principal: &Principal,
@@ -267,22 +271,22 @@ impl Engine {
             engine
                 .change_webhooks(&org, |webhooks| {
                     let webhook = webhooks.by_id.get_mut(&id).ok_or(Error::NotFound("webhook"))?;
-                    let said = change(webhook, now);
-                    Ok(((webhook.shown(&id, now), said), None))
+                    let value = change(webhook, now);
+                    Ok(((webhook.view(&id, now), value), None))
                 })
                 .await
         })
         .await
     }
 
-    /// Deletes the secrets of a webhook that is no more.
+    /// Deletes the secret of a webhook that was deleted. A failure is only logged.
     async fn forget_signing(&self, org: &OrgId, id: &WebhookId, webhook: &Webhook) {
         if let Err(error) = self.ports.vault.delete(&webhook.secret_id(org, id)).await {
-            tracing::error!(%org, error = %causes(&error), "the secret of a webhook that is no more stays in the vault");
+            tracing::error!(%org, error = %causes(&error), "failed to delete secret of deleted webhook");
         }
     }
 
-    /// Refuses where nothing may be sent and events that do not exist. Gives the events, none of them twice.
+    /// Refuses URLs that must not receive deliveries and unknown events. Gives the events without duplicates.
     async fn check_webhook(
         &self,
         url: Option<&Url>,
@@ -290,14 +294,14 @@ impl Engine {
     ) -> Result<Option<Vec<String>>, Error> {
         let mut problems = Vec::new();
         if let Some(url) = url {
-            problems.extend(self.wrong_url(url).await.map(|message| FieldProblem::new("/url", message)));
+            problems.extend(self.url_problem(url).await.map(|message| FieldProblem::new("/url", message)));
         }
         let mut kinds: Vec<String> = Vec::new();
         for (index, kind) in events.iter().flatten().enumerate() {
             if kind != EVERY_KIND && !EventKind::ALL.iter().any(|known| known.as_str() == kind) {
-                let known: Vec<_> = EventKind::ALL.iter().map(|known| known.as_str()).collect();
+                let all: Vec<_> = EventKind::ALL.iter().map(|known| known.as_str()).collect();
                 let message =
-                    format!("is not an event; there are {} and {EVERY_KIND} for all of them", known.join(", "));
+                    format!("is not an event; there are {} and {EVERY_KIND} for all of them", all.join(", "));
                 problems.push(FieldProblem::new(format!("/events/{index}"), message));
             } else if !kinds.contains(kind) {
                 kinds.push(kind.clone());
@@ -310,24 +314,21 @@ impl Engine {
         Ok(events.map(|_| kinds))
     }
 
-    /// What is wrong with a URL that deliveries are to be posted to.
-    async fn wrong_url(&self, url: &Url) -> Option<String> {
+    /// Why a URL must not receive deliveries, if so.
+    async fn url_problem(&self, url: &Url) -> Option<String> {
         if url.as_str().len() > URL_MAX_BYTES {
             return Some(format!("must have at most {URL_MAX_BYTES} bytes"));
         }
         if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
             return Some("must have no user, no password and no fragment; deliveries are signed".to_owned());
         }
-        let plain = url.scheme() == "http" && self.outbound.allows(url);
-        if url.scheme() != "https" && !plain {
+        let allowed_http = url.scheme() == "http" && self.outbound.allows(url);
+        if url.scheme() != "https" && !allowed_http {
             let message = "must be an https URL; http is only for addresses that the operator allows";
             return Some(message.to_owned());
         }
-        let message = "is at an address that nothing is sent to; take a public one, or have the operator allow it \
+        let message = "is at an address that Overseer sends nothing to; use a public one, or ask the operator to allow it \
                        (OVERSEER_ALLOW_ADDRESSES)";
         self.outbound.refuses(url).await.then(|| message.to_owned())
     }
 }
-
-/// Problems beyond this many are not listed.
-const PROBLEMS_MAX: usize = 20;

@@ -1,10 +1,9 @@
-//! The record of webhooks: one item for all that an organization has, so that an event finds those that want it in one read.
+//! The stored list of webhooks: one item for each organization, so an event finds the webhooks that want it with one read.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use url::Url;
 
 use super::signing::Signing;
@@ -12,13 +11,12 @@ use crate::core::error::Error;
 use crate::core::ids::{OrgId, WebhookId};
 use crate::engine::Engine;
 use crate::ports::Event;
-use crate::ports::table::{Condition, Due, Item, NewItem, Read, TableError, Write};
-use crate::ports::timer::Work;
+use crate::ports::table::{Condition, Item, NewItem, Read, TableError, Write};
 use crate::ports::vault::{Purpose, SecretId};
 use crate::storage::compare_and_set::CompareAndSet;
 use crate::storage::keys;
 
-/// What stands for every kind of event.
+/// Subscribes to every kind of event.
 pub(super) const EVERY_KIND: &str = "*";
 
 /// Every webhook of an organization.
@@ -32,48 +30,48 @@ pub(super) struct Webhooks {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Webhook {
     pub url: Url,
-    /// The kinds of events that it wants, or [`EVERY_KIND`].
+    /// The kinds of events that it is subscribed to, or [`EVERY_KIND`].
     pub events: Vec<String>,
     pub description: Option<String>,
     pub active: bool,
     pub deactivated: Option<Deactivated>,
     #[serde(flatten)]
     pub signing: Signing,
-    /// When the first of the deliveries was made that failed for good, with none that arrived since.
+    /// When the first delivery was created that failed for good, if none has arrived since.
     pub failing_since: Option<Timestamp>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
 
-/// Overseer stopped sending.
+/// Overseer deactivated a webhook.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deactivated {
     /// When.
     pub at: Timestamp,
-    /// Why, and what helps.
+    /// Why, in a sentence for administrators.
     pub reason: String,
 }
 
 impl Webhook {
-    /// Whether it is to be told of events of this kind.
+    /// Whether it is active and subscribed to this kind of event.
     pub(super) fn wants(&self, kind: &str) -> bool {
         self.active && self.events.iter().any(|wanted| wanted == EVERY_KIND || wanted == kind)
     }
 
-    /// Puts a new version of the secret in the place of the one that signs, and gives those that sign no more.
+    /// Signs with a new version of the secret. Gives the versions that no longer sign.
     pub(super) fn rotate(&mut self, version: &str, now: Timestamp) -> Vec<String> {
         self.updated_at = now;
         self.signing.rotate(version, now)
     }
 
-    /// Stops sending to it.
+    /// Stops deliveries to it.
     pub(super) fn deactivate(&mut self, reason: &str, now: Timestamp) {
         self.active = false;
         self.deactivated = Some(Deactivated { at: now, reason: reason.to_owned() });
         self.updated_at = now;
     }
 
-    /// Names its secrets.
+    /// The vault's id of its secret.
     pub(super) fn secret_id(&self, org: &OrgId, id: &WebhookId) -> SecretId {
         SecretId {
             org: org.clone(),
@@ -83,31 +81,30 @@ impl Webhook {
     }
 }
 
-/// The webhooks in an item; none where there is no item.
+/// The webhooks in an item; none if there is no item.
 pub(super) fn webhooks_in(item: Option<&Item>) -> Result<Webhooks, TableError> {
     item.map_or_else(|| Ok(Webhooks::default()), Item::record)
 }
 
 impl Engine {
-    /// Changes an organization's webhooks, as often as it takes until nobody interferes. `change` may be called several
-    /// times, and nothing is written where it changes nothing. An event that it gives is written with the change, and
-    /// published.
+    /// Changes an organization's webhooks by compare-and-set. `change` runs once per try; if it changes nothing, nothing is
+    /// written. The event that it gives is written with the change, and published.
     pub(super) async fn change_webhooks<T>(
         &self,
         org: &OrgId,
         mut change: impl FnMut(&mut Webhooks) -> Result<(T, Option<Event>), Error> + Send,
     ) -> Result<T, Error> {
         let key = keys::webhooks(org);
-        let mut standing = self.ports.table.get(&key, Read::Consistent).await?;
+        let mut current = self.ports.table.get(&key, Read::Consistent).await?;
         let mut race = CompareAndSet::default();
         loop {
-            let before = webhooks_in(standing.as_ref())?;
+            let before = webhooks_in(current.as_ref())?;
             let mut webhooks = before.clone();
-            let (gives, event) = change(&mut webhooks)?;
+            let (value, event) = change(&mut webhooks)?;
             if webhooks == before {
-                return Ok(gives);
+                return Ok(value);
             }
-            let condition = standing.map_or(Condition::Absent, |item| Condition::Version(item.version));
+            let condition = current.map_or(Condition::Absent, |item| Condition::Version(item.version));
             let write = if webhooks.by_id.is_empty() {
                 Write::Delete(key.clone(), condition)
             } else {
@@ -118,44 +115,13 @@ impl Engine {
                     if let Some(event) = event {
                         self.publish(event).await;
                     }
-                    return Ok(gives);
+                    return Ok(value);
                 }
-                Err(error) => standing = race.lost(error, "the list of webhooks")?,
+                Err(error) => current = race.lost(error, "the list of webhooks")?,
             }
         }
     }
 }
-
-/// An event that webhooks are to be told of.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct OutboxEvent {
-    pub id: String,
-    pub org: OrgId,
-    pub kind: String,
-    pub time: Timestamp,
-    pub detail: Value,
-}
-
-impl OutboxEvent {
-    pub(super) fn work(&self) -> Work {
-        Work { org: self.org.clone(), kind: OUTGOING.to_owned(), id: self.id.clone(), revision: 0 }
-    }
-
-    pub(super) fn item(&self, at: Timestamp) -> Result<NewItem, TableError> {
-        let mut item = NewItem::new(keys::outgoing(&self.org, &self.id), self)?;
-        item.due = Some(Due { queue: WEBHOOKS.to_owned(), at });
-        Ok(item)
-    }
-}
-
-/// The kind of work that a delivery is.
-pub(crate) const DELIVERY: &str = "delivery";
-
-/// The queue that events and deliveries are due in: one, since the sweep asks for each.
-pub(crate) const WEBHOOKS: &str = "webhook";
-
-/// The kind of work that an event in the outbox is.
-pub(crate) const OUTGOING: &str = "event";
 
 #[cfg(test)]
 mod tests {
@@ -177,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_secret_signs_for_a_day_and_three_at_most() {
+    fn old_secret_signs_for_a_day() {
         let (start, mut webhook) = (Timestamp::UNIX_EPOCH, webhook());
         assert_eq!(webhook.signing.versions(start), ["1"]);
         assert!(webhook.rotate("2", start).is_empty());
@@ -186,16 +152,22 @@ mod tests {
             ["2", "1"]
         );
         assert_eq!(webhook.signing.versions(start + OLD_SECRET_SIGNS), ["2"]);
+    }
+
+    #[test]
+    fn three_old_secrets_sign_at_most() {
+        let (start, mut webhook) = (Timestamp::UNIX_EPOCH, webhook());
+        assert!(webhook.rotate("2", start).is_empty());
         assert!(webhook.rotate("3", start).is_empty() && webhook.rotate("4", start).is_empty());
         assert_eq!(webhook.signing.versions(start), ["4", "3", "2", "1"]);
-        assert_eq!(webhook.rotate("5", start), ["1"], "what was replaced longest ago makes way");
+        assert_eq!(webhook.rotate("5", start), ["1"], "the version that was replaced first is dropped");
         assert_eq!(webhook.signing.versions(start), ["5", "4", "3", "2"]);
         assert_eq!(webhook.rotate("6", start + OLD_SECRET_SIGNS), ["2", "3", "4"]);
         assert_eq!(webhook.signing.versions(start + OLD_SECRET_SIGNS), ["6", "5"]);
     }
 
     #[test]
-    fn one_that_is_not_active_wants_nothing() {
+    fn inactive_webhook_wants_nothing() {
         let mut webhook = webhook();
         assert!(webhook.wants("task.failed") && !webhook.wants("task.paused"));
         webhook.events = vec![EVERY_KIND.to_owned()];
