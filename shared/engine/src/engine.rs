@@ -9,7 +9,7 @@ use tracing::Instrument as _;
 
 use crate::access::api_keys::KeyCache;
 use crate::access::principal::Principal;
-use crate::accounts::{CredentialCache, PENDING};
+use crate::accounts::{AccountSelector, CredentialCache, Disconnected, PENDING};
 use crate::core::error::{Error, causes};
 use crate::core::ids::{ChannelName, UserId};
 use crate::core::intent::Intent;
@@ -176,6 +176,30 @@ impl Engine {
                 None => return came?.ok_or_else(|| contention(&intent.tool)),
             }
         }
+    }
+
+    /// Disconnects an account: deletes its credential at once, revokes its tokens where the provider can, and lists the tasks
+    /// that need it.
+    pub async fn disconnect(
+        self: &Arc<Self>,
+        principal: &Principal,
+        plugin: &str,
+        selector: AccountSelector,
+    ) -> Result<Disconnected, Error> {
+        let selected = self.select_account(principal, plugin, selector).await?;
+        let engine = Arc::clone(self);
+        self.run_to_completion(async move {
+            let removed = engine.remove_account(selected).await?;
+            let revoked = engine.revoke_removed(&removed).await;
+            let (org, user, is_default) = (&removed.org, removed.user(), removed.was_default());
+            let tasks = engine.tasks_that_need(org, user, &removed.plugin, &removed.alias, is_default).await;
+            let tasks = tasks.unwrap_or_else(|error| {
+                tracing::error!(%org, error = %causes(&error), "failed to list tasks that need the account");
+                Vec::new()
+            });
+            Ok(engine.report_disconnected(removed, revoked, tasks).await)
+        })
+        .await
     }
 
     /// When what begins now has to be done: by the budget, or by `until` if that is sooner.

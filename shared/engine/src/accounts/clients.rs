@@ -1,5 +1,5 @@
-//! OAuth clients: how Overseer is known to a provider. An organization's own comes first; the operator's serves plugins of
-//! the built-in catalog only.
+//! OAuth clients: the identity that Overseer has at a provider. An organization's own client comes first; the operator's
+//! client serves only plugins of the built-in catalog.
 
 use std::sync::Arc;
 
@@ -19,61 +19,63 @@ use crate::outbound::credential::check_password;
 use crate::outbound::oauth::Protocol;
 use crate::plugin::manifest::{Auth, Manifest};
 use crate::ports::ids::sha256;
-use crate::ports::table::{Condition, Item, NewItem, Read, TableError};
+use crate::ports::table::{Condition, Item, NewItem, Read};
 use crate::ports::vault::{Purpose, SecretId};
+use crate::storage::compare_and_set::CompareAndSet;
 use crate::storage::keys;
 
 /// An organization's own client at a provider.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewClient {
-    /// Its id there: 1 to 255 printable ASCII characters.
+    /// Its id at the provider: 1 to 255 printable ASCII characters.
     pub client_id: String,
-    /// Its secret there, unless it is a public client.
+    /// Its secret at the provider. A public client has none.
     #[schemars(with = "Option<String>")]
     pub client_secret: Option<SecretString>,
 }
 
-/// The client that is used for a plugin.
+/// The client that Overseer uses for a plugin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClientInUse {
-    /// The plugin.
+    /// The plugin's name.
     pub plugin: PluginName,
     /// Its id at the provider, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
-    /// Whose it is.
+    /// Where it comes from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<ClientSource>,
-    /// What has to be registered as redirect URI at the provider, exactly so.
+    /// The redirect URI to register at the provider, character for character.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redirect_uri: Option<Url>,
 }
 
-/// Whose a client is.
+/// Where a client comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientSource {
-    /// The organization's own.
+    /// The organization set it.
     Organization,
-    /// The operator's, for all organizations.
+    /// The operator set it, for all organizations.
     Operator,
-    /// That of the stand-in.
+    /// It belongs to the stand-in.
     StandIn,
 }
 
-/// The stored record.
+/// The stored record of an organization's client.
 #[derive(Debug, Serialize, Deserialize)]
 struct ClientRecord {
     client_id: String,
-    /// Where the secret may be sent: [`Engine::bound_to`] when it was handed over.
-    bound_to: String,
-    /// Names the secret in the vault, if there is one.
+    /// What the secret may be used for: [`Engine::audience`] when it was set.
+    #[serde(rename = "bound_to")]
+    audience: String,
+    /// The id of the secret in the vault; `None` for a public client.
     secret: Option<String>,
 }
 
-/// There is one version of each: another client gets another id.
+/// The only version of each secret: a new client gets a new id.
 const VERSION: &str = "1";
 
 fn secret_id(org: &OrgId, plugin: &PluginName, id: &str) -> SecretId {
@@ -81,7 +83,7 @@ fn secret_id(org: &OrgId, plugin: &PluginName, id: &str) -> SecretId {
 }
 
 impl Engine {
-    /// The client for a plugin, if there is one.
+    /// The client that Overseer uses for a plugin, if there is one.
     pub(super) async fn client(&self, org: &OrgId, manifest: &Manifest) -> Result<Option<OauthClient>, Error> {
         Ok(self.client_and_source(org, manifest).await?.map(|(client, _)| client))
     }
@@ -97,23 +99,23 @@ impl Engine {
         }
         // Twice at most: the secret may be replaced between the two reads.
         for _ in 0..2 {
-            let own = self.ports.table.get(&keys::client(org, plugin), Read::Consistent).await?;
-            let own: Option<ClientRecord> = own.as_ref().map(Item::record).transpose()?;
-            let Some(own) = own.filter(|own| own.bound_to == self.audience(manifest)) else { break };
-            let secret = match &own.secret {
+            let item = self.ports.table.get(&keys::client(org, plugin), Read::Consistent).await?;
+            let record: Option<ClientRecord> = item.as_ref().map(Item::record).transpose()?;
+            let Some(record) = record.filter(|record| record.audience == self.audience(manifest)) else { break };
+            let secret = match &record.secret {
                 Some(id) => match self.ports.vault.get(&secret_id(org, plugin, id), VERSION).await? {
                     Some(secret) => Some(secret),
                     None => continue,
                 },
                 None => None,
             };
-            return Ok(Some((OauthClient { id: own.client_id, secret }, ClientSource::Organization)));
+            return Ok(Some((OauthClient { id: record.client_id, secret }, ClientSource::Organization)));
         }
-        let operators = self.config.services.get(plugin).and_then(|service| service.client.clone());
-        Ok(operators.map(|client| (client, ClientSource::Operator)))
+        let operator_client = self.config.services.get(plugin).and_then(|service| service.client.clone());
+        Ok(operator_client.map(|client| (client, ClientSource::Operator)))
     }
 
-    /// What talks to a plugin's provider, if it has one.
+    /// The protocol with a plugin's provider, if the plugin has one.
     pub(super) fn protocol<'a>(
         &'a self,
         manifest: &'a Manifest,
@@ -124,38 +126,38 @@ impl Engine {
         Some(Protocol::new(&self.outbound, manifest.auth.provider()?, stand_in, client, deadline))
     }
 
-    /// Where a plugin's provider sends browsers back to. Each plugin has its own, so that no provider can pass off another's
-    /// answer as its own (RFC 9700, 4.4): what is registered, each in each organization, since others may have registered
-    /// something else by that name.
+    /// The redirect URI of a plugin. Each plugin has its own: no provider can present another provider's response as
+    /// its own (RFC 9700, 4.4). A registered plugin has one in each organization, because another organization may have
+    /// registered another plugin by that name.
     pub(super) fn redirect_uri(&self, org: &OrgId, plugin: &PluginName) -> Option<Url> {
         let base = self.config.public_url.as_ref()?.as_str().trim_end_matches('/');
         Url::parse(&format!("{base}/api/plugin-engine/oauth/callback/{}", self.callback_name(org, plugin))).ok()
     }
 
-    /// What a plugin is called in the path of its redirect URI.
+    /// The name of a plugin in the path of its redirect URI.
     pub(super) fn callback_name(&self, org: &OrgId, plugin: &PluginName) -> String {
         if self.catalog.has(plugin) {
             return plugin.to_string();
         }
-        let whose = sha256(org.as_str().as_bytes());
-        format!("{plugin}~{}", whose.get(..16).unwrap_or_default())
+        let org_hash = sha256(org.as_str().as_bytes());
+        format!("{plugin}~{}", org_hash.get(..16).unwrap_or_default())
     }
 
-    /// The client that is used for a plugin.
+    /// The client that Overseer uses for a plugin.
     pub async fn client_in_use(&self, principal: &Principal, plugin: &str) -> Result<ClientInUse, Error> {
         principal.must_administer()?;
-        let found = self.plugin(&principal.org, plugin).await?;
-        let manifest = &found.manifest;
-        with_a_client(manifest)?;
-        let found = self.client_and_source(&principal.org, manifest).await?;
-        let (client_id, source) = found.map(|(client, source)| (client.id, source)).unzip();
-        let by_users = matches!(manifest.auth, Auth::Oauth2(_));
-        let redirect_uri = by_users.then(|| self.redirect_uri(&principal.org, &manifest.name)).flatten();
+        let plugin = self.plugin(&principal.org, plugin).await?;
+        let manifest = &plugin.manifest;
+        require_oauth(manifest)?;
+        let client = self.client_and_source(&principal.org, manifest).await?;
+        let (client_id, source) = client.map(|(client, source)| (client.id, source)).unzip();
+        let uses_browser = matches!(manifest.auth, Auth::Oauth2(_));
+        let redirect_uri = uses_browser.then(|| self.redirect_uri(&principal.org, &manifest.name)).flatten();
         Ok(ClientInUse { plugin: manifest.name.clone(), client_id, source, redirect_uri })
     }
 
-    /// Sets the organization's own client for a plugin. Accounts that were connected through another have to be connected
-    /// again once their tokens run out.
+    /// Sets the organization's own client for a plugin. Accounts that were connected through another client have to be
+    /// connected again once their tokens expire.
     pub async fn set_client(
         self: &Arc<Self>,
         principal: &Principal,
@@ -165,17 +167,11 @@ impl Engine {
         principal.must_administer()?;
         let found = self.plugin(&principal.org, plugin).await?;
         let manifest = &found.manifest;
-        with_a_client(manifest)?;
-        let id = (!is_client_id(&new.client_id)).then(|| FieldProblem::new("/clientId", CLIENT_ID_RULE));
-        let secret = new.client_secret.as_ref().and_then(|secret| check_password(secret).err());
-        let secret = secret.map(|rule| FieldProblem::new("/clientSecret", rule));
-        let problems: Vec<_> = id.into_iter().chain(secret).collect();
-        if !problems.is_empty() {
-            return Err(Error::Invalid(problems));
-        }
+        require_oauth(manifest)?;
+        new.check()?;
         let record = ClientRecord {
             client_id: new.client_id,
-            bound_to: self.audience(manifest),
+            audience: self.audience(manifest),
             secret: new.client_secret.as_ref().map(|_| self.ports.ids.hex(16)),
         };
         let (engine, org, name) = (Arc::clone(self), principal.org.clone(), manifest.name.clone());
@@ -189,23 +185,25 @@ impl Engine {
         self.client_in_use(principal, plugin).await
     }
 
-    /// Removes the organization's own client for a plugin, also for one that is gone; removing none is fine.
+    /// Removes the organization's own client for a plugin, also for a plugin that was removed. Without a client it succeeds.
     pub async fn remove_client(self: &Arc<Self>, principal: &Principal, plugin: &str) -> Result<ClientInUse, Error> {
         principal.must_administer()?;
         let Ok(name) = PluginName::parse(plugin) else { return self.client_in_use(principal, plugin).await };
         let found = self.plugin_if_any(&principal.org, &name).await?;
         if let Some(found) = &found {
-            with_a_client(&found.manifest)?;
+            require_oauth(&found.manifest)?;
         }
-        let (engine, org, of) = (Arc::clone(self), principal.org.clone(), name.clone());
-        let removed = self.run_to_completion(async move { engine.replace_client(&org, &of, None).await }).await?;
+        let (engine, org, plugin_name) = (Arc::clone(self), principal.org.clone(), name.clone());
+        let removed =
+            self.run_to_completion(async move { engine.replace_client(&org, &plugin_name, None).await }).await?;
         if found.is_some() || !removed {
             return self.client_in_use(principal, plugin).await;
         }
         Ok(ClientInUse { plugin: name, client_id: None, source: None, redirect_uri: None })
     }
 
-    /// Says whether there was one before.
+    /// Writes or deletes the record of a client by compare-and-set, and deletes the secret that it replaced. Returns whether
+    /// there was a client before.
     async fn replace_client(
         &self,
         org: &OrgId,
@@ -213,45 +211,54 @@ impl Engine {
         new: Option<&ClientRecord>,
     ) -> Result<bool, Error> {
         let key = keys::client(org, plugin);
-        let mut standing = self.ports.table.get(&key, Read::Consistent).await?;
-        loop {
-            let before: Option<ClientRecord> = standing.as_ref().map(Item::record).transpose()?;
-            let condition = standing.map_or(Condition::Absent, |item| Condition::Version(item.version));
+        let mut stored = self.ports.table.get(&key, Read::Consistent).await?;
+        let mut race = CompareAndSet::default();
+        let before: Option<ClientRecord> = loop {
+            let before = stored.as_ref().map(Item::record).transpose()?;
+            let condition = stored.map_or(Condition::Absent, |item| Condition::Version(item.version));
             let written = match new {
                 Some(record) => self.ports.table.put(NewItem::new(key.clone(), record)?, condition).await.map(|_| ()),
                 None => self.ports.table.delete(&key, condition).await,
             };
             match written {
-                Ok(()) => {
-                    let there_was_one = before.is_some();
-                    let secret = before.and_then(|before| before.secret);
-                    if let Some(id) = secret
-                        && let Err(error) = self.ports.vault.delete(&secret_id(org, plugin, &id)).await
-                    {
-                        // Nothing refers to it any more, and it is sealed.
-                        tracing::error!(%org, error = %causes(&error), "a client secret that was replaced stays in the vault");
-                    }
-                    return Ok(there_was_one);
-                }
-                Err(TableError::Condition { standing: found, .. }) => standing = found.map(|item| *item),
-                Err(error) => return Err(error.into()),
+                Ok(()) => break before,
+                Err(error) => stored = race.lost(error, "the OAuth client")?,
             }
+        };
+        let existed = before.is_some();
+        if let Some(id) = before.and_then(|before| before.secret)
+            && let Err(error) = self.ports.vault.delete(&secret_id(org, plugin, &id)).await
+        {
+            // No record refers to it, and it is sealed.
+            tracing::error!(%org, error = %causes(&error), "failed to delete replaced client secret");
+        }
+        Ok(existed)
+    }
+}
+
+impl NewClient {
+    /// The error lists every problem.
+    fn check(&self) -> Result<(), Error> {
+        let id = (!is_client_id(&self.client_id)).then(|| FieldProblem::new("/clientId", CLIENT_ID_RULE));
+        let secret = self.client_secret.as_ref().and_then(|secret| check_password(secret).err());
+        let secret = secret.map(|rule| FieldProblem::new("/clientSecret", rule));
+        let problems: Vec<_> = id.into_iter().chain(secret).collect();
+        if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(problems)) }
+    }
+}
+
+/// Refuses a plugin whose sign-in uses no OAuth client.
+fn require_oauth(manifest: &Manifest) -> Result<(), Error> {
+    match manifest.auth {
+        Auth::Oauth2(_) | Auth::ClientCredentials(_) => Ok(()),
+        Auth::None | Auth::ApiKey(_) | Auth::Basic(_) => {
+            Err(Error::field("", format!("{} does not use OAuth, so it needs no client", manifest.display_name)))
         }
     }
 }
 
-fn with_a_client(manifest: &Manifest) -> Result<(), Error> {
-    match manifest.auth {
-        Auth::Oauth2(_) | Auth::ClientCredentials(_) => Ok(()),
-        Auth::None | Auth::ApiKey(_) | Auth::Basic(_) => Err(Error::field(
-            "",
-            format!("{} is not reached by OAuth, so that it needs no client", manifest.display_name),
-        )),
-    }
-}
-
-/// What an administrator is told where there is no client.
-pub(super) fn no_client(manifest: &Manifest) -> Error {
+/// The error for a plugin without a client.
+pub(super) fn missing_client(manifest: &Manifest) -> Error {
     let Manifest { name, display_name, .. } = manifest;
     let variable = name.as_str().to_ascii_uppercase().replace('-', "_");
     Error::field(

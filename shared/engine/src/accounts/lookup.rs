@@ -1,143 +1,196 @@
-//! The account that an intent is to use, with a credential that is good.
+//! The account for an intent, with a credential that works.
+//!
+//! [`Engine::resolve_account`] repeats two steps until one of them gives an answer: find the account's record (one read),
+//! and make sure that its credential is fresh, which refreshes it where it is about to expire.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use quick_cache::sync::Cache;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::Integration;
-use super::record::{Account, Accounts, LastError};
-use super::refresh::Renewal;
-use super::state::{Reason, State};
-use crate::accounts::record::AccountLookup;
-use crate::accounts::state::connect_again;
+use super::record::{Account, Accounts};
+use super::refresh::RefreshOutcome;
+use super::state::{StateReason, not_connected, reconnect_required};
 use crate::core::error::{Error, causes};
-use crate::core::ids::{Alias, OrgId, UserId};
+use crate::core::ids::{Alias, OrgId, Owner, PluginName, UserId};
 use crate::core::outcome::{Failure, OutcomeCode};
 use crate::engine::Engine;
 use crate::outbound::credential::Credential;
 use crate::plugin::manifest::Manifest;
-use crate::ports::table::{Read, TableError};
-use crate::ports::vault::{SecretId, VaultError};
+use crate::ports::table::{Item, Key, Read, TableError, Version};
+use crate::ports::vault::VaultError;
+use crate::storage::keys;
 
-/// How long a token has to be in use before a service that refuses it is believed to mean its age.
+/// How old a token has to be before a refusal by the service is taken for a sign of its age.
 const FRESH: SignedDuration = SignedDuration::from_secs(60);
-/// How often the use of an account is written down.
-const USE_NOTED_EVERY: SignedDuration = SignedDuration::from_hours(1);
-/// The most credentials that a process keeps in memory.
-const CREDENTIALS_CACHED_MAX: usize = 1_000;
-/// The first pause between two looks at a renewal that somebody else is at, and the longest.
+/// The first and the longest pause between two looks at a refresh that another process has in progress.
 const POLL_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// An account as the table had it.
+#[derive(Debug, Clone)]
+pub(crate) struct AccountLookup {
+    /// All of the owner's accounts at the plugin's service.
+    pub accounts: Accounts,
+    pub alias: Alias,
+    pub(super) account: Account,
+    /// The version of the item, for a compare-and-set.
+    pub(super) version: Version,
+}
+
+impl AccountLookup {
+    /// The scopes that the plugin needs and that this account was not granted; none if the granted scopes are not known.
+    pub(crate) fn missing_scopes(&self, manifest: &Manifest) -> Vec<String> {
+        let Some(granted) = &self.account.granted_scopes else { return Vec::new() };
+        manifest.auth.scopes().iter().filter(|scope| !granted.contains(scope)).cloned().collect()
+    }
+
+    /// The keys of the accounts that a user can use: the user's own, then the organization's.
+    pub(crate) fn keys(org: &OrgId, user: &UserId, plugin: &PluginName) -> [Key; 2] {
+        [Owner::User(user.clone()), Owner::Organization].map(|owner| keys::integrations(org, &owner, plugin))
+    }
+
+    /// The account with `alias`, or the default account, among the items of [`Self::keys`]: the user's own, else the
+    /// organization's.
+    pub(crate) fn among(
+        items: impl IntoIterator<Item = Option<Item>>,
+        alias: Option<&Alias>,
+    ) -> Result<Option<Self>, TableError> {
+        for item in items.into_iter().flatten() {
+            let accounts: Accounts = item.record()?;
+            let alias = alias.unwrap_or(&accounts.default).clone();
+            if let Some(account) = accounts.by_alias.get(&alias).cloned() {
+                return Ok(Some(Self { accounts, alias, account, version: item.version }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Identifies this connection. The next connection with the same alias has another identity.
+    pub(crate) fn identity(&self) -> &str {
+        &self.account.secret
+    }
+}
 
 /// An account with its credential.
 #[derive(Debug, Clone)]
 pub(crate) struct AuthorizedAccount {
-    found: AccountLookup,
+    pub(super) lookup: AccountLookup,
     pub credential: Arc<Credential>,
 }
 
 impl AuthorizedAccount {
-    /// Tells this connection from every other; renewing its credential changes nothing.
+    /// Identifies this connection. A refresh does not change it.
     pub(crate) fn identity(&self) -> &str {
-        self.found.identity()
+        self.lookup.identity()
     }
 
-    /// Whether another credential may help where the service refused this one.
+    /// Whether a new token may help after the service refused this one.
     pub(crate) fn can_be_renewed(&self, now: Timestamp) -> bool {
-        may_be_too_old(&self.found.account, now)
+        may_be_too_old(&self.lookup.account, now)
     }
 
     /// Whether `other` has another credential.
     pub(crate) fn differs_from(&self, other: &Self) -> bool {
-        self.found.account.credential() != other.found.account.credential()
+        self.lookup.account.credential_identity() != other.lookup.account.credential_identity()
     }
 }
 
-/// Whether an account can be used now.
+/// Which account an intent needs.
+#[derive(Clone, Copy)]
+pub(crate) struct AccountRequest<'a> {
+    pub org: &'a OrgId,
+    pub user: &'a UserId,
+    pub manifest: &'a Manifest,
+    /// The account's alias; the default account if there is none.
+    pub alias: Option<&'a Alias>,
+    /// The account whose credential the service has just refused.
+    pub refused: Option<&'a AuthorizedAccount>,
+    pub deadline: Instant,
+}
+
+/// The answer to an [`AccountRequest`].
+pub(crate) enum AccountResolution {
+    /// The account can be used.
+    Ready(Box<AuthorizedAccount>),
+    /// There is no account, or it cannot be used now.
+    Unusable(Failure),
+}
+
+/// Whether the credential of an account that was found can be used.
 enum Readiness {
-    With(Arc<Credential>),
-    Not(Failure),
-    /// The record is no longer as it was found.
-    LookAgain,
-    /// There is a new credential.
-    Renewed,
-    /// The vault does not have what the record names.
-    Gone,
-    /// Somebody else is renewing, and the token is no longer good.
-    Wait,
+    Ready(Arc<Credential>),
+    Unusable(Failure),
+    /// The record changed after it was read.
+    RecordChanged,
+    /// This caller has refreshed the token.
+    Refreshed,
+    /// The vault does not have the version that the record names.
+    CredentialMissing,
+    /// Another process is refreshing, and the token has expired.
+    RefreshInProgress,
 }
 
-/// The credentials that this process has opened, by secret and version. A version never changes, so an entry is never stale.
-pub(crate) struct CredentialCache(Cache<(SecretId, String), Arc<Credential>>);
-
-impl Default for CredentialCache {
-    fn default() -> Self {
-        Self(Cache::new(CREDENTIALS_CACHED_MAX))
-    }
-}
-
-impl CredentialCache {
-    /// Drops a version that is deleted.
-    pub(super) fn remove(&self, id: &SecretId, version: String) {
-        self.0.remove(&(id.clone(), version));
-    }
+/// The result of reading a credential from the vault.
+enum CredentialRead {
+    Opened(Arc<Credential>),
+    Missing,
+    Unusable(Failure),
 }
 
 impl Engine {
-    /// The account that is meant by `alias`, or by its absence. One read.
-    pub(crate) async fn find(
+    /// The account with `alias`, or the default account. One read.
+    pub(crate) async fn find_account(
         &self,
         org: &OrgId,
         user: &UserId,
         manifest: &Manifest,
         alias: Option<&Alias>,
     ) -> Result<Option<AccountLookup>, Error> {
-        let items =
-            self.ports.table.batch_get(&AccountLookup::keys(org, user, &manifest.name), Read::Consistent).await?;
+        let keys = AccountLookup::keys(org, user, &manifest.name);
+        let items = self.ports.table.batch_get(&keys, Read::Consistent).await?;
         Ok(AccountLookup::among(items, alias)?)
     }
 
-    /// The account that an intent is to use, or why there is none. `seen` is what was found just now, and
-    /// `refused` what the service has just refused. With the first it costs no read while the process is warm and the token
-    /// good.
+    /// The account that an intent needs, with a credential that works. `known` is the account that the caller has just read:
+    /// with it a process whose cache is warm and whose token is fresh reads nothing.
     pub(crate) async fn resolve_account(
         &self,
-        org: &OrgId,
-        user: &UserId,
-        manifest: &Manifest,
-        alias: Option<&Alias>,
-        (mut seen, refused): (Option<AccountLookup>, Option<&AuthorizedAccount>),
-        deadline: Instant,
-    ) -> Result<Result<AuthorizedAccount, Failure>, Error> {
+        request: &AccountRequest<'_>,
+        mut known: Option<AccountLookup>,
+    ) -> Result<AccountResolution, Error> {
+        let &AccountRequest { org, user, manifest, alias, deadline, .. } = request;
         let mut pause = POLL_BACKOFF.0;
-        let (mut gone, mut renewed) = (None, false);
+        let (mut missing_version, mut just_refreshed) = (None, false);
         loop {
-            let found = if seen.is_some() {
-                seen.take()
-            } else if let Ok(found) = timeout_at(deadline, self.find(org, user, manifest, alias)).await {
-                found?
-            } else {
-                let message = "there was no time left to look for the account; try again".to_owned();
-                return Ok(Err(Failure::new(OutcomeCode::Timeout, message, true)));
+            let lookup = match known.take() {
+                Some(known) => Some(known),
+                None => match timeout_at(deadline, self.find_account(org, user, manifest, alias)).await {
+                    Ok(found) => found?,
+                    Err(_) => return Ok(no_time("look for the account")),
+                },
             };
-            let Some(found) = found else { return Ok(Err(not_connected(manifest, user, alias))) };
-            match self.ensure_fresh(org, manifest, &found, refused, (deadline, renewed)).await? {
-                Readiness::With(credential) => return Ok(Ok(AuthorizedAccount { found, credential })),
-                Readiness::Not(failure) => return Ok(Err(failure)),
-                Readiness::LookAgain => {}
-                Readiness::Renewed => renewed = true,
-                // Once it may have been replaced between the two reads; twice it is lost.
-                Readiness::Gone if gone.as_ref() == Some(&found.version) => {
-                    return Ok(Err(connect_again(manifest, &found.alias, Reason::CredentialLost)));
+            let Some(lookup) = lookup else {
+                return Ok(AccountResolution::Unusable(not_connected(manifest, user, alias)));
+            };
+            match self.ensure_fresh(request, &lookup, just_refreshed).await? {
+                Readiness::Ready(credential) => {
+                    let account = AuthorizedAccount { lookup, credential };
+                    return Ok(AccountResolution::Ready(Box::new(account)));
                 }
-                Readiness::Gone => gone = Some(found.version),
-                Readiness::Wait => {
+                Readiness::Unusable(failure) => return Ok(AccountResolution::Unusable(failure)),
+                Readiness::RecordChanged => {}
+                Readiness::Refreshed => just_refreshed = true,
+                // Missing once: it may have been replaced between the two reads. Missing twice: it is lost.
+                Readiness::CredentialMissing if missing_version.as_ref() == Some(&lookup.version) => {
+                    let failure = reconnect_required(manifest, &lookup.alias, StateReason::CredentialLost);
+                    return Ok(AccountResolution::Unusable(failure));
+                }
+                Readiness::CredentialMissing => missing_version = Some(lookup.version),
+                Readiness::RefreshInProgress => {
                     let next = Instant::now() + pause;
                     if next >= deadline {
-                        let message = format!("{}'s token is being renewed; try again", manifest.display_name);
-                        return Ok(Err(Failure::new(OutcomeCode::Unavailable, message, true)));
+                        return Ok(AccountResolution::Unusable(refresh_in_progress(manifest)));
                     }
                     sleep_until(next).await;
                     pause = (pause * 2).min(POLL_BACKOFF.1);
@@ -146,169 +199,111 @@ impl Engine {
         }
     }
 
-    /// What an account is good for. `renewed` says that this caller has renewed it just now: what came of that is used
-    /// as it is, however short its life.
+    /// Makes sure that the credential of an account can be used, and refreshes it where it is about to expire or the service
+    /// refused it. `just_refreshed` says that this caller has refreshed it a moment ago: then it is used as it is, however
+    /// short its lifetime.
     async fn ensure_fresh(
         &self,
-        org: &OrgId,
-        manifest: &Manifest,
-        found: &AccountLookup,
-        refused: Option<&AuthorizedAccount>,
-        (deadline, renewed): (Instant, bool),
+        request: &AccountRequest<'_>,
+        lookup: &AccountLookup,
+        just_refreshed: bool,
     ) -> Result<Readiness, Error> {
-        let (account, now) = (&found.account, self.ports.clock.now());
-        if let Some(reason) = self.unusable_reason(manifest, account, now) {
-            return Ok(Readiness::Not(connect_again(manifest, &found.alias, reason)));
-        }
-        let opened = self.open(org, &found.accounts, &found.alias, account, &account.version);
-        let Ok(opened) = timeout_at(deadline, opened).await else {
-            let message = "there was no time left to read the account's credential; try again".to_owned();
-            return Ok(Readiness::Not(Failure::new(OutcomeCode::Timeout, message, true)));
-        };
-        let credential = match opened {
-            Ok(Some(credential)) => credential,
-            Ok(None) => return Ok(Readiness::Gone),
-            Err(VaultError::DoesNotOpen) => {
-                tracing::error!(%org, plugin = %manifest.name, alias = %found.alias, "a credential does not open with the vault's key");
-                return Ok(Readiness::Not(connect_again(manifest, &found.alias, Reason::VaultKey)));
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let refused = refused.is_some_and(|held| held.found.account.credential() == account.credential());
-        if refused && !may_be_too_old(account, now) {
-            return Ok(Readiness::Not(connect_again(manifest, &found.alias, Reason::Refused)));
-        }
-        let due = account.refreshable && !renewed && is_due(manifest, account, now);
-        if !refused && !due {
-            return Ok(Readiness::With(credential));
-        }
-        let good = !refused && account.expires_at.is_none_or(|at| now < at);
-        match self.renew(org, manifest, found, deadline).await {
-            Ok(Renewal::Done) => Ok(Readiness::Renewed),
-            Ok(Renewal::Moved) => Ok(Readiness::LookAgain),
-            Ok(Renewal::Busy) if !good => Ok(Readiness::Wait),
-            Ok(Renewal::Failed(failure)) if !good => Ok(Readiness::Not(failure)),
-            Ok(Renewal::Busy | Renewal::Failed(_)) => Ok(Readiness::With(credential)),
-            Err(error) if good => {
-                tracing::error!(%org, plugin = %manifest.name, error = %causes(&error), "a token was not renewed; the old one is good");
-                Ok(Readiness::With(credential))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Why an account can surely not be used, if it cannot.
-    pub(super) fn unusable_reason(&self, manifest: &Manifest, account: &Account, now: Timestamp) -> Option<Reason> {
-        if account.bound_to != self.audience(manifest) {
-            return Some(Reason::PluginChanged);
-        }
-        match (account.state, account.reason) {
-            // A service that refuses once may accept again, and trying costs nothing.
-            (State::ReconnectRequired, Some(Reason::Refused)) | (State::Active | State::Error, _) => {}
-            (State::Pending | State::Expired | State::Revoked | State::ReconnectRequired, reason) => {
-                return Some(reason.unwrap_or(Reason::InvalidGrant));
-            }
-        }
-        let ran_out = !account.refreshable && account.expires_at.is_some_and(|at| at <= now);
-        ran_out.then_some(Reason::TokenExpired)
-    }
-
-    /// The account as it is shown.
-    pub(crate) fn account_shown(&self, manifest: &Manifest, found: &AccountLookup) -> Integration {
-        self.shown(Some(manifest), &found.accounts, &found.alias, &found.account)
-    }
-
-    /// What is said of an account that surely cannot be used now.
-    pub(crate) fn cannot_serve(&self, manifest: &Manifest, found: &AccountLookup, now: Timestamp) -> Option<Failure> {
-        self.unusable_reason(manifest, &found.account, now).map(|reason| connect_again(manifest, &found.alias, reason))
-    }
-
-    /// Why an account can surely not be used at `at`, as far as that can be told now.
-    pub(crate) fn will_be_unfit(&self, manifest: &Manifest, found: &AccountLookup, at: Timestamp) -> Option<Reason> {
-        let account = &found.account;
-        let ends = !account.refreshable && account.expires_at.is_some_and(|end| end <= at);
-        self.unusable_reason(manifest, account, self.ports.clock.now()).or(ends.then_some(Reason::TokenExpired))
-    }
-
-    /// A version of an account's credential, from the vault once and then from memory: a version never changes.
-    pub(super) async fn open(
-        &self,
-        org: &OrgId,
-        accounts: &Accounts,
-        alias: &Alias,
-        account: &Account,
-        version: &str,
-    ) -> Result<Option<Arc<Credential>>, VaultError> {
-        let named = (account.secret_id(org, &accounts.owner, &accounts.plugin, alias), version.to_owned());
-        if let Some(credential) = self.credential_cache.0.get(&named) {
-            return Ok(Some(credential));
-        }
-        let Some(text) = self.ports.vault.get(&named.0, version).await? else { return Ok(None) };
-        let credential = Arc::new(Credential::from_sealed_form(&text).ok_or(VaultError::DoesNotOpen)?);
-        self.credential_cache.0.insert(named, Arc::clone(&credential));
-        Ok(Some(credential))
-    }
-
-    /// Writes down that an account was used, at most once an hour, or that the service refused its credential. Whoever
-    /// changes the record at the same moment knows more: then this is left out.
-    pub(crate) async fn note_use(&self, org: &OrgId, held: &AuthorizedAccount, failure: Option<&Failure>) {
+        let (account, manifest) = (&lookup.account, request.manifest);
         let now = self.ports.clock.now();
-        let before = &held.found.account;
-        let mut account = before.clone();
-        match failure {
-            Some(failure) if failure.credential_refused => {
-                let (code, message) = ("credential_refused".to_owned(), failure.message.clone());
-                account.last_error = Some(LastError { code, message, at: now });
-                account.becomes(State::ReconnectRequired, Some(Reason::Refused), now);
+        if let Some(failure) = self.unusable_failure(manifest, lookup, now) {
+            return Ok(Readiness::Unusable(failure));
+        }
+        let credential = match self.read_credential(request, lookup).await? {
+            CredentialRead::Opened(credential) => credential,
+            CredentialRead::Missing => return Ok(Readiness::CredentialMissing),
+            CredentialRead::Unusable(failure) => return Ok(Readiness::Unusable(failure)),
+        };
+        let refused = request
+            .refused
+            .is_some_and(|refused| refused.lookup.account.credential_identity() == account.credential_identity());
+        if refused && !may_be_too_old(account, now) {
+            let failure = reconnect_required(manifest, &lookup.alias, StateReason::Refused);
+            return Ok(Readiness::Unusable(failure));
+        }
+        let due = account.refreshable && !just_refreshed && is_refresh_due(manifest, account, now);
+        if !refused && !due {
+            return Ok(Readiness::Ready(credential));
+        }
+        let usable = (!refused && account.expires_at.is_none_or(|at| now < at)).then_some(credential);
+        self.refresh_or_use(request, lookup, usable).await
+    }
+
+    /// Reads the current version of the credential.
+    async fn read_credential(
+        &self,
+        request: &AccountRequest<'_>,
+        lookup: &AccountLookup,
+    ) -> Result<CredentialRead, Error> {
+        let AccountLookup { accounts, alias, account, .. } = lookup;
+        let &AccountRequest { org, manifest, deadline, .. } = request;
+        let read = self.open_credential(org, accounts, alias, account, &account.version);
+        let Ok(read) = timeout_at(deadline, read).await else {
+            let message = "there was no time left to read the account's credential; try again".to_owned();
+            return Ok(CredentialRead::Unusable(Failure::new(OutcomeCode::Timeout, message, true)));
+        };
+        match read {
+            Ok(Some(credential)) => Ok(CredentialRead::Opened(credential)),
+            Ok(None) => Ok(CredentialRead::Missing),
+            Err(VaultError::DoesNotOpen) => {
+                tracing::error!(%org, plugin = %manifest.name, %alias, "credential does not open with the vault's key");
+                Ok(CredentialRead::Unusable(reconnect_required(manifest, alias, StateReason::VaultKey)))
             }
-            Some(_) => return,
-            None => {
-                // Without an end there is no renewal that would tell that all is well.
-                let untold = before.state == State::Error && before.expires_at.is_none();
-                if before.reason == Some(Reason::Refused) || untold {
-                    account.trouble = None;
-                    account.becomes(State::Active, None, now);
-                }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Refreshes a token. `usable` is the current credential where it still works: it is used if the refresh fails or is in
+    /// progress elsewhere.
+    async fn refresh_or_use(
+        &self,
+        request: &AccountRequest<'_>,
+        lookup: &AccountLookup,
+        usable: Option<Arc<Credential>>,
+    ) -> Result<Readiness, Error> {
+        let &AccountRequest { org, manifest, deadline, .. } = request;
+        match (self.refresh_account(org, manifest, lookup, deadline).await, usable) {
+            (Ok(RefreshOutcome::Refreshed), _) => Ok(Readiness::Refreshed),
+            (Ok(RefreshOutcome::RecordChanged), _) => Ok(Readiness::RecordChanged),
+            (Ok(RefreshOutcome::InProgress | RefreshOutcome::Failed(_)), Some(credential)) => {
+                Ok(Readiness::Ready(credential))
             }
-        }
-        let recently = before.last_used_at.is_some_and(|at| now.duration_since(at) < USE_NOTED_EVERY);
-        if (recently || failure.is_some()) && (account.state, account.reason) == (before.state, before.reason) {
-            return;
-        }
-        if failure.is_none() {
-            account.last_used_at = Some(now);
-        }
-        let mut accounts = held.found.accounts.clone();
-        accounts.by_alias.insert(held.found.alias.clone(), account);
-        match self.put_accounts(org, &accounts, Some(held.found.version.clone()), (None, None)).await {
-            Ok(()) | Err(TableError::Condition { .. }) => {}
-            Err(error) => tracing::error!(%org, error = %causes(&error), "the use of an account was not written down"),
+            (Ok(RefreshOutcome::InProgress), None) => Ok(Readiness::RefreshInProgress),
+            (Ok(RefreshOutcome::Failed(failure)), None) => Ok(Readiness::Unusable(failure)),
+            (Err(error), Some(credential)) => {
+                tracing::error!(%org, plugin = %manifest.name, error = %causes(&error), "token refresh failed; the old token still works");
+                Ok(Readiness::Ready(credential))
+            }
+            (Err(error), None) => Err(error),
         }
     }
 }
 
-/// Whether a credential that the service refuses may be refused for its age, and can be replaced. A negative age comes of
-/// a clock that was wrong.
+/// Whether a token that the service refuses may be refused for its age, and can be refreshed. A negative age comes from a
+/// clock that was wrong.
 fn may_be_too_old(account: &Account, now: Timestamp) -> bool {
     account.refreshable && !(SignedDuration::ZERO..FRESH).contains(&now.duration_since(account.issued_at))
 }
 
-/// Whether the token is to be replaced: before its end, but not in the first half of its life.
-fn is_due(manifest: &Manifest, account: &Account, now: Timestamp) -> bool {
+/// Whether it is time to refresh the token: within the provider's margin before it expires, but not in the first half of
+/// its lifetime.
+fn is_refresh_due(manifest: &Manifest, account: &Account, now: Timestamp) -> bool {
     let Some(expires_at) = account.expires_at else { return false };
     let margin = manifest.auth.provider().map_or(0, |provider| i64::from(provider.refresh_margin_s));
-    let life = expires_at.duration_since(account.issued_at);
-    expires_at.duration_since(now) <= SignedDuration::from_secs(margin).min(life / 2)
+    let lifetime = expires_at.duration_since(account.issued_at);
+    expires_at.duration_since(now) <= SignedDuration::from_secs(margin).min(lifetime / 2)
 }
 
-pub(crate) fn not_connected(manifest: &Manifest, user: &UserId, alias: Option<&Alias>) -> Failure {
-    let scopes = manifest.auth.scopes();
-    let scopes = if scopes.is_empty() { String::new() } else { format!(" (scopes: {})", scopes.join(", ")) };
-    let Manifest { name, display_name, .. } = manifest;
-    let account = alias.map_or_else(|| "no account".to_owned(), |alias| format!("no account \"{alias}\""));
-    let message = format!(
-        "{user} has {account} at {display_name}; connect one: POST \
-         /api/plugin-engine/integrations/{name}/connect{scopes}"
-    );
-    Failure::new(OutcomeCode::NotConnected, message, false)
+fn no_time(to: &str) -> AccountResolution {
+    let message = format!("there was no time left to {to}; try again");
+    AccountResolution::Unusable(Failure::new(OutcomeCode::Timeout, message, true))
+}
+
+fn refresh_in_progress(manifest: &Manifest) -> Failure {
+    let message = format!("{}'s token is being refreshed; try again", manifest.display_name);
+    Failure::new(OutcomeCode::Unavailable, message, true)
 }

@@ -1,4 +1,4 @@
-//! Whose an account is: a user's or the organization's.
+//! Who owns an account: a user or the organization.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,20 +8,21 @@ use crate::core::error::Error;
 use crate::core::ids::{Owner, UserId};
 use crate::plugin::manifest::{Auth, Manifest};
 
-/// Whose an account is to be.
+/// The kind of owner of an account.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub enum OwnerKind {
-    /// The user's.
+    /// One user.
     #[default]
     User,
-    /// The organization's: all of its users may use it, and only administrators may connect it.
+    /// The organization: all of its users may use the account, and only administrators may connect it.
     Organization,
 }
 
 impl OwnerKind {
-    /// An owner as it is shown: whose, and which user's, or, where it is the organization's, who connected it.
+    /// The kind of `owner`, and the user to show with it: the owner, or, for an organization's account, the user who
+    /// connected it.
     pub(super) fn of<'a>(owner: &'a Owner, connected_by: &'a UserId) -> (Self, &'a UserId) {
         match owner {
             Owner::User(user) => (Self::User, user),
@@ -30,20 +31,21 @@ impl OwnerKind {
     }
 }
 
-/// Whose account a caller means, if the caller may change it. What is reached in the organization's own name is its own.
-pub(super) fn owned_by(
+/// The owner that the caller names, if the caller may change that owner's accounts. An account with client credentials acts
+/// for the organization, so the organization owns it unless the caller says otherwise.
+pub(super) fn resolve_owner(
     principal: &Principal,
     manifest: Option<&Manifest>,
     owner: Option<OwnerKind>,
     user: Option<UserId>,
 ) -> Result<Owner, Error> {
-    let own_name = manifest.is_some_and(|manifest| matches!(manifest.auth, Auth::ClientCredentials(_)));
+    let acts_for_organization = manifest.is_some_and(|manifest| matches!(manifest.auth, Auth::ClientCredentials(_)));
     match owner {
         Some(OwnerKind::Organization) => {
             principal.must_administer()?;
             Ok(Owner::Organization)
         }
-        None if own_name => {
+        None if acts_for_organization => {
             principal.must_administer()?;
             Ok(Owner::Organization)
         }

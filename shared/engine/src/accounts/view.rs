@@ -1,4 +1,4 @@
-//! Accounts as they are shown: never with their credentials.
+//! Accounts as callers see them, without their credentials; and the choice of the default.
 
 use std::sync::Arc;
 
@@ -6,10 +6,12 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::record::{Account, Accounts, Change, LastError, Pending};
-use super::{Reason, State};
+use super::owner::{OwnerKind, resolve_owner};
+use super::pending::PendingAccount;
+use super::record::{Account, Accounts, AccountsChange, LastError};
+use super::state::{AccountState, StateReason};
 use crate::access::principal::Principal;
-use crate::accounts::owner::{OwnerKind, owned_by};
+use crate::accounts::lookup::AccountLookup;
 use crate::core::error::Error;
 use crate::core::ids::{Alias, OrgId, Owner, PluginName, UserId};
 use crate::engine::Engine;
@@ -17,45 +19,45 @@ use crate::plugin::manifest::Manifest;
 use crate::ports::table::{BATCH_MAX, Cursor, Item, Page, Query, Range, Read, TableError};
 use crate::storage::keys;
 
-/// An account as it is shown: never with its credential.
+/// An account without its credential.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Integration {
-    /// The plugin whose service it is an account of.
+    /// The plugin whose service the account is at.
     pub plugin: PluginName,
-    /// Which of the owner's accounts there.
+    /// The name that tells the owner's accounts at the service apart.
     pub alias: Alias,
-    /// Whose it is.
+    /// The kind of owner.
     pub owner: OwnerKind,
-    /// Which user's, or, where it is the organization's, who connected it.
+    /// The user who owns it, or, for an organization's account, who connected it.
     pub user_id: UserId,
-    /// Whether it is meant where an intent names none.
+    /// Whether an intent without an alias uses it.
     pub default: bool,
-    /// What people call the account, if that is known.
+    /// The name that people know the account by, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
-    /// What it is fit for.
-    pub state: State,
-    /// Since when.
+    /// Whether it can be used.
+    pub state: AccountState,
+    /// When it entered this state.
     pub since: Timestamp,
-    /// Why, where it is not active.
+    /// Why it is not active.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<Reason>,
-    /// What helps, where it is not active.
+    pub reason: Option<StateReason>,
+    /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<&'static str>,
-    /// What it may be used for, where the plugin has scopes.
+    /// Its scopes, if the plugin has scopes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scopes: Option<Scopes>,
-    /// When its token stops being good, if that is known.
+    /// When its token expires, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
-    /// Whether another token is fetched then, without the user.
+    /// Whether the engine refreshes its token without the user.
     pub renews: bool,
     /// When it was last used, to the hour.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_used_at: Option<Timestamp>,
-    /// What went wrong last with its credential.
+    /// The last error of its credential.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<LastError>,
     /// When it was first connected.
@@ -64,39 +66,55 @@ pub struct Integration {
     pub updated_at: Timestamp,
 }
 
-/// Scopes that were wanted and that were granted.
+/// The scopes of an account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Scopes {
-    /// What was asked for.
+    /// The scopes that were requested.
     pub wanted: Vec<String>,
-    /// What was granted, if the provider said.
+    /// The scopes that were granted, if the provider named them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub granted: Option<Vec<String>>,
-    /// What is wanted and was not granted.
+    /// The requested scopes that were not granted.
     pub missing: Vec<String>,
 }
 
-/// One plugin's accounts.
+impl Scopes {
+    /// The scopes of an account; `None` if it has none.
+    fn of(account: &Account, manifest: Option<&Manifest>) -> Option<Self> {
+        let wanted = manifest.map(|manifest| account.wanted_scopes(manifest).to_vec()).unwrap_or_default();
+        let granted = account.granted_scopes.clone();
+        if wanted.is_empty() && granted.is_none() {
+            return None;
+        }
+        let missing = match &granted {
+            Some(granted) => wanted.iter().filter(|scope| !granted.contains(scope)).cloned().collect(),
+            None => Vec::new(),
+        };
+        Some(Self { wanted, granted, missing })
+    }
+}
+
+/// The accounts at one plugin's service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PluginStatus {
-    /// The plugin.
+    /// The plugin's name.
     pub plugin: PluginName,
-    /// What people call it.
+    /// The name that people know the plugin by.
     pub display_name: String,
-    /// The user's accounts, then the organization's, then those that wait to be confirmed.
+    /// The user's accounts, then the organization's, then the pending ones.
     pub accounts: Vec<Integration>,
 }
 
-/// Which accounts.
+/// Selects accounts at a plugin's service.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AccountSelector {
-    /// By which alias; left out, all, or, where one has to be meant, `default`.
+    /// The alias. Left out, all accounts, or, where one is needed, the default account.
     pub alias: Option<Alias>,
-    /// Which user's. Left out, of the user that the API key is bound to.
+    /// The user. Defaults to the user that the API key is bound to.
     pub user_id: Option<UserId>,
-    /// Whose; left out, the user's.
+    /// The kind of owner. Defaults to the user.
     pub owner: Option<OwnerKind>,
 }
 
@@ -104,17 +122,72 @@ pub struct AccountSelector {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MakeDefault {
-    /// Which.
+    /// The account's alias.
     pub alias: Alias,
-    /// Which user's. Left out, of the user that the API key is bound to.
+    /// The user. Defaults to the user that the API key is bound to.
     pub user_id: Option<UserId>,
-    /// Whose; left out, the user's.
+    /// The kind of owner. Defaults to the user.
     pub owner: Option<OwnerKind>,
 }
 
+/// The state that a view shows.
+struct ShownState {
+    state: AccountState,
+    since: Timestamp,
+    reason: Option<StateReason>,
+}
+
+impl ShownState {
+    /// The stored state, unless the account is unusable for a reason that its record does not have yet.
+    fn of(account: &Account, unusable: Option<StateReason>) -> Self {
+        let stored = Self { state: account.state, since: account.since, reason: account.reason };
+        match (unusable, account.expires_at) {
+            (None, _) => stored,
+            (reason, _) if reason == stored.reason => stored,
+            (Some(StateReason::TokenExpired), Some(expires_at)) => {
+                Self { state: AccountState::Expired, since: expires_at, reason: unusable }
+            }
+            (Some(_), _) => Self { state: AccountState::ReconnectRequired, since: account.since, reason: unusable },
+        }
+    }
+}
+
+/// A cursor of the list of accounts: the owner whose accounts come next, as a letter, before the store's own cursor.
+struct AccountsCursor {
+    organization: bool,
+    /// The store's cursor; `None` at the owner's first account.
+    inner: Option<Cursor>,
+}
+
+impl AccountsCursor {
+    fn parse(text: &str) -> Result<Self, Error> {
+        let cursor_of = |rest: &str| Some(Cursor(rest.to_owned()));
+        match text.split_at_checked(1) {
+            Some(("u", rest)) => Ok(Self { organization: false, inner: cursor_of(rest) }),
+            Some(("o", "")) => Ok(Self { organization: true, inner: None }),
+            Some(("o", rest)) => Ok(Self { organization: true, inner: cursor_of(rest) }),
+            Some(_) | None => Err(Error::of_cursor(TableError::Request("a cursor of another list"))),
+        }
+    }
+
+    /// The cursor before the owner's first account, or, with `inner`, after some of them.
+    fn format(owner: &Owner, inner: &str) -> Cursor {
+        let letter = match owner {
+            Owner::User(_) => "u",
+            Owner::Organization => "o",
+        };
+        Cursor(format!("{letter}{inner}"))
+    }
+}
+
 impl Engine {
-    /// An account as it is shown. `manifest` is there as long as the plugin is.
-    pub(super) fn shown(
+    /// The view of an account that was found.
+    pub(crate) fn account_view(&self, manifest: &Manifest, lookup: &AccountLookup) -> Integration {
+        self.integration_view(Some(manifest), &lookup.accounts, &lookup.alias, &lookup.account)
+    }
+
+    /// The view of an account. `manifest` is `None` if the plugin was removed.
+    pub(super) fn integration_view(
         &self,
         manifest: Option<&Manifest>,
         accounts: &Accounts,
@@ -122,36 +195,21 @@ impl Engine {
         account: &Account,
     ) -> Integration {
         let now = self.ports.clock.now();
-        let unfit = manifest.and_then(|manifest| self.unusable_reason(manifest, account, now));
-        let (state, since, reason) = match (unfit, account.reason) {
-            (Some(reason), stored) if Some(reason) != stored => match (reason, account.expires_at) {
-                (Reason::TokenExpired, Some(at)) => (State::Expired, at, Some(reason)),
-                _ => (State::ReconnectRequired, account.since, Some(reason)),
-            },
-            _ => (account.state, account.since, account.reason),
-        };
-        let wanted = manifest.map(|manifest| account.wanted(manifest).to_vec()).unwrap_or_default();
-        let scopes = (!wanted.is_empty() || account.granted.is_some()).then(|| {
-            let granted = account.granted.clone();
-            let missing = match &granted {
-                Some(granted) => wanted.iter().filter(|scope| !granted.contains(scope)).cloned().collect(),
-                None => Vec::new(),
-            };
-            Scopes { wanted, granted, missing }
-        });
+        let unusable = manifest.and_then(|manifest| self.unusable_reason(manifest, account, now));
+        let ShownState { state, since, reason } = ShownState::of(account, unusable);
         let (owner, user_id) = OwnerKind::of(&accounts.owner, &account.connected_by);
         Integration {
             plugin: accounts.plugin.clone(),
             alias: alias.clone(),
             owner,
             user_id: user_id.clone(),
-            default: accounts.default == *alias && account.state != State::Pending,
+            default: accounts.default == *alias && account.state != AccountState::Pending,
             account: account.name.clone(),
             state,
             since,
             reason,
-            remedy: reason.map(Reason::remedy),
-            scopes,
+            remedy: reason.map(StateReason::remedy),
+            scopes: Scopes::of(account, manifest),
             expires_at: account.expires_at,
             renews: account.refreshable,
             last_used_at: account.last_used_at,
@@ -161,29 +219,32 @@ impl Engine {
         }
     }
 
-    async fn all_shown(&self, org: &OrgId, accounts: &Accounts) -> Result<Vec<Integration>, Error> {
+    /// The views of all accounts of a record.
+    async fn account_views(&self, org: &OrgId, accounts: &Accounts) -> Result<Vec<Integration>, Error> {
         let plugin = self.plugin_if_any(org, &accounts.plugin).await?;
         let manifest = plugin.as_ref().map(|plugin| &plugin.manifest);
-        Ok(accounts.by_alias.iter().map(|(alias, account)| self.shown(manifest, accounts, alias, account)).collect())
+        let by_alias = accounts.by_alias.iter();
+        Ok(by_alias.map(|(alias, account)| self.integration_view(manifest, accounts, alias, account)).collect())
     }
 
-    async fn pending_shown(
+    /// The views of an owner's pending accounts, at one plugin or at all.
+    async fn pending_views(
         &self,
         org: &OrgId,
         owner: &Owner,
         plugin: Option<&PluginName>,
     ) -> Result<Vec<Integration>, Error> {
-        let pending = self.pending_of(org, owner, plugin).await?;
-        let mut shown = Vec::with_capacity(pending.len());
-        for Pending { owner, plugin, alias, account, .. } in pending {
+        let pending = self.pending_accounts(org, owner, plugin).await?;
+        let mut views = Vec::with_capacity(pending.len());
+        for PendingAccount { owner, plugin, alias, account, .. } in pending {
             let by_alias = [(alias.clone(), account)].into();
-            shown.extend(self.all_shown(org, &Accounts { owner, plugin, default: alias, by_alias }).await?);
+            views.extend(self.account_views(org, &Accounts { owner, plugin, default: alias, by_alias }).await?);
         }
-        Ok(shown)
+        Ok(views)
     }
 
-    /// The accounts that a user can use: the user's own, by plugin, then the organization's. `limit` counts plugins, whose
-    /// accounts stand together; what waits to be confirmed stands on the first page.
+    /// The accounts that a user can use: the user's own, by plugin, then the organization's. `limit` counts plugins: the
+    /// accounts of one plugin stay on one page. Pending accounts are on the first page.
     pub async fn list_integrations(
         &self,
         principal: &Principal,
@@ -194,40 +255,29 @@ impl Engine {
         let org = &principal.org;
         let own = Owner::User(principal.resolve_user(user)?);
         let mut entries = Vec::new();
-        // The cursor says whose accounts come next.
-        let (owner, mut cursor) = match cursor {
-            None => {
-                entries.extend(self.pending_shown(org, &own, None).await?);
-                entries.extend(self.pending_shown(org, &Owner::Organization, None).await?);
-                (own, None)
-            }
-            Some(Cursor(text)) => match text.split_at_checked(1) {
-                Some(("u", rest)) => (own, Some(Cursor(rest.to_owned()))),
-                Some(("o", "")) => (Owner::Organization, None),
-                Some(("o", rest)) => (Owner::Organization, Some(Cursor(rest.to_owned()))),
-                Some(_) | None => return Err(Error::of_cursor(TableError::Request("a cursor of another list"))),
-            },
+        let AccountsCursor { organization, inner: mut cursor } = if let Some(Cursor(text)) = cursor {
+            AccountsCursor::parse(&text)?
+        } else {
+            entries.extend(self.pending_views(org, &own, None).await?);
+            entries.extend(self.pending_views(org, &Owner::Organization, None).await?);
+            AccountsCursor { organization: false, inner: None }
         };
-        let mut owners = vec![owner.clone()];
-        if owner != Owner::Organization {
-            owners.push(Owner::Organization);
-        }
-        let mut left = limit;
+        let owners = if organization { vec![Owner::Organization] } else { vec![own, Owner::Organization] };
+        let mut remaining = limit;
         for owner in owners {
-            let letter = if owner == Owner::Organization { "o" } else { "u" };
-            if left == 0 {
-                return Ok(Page { entries, next: Some(Cursor(letter.to_owned())) });
+            if remaining == 0 {
+                return Ok(Page { entries, next: Some(AccountsCursor::format(&owner, "")) });
             }
             let (partition, prefix) = keys::integrations_of(org, &owner);
             let range = Range::Prefix(prefix.to_owned());
-            let query = Query { range, cursor: cursor.take(), ..Query::partition(partition, left) };
+            let query = Query { range, cursor: cursor.take(), ..Query::partition(partition, remaining) };
             let page = self.ports.table.query(query).await.map_err(Error::of_cursor)?;
-            left -= page.entries.len().min(left);
+            remaining -= page.entries.len().min(remaining);
             for item in page.entries {
-                entries.extend(self.all_shown(org, &item.record()?).await?);
+                entries.extend(self.account_views(org, &item.record()?).await?);
             }
             if let Some(Cursor(next)) = page.next {
-                return Ok(Page { entries, next: Some(Cursor(format!("{letter}{next}"))) });
+                return Ok(Page { entries, next: Some(AccountsCursor::format(&owner, &next)) });
             }
         }
         Ok(Page { entries, next: None })
@@ -238,29 +288,29 @@ impl Engine {
         &self,
         principal: &Principal,
         plugin: &str,
-        which: AccountSelector,
+        selector: AccountSelector,
     ) -> Result<PluginStatus, Error> {
         let plugin = self.plugin(&principal.org, plugin).await?;
         let manifest = &plugin.manifest;
         let org = &principal.org;
-        let owners = match which.owner {
-            None => vec![Owner::User(principal.resolve_user(which.user_id)?), Owner::Organization],
-            Some(OwnerKind::User) => vec![Owner::User(principal.resolve_user(which.user_id)?)],
+        let owners = match selector.owner {
+            None => vec![Owner::User(principal.resolve_user(selector.user_id)?), Owner::Organization],
+            Some(OwnerKind::User) => vec![Owner::User(principal.resolve_user(selector.user_id)?)],
             Some(OwnerKind::Organization) => vec![Owner::Organization],
         };
         let keys: Vec<_> = owners.iter().map(|owner| keys::integrations(org, owner, &manifest.name)).collect();
         let mut accounts = Vec::new();
         for item in self.ports.table.batch_get(&keys, Read::Consistent).await?.into_iter().flatten() {
-            accounts.extend(self.all_shown(org, &item.record()?).await?);
+            accounts.extend(self.account_views(org, &item.record()?).await?);
         }
         for owner in &owners {
-            accounts.extend(self.pending_shown(org, owner, Some(&manifest.name)).await?);
+            accounts.extend(self.pending_views(org, owner, Some(&manifest.name)).await?);
         }
-        accounts.retain(|account| which.alias.as_ref().is_none_or(|alias| account.alias == *alias));
+        accounts.retain(|account| selector.alias.as_ref().is_none_or(|alias| account.alias == *alias));
         Ok(PluginStatus { plugin: manifest.name.clone(), display_name: manifest.display_name.clone(), accounts })
     }
 
-    /// Makes one of an owner's accounts at a plugin's service the one that is meant where none is named.
+    /// Makes one of an owner's accounts at a plugin's service the account that intents without an alias use.
     pub async fn make_default(
         self: &Arc<Self>,
         principal: &Principal,
@@ -268,7 +318,7 @@ impl Engine {
         default: MakeDefault,
     ) -> Result<Integration, Error> {
         let plugin = self.plugin(&principal.org, plugin).await?;
-        let owner = owned_by(principal, Some(&plugin.manifest), default.owner, default.user_id)?;
+        let owner = resolve_owner(principal, Some(&plugin.manifest), default.owner, default.user_id)?;
         let (engine, org, alias) = (Arc::clone(self), principal.org.clone(), default.alias);
         self.run_to_completion(async move {
             let name = &plugin.manifest.name;
@@ -279,40 +329,35 @@ impl Engine {
                     };
                     let changed = accounts.default != alias;
                     accounts.default = alias.clone();
-                    let shown = engine.shown(Some(&plugin.manifest), accounts, &alias, &account);
-                    Ok(if changed { Change::Write(shown) } else { Change::Nothing(shown) })
+                    let view = engine.integration_view(Some(&plugin.manifest), accounts, &alias, &account);
+                    Ok(if changed { AccountsChange::Write(view) } else { AccountsChange::None(view) })
                 })
                 .await
         })
         .await
     }
 
-    /// Which of `plugins` the user has a default account at that can be used.
+    /// For each of `plugins`, whether the user has a default account there that can be used.
     pub(crate) async fn connected_plugins(
         &self,
         org: &OrgId,
         user: &UserId,
         plugins: &[&Manifest],
     ) -> Result<Vec<bool>, Error> {
-        let own = Owner::User(user.clone());
         let now = self.ports.clock.now();
         let mut connected = Vec::with_capacity(plugins.len());
-        for some in plugins.chunks(BATCH_MAX / 2) {
-            let keys: Vec<_> = some
-                .iter()
-                .flat_map(|plugin| {
-                    [&own, &Owner::Organization].map(|owner| keys::integrations(org, owner, &plugin.name))
-                })
-                .collect();
-            let found = self.ports.table.batch_get(&keys, Read::Eventual).await?;
-            for (manifest, items) in some.iter().zip(found.chunks(2)) {
+        // Two keys for each plugin.
+        for batch in plugins.chunks(BATCH_MAX / 2) {
+            let keys: Vec<_> = batch.iter().flat_map(|plugin| AccountLookup::keys(org, user, &plugin.name)).collect();
+            let items = self.ports.table.batch_get(&keys, Read::Eventual).await?;
+            for (manifest, items) in batch.iter().zip(items.chunks(2)) {
                 let first = items.iter().flatten().next();
                 let accounts: Option<Accounts> = first.map(Item::record).transpose()?;
-                let fit = accounts.is_some_and(|accounts| {
+                let usable = accounts.is_some_and(|accounts| {
                     let default = accounts.by_alias.get(&accounts.default);
                     default.is_some_and(|account| self.unusable_reason(manifest, account, now).is_none())
                 });
-                connected.push(fit);
+                connected.push(usable);
             }
         }
         Ok(connected)

@@ -211,7 +211,7 @@ impl Engine {
         let unfit = match (&manifest.auth, &account) {
             (Auth::None, _) => None,
             (_, None) => Some(not_connected(manifest, &user, alias)),
-            (_, Some(found)) => self.cannot_serve(manifest, found, now),
+            (_, Some(found)) => self.unusable_failure(manifest, found, now),
         };
         // A service that is left alone is not asked what names stand for.
         let unasked = naming.is_open().then(|| in_use(ActionClass::Read)).flatten();
@@ -252,7 +252,7 @@ impl Engine {
                 record_reads: instance.instance.records_reads(),
             },
             breaker: instance.instance.breaker(what.class(), manifest, now),
-            account: account.as_ref().map(|found| self.account_shown(manifest, found)),
+            account: account.as_ref().map(|found| self.account_view(manifest, found)),
             missing_scopes,
             mappings: naming.shown(),
             hooks: self.hooks_asked(&what, hooks.filter(|_| !repeats && !failed)).await?,

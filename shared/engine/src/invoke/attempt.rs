@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::execute::{ActionRequest, Attempt, Invocation, Origin, Snapshot, lease, unavailable_reason};
-use crate::accounts::{AuthorizedAccount, not_connected};
+use crate::accounts::{AccountRequest, AccountResolution, AuthorizedAccount, not_connected};
 use crate::core::effect::Effect;
 use crate::core::error::Error;
 use crate::core::ids::RunId;
@@ -62,7 +62,11 @@ impl Engine {
             (None, Auth::None, _) => Ok(None),
             (None, _, None) => Err(not_connected(what.manifest, user, alias)),
             (None, _, found) => {
-                self.resolve_account(org, user, what.manifest, alias, (found, None), deadline).await?.map(Some)
+                let request = AccountRequest { org, user, manifest: what.manifest, alias, refused: None, deadline };
+                match self.resolve_account(&request, found).await? {
+                    AccountResolution::Ready(account) => Ok(Some(*account)),
+                    AccountResolution::Unusable(failure) => Err(failure),
+                }
             }
         };
         // What is done in the place of another that may have happened does not undo that by failing.

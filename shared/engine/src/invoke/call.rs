@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::accounts::AuthorizedAccount;
+use crate::accounts::{AccountRequest, AccountResolution, AuthorizedAccount};
 use crate::core::error::{Error, causes};
 use crate::core::ids::{Alias, OrgId};
 use crate::core::outcome::{Failure, OutcomeCode, Success};
@@ -84,13 +84,14 @@ impl Engine {
             {
                 renewed = true;
                 let renewable = refused.can_be_renewed(self.ports.clock.now());
-                let seen = (None, Some(refused));
-                match self.resolve_account(org, call.user, call.manifest, alias, seen, deadline).await {
-                    Ok(Ok(newer)) if newer.differs_from(refused) => {
-                        *held = Some(newer);
+                let (user, manifest) = (call.user, call.manifest);
+                let request = AccountRequest { org, user, manifest, alias, refused: Some(refused), deadline };
+                match self.resolve_account(&request, None).await {
+                    Ok(AccountResolution::Ready(newer)) if newer.differs_from(refused) => {
+                        *held = Some(*newer);
                         continue;
                     }
-                    Ok(Err(failure)) if renewable => {
+                    Ok(AccountResolution::Unusable(failure)) if renewable => {
                         break Err(merge_prior_failure(failure, before.as_ref(), call).into());
                     }
                     // What the service said is all there is to say.

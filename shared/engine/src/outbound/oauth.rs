@@ -1,10 +1,11 @@
-//! The protocol with a provider of accounts (RFC 6749, 7009, 7636), through the one outbound client. What a provider does
-//! differently is brought to the standard form here, so that the `oauth2` crate sees nothing else.
+//! The OAuth protocol with a provider (RFC 6749, 7009, 7636), through the one outbound client. Responses that deviate from
+//! the standard are normalized here, by the rules of the manifest, before the `oauth2` crate reads them.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -33,42 +34,42 @@ use crate::plugin::manifest::{
 };
 use crate::plugin::template::{Context, Expression, text_of};
 
-/// The most that is read of an answer to a request for tokens, in bytes.
-const ANSWER_MAX_BYTES: usize = 256 * 1024;
-/// The longest account name that is kept, in characters.
+/// The most bytes that are read of a provider's response.
+const RESPONSE_MAX_BYTES: usize = 256 * 1024;
+/// The longest account name that is stored, in characters.
 const ACCOUNT_NAME_MAX: usize = 255;
 
-/// What a provider gave.
+/// The tokens that a provider issued.
 #[derive(Debug)]
 pub(crate) struct Tokens {
     pub access: SecretString,
     pub refresh: Option<SecretString>,
-    /// Seconds for which the access token is good, if the provider says.
+    /// The lifetime of the access token in seconds, if the provider tells.
     pub expires_in_s: Option<i64>,
-    /// What was granted; `None` where it is what was asked for.
+    /// The scopes that were granted; `None` if they are the requested ones.
     pub scopes: Option<Vec<String>>,
-    /// What people call the account, if the answer says.
+    /// The name that people know the account by, if the response has it.
     pub account: Option<String>,
 }
 
-/// Why a provider gave nothing.
+/// Why a provider issued no tokens.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TokenError {
-    /// The code or the refresh token is not good any more (RFC 6749, 5.2).
+    /// The code or the refresh token is no longer valid (RFC 6749, 5.2).
     #[error("the provider no longer accepts the grant")]
     InvalidGrant,
-    /// It refused for another reason, which has this code.
+    /// The provider refused for another reason, with this code.
     #[error("the provider refused: {0}")]
     Refused(String),
-    /// It was not reached or failed, and surely gave nothing.
+    /// The provider was not reached or failed, and certainly issued nothing.
     #[error("{0}")]
     Unavailable(String),
-    /// It may have given something that did not arrive.
+    /// The provider may have issued tokens that did not arrive.
     #[error("{0}")]
     Unknown(String),
 }
 
-/// A provider, with the client that is known to it.
+/// A provider, and the client that Overseer uses there.
 pub(crate) struct Protocol<'a> {
     outbound: &'a Outbound,
     provider: &'a Provider,
@@ -77,11 +78,11 @@ pub(crate) struct Protocol<'a> {
     deadline: Instant,
 }
 
-/// The client of the `oauth2` crate once it knows where tokens are asked for.
-type Client = BasicClient<EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet>;
+/// The client of the `oauth2` crate with a token endpoint.
+type TokenClient = BasicClient<EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet>;
 
 impl<'a> Protocol<'a> {
-    /// Talks to `provider`, or to its stand-in, until `deadline`.
+    /// The protocol with `provider`, or with its stand-in. Every request ends at `deadline`.
     pub(crate) fn new(
         outbound: &'a Outbound,
         provider: &'a Provider,
@@ -99,90 +100,100 @@ impl<'a> Protocol<'a> {
         redirect_uri: &Url,
         verifier: Option<&SecretString>,
     ) -> Result<Tokens, TokenError> {
-        let client = self.client().set_redirect_uri(RedirectUrl::from_url(redirect_uri.clone()));
+        let client = self.token_client().set_redirect_uri(RedirectUrl::from_url(redirect_uri.clone()));
         let mut request = client.exchange_code(AuthorizationCode::new(code.expose_secret().to_owned()));
         if let Some(verifier) = verifier {
             request = request.set_pkce_verifier(PkceCodeVerifier::new(verifier.expose_secret().to_owned()));
         }
-        let carrier = HttpAdapter { protocol: self, account: Mutex::new(None) };
-        let answer = request.request_async(&carrier).await;
-        tokens(answer, carrier)
+        let adapter = self.adapter();
+        let result = request.request_async(&adapter).await;
+        read_tokens(result, adapter)
     }
 
     /// Exchanges a refresh token for a new access token (RFC 6749, 6).
     pub(crate) async fn refresh(&self, token: &SecretString) -> Result<Tokens, TokenError> {
-        let client = self.client();
+        let client = self.token_client();
         let token = RefreshToken::new(token.expose_secret().to_owned());
         let request = client.exchange_refresh_token(&token);
-        let carrier = HttpAdapter { protocol: self, account: Mutex::new(None) };
-        let answer = request.request_async(&carrier).await;
-        tokens(answer, carrier)
+        let adapter = self.adapter();
+        let result = request.request_async(&adapter).await;
+        read_tokens(result, adapter)
     }
 
-    /// Asks in the client's own name (RFC 6749, 4.4).
+    /// Requests a token for the client itself (RFC 6749, 4.4).
     pub(crate) async fn client_credentials(&self, scopes: &[String]) -> Result<Tokens, TokenError> {
-        let client = self.client();
+        let client = self.token_client();
         let mut request = client.exchange_client_credentials();
         if !scopes.is_empty() {
             request = request.add_scope(Scope::new(scopes.join(&self.provider.scope_separator)));
         }
-        let carrier = HttpAdapter { protocol: self, account: Mutex::new(None) };
-        let answer = request.request_async(&carrier).await;
-        tokens(answer, carrier)
+        let adapter = self.adapter();
+        let result = request.request_async(&adapter).await;
+        read_tokens(result, adapter)
     }
 
-    /// Gives a credential back (RFC 7009): by its refresh token, which ends all of the grant, unless the provider wants the
-    /// token that requests carry. The error says why the provider did not take it, without the token.
-    pub(crate) async fn give_back(&self, credential: &Credential) -> Result<(), String> {
+    fn adapter(&self) -> HttpAdapter<'_> {
+        HttpAdapter { protocol: self, account: Mutex::new(None) }
+    }
+
+    /// Revokes a credential (RFC 7009): its refresh token, which ends the whole grant, unless the provider wants the access
+    /// token as a bearer. The error says why the provider did not revoke it, without the token.
+    pub(crate) async fn revoke(&self, credential: &Credential) -> Result<(), String> {
         let refresh = credential.refresh_token.as_ref().filter(|_| self.provider.revocation == Revocation::Parameter);
-        self.revoke(refresh.unwrap_or(&credential.token)).await
+        self.revoke_token(refresh.unwrap_or(&credential.token)).await
     }
 
-    async fn revoke(&self, token: &SecretString) -> Result<(), String> {
+    async fn revoke_token(&self, token: &SecretString) -> Result<(), String> {
         let url = self.stand_in.map(|stand_in| &stand_in.revocation_url).or(self.provider.revocation_url.as_ref());
-        let Some(url) = url else { return Err("the provider has no way to give a token back".to_owned()) };
+        let Some(url) = url else { return Err("the provider has no revocation endpoint".to_owned()) };
         let mut headers = HeaderMap::new();
         let body = match self.provider.revocation {
             Revocation::Bearer => {
                 headers.insert(AUTHORIZATION, sensitive(&format!("Bearer {}", token.expose_secret()))?);
                 BTreeMap::new()
             }
-            Revocation::Parameter => {
-                let mut body = BTreeMap::from([("token", token.expose_secret())]);
-                match (self.provider.client_authentication, &self.client.secret) {
-                    (ClientAuthentication::Basic, Some(secret)) => {
-                        let both =
-                            format!("{}:{}", form_encoded(&self.client.id), form_encoded(secret.expose_secret()));
-                        headers.insert(AUTHORIZATION, sensitive(&format!("Basic {}", STANDARD.encode(both)))?);
-                    }
-                    (ClientAuthentication::Body, Some(secret)) => {
-                        body.insert("client_id", &self.client.id);
-                        body.insert("client_secret", secret.expose_secret());
-                    }
-                    (ClientAuthentication::Basic | ClientAuthentication::Body, None) => {
-                        body.insert("client_id", &self.client.id);
-                    }
-                }
-                body
-            }
+            Revocation::Parameter => self.revocation_form(token, &mut headers)?,
         };
-        let answer = self.post(url.clone(), headers, &body).await.map_err(|error| {
-            tracing::warn!(error = %causes(&error), "a token was not given back");
+        let response = self.post(url.clone(), headers, &body).await.map_err(|error| {
+            tracing::warn!(error = %causes(&error), "token revocation failed");
             error.to_string()
         })?;
-        let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        // Slack says that it failed with status 200.
-        let failed = said.get("ok") == Some(&Value::Bool(false));
-        if answer.status.is_success() && !failed {
+        let body: Value = serde_json::from_slice(&response.body).unwrap_or_default();
+        // Slack reports a failure with status 200.
+        let failed = body.get("ok") == Some(&Value::Bool(false));
+        if response.status.is_success() && !failed {
             return Ok(());
         }
-        let striker = Redactor::new(std::iter::once(token).chain(&self.client.secret));
-        let code = said.get("error").and_then(Value::as_str).map(|code| striker.text(code.to_owned()));
-        let code = code.map_or_else(|| "no reason".to_owned(), |code| plain(&code));
-        Err(format!("the provider answered with HTTP {} ({code})", answer.status.as_u16()))
+        let redactor = Redactor::new(std::iter::once(token).chain(&self.client.secret));
+        let code = body.get("error").and_then(Value::as_str).map(|code| redactor.text(code.to_owned()));
+        let code = code.map_or_else(|| "no reason".to_owned(), |code| safe_code(&code));
+        Err(format!("the provider answered with HTTP {} ({code})", response.status.as_u16()))
     }
 
-    /// Sends fields to the provider, in the form and with the headers that the manifest wants.
+    /// The form of a revocation request (RFC 7009, 2.1). The client authenticates in it or in a header (RFC 6749, 2.3.1).
+    fn revocation_form<'t>(
+        &'t self,
+        token: &'t SecretString,
+        headers: &mut HeaderMap,
+    ) -> Result<BTreeMap<&'static str, &'t str>, String> {
+        let mut form = BTreeMap::from([("token", token.expose_secret())]);
+        match (self.provider.client_authentication, &self.client.secret) {
+            (ClientAuthentication::Basic, Some(secret)) => {
+                let both = format!("{}:{}", form_encoded(&self.client.id), form_encoded(secret.expose_secret()));
+                headers.insert(AUTHORIZATION, sensitive(&format!("Basic {}", STANDARD.encode(both)))?);
+            }
+            (ClientAuthentication::Body, Some(secret)) => {
+                form.insert("client_id", &self.client.id);
+                form.insert("client_secret", secret.expose_secret());
+            }
+            (ClientAuthentication::Basic | ClientAuthentication::Body, None) => {
+                form.insert("client_id", &self.client.id);
+            }
+        }
+        Ok(form)
+    }
+
+    /// Posts fields to the provider, encoded and with the headers as the manifest says.
     async fn post(
         &self,
         url: Url,
@@ -202,10 +213,10 @@ impl<'a> Protocol<'a> {
         }
         let body = Bytes::from(body.unwrap_or_default());
         let request = OutboundRequest { method: Method::POST, url, headers, body };
-        self.outbound.send(request, &AtomicUsize::new(ANSWER_MAX_BYTES), self.deadline).await
+        self.outbound.send(request, &AtomicUsize::new(RESPONSE_MAX_BYTES), self.deadline).await
     }
 
-    fn client(&self) -> Client {
+    fn token_client(&self) -> TokenClient {
         let token_url = self.stand_in.map_or(&self.provider.token_url, |stand_in| &stand_in.token_url);
         let client = BasicClient::new(ClientId::new(self.client.id.clone()))
             .set_token_uri(TokenUrl::from_url(token_url.clone()))
@@ -219,99 +230,111 @@ impl<'a> Protocol<'a> {
         }
     }
 
-    /// Carries a request of the `oauth2` crate to the provider, and its answer back in the standard form.
+    /// Sends a request of the `oauth2` crate to the provider, and returns the normalized response. Stores the account's name
+    /// in `account`.
     async fn send(&self, request: HttpRequest, account: &Mutex<Option<String>>) -> Result<HttpResponse, TokenError> {
         let (parts, body) = request.into_parts();
-        let at_fault = |what: &str| TokenError::Unavailable(format!("the plugin's token_url cannot be asked: {what}"));
-        let url = Url::parse(&parts.uri.to_string()).map_err(|_| at_fault("it is no URL"))?;
+        let invalid =
+            |problem: &str| TokenError::Unavailable(format!("the plugin's token_url cannot be used: {problem}"));
+        let url = Url::parse(&parts.uri.to_string()).map_err(|_| invalid("it is no URL"))?;
         let mut headers = parts.headers;
         if let Some(credential) = headers.get_mut(AUTHORIZATION) {
             credential.set_sensitive(true);
         }
         let mut fields: BTreeMap<String, String> =
-            serde_urlencoded::from_bytes(&body).map_err(|_| at_fault("its form does not read"))?;
-        let sent = ["client_secret", "code", "code_verifier", "refresh_token"].into_iter();
-        let sent: Vec<SecretString> = sent.filter_map(|name| Some(fields.get(name)?.as_str().into())).collect();
-        let striker = Redactor::new(sent.iter().chain(&self.client.secret));
+            serde_urlencoded::from_bytes(&body).map_err(|_| invalid("its form is malformed"))?;
+        let secret_fields = ["client_secret", "code", "code_verifier", "refresh_token"].into_iter();
+        let secrets: Vec<SecretString> =
+            secret_fields.filter_map(|name| Some(fields.get(name)?.as_str().into())).collect();
+        let redactor = Redactor::new(secrets.iter().chain(&self.client.secret));
         fields.extend(self.provider.token_params.clone());
-        let answer = self.post(url, headers, &fields).await;
-        let answer = answer.map_err(|error| {
-            tracing::warn!(error = %causes(&error), "a provider gave no answer");
-            let text = error.to_string();
-            match error {
-                OutboundError::Refused { .. } | OutboundError::Unreachable { .. } => TokenError::Unavailable(text),
-                OutboundError::Timeout { .. } | OutboundError::Broken { .. } | OutboundError::TooLarge { .. } => {
-                    TokenError::Unknown(text)
-                }
-            }
-        })?;
-        let status = answer.status;
-        let failed = || format!("the provider answered with HTTP {}", status.as_u16());
-        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
-            return Err(TokenError::Unavailable(failed()));
-        }
-        // A gateway says so, too, when what is behind it has done its work.
-        if status.is_server_error() {
-            return Err(TokenError::Unknown(failed()));
-        }
-        let Ok(said @ Value::Object(_)) = serde_json::from_slice::<Value>(&answer.body) else {
-            let text = format!("the provider answered with HTTP {} and no JSON object", status.as_u16());
-            // A success whose tokens nobody can read has used up the code all the same.
-            return Err(if status.is_success() { TokenError::Unknown(text) } else { TokenError::Unavailable(text) });
-        };
-        let (status, normal) = self
-            .normalize_response(status, &said, &striker)
+        let response = self.post(url, headers, &fields).await.map_err(|error| no_response(&error))?;
+        let (status, body) = read_response(&response)?;
+        let (status, normalized) = self
+            .normalize_response(status, &body, &redactor)
             .ok_or_else(|| TokenError::Unknown("the provider answered with neither a token nor an error".to_owned()))?;
         *account.lock().unwrap_or_else(PoisonError::into_inner) =
-            Self::said(self.provider.token_response.account.as_ref(), &said);
-        let mut response = HttpResponse::new(serde_json::to_vec(&normal).unwrap_or_default());
+            evaluate(self.provider.token_response.account.as_ref(), &body);
+        let mut response = HttpResponse::new(serde_json::to_vec(&normalized).unwrap_or_default());
         *response.status_mut() = status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok(response)
     }
 
-    /// An answer as the standard has it: tokens with status 200 (RFC 6749, 5.1), an error with 400 (5.2).
-    fn normalize_response(&self, status: StatusCode, said: &Value, striker: &Redactor) -> Option<(StatusCode, Value)> {
+    /// A response in the standard form: tokens with status 200 (RFC 6749, 5.1), an error with 400 (5.2). `None` for a
+    /// success with neither.
+    fn normalize_response(&self, status: StatusCode, body: &Value, redactor: &Redactor) -> Option<(StatusCode, Value)> {
         let shape = &self.provider.token_response;
         let field = |expression: Option<&Expression>, name: &str| {
-            Self::said(expression, said).or_else(|| said.get(name).and_then(text_of)).filter(|text| !text.is_empty())
+            evaluate(expression, body).or_else(|| body.get(name).and_then(text_of)).filter(|text| !text.is_empty())
         };
         let access = field(shape.access_token.as_ref(), "access_token");
         let Some(access) = access.filter(|_| status.is_success()) else {
-            let code = match said.get("error").and_then(Value::as_str) {
-                Some(code) => plain(&striker.text(code.to_owned())),
+            let code = match body.get("error").and_then(Value::as_str) {
+                Some(code) => safe_code(&redactor.text(code.to_owned())),
                 None if status.is_success() => return None,
                 None => "no_reason".to_owned(),
             };
             let code = self.provider.token_errors.get(&code).cloned().unwrap_or(code);
             return Some((StatusCode::BAD_REQUEST, json!({ "error": code })));
         };
-        let mut normal = Map::new();
-        normal.insert("access_token".to_owned(), access.into());
-        normal.insert("token_type".to_owned(), "bearer".into());
+        let mut normalized = Map::new();
+        normalized.insert("access_token".to_owned(), access.into());
+        normalized.insert("token_type".to_owned(), "bearer".into());
         if let Some(refresh) = field(shape.refresh_token.as_ref(), "refresh_token") {
-            normal.insert("refresh_token".to_owned(), refresh.into());
+            normalized.insert("refresh_token".to_owned(), refresh.into());
         }
-        // Some providers give the number as text. Zero or less says nothing that can be used.
+        // Some providers send the number as text. Zero or less means nothing.
         let seconds = field(shape.expires_in.as_ref(), "expires_in").and_then(|text| text.parse::<f64>().ok());
         if let Some(seconds) = seconds.filter(|seconds| *seconds >= 1.0) {
-            normal
-                .insert("expires_in".to_owned(), json!(std::time::Duration::from_secs_f64(seconds.min(1e9)).as_secs()));
+            let seconds = Duration::from_secs_f64(seconds.min(1e9)).as_secs();
+            normalized.insert("expires_in".to_owned(), json!(seconds));
         }
         if let Some(scope) = field(shape.scope.as_ref(), "scope") {
-            normal.insert("scope".to_owned(), scope.replace(&self.provider.scope_separator, " ").into());
+            normalized.insert("scope".to_owned(), scope.replace(&self.provider.scope_separator, " ").into());
         }
-        Some((StatusCode::OK, normal.into()))
-    }
-
-    /// What an expression of the manifest finds in an answer.
-    fn said(expression: Option<&Expression>, said: &Value) -> Option<String> {
-        let value = expression?.evaluate(&Context::default().with("body", said)).ok().flatten();
-        value.as_ref().and_then(text_of)
+        Some((StatusCode::OK, normalized.into()))
     }
 }
 
-/// Carries the requests of the `oauth2` crate, and keeps what it does not look at.
+/// The error of a request without a response.
+fn no_response(error: &OutboundError) -> TokenError {
+    tracing::warn!(error = %causes(error), "no response from provider");
+    let message = error.to_string();
+    match error {
+        OutboundError::Refused { .. } | OutboundError::Unreachable { .. } => TokenError::Unavailable(message),
+        OutboundError::Timeout { .. } | OutboundError::Broken { .. } | OutboundError::TooLarge { .. } => {
+            TokenError::Unknown(message)
+        }
+    }
+}
+
+/// The status and the JSON object of a response.
+fn read_response(response: &OutboundAnswer) -> Result<(StatusCode, Value), TokenError> {
+    let status = response.status;
+    let failed = || format!("the provider answered with HTTP {}", status.as_u16());
+    if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+        return Err(TokenError::Unavailable(failed()));
+    }
+    // A gateway may send this although the provider behind it has issued tokens.
+    if status.is_server_error() {
+        return Err(TokenError::Unknown(failed()));
+    }
+    if let Ok(body @ Value::Object(_)) = serde_json::from_slice::<Value>(&response.body) {
+        return Ok((status, body));
+    }
+    let message = format!("the provider answered with HTTP {} and no JSON object", status.as_u16());
+    // A success has used up the code even if its tokens cannot be read.
+    Err(if status.is_success() { TokenError::Unknown(message) } else { TokenError::Unavailable(message) })
+}
+
+/// The value of a manifest's expression over a response's body.
+fn evaluate(expression: Option<&Expression>, body: &Value) -> Option<String> {
+    let value = expression?.evaluate(&Context::default().with("body", body)).ok().flatten();
+    value.as_ref().and_then(text_of)
+}
+
+/// Sends the requests of the `oauth2` crate, and holds the account's name, which the crate does not read.
 struct HttpAdapter<'a> {
     protocol: &'a Protocol<'a>,
     account: Mutex<Option<String>>,
@@ -326,10 +349,44 @@ impl<'c> AsyncHttpClient<'c> for HttpAdapter<'_> {
     }
 }
 
-fn tokens(answer: TokenResult, carrier: HttpAdapter<'_>) -> Result<Tokens, TokenError> {
-    let unreadable = || TokenError::Unknown("the provider answered with tokens that cannot be read".to_owned());
-    let tokens = answer.map_err(|error| match error {
-        RequestTokenError::ServerResponse(said) => match said.error() {
+/// The tokens of a result of the `oauth2` crate, checked. Names and scopes may be shown, so secrets are redacted in them: a
+/// manifest's expression may point at the wrong field.
+fn read_tokens(result: TokenResult, adapter: HttpAdapter<'_>) -> Result<Tokens, TokenError> {
+    let tokens = result.map_err(token_error)?;
+    let access = SecretString::from(tokens.access_token().secret().as_str());
+    let refresh = tokens.refresh_token().map(|token| SecretString::from(token.secret().as_str()));
+    let issued = || [Some(&access), refresh.as_ref()].into_iter().flatten();
+    if issued().any(|token| check_token(token).is_err()) {
+        return Err(unreadable_tokens());
+    }
+    let redactor = Redactor::new(issued().chain(&adapter.protocol.client.secret));
+    let scopes = tokens
+        .scopes()
+        .map(|scopes| limited_scopes(scopes.iter().map(|scope| redactor.text(scope.as_str().to_owned()))));
+    let expires_in_s = tokens.expires_in().and_then(|time| i64::try_from(time.as_secs()).ok());
+    let account = adapter.account.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let account = account.map(|name| shorten_name(&redactor.text(name)));
+    Ok(Tokens { access, refresh, expires_in_s, scopes, account })
+}
+
+/// The scopes that are stored: no more than a request may name.
+fn limited_scopes(scopes: impl Iterator<Item = String>) -> Vec<String> {
+    let mut remaining = SCOPES_MAX_BYTES;
+    let fitting = scopes.filter(|scope| !scope.is_empty()).take_while(|scope| {
+        let fits = scope.len() <= remaining;
+        remaining = remaining.saturating_sub(scope.len());
+        fits
+    });
+    fitting.take(SCOPES_MAX).collect()
+}
+
+fn unreadable_tokens() -> TokenError {
+    TokenError::Unknown("the provider answered with tokens that cannot be read".to_owned())
+}
+
+fn token_error(error: RequestTokenError<TokenError, BasicErrorResponse>) -> TokenError {
+    match error {
+        RequestTokenError::ServerResponse(response) => match response.error() {
             BasicErrorResponseType::InvalidGrant => TokenError::InvalidGrant,
             other @ (BasicErrorResponseType::InvalidClient
             | BasicErrorResponseType::InvalidRequest
@@ -338,40 +395,16 @@ fn tokens(answer: TokenResult, carrier: HttpAdapter<'_>) -> Result<Tokens, Token
             | BasicErrorResponseType::UnsupportedGrantType
             | BasicErrorResponseType::Extension(_)) => TokenError::Refused(other.to_string()),
         },
-        RequestTokenError::Request(refusal) => refusal,
-        // Neither is to be shown: they may quote the answer.
-        RequestTokenError::Parse(..) | RequestTokenError::Other(_) => unreadable(),
-    })?;
-    let access = SecretString::from(tokens.access_token().secret().as_str());
-    let refresh = tokens.refresh_token().map(|token| SecretString::from(token.secret().as_str()));
-    if [Some(&access), refresh.as_ref()].into_iter().flatten().any(|token| check_token(token).is_err()) {
-        return Err(unreadable());
+        RequestTokenError::Request(error) => error,
+        // Their texts may quote the response, with its tokens.
+        RequestTokenError::Parse(..) | RequestTokenError::Other(_) => unreadable_tokens(),
     }
-    // Names and scopes are shown, and the manifest says where they are: it may be wrong.
-    let striker =
-        Redactor::new([Some(&access), refresh.as_ref()].into_iter().flatten().chain(&carrier.protocol.client.secret));
-    let scopes = tokens.scopes().map(|scopes| {
-        // No more than may be asked for is kept.
-        let mut left = SCOPES_MAX_BYTES;
-        let named = scopes.iter().map(|scope| striker.text(scope.as_str().to_owned()));
-        let named = named.filter(|scope| !scope.is_empty());
-        let fit = named.take_while(|scope| {
-            let fits = scope.len() <= left;
-            left = left.saturating_sub(scope.len());
-            fits
-        });
-        fit.take(SCOPES_MAX).collect()
-    });
-    let expires_in_s = tokens.expires_in().and_then(|time| i64::try_from(time.as_secs()).ok());
-    let account = carrier.account.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let account = account.map(|name| shortened(&striker.text(name)));
-    Ok(Tokens { access, refresh, expires_in_s, scopes, account })
 }
 
-/// What the `oauth2` crate makes of an answer.
+/// The result of a request of the `oauth2` crate.
 type TokenResult = Result<BasicTokenResponse, RequestTokenError<TokenError, BasicErrorResponse>>;
 
-/// Where a user's browser is sent to allow it (RFC 6749, 4.1.1).
+/// The URL of the provider that a browser is redirected to (RFC 6749, 4.1.1).
 pub(crate) fn authorization_url(
     oauth: &Oauth2,
     stand_in: Option<&StandIn>,
@@ -414,14 +447,15 @@ fn form_encoded(text: &str) -> String {
     url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 
-/// A provider's code for an error, safe to show: it could be anything, even what was sent.
-pub(crate) fn plain(code: &str) -> String {
+/// A provider's error code, safe to show. A provider may send anything, even what it was sent: a code that is not 1 to 64
+/// letters, digits, `_`, `-` or `.` is replaced.
+pub(crate) fn safe_code(code: &str) -> String {
     let fits = (1..=64).contains(&code.len());
-    let plain = code.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
-    if fits && plain { code.to_owned() } else { "an unreadable reason".to_owned() }
+    let safe = code.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
+    if fits && safe { code.to_owned() } else { "an unreadable reason".to_owned() }
 }
 
-/// A name on one line and not too long.
-pub(crate) fn shortened(name: &str) -> String {
+/// An account's name on one line, cut after [`ACCOUNT_NAME_MAX`] characters.
+pub(crate) fn shorten_name(name: &str) -> String {
     name.chars().map(|c| if c.is_control() { ' ' } else { c }).take(ACCOUNT_NAME_MAX).collect()
 }

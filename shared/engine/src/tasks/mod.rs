@@ -325,8 +325,8 @@ impl Engine {
         }
         warnings.extend(match AccountLookup::among(items, task.integration.as_ref())? {
             None => Some(format!("{} is not connected at {name} yet; connect the account before then", task.user)),
-            Some(found) => self.will_be_unfit(manifest, &found, task.next_at).map(|reason| {
-                format!("the account \"{}\" at {name} {}; {}", found.alias, reason.what(), reason.remedy())
+            Some(found) => self.unusable_reason_at(manifest, &found, task.next_at).map(|reason| {
+                format!("the account \"{}\" at {name} {}; {}", found.alias, reason.description(), reason.remedy())
             }),
         });
         Ok(warnings)

@@ -78,7 +78,7 @@ async fn a_person_connects_an_account_and_the_agent_uses_it() {
     // The link was for once.
     let used = browser.url().await;
     browser.open(&used).await;
-    assert!(browser.text().await.contains("This link is not known here."), "{}", browser.text().await);
+    assert!(browser.text().await.contains("This link is not valid."), "{}", browser.text().await);
 
     // The account is there after a restart, the stand-in's side of it as well.
     server.signal("INT");

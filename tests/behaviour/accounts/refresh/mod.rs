@@ -299,7 +299,7 @@ async fn a_consent_that_is_denied_connects_nothing() {
     let back = setup.oidc.deny(&provider, "admin-at-crm").await;
     let page = browser.open(&back).await;
     assert_eq!(page.status, StatusCode::BAD_REQUEST);
-    assert!(page.text.contains("was not allowed to be used"), "{}", page.text);
+    assert!(page.text.contains("Access was denied at the service"), "{}", page.text);
     assert!(accounts(&setup.app, "crm", "admin").await.is_empty());
     assert_eq!(setup.oidc.counts().await["calls"], json!({}));
 }

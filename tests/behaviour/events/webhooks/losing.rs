@@ -188,5 +188,5 @@ async fn a_disconnection_is_told_with_its_change_and_then_with_what_became_of_th
     assert_eq!(app.engine.sweep().await.unwrap().enqueued, 1);
     let told = receiver.has(2).await[1].json();
     assert_eq!((&told["data"]["plugin"], &told["data"]["revoked"]), (&json!("slack"), &json!(false)));
-    assert!(told["data"]["notRevokedBecause"].as_str().unwrap().contains("not heard of again"), "{told}");
+    assert!(told["data"]["notRevokedBecause"].as_str().unwrap().contains("ended before it reported"), "{told}");
 }

@@ -175,7 +175,7 @@ impl Engine {
         let account = match manifest.auth {
             Auth::None => None,
             Auth::Oauth2(_) | Auth::ClientCredentials(_) | Auth::ApiKey(_) | Auth::Basic(_) => {
-                self.find(org, &user, manifest, alias).await?
+                self.find_account(org, &user, manifest, alias).await?
             }
         };
         let mut naming = Naming::one(&tool, &kind, &names, name.as_str());

@@ -26,10 +26,10 @@ use url::form_urlencoded;
 use super::{Browser, accounts, leads_to, link, parameter};
 use crate::support::app::{Answer, App, Options};
 
-const NOT_KNOWN: &str = "is not known here";
-const OTHER_BROWSER: &str = "This browser did not begin this connection";
+const NOT_KNOWN: &str = "This link is not valid";
+const OTHER_BROWSER: &str = "This browser did not start this connection";
 const OTHER_PROVIDER: &str = "did not come from the service that was asked";
-const CHANGED: &str = "was changed in the meantime";
+const CHANGED: &str = "was changed after this connection was started";
 
 /// A provider as RFC 6749 and 7636 have it: a code serves once, with its request's redirect URI and verifier.
 #[derive(Clone)]
@@ -261,7 +261,7 @@ async fn a_state_serves_once_whatever_came_of_it() {
     let mut flow = stage.flow("honest", &json!({})).await;
     let denied = flow.with(&[("error", "access_denied"), ("state", &flow.state)]);
     let answer = flow.browser.open(&denied).await;
-    stage.refused(&answer, 400, "was not allowed to be used", &flow).await;
+    stage.refused(&answer, 400, "Access was denied at the service", &flow).await;
     for url in [flow.answer(), denied] {
         let answer = flow.browser.open(&url).await;
         stage.refused(&answer, 400, NOT_KNOWN, &flow).await;
@@ -484,8 +484,8 @@ async fn without_a_code_the_provider_is_not_asked() {
     for (pairs, says) in [
         (vec![], "it has no code"),
         (vec![("code", "")], "it has no code"),
-        (vec![("error", "access_denied")], "was not allowed to be used"),
-        (vec![("error", "access_denied"), ("code", &code)], "was not allowed to be used"),
+        (vec![("error", "access_denied")], "Access was denied at the service"),
+        (vec![("error", "access_denied"), ("code", &code)], "Access was denied at the service"),
         (vec![("code", code.as_str()), ("error", "temporarily_unavailable")], "refused (temporarily_unavailable)"),
         (vec![("error", "<script>alert(1)</script>")], "refused (an unreadable reason)"),
         (vec![("error", "a b"), ("error_description", "<b>call this number</b>")], "refused (an unreadable reason)"),
