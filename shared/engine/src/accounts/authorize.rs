@@ -25,8 +25,8 @@ use crate::outbound::oauth::{TokenError, authorization_url, plain};
 use crate::plugin::catalog::Plugin;
 use crate::plugin::manifest::{Auth, Manifest};
 use crate::ports::ids::sha256;
-use crate::ports::table::{Condition, Due, Item, NewItem, Query, Read, TableError, Version, Write};
-use crate::ports::timer::Work;
+use crate::ports::table::{Condition, Item, NewItem, Query, Read, TableError, Version, Write};
+use crate::ports::timer::{Queue, Work, WorkKind};
 use crate::ports::vault::VaultError;
 use crate::storage::keys;
 use crate::storage::seal::{NamedKey, Sealed};
@@ -35,8 +35,6 @@ use crate::storage::seal::{NamedKey, Sealed};
 pub const CONNECTING_TIME: SignedDuration = SignedDuration::from_mins(10);
 /// The longest state, code, `iss` or `error` that a provider may send, in bytes.
 pub const PARAMETER_MAX_BYTES: usize = 4096;
-/// The kind of work that looks after pending accounts, and the queue that they are due in.
-pub(crate) const PENDING: &str = "pending-account";
 
 /// Where to send a user who wants to connect an account.
 #[derive(Clone, PartialEq, Eq, Serialize)]
@@ -422,7 +420,7 @@ impl Engine {
         let hash = hash(&code);
         let mut item = NewItem::new(keys::pending(org, &hash), &pending)?;
         item.list = Some(keys::pending_in_list(org, &pending.owner, &pending.plugin, &hash));
-        item.due = Some(Due { queue: PENDING.to_owned(), at: until });
+        item.due = Some(Queue::PendingAccounts.due(until));
         let put = self.ports.table.put(item, Condition::Absent).await;
         if let Err(error) = put {
             // Unless it may be there all the same.
@@ -566,7 +564,7 @@ impl Engine {
 impl Pending {
     /// What an alarm for it carries; `hash` is that of its code.
     fn work(&self, hash: String) -> Work {
-        Work { org: self.org.clone(), kind: PENDING.to_owned(), id: hash, revision: 0 }
+        Work { org: self.org.clone(), kind: WorkKind::PendingAccount, id: hash, revision: 0 }
     }
 }
 

@@ -13,10 +13,10 @@ mod view;
 
 use std::sync::Arc;
 
+pub(crate) use authorize::pending_work;
 pub use authorize::{
     CONNECTING_TIME, Callback, CallbackOutcome, Complete, ConnectError, ConnectLink, Offer, PARAMETER_MAX_BYTES,
 };
-pub(crate) use authorize::{PENDING, pending_work};
 pub use clients::{ClientInUse, ClientSource, NewClient};
 pub(crate) use lookup::{AuthorizedAccount, CredentialCache, not_connected};
 pub use owner::OwnerKind;

@@ -12,9 +12,9 @@ use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::ids::{DeliveryId, NameError, OrgId, WebhookId};
 use crate::engine::Engine;
-use crate::events::record::{DELIVERY, OutboxEvent, WEBHOOKS};
-use crate::ports::table::{Condition, Cursor, Due, Item, NewItem, Page, Query, Read, TableError};
-use crate::ports::timer::Work;
+use crate::events::record::OutboxEvent;
+use crate::ports::table::{Condition, Cursor, Item, NewItem, Page, Query, Read, TableError};
+use crate::ports::timer::{Queue, Work, WorkKind};
 use crate::storage::keys;
 
 /// The pauses between the attempts of a day. Each is up to a tenth longer, so that many that failed together do not come
@@ -123,7 +123,7 @@ impl Delivery {
         let mut item = NewItem::new(keys::delivery(&self.org, &self.webhook, &self.id), self)?;
         if self.state == DeliveryState::Waiting {
             let at = self.sending.as_ref().map_or(self.next_at, |sending| sending.until);
-            item.due = Some(Due { queue: WEBHOOKS.to_owned(), at });
+            item.due = Some(Queue::Webhooks.due(at));
         } else {
             item.expires_at = Some(self.updated_at + DELIVERIES_KEPT);
         }
@@ -133,7 +133,7 @@ impl Delivery {
     /// What an alarm for it carries.
     pub(super) fn work(&self) -> Work {
         let id = format!("{} {}", self.webhook, self.id);
-        Work { org: self.org.clone(), kind: DELIVERY.to_owned(), id, revision: self.revision }
+        Work { org: self.org.clone(), kind: WorkKind::Delivery, id, revision: self.revision }
     }
 
     /// Takes it for `worker`. Nobody saw the end of the attempt of whoever had it before.

@@ -16,7 +16,6 @@ pub use deliveries::{DeliveryState, DeliveryView, SendAttempt};
 use jiff::SignedDuration;
 pub(crate) use outbox::{EventState, webhook_work};
 pub use record::Deactivated;
-pub(crate) use record::{DELIVERY, OUTGOING, WEBHOOKS};
 
 /// The most webhooks that an organization may have.
 pub const WEBHOOKS_MAX: usize = 20;

@@ -12,8 +12,8 @@ use crate::core::error::Error;
 use crate::core::ids::{OrgId, WebhookId};
 use crate::engine::Engine;
 use crate::ports::Event;
-use crate::ports::table::{Condition, Due, Item, NewItem, Read, TableError, Write};
-use crate::ports::timer::Work;
+use crate::ports::table::{Condition, Item, NewItem, Read, TableError, Write};
+use crate::ports::timer::{Queue, Work, WorkKind};
 use crate::ports::vault::{Purpose, SecretId};
 use crate::storage::compare_and_set::CompareAndSet;
 use crate::storage::keys;
@@ -138,24 +138,15 @@ pub(crate) struct OutboxEvent {
 
 impl OutboxEvent {
     pub(super) fn work(&self) -> Work {
-        Work { org: self.org.clone(), kind: OUTGOING.to_owned(), id: self.id.clone(), revision: 0 }
+        Work { org: self.org.clone(), kind: WorkKind::Event, id: self.id.clone(), revision: 0 }
     }
 
     pub(super) fn item(&self, at: Timestamp) -> Result<NewItem, TableError> {
         let mut item = NewItem::new(keys::outgoing(&self.org, &self.id), self)?;
-        item.due = Some(Due { queue: WEBHOOKS.to_owned(), at });
+        item.due = Some(Queue::Webhooks.due(at));
         Ok(item)
     }
 }
-
-/// The kind of work that a delivery is.
-pub(crate) const DELIVERY: &str = "delivery";
-
-/// The queue that events and deliveries are due in: one, since the sweep asks for each.
-pub(crate) const WEBHOOKS: &str = "webhook";
-
-/// The kind of work that an event in the outbox is.
-pub(crate) const OUTGOING: &str = "event";
 
 #[cfg(test)]
 mod tests {
