@@ -262,7 +262,7 @@ mod tests {
         // Names take most room where JSON writes each byte as six.
         let work = |revision, id: &str| Work {
             org: OrgId::parse("<".repeat(NAME_MAX_BYTES)).unwrap(),
-            kind: "task".to_owned(),
+            kind: "task".into(),
             id: format!("{} {id}", "f".repeat(64)),
             revision,
         };

@@ -9,13 +9,13 @@ use tracing::Instrument as _;
 
 use crate::access::api_keys::KeyCache;
 use crate::access::principal::Principal;
-use crate::accounts::{AccountSelector, CredentialCache, Disconnected, PENDING};
+use crate::accounts::{AccountSelector, CredentialCache, Disconnected};
 use crate::core::error::{Error, causes};
 use crate::core::ids::{ChannelName, UserId};
 use crate::core::intent::Intent;
 use crate::core::outcome::Outcome;
 use crate::core::work_report::WorkReport;
-use crate::events::{DELIVERY, EventState, OUTGOING};
+use crate::events::EventState;
 use crate::invoke::execute::{ActionRequest, Origin};
 use crate::invoke::mappings::LookupState;
 use crate::invoke::runs::{IdempotencyRequest, Replayable, RequestOptions};
@@ -24,10 +24,9 @@ use crate::outbound::config::Config;
 use crate::plugin::catalog::{Catalog, Plugin};
 use crate::ports::events::EventBusError;
 use crate::ports::traced::Traced;
-use crate::ports::{Clock, Event, EventBus, Ids, Table, Timer, Vault, Work};
+use crate::ports::{Clock, Event, EventBus, Ids, Table, Timer, Vault, Work, WorkKind};
 use crate::registry::{PluginCache, contention};
 use crate::storage::outbox::OutboxState;
-use crate::tasks::TASKS;
 
 /// The time for publishing events.
 const PUBLISHING_TIME: Duration = Duration::from_secs(2);
@@ -121,18 +120,20 @@ impl Engine {
         self.effects.spawn(work.in_current_span()).await.map_err(Error::Panicked)?
     }
 
-    /// Does the work that an alarm stands for, if it is due: the record decides. `deadline` is when this process has to be
-    /// done, if it has to; what might take longer is left.
+    /// Does the work that an alarm is for, if its record says that it is due. `deadline` is when this process must have
+    /// ended, if there is such a time: work that may take longer is left.
     pub async fn dispatch(self: &Arc<Self>, work: Work, deadline: Option<Instant>) -> Result<WorkReport, Error> {
         let engine = Arc::clone(self);
         self.run_to_completion(async move {
-            match work.kind.as_str() {
-                PENDING => engine.drop_if_due(&work.org, &work.id).await.map(|()| WorkReport::default()),
-                TASKS => Box::pin(engine.run_due(&work, deadline)).await,
-                OUTGOING => engine.fan_out(&work).await.map(|()| WorkReport::default()),
-                DELIVERY => Box::pin(engine.deliver(&work, deadline)).await,
-                other => {
-                    tracing::warn!(kind = other, "an alarm for work of a kind that is not known");
+            match &work.kind {
+                WorkKind::Task => Box::pin(engine.run_due(&work, deadline)).await,
+                WorkKind::PendingAccount => {
+                    engine.drop_if_due(&work.org, &work.id).await.map(|()| WorkReport::default())
+                }
+                WorkKind::Event => engine.fan_out(&work).await.map(|()| WorkReport::default()),
+                WorkKind::Delivery => Box::pin(engine.deliver(&work, deadline)).await,
+                WorkKind::Unknown(kind) => {
+                    tracing::warn!(kind, "alarm of an unknown kind of work ignored");
                     Ok(WorkReport::default())
                 }
             }
@@ -206,6 +207,13 @@ impl Engine {
     pub(crate) fn deadline(&self, until: Option<Instant>) -> Instant {
         let budget = Instant::now() + self.config.limits.budget;
         until.map_or(budget, |until| until.min(budget))
+    }
+
+    /// A random number in `0.0..1.0`.
+    pub(crate) fn jitter(&self) -> f64 {
+        let mut random = [0; 4];
+        self.ports.ids.fill(&mut random);
+        f64::from(u32::from_le_bytes(random)) / (f64::from(u32::MAX) + 1.0)
     }
 
     async fn execute_with(

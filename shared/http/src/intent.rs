@@ -17,7 +17,7 @@ use overseer_engine::core::intent::Intent;
 use overseer_engine::core::outcome::Outcome;
 use overseer_engine::engine::Engine;
 use overseer_engine::invoke::runs::{Replayable, RequestOptions, Resolve};
-use overseer_engine::tasks::Made;
+use overseer_engine::tasks::CreatedTask;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -46,7 +46,7 @@ struct Accepted {
     success: bool,
     message: String,
     #[serde(flatten)]
-    made: Made,
+    made: CreatedTask,
     request_id: RequestId,
 }
 

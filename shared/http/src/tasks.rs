@@ -8,7 +8,7 @@ use axum::routing::{get, post};
 use overseer_engine::core::ids::{AgentId, PluginName, UserId};
 use overseer_engine::engine::Engine;
 use overseer_engine::ports::table::Cursor;
-use overseer_engine::tasks::{Cancelled, ChangeTask, TaskFilter, TaskState, TaskView};
+use overseer_engine::tasks::{CancelReport, ChangeTask, TaskFilter, TaskState, TaskView};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -83,7 +83,7 @@ async fn cancel_many(
     Caller(principal): Caller,
     Parameters(NoParameters {}): Parameters<NoParameters>,
     JsonBody(body): JsonBody<CancelMany>,
-) -> Result<Json<Cancelled>, Problem> {
+) -> Result<Json<CancelReport>, Problem> {
     let CancelMany { user_id, agent_id, tool, status, dry_run, cursor } = body;
     let filter = TaskFilter { user_id, agent_id, tool, status };
     Ok(Json(engine.cancel_tasks(&principal, filter, dry_run, cursor).await?))

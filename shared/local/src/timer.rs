@@ -158,7 +158,7 @@ mod tests {
     }
 
     fn work(id: &str) -> Work {
-        Work { org: OrgId::parse("acme").unwrap(), kind: "task".to_owned(), id: id.to_owned(), revision: 1 }
+        Work { org: OrgId::parse("acme").unwrap(), kind: "task".into(), id: id.to_owned(), revision: 1 }
     }
 
     fn second(second: i64) -> Timestamp {

@@ -251,7 +251,7 @@ async fn a_task_of_an_agent_runs_while_its_channel_has_the_plugin() {
     }
     app.clock.advance(30);
     let org = OrgId::parse("acme").unwrap();
-    let work = |id: &str| Work { org: org.clone(), kind: "task".to_owned(), id: format!("{id} ann"), revision: 1 };
+    let work = |id: &str| Work { org: org.clone(), kind: "task".into(), id: format!("{id} ann"), revision: 1 };
     assert_eq!(app.engine.dispatch(work(&tasks[0]), None).await.unwrap().succeeded, 1);
     set(app, json!([{ "plugin": "booking" }])).await;
     assert_eq!(app.engine.dispatch(work(&tasks[1]), None).await.unwrap().failed, 1);

@@ -232,8 +232,7 @@ async fn each_step_of_a_task_costs_what_is_written() {
     app.get("/api/plugin-engine/tasks?userId=admin").await.json();
     costs("a user's list", (1, 0));
     app.clock.advance(30);
-    let work =
-        Work { org: OrgId::parse("acme").unwrap(), kind: "task".to_owned(), id: format!("{id} admin"), revision: 1 };
+    let work = Work { org: OrgId::parse("acme").unwrap(), kind: "task".into(), id: format!("{id} admin"), revision: 1 };
     let report = app.engine.dispatch(work.clone(), None).await.unwrap();
     assert_eq!((report.claimed, report.succeeded), (1, 1));
     costs("running it", (3, 4));

@@ -41,7 +41,7 @@ fn id(made: &Value) -> String {
 
 /// What an alarm for a task of `admin` carries.
 pub fn alarm(id: &str) -> Work {
-    Work { org: OrgId::parse("acme").unwrap(), kind: "task".to_owned(), id: format!("{id} admin"), revision: 1 }
+    Work { org: OrgId::parse("acme").unwrap(), kind: "task".into(), id: format!("{id} admin"), revision: 1 }
 }
 
 /// An alarm goes off, and what came of it.

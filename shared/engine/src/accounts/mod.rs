@@ -68,7 +68,7 @@ pub(crate) use credential_cache::CredentialCache;
 pub(crate) use lookup::{AccountLookup, AccountRequest, AccountResolution, AuthorizedAccount};
 pub use owner::OwnerKind;
 pub use pending::Complete;
-pub(crate) use pending::{PENDING, pending_work};
+pub(crate) use pending::pending_work;
 pub use record::{ACCOUNTS_MAX, LastError};
 pub use revoke::Disconnected;
 pub(crate) use state::not_connected;

@@ -20,13 +20,10 @@ use crate::core::error::{Error, causes};
 use crate::core::ids::{Alias, OrgId, Owner, PluginName, UserId};
 use crate::engine::Engine;
 use crate::plugin::manifest::Manifest;
-use crate::ports::table::{Condition, Due, Item, NewItem, Query, Range, Read, TableError, Write};
-use crate::ports::timer::Work;
+use crate::ports::table::{Condition, Item, NewItem, Query, Range, Read, TableError, Write};
+use crate::ports::timer::{Queue, Work, WorkKind};
 use crate::storage::compare_and_set::CompareAndSet;
 use crate::storage::keys;
-
-/// The kind of work that drops pending accounts, and the queue that they are due in.
-pub(crate) const PENDING: &str = "pending-account";
 
 /// The most pending accounts of one owner that are listed.
 const LISTED_MAX: usize = 100;
@@ -57,7 +54,7 @@ pub(super) struct PendingAccount {
 impl PendingAccount {
     /// The work of its alarm. `hash` is that of its code.
     fn work(&self, hash: String) -> Work {
-        Work { org: self.org.clone(), kind: PENDING.to_owned(), id: hash, revision: 0 }
+        Work { org: self.org.clone(), kind: WorkKind::PendingAccount, id: hash, revision: 0 }
     }
 }
 
@@ -92,7 +89,7 @@ impl Engine {
         let hash = hash(&code);
         let mut item = NewItem::new(keys::pending(org, &hash), &pending)?;
         item.list = Some(keys::pending_in_list(org, &pending.owner, &pending.plugin, &hash));
-        item.due = Some(Due { queue: PENDING.to_owned(), at: until });
+        item.due = Some(Queue::PendingAccounts.due(until));
         if let Err(error) = self.ports.table.put(item, Condition::Absent).await {
             // After an error of the store the record may be there all the same.
             if !matches!(error, TableError::Store(_)) {

@@ -1,24 +1,24 @@
-//! The counts of one pass over due work.
+//! Counts of one pass over due work.
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-/// What was done about what is due.
+/// How many items of due work a sweep or an alarm handled, by result.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct WorkReport {
-    /// Found to be due.
+    /// Items that were due.
     pub due: usize,
-    /// Handed to whoever runs it.
+    /// Items whose alarm was set, for a worker to run them.
     pub enqueued: usize,
-    /// Taken to be run.
+    /// Items that this worker claimed.
     pub claimed: usize,
-    /// Done.
+    /// Attempts that succeeded.
     pub succeeded: usize,
-    /// Not done, whether or not it is tried again.
+    /// Attempts that failed, whether or not a retry follows.
     pub failed: usize,
-    /// Due and left for the next time.
+    /// Items that were due and are left for the next alarm or sweep.
     pub left: usize,
-    /// The earliest time of what was found to be due. Not shown.
+    /// The earliest due time among the items. Not serialized.
     #[serde(skip)]
     pub oldest_due: Option<Timestamp>,
 }

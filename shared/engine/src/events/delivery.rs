@@ -6,13 +6,10 @@ use serde_json::Value;
 
 use super::{DELIVERIES_KEPT, TRIED_FOR};
 use crate::core::ids::{DeliveryId, NameError, OrgId, WebhookId};
-use crate::ports::table::{Due, Item, NewItem, TableError};
-use crate::ports::timer::Work;
+use crate::ports::table::{Item, NewItem, TableError};
+use crate::ports::timer::{Queue, Work, WorkKind};
 use crate::storage::keys;
-use crate::storage::outbox::{OutboxEvent, WEBHOOKS};
-
-/// The kind of work that sends a delivery.
-pub(crate) const DELIVERY: &str = "delivery";
+use crate::storage::outbox::OutboxEvent;
 
 /// The pauses between the attempts of a day. Each is up to a tenth longer, to spread deliveries that failed together. The
 /// last attempt is at the end of the day, if it would be later.
@@ -128,7 +125,7 @@ impl Delivery {
         let mut item = NewItem::new(keys::delivery(&self.org, &self.webhook, &self.id), self)?;
         if self.state == DeliveryState::Waiting {
             let at = self.sending.as_ref().map_or(self.next_at, |sending| sending.until);
-            item.due = Some(Due { queue: WEBHOOKS.to_owned(), at });
+            item.due = Some(Queue::Webhooks.due(at));
         } else {
             item.expires_at = Some(self.updated_at + DELIVERIES_KEPT);
         }
@@ -138,7 +135,7 @@ impl Delivery {
     /// The work that sends it.
     pub(super) fn work(&self) -> Work {
         let id = format!("{} {}", self.webhook, self.id);
-        Work { org: self.org.clone(), kind: DELIVERY.to_owned(), id, revision: self.revision }
+        Work { org: self.org.clone(), kind: WorkKind::Delivery, id, revision: self.revision }
     }
 
     /// Whether a worker has it now.

@@ -16,14 +16,12 @@ mod subscriptions;
 mod webhook;
 
 pub use deliveries::DeliveryView;
-pub(crate) use delivery::{DELIVERY, webhook_work};
+pub(crate) use delivery::webhook_work;
 pub use delivery::{DeliveryState, SendAttempt};
 use jiff::SignedDuration;
 pub(crate) use signing::EventState;
 pub use subscriptions::{ChangeWebhook, NewWebhook, WebhookView, WebhookWithSecret};
 pub use webhook::Deactivated;
-
-pub(crate) use crate::storage::outbox::{OUTGOING, WEBHOOKS};
 
 /// The most webhooks that an organization may have.
 pub const WEBHOOKS_MAX: usize = 20;

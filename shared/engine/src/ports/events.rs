@@ -1,4 +1,4 @@
-//! What others may want to know of: published to EventBridge, or to whoever listens in the local process.
+//! Events that the engine publishes: to EventBridge, or to the subscribers in the local process.
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -7,32 +7,32 @@ use serde_json::Value;
 
 use crate::core::ids::OrgId;
 
-/// Something that happened. A plain success of an intent publishes nothing.
+/// A change or failure to publish. An intent that succeeds publishes no event.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Event {
-    /// Whose event it is.
+    /// The organization in which it happened.
     pub org: OrgId,
-    /// What happened, such as `integration.connected`.
+    /// The name of an [`EventKind`], such as `integration.connected`.
     pub kind: &'static str,
-    /// When.
+    /// When it happened.
     pub time: Timestamp,
-    /// What it happened to; never a credential.
+    /// The subject of the event, as JSON. Never contains a credential.
     pub detail: Value,
 }
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $name:ident: $text:literal,)*) => {
-        /// What an event is about: a closed set, part of the public surface.
+        /// The kind of an event: a closed set, part of the public API.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum EventKind {
             $($(#[$doc])* $name,)*
         }
 
         impl EventKind {
-            /// All of them, by their names in the alphabet.
+            /// Every kind, in alphabetical order of the names.
             pub const ALL: &[Self] = &[$(Self::$name),*];
 
-            /// The kind as it is written.
+            /// The published name.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$name => $text,)*
@@ -43,61 +43,61 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// An agent was pinned as its channel's configuration had it.
+    /// An administrator pinned an agent to its channel's current configuration.
     AgentLocked: "agent.locked",
-    /// An agent went back to an earlier lock.
+    /// An administrator rolled an agent back to an earlier lock.
     AgentRolledBack: "agent.rolled_back",
-    /// An agent follows its channel's configuration again.
+    /// An administrator removed an agent's lock: it follows its channel's configuration again.
     AgentUnlocked: "agent.unlocked",
-    /// An API key was made.
+    /// An API key was created.
     ApiKeyCreated: "api_key.created",
     /// An API key was revoked.
     ApiKeyRevoked: "api_key.revoked",
-    /// A plugin's breaker closed: calls go again.
+    /// A plugin's breaker closed: calls are sent again.
     BreakerClosed: "breaker.closed",
-    /// A plugin's breaker opened: calls are answered at once.
+    /// A plugin's breaker opened: calls fail at once without being sent.
     BreakerOpened: "breaker.opened",
-    /// What a channel's agent has was changed, or the channel removed.
+    /// An administrator changed the plugins of a channel, or removed the channel.
     ChannelChanged: "channel.changed",
     /// An account was connected.
     IntegrationConnected: "integration.connected",
     /// An account was disconnected.
     IntegrationDisconnected: "integration.disconnected",
-    /// An account's credential could not be renewed.
+    /// An account's credential could not be refreshed.
     IntegrationFailed: "integration.failed",
-    /// An account's credential was renewed.
+    /// An account's credential was refreshed.
     IntegrationRefreshed: "integration.refreshed",
-    /// An administrator set something of a plugin.
+    /// An administrator changed a plugin's configuration.
     PluginConfigured: "plugin.configured",
-    /// An administrator took a plugin out of use.
+    /// An administrator disabled a plugin.
     PluginDisabled: "plugin.disabled",
-    /// An administrator brought a plugin back into use.
+    /// An administrator enabled a plugin.
     PluginEnabled: "plugin.enabled",
     /// A version of a plugin can be enabled again.
     PluginLoaded: "plugin.loaded",
     /// A version of a plugin was registered.
     PluginRegistered: "plugin.registered",
-    /// An administrator closed a plugin's breakers.
+    /// An administrator reset a plugin's breakers to closed.
     PluginReset: "plugin.reset",
-    /// An administrator went back to the version of a plugin that was in use before.
+    /// An administrator rolled a plugin back to the previous version.
     PluginRolledBack: "plugin.rolled_back",
-    /// An administrator ended the use of a plugin.
+    /// An administrator stopped a plugin.
     PluginStopped: "plugin.stopped",
     /// A version of a plugin can no longer be enabled.
     PluginUnloaded: "plugin.unloaded",
-    /// An administrator changed to another version of a plugin.
+    /// An administrator upgraded a plugin to another version.
     PluginUpgraded: "plugin.upgraded",
-    /// A task, or a run of one, failed for good.
+    /// A task, or one run of it, failed and is not retried.
     TaskFailed: "task.failed",
-    /// Whether a task's run happened is not known.
+    /// It is unknown whether a task's run had its effect.
     TaskOutcomeUnknown: "task.outcome_unknown",
-    /// A task was paused after too many failures.
+    /// A task was paused after too many failed runs in a row.
     TaskPaused: "task.paused",
-    /// Overseer stopped sending to a webhook.
+    /// Overseer deactivated a webhook.
     WebhookDeactivated: "webhook.deactivated",
 }
 
-/// The bus could not take the events.
+/// The event bus did not accept all of the events.
 #[derive(Debug, thiserror::Error)]
 #[error("the event bus did not take the events")]
 pub struct EventBusError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
@@ -105,6 +105,6 @@ pub struct EventBusError(#[source] pub Box<dyn std::error::Error + Send + Sync>)
 /// Publishes events.
 #[async_trait]
 pub trait EventBus: Send + Sync {
-    /// Publishes all of `events`, in order.
+    /// Publishes `events` in order. Fails if any of them was not published.
     async fn publish(&self, events: Vec<Event>) -> Result<(), EventBusError>;
 }

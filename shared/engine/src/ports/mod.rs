@@ -14,5 +14,5 @@ pub use clock::{Clock, SystemClock};
 pub use events::{Event, EventBus};
 pub use ids::{Ids, RandomIds};
 pub use table::Table;
-pub use timer::{Timer, Work};
+pub use timer::{Timer, Work, WorkKind};
 pub use vault::Vault;

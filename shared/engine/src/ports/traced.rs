@@ -141,12 +141,12 @@ impl Vault for Traced<dyn Vault> {
 #[async_trait]
 impl Timer for Traced<dyn Timer> {
     async fn set(&self, work: Work, at: Timestamp) -> Result<(), TimerError> {
-        let span = debug_span!("timer.set", org = %work.org, kind = %work.kind, outcome = Empty);
+        let span = debug_span!("timer.set", org = %work.org, kind = work.kind.as_str(), outcome = Empty);
         traced(span, |_| "failed", self.0.set(work, at)).await
     }
 
     async fn cancel(&self, work: &Work) -> Result<(), TimerError> {
-        let span = debug_span!("timer.cancel", org = %work.org, kind = %work.kind, outcome = Empty);
+        let span = debug_span!("timer.cancel", org = %work.org, kind = work.kind.as_str(), outcome = Empty);
         traced(span, |_| "failed", self.0.cancel(work)).await
     }
 }

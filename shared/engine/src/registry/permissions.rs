@@ -126,7 +126,7 @@ pub(super) fn carried_over(
 ) -> BTreeSet<Permission> {
     let stays = |permission: &&Permission| {
         let widened = match permission {
-            Permission::Hook(on) => old.is_none_or(|old| new.is_asked_about_more(old, *on)),
+            Permission::Hook(on) => old.is_none_or(|old| new.widens_hook(old, *on)),
             Permission::Network(_) | Permission::Named(_) => false,
         };
         new.permissions.contains(permission) && !widened

@@ -86,7 +86,7 @@ impl Engine {
         let problems = |ManifestError(problems): ManifestError| {
             Error::Invalid(problems.into_iter().map(|problem| FieldProblem::new(pointer, problem)).collect())
         };
-        let manifest = Manifest::parse_brought(&text).map_err(problems)?;
+        let manifest = Manifest::parse_external(&text).map_err(problems)?;
         let undeclared = manifest.needed().filter(|needed| !manifest.permissions.contains(needed));
         let undeclared: Vec<_> =
             undeclared.map(|needed| format!("permissions: add {needed}, where requests for tokens go")).collect();

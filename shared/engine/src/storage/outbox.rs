@@ -17,14 +17,9 @@ use crate::core::ids::{OrgId, WebhookId};
 use crate::engine::Engine;
 use crate::ports::Event;
 use crate::ports::events::EventKind;
-use crate::ports::table::{Condition, Due, Item, NewItem, Read, TableError, Version, Write};
-use crate::ports::timer::Work;
+use crate::ports::table::{Condition, Item, NewItem, Read, TableError, Version, Write};
+use crate::ports::timer::{Queue, Work, WorkKind};
 use crate::storage::keys;
-
-/// The queue of events and deliveries that are due. One queue, because the sweep queries each.
-pub(crate) const WEBHOOKS: &str = "webhook";
-/// The kind of work that fans out an event in the outbox.
-pub(crate) const OUTGOING: &str = "event";
 
 /// The most organizations that a process caches.
 const CACHED_MAX: usize = 1_000;
@@ -46,12 +41,12 @@ pub(crate) struct OutboxEvent {
 impl OutboxEvent {
     /// The work that fans it out.
     pub(crate) fn work(&self) -> Work {
-        Work { org: self.org.clone(), kind: OUTGOING.to_owned(), id: self.id.clone(), revision: 0 }
+        Work { org: self.org.clone(), kind: WorkKind::Event, id: self.id.clone(), revision: 0 }
     }
 
     fn item(&self, due_at: Timestamp) -> Result<NewItem, TableError> {
         let mut item = NewItem::new(keys::outgoing(&self.org, &self.id), self)?;
-        item.due = Some(Due { queue: WEBHOOKS.to_owned(), at: due_at });
+        item.due = Some(Queue::Webhooks.due(due_at));
         Ok(item)
     }
 }
@@ -200,7 +195,7 @@ impl Engine {
     pub(crate) async fn set_webhook_alarm(&self, work: Work, at: Timestamp) {
         let (org, kind, id) = (work.org.clone(), work.kind.clone(), work.id.clone());
         if let Err(error) = self.ports.timer.set(work, at).await {
-            tracing::error!(%org, kind, id, error = %causes(&error), "failed to schedule alarm; the sweep retries it");
+            tracing::error!(%org, kind = kind.as_str(), id, error = %causes(&error), "failed to schedule alarm; the sweep retries it");
         }
     }
 }

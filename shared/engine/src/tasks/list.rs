@@ -1,4 +1,4 @@
-//! Tasks found and listed: each caller's own, or the organization's.
+//! Reads one task, or lists the tasks of a user or an organization.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -12,44 +12,47 @@ use crate::engine::Engine;
 use crate::ports::table::{BATCH_MAX, Cursor, Item, Page};
 use crate::storage::keys::ListedKind;
 
-/// About how many tasks are named that need an account which is disconnected.
+/// About how many tasks an answer names that need a disconnected account.
 const NEEDING_MAX: usize = 1_000;
 
-/// Which tasks.
+/// Which tasks to list.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TaskFilter {
-    /// Of which user; left out, of the user that the API key is bound to, or, for an administrator, of everybody.
+    /// Tasks of this user. Left out: of the user that the API key is bound to, or of every user for an administrator.
     pub user_id: Option<UserId>,
-    /// Of which agent.
+    /// Tasks of this agent.
     pub agent_id: Option<AgentId>,
-    /// Of which plugin.
+    /// Tasks of this plugin.
     pub tool: Option<PluginName>,
-    /// In which state.
+    /// Tasks in this state.
     pub status: Option<TaskState>,
 }
 
 impl TaskFilter {
-    fn holds(&self, task: &Task, wanted: Wanted) -> bool {
-        let open = match wanted {
-            Wanted::All => true,
-            Wanted::Open => !task.state.is_final(),
+    fn matches(&self, task: &Task, states: StateFilter) -> bool {
+        let state_matches = match states {
+            StateFilter::Any => true,
+            StateFilter::Open => !task.state.is_final(),
         };
-        open && self.agent_id.as_ref().is_none_or(|agent| task.agent.as_ref() == Some(agent))
+        state_matches
+            && self.agent_id.as_ref().is_none_or(|agent| task.agent.as_ref() == Some(agent))
             && self.tool.as_ref().is_none_or(|tool| task.plugin == *tool)
             && self.status.is_none_or(|status| task.state == status)
     }
 }
 
-/// Whether tasks that have ended are wanted, too.
+/// Whether a list contains tasks in a final state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
-    All,
+pub(super) enum StateFilter {
+    /// Tasks in any state.
+    Any,
+    /// Only tasks that are not in a final state.
     Open,
 }
 
 impl Engine {
-    /// A task that the caller may see.
+    /// A task that the caller may see, with its item.
     pub(super) async fn task(&self, principal: &Principal, id: &str) -> Result<(Task, Item), Error> {
         let unknown = || Error::NotFound("task");
         let id = TaskId::parse(id).map_err(|_| unknown())?;
@@ -59,10 +62,10 @@ impl Engine {
 
     /// One task, with its attempts.
     pub async fn get_task(&self, principal: &Principal, id: &str) -> Result<TaskView, Error> {
-        Ok(self.task(principal, id).await?.0.whole())
+        Ok(self.task(principal, id).await?.0.detail())
     }
 
-    /// Tasks, the newest first.
+    /// Tasks that the caller may see, the newest first. A page may have fewer than `limit` and still not be the last.
     pub async fn list_tasks(
         &self,
         principal: &Principal,
@@ -71,7 +74,7 @@ impl Engine {
         cursor: Option<Cursor>,
     ) -> Result<Page<TaskView>, Error> {
         let user = principal.visible_user(filter.user_id.as_ref())?;
-        let page = self.tasks(&principal.org, user.as_ref(), (filter, Wanted::All), limit, cursor).await?;
+        let page = self.tasks(&principal.org, user.as_ref(), filter, StateFilter::Any, limit, cursor).await?;
         Ok(Page { entries: page.entries.iter().map(|(task, _)| task.summary()).collect(), next: page.next })
     }
 
@@ -80,14 +83,16 @@ impl Engine {
         &self,
         org: &OrgId,
         user: Option<&UserId>,
-        (filter, wanted): (&TaskFilter, Wanted),
+        filter: &TaskFilter,
+        states: StateFilter,
         limit: usize,
         cursor: Option<Cursor>,
     ) -> Result<Page<(Task, Item)>, Error> {
-        self.list(org, user, ListedKind::Tasks, |task| filter.holds(task, wanted), limit, cursor).await
+        self.list(org, user, ListedKind::Tasks, |task| filter.matches(task, states), limit, cursor).await
     }
 
-    /// The tasks that wait for an account: `alias` by its name, or as the default.
+    /// The open tasks that use an account: those that name `alias`, and those that name none if it is the default. About
+    /// 1,000 at most.
     pub(crate) async fn tasks_that_need(
         &self,
         org: &OrgId,
@@ -97,15 +102,16 @@ impl Engine {
         is_default: bool,
     ) -> Result<Vec<TaskId>, Error> {
         let filter = TaskFilter { tool: Some(plugin.clone()), ..TaskFilter::default() };
+        let needs_account = |task: &Task| match &task.integration {
+            Some(named) => named == alias,
+            None => is_default,
+        };
         let mut needing = Vec::new();
         let mut cursor = None;
         while needing.len() < NEEDING_MAX {
-            let page = self.tasks(org, user, (&filter, Wanted::Open), BATCH_MAX, cursor).await?;
-            let by_name = |task: &Task| match &task.integration {
-                Some(named) => named == alias,
-                None => is_default,
-            };
-            needing.extend(page.entries.into_iter().map(|(task, _)| task).filter(by_name).map(|task| task.id));
+            let page = self.tasks(org, user, &filter, StateFilter::Open, BATCH_MAX, cursor).await?;
+            let tasks = page.entries.into_iter().map(|(task, _)| task);
+            needing.extend(tasks.filter(needs_account).map(|task| task.id));
             cursor = page.next;
             if cursor.is_none() {
                 break;

@@ -1,4 +1,4 @@
-//! Tasks changed by people: moved, cancelled, paused, resumed, tried once more.
+//! A caller changes a task: edits, cancels, retries, pauses or resumes it.
 
 use std::sync::Arc;
 
@@ -7,9 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::list::{TaskFilter, Wanted};
+use super::list::{StateFilter, TaskFilter};
 use super::record::{Task, TaskState};
-use super::{CANCEL_MAX, TaskView, too_large, wrong_attempts, wrong_time};
+use super::validate::{attempts_problem, storable_parameters, time_problem};
+use super::view::TaskView;
 use crate::access::principal::Principal;
 use crate::core::error::{Error, causes};
 use crate::core::ids::TaskId;
@@ -17,43 +18,47 @@ use crate::core::problem::FieldProblem;
 use crate::core::schedule::Schedule;
 use crate::engine::Engine;
 use crate::plugin::catalog::Plugin;
-use crate::ports::table::{BATCH_MAX, Cursor, Read};
+use crate::ports::table::{BATCH_MAX, Condition, Cursor, Item, Read};
+use crate::storage::compare_and_set::CompareAndSet;
 
-/// What to change of a task that waits. What is left out stays.
+/// About how many tasks one request cancels.
+const CANCEL_MAX: usize = 1_000;
+
+/// Changes of a task that waits. Fields that are left out stay as they are.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ChangeTask {
-    /// When to do it, for a task that does not recur.
+    /// The new time, for a task that does not recur.
     #[serde(default, deserialize_with = "crate::core::intent::time")]
     #[schemars(with = "Option<String>")]
     pub scheduled_time: Option<Timestamp>,
-    /// When it recurs, for one that does.
+    /// The new schedule, for a task that recurs.
     #[serde(default)]
     #[schemars(with = "Schedule")]
     pub schedule: Option<Schedule>,
-    /// The parameters, in the place of all of them.
+    /// The new parameters. They replace all of the old ones.
     pub context: Option<Map<String, Value>>,
-    /// How often a run is tried.
+    /// The most attempts of one run.
     pub max_attempts: Option<u32>,
 }
 
-/// What was cancelled, or would be.
+/// The result of cancelling many tasks.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Cancelled {
-    /// Whether nothing was done.
+pub struct CancelReport {
+    /// Whether this was a dry run, which cancels nothing.
     pub dry_run: bool,
-    /// The tasks that are cancelled, or would be.
+    /// The tasks that were cancelled, or would be.
     pub cancelled: Vec<TaskId>,
-    /// Those under way, which are asked to end.
+    /// The tasks in flight: they do not continue after the current run.
     pub asked: Vec<TaskId>,
-    /// Present if there may be more: ask again with it.
+    /// Present if there may be more tasks: repeat the request with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<Cursor>,
 }
 
 impl Engine {
-    /// Changes a task as often as it takes until nobody interferes. `change` may be called several times.
+    /// Changes a task with a compare-and-set. `change` may be called several times.
     async fn change_task(
         self: &Arc<Self>,
         principal: &Principal,
@@ -62,25 +67,30 @@ impl Engine {
     ) -> Result<TaskView, Error> {
         let (engine, principal, id) = (Arc::clone(self), principal.clone(), id.to_owned());
         self.run_to_completion(async move {
+            let mut race = CompareAndSet::default();
             loop {
                 let (before, item) = engine.task(&principal, &id).await?;
                 let mut task = before.clone();
                 let plugin = engine.plugin_if_any(&task.org, &task.plugin).await?;
                 change(&engine, &mut task, plugin.as_deref())?;
                 if task == before {
-                    return Ok(task.whole());
+                    return Ok(task.detail());
                 }
-                if engine.put_task(&task, item.version).await?.is_some() {
-                    engine.forget_alarm(&before).await;
-                    engine.after_transition(&task, None).await;
-                    return Ok(task.whole());
+                match engine.ports.table.put(task.item()?, Condition::Version(item.version)).await {
+                    Ok(_) => {
+                        engine.cancel_alarm(&before).await;
+                        engine.after_transition(&task, None).await;
+                        return Ok(task.detail());
+                    }
+                    // The next try reads the task again, because the caller may no longer see it.
+                    Err(error) => drop(race.lost(error, "the task")?),
                 }
             }
         })
         .await
     }
 
-    /// Cancels a task. One that is under way is asked to end; the answer says how it stands.
+    /// Cancels a task. A task in flight does not continue after the current run; the answer has its state.
     pub async fn cancel_task(self: &Arc<Self>, principal: &Principal, id: &str) -> Result<TaskView, Error> {
         self.change_task(principal, id, |engine, task, _| {
             cancel(task, engine.ports.clock.now());
@@ -89,13 +99,13 @@ impl Engine {
         .await
     }
 
-    /// Runs a task that has ended without success once more, now.
+    /// Runs a task again, now, after a final state other than success; or retries a failed attempt now.
     pub async fn retry_task(self: &Arc<Self>, principal: &Principal, id: &str) -> Result<TaskView, Error> {
         self.change_task(principal, id, |engine, task, _| {
             let now = engine.ports.clock.now();
             match task.state {
                 TaskState::Failed | TaskState::OutcomeUnknown | TaskState::Cancelled => {
-                    // One that was cancelled runs once, and does not recur again.
+                    // A cancelled recurring task runs once and does not recur again.
                     task.cancel_requested = task.state == TaskState::Cancelled && task.schedule.is_some();
                     (task.occurrence, task.next_at, task.by_hand, task.claim) = (now, now, true, None);
                     task.revision += 1;
@@ -108,19 +118,18 @@ impl Engine {
                     Ok(())
                 }
                 TaskState::Scheduled | TaskState::Paused | TaskState::Running | TaskState::Succeeded => {
-                    Err(not_now(task, "run once more", "failed, cancelled, retrying or outcome_unknown"))
+                    Err(wrong_state(task, "retried", "failed, cancelled, retrying or outcome_unknown"))
                 }
             }
         })
         .await
     }
 
-    /// Stops a recurring task until it is resumed.
+    /// Pauses a recurring task until a caller resumes it.
     pub async fn pause_task(self: &Arc<Self>, principal: &Principal, id: &str) -> Result<TaskView, Error> {
         self.change_task(principal, id, |engine, task, _| {
-            let waits = matches!(task.state, TaskState::Scheduled | TaskState::Retrying);
-            if !waits || task.schedule.is_none() {
-                return Err(not_now(task, "paused", "scheduled or retrying, and recurring"));
+            if !task.is_waiting() || task.schedule.is_none() {
+                return Err(wrong_state(task, "paused", "scheduled or retrying, and recurring"));
             }
             task.revision += 1;
             task.set_state(TaskState::Paused, engine.ports.clock.now());
@@ -129,15 +138,16 @@ impl Engine {
         .await
     }
 
-    /// Lets a paused task go on, with its next time from now.
+    /// Resumes a paused task at the next time of its schedule from now.
     pub async fn resume_task(self: &Arc<Self>, principal: &Principal, id: &str) -> Result<TaskView, Error> {
         self.change_task(principal, id, |engine, task, _| {
             let now = engine.ports.clock.now();
             if task.state != TaskState::Paused {
-                return Err(not_now(task, "resumed", "paused"));
+                return Err(wrong_state(task, "resumed", "paused"));
             }
             let next = task.next_run(now);
-            let next = next.ok_or_else(|| Error::field("", "its schedule has no run left; change it first"))?;
+            let next =
+                next.ok_or_else(|| Error::field("", "the schedule has no run left; change the schedule first"))?;
             (task.occurrence, task.next_at, task.by_hand, task.failures_in_row) = (next, next, false, 0);
             task.revision += 1;
             task.set_state(TaskState::Scheduled, now);
@@ -146,7 +156,7 @@ impl Engine {
         .await
     }
 
-    /// Changes the time or the parameters of a task that waits.
+    /// Changes the time, the parameters or the attempts of a task that is scheduled or paused.
     pub async fn edit_task(
         self: &Arc<Self>,
         principal: &Principal,
@@ -155,7 +165,7 @@ impl Engine {
     ) -> Result<TaskView, Error> {
         self.change_task(principal, id, move |engine, task, plugin| {
             if !matches!(task.state, TaskState::Scheduled | TaskState::Paused) {
-                return Err(not_now(task, "changed", "scheduled or paused"));
+                return Err(wrong_state(task, "changed", "scheduled or paused"));
             }
             engine.edit(task, plugin, change.clone())
         })
@@ -164,53 +174,15 @@ impl Engine {
 
     fn edit(&self, task: &mut Task, plugin: Option<&Plugin>, change: ChangeTask) -> Result<(), Error> {
         let now = self.ports.clock.now();
-        let mut problems: Vec<FieldProblem> = wrong_attempts(change.max_attempts).into_iter().collect();
+        let mut problems: Vec<FieldProblem> = attempts_problem(change.max_attempts).into_iter().collect();
         if let Some(parameters) = change.context {
-            let gone = || Error::unknown_plugin(task.plugin.as_str());
-            let plugin = plugin.ok_or_else(gone)?;
-            match plugin.action(task.action.as_str())?.check(parameters) {
-                Ok(parameters) => {
-                    problems.extend(too_large(&parameters));
-                    task.parameters = parameters;
-                }
-                Err(Error::Invalid(wrong)) => problems.extend(wrong),
-                Err(error) => return Err(error),
+            let plugin = plugin.ok_or_else(|| Error::unknown_plugin(task.plugin.as_str()))?;
+            let checked = plugin.action(task.action.as_str())?.check(parameters);
+            if let Some(parameters) = storable_parameters(checked, &mut problems)? {
+                task.parameters = parameters;
             }
         }
-        match (change.scheduled_time, change.schedule, &task.schedule) {
-            (None, None, _) => {}
-            (Some(_), _, Some(_)) => {
-                problems.push(FieldProblem::new(
-                    "/scheduledTime",
-                    "is of no use for a task that recurs; change its schedule",
-                ));
-            }
-            (_, Some(_), None) => {
-                problems.push(FieldProblem::new(
-                    "/schedule",
-                    "is of no use for a task that does not recur; make a new one",
-                ));
-            }
-            (Some(time), None, None) => {
-                problems.extend(wrong_time(time, now));
-                (task.occurrence, task.next_at) = (time, time.max(now));
-            }
-            (None, Some(schedule), Some(_)) => match schedule.check(now) {
-                Err(wrong) => problems.extend(wrong),
-                Ok(_) if schedule.max_runs.is_some_and(|most| task.runs >= most.get()) => {
-                    let message = format!("must be more than the {} runs that there were", task.runs);
-                    problems.push(FieldProblem::new("/schedule/maxRuns", message));
-                }
-                Ok(timetable) => match timetable.next_after(now) {
-                    None => problems.push(FieldProblem::new("/schedule", "has no time left")),
-                    Some(next) => {
-                        (task.occurrence, task.next_at, task.anchor) = (next, next, now);
-                        task.by_hand = false;
-                        task.schedule = Some(schedule);
-                    }
-                },
-            },
-        }
+        problems.extend(move_task(task, change.scheduled_time, change.schedule, now));
         if !problems.is_empty() {
             return Err(Error::Invalid(problems));
         }
@@ -220,41 +192,30 @@ impl Engine {
         Ok(())
     }
 
-    /// Cancels the tasks that a filter holds for and that have not ended, about 1,000 at once; or says which they would be.
+    /// Cancels the open tasks that match a filter, about 1,000 in one request; a dry run only reports them.
     pub async fn cancel_tasks(
         self: &Arc<Self>,
         principal: &Principal,
         filter: TaskFilter,
         dry_run: bool,
         cursor: Option<Cursor>,
-    ) -> Result<Cancelled, Error> {
+    ) -> Result<CancelReport, Error> {
         let user = principal.visible_user(filter.user_id.as_ref())?;
-        let (engine, principal) = (Arc::clone(self), principal.clone());
+        let (engine, org) = (Arc::clone(self), principal.org.clone());
         self.run_to_completion(async move {
-            let mut done = Cancelled { dry_run, cancelled: Vec::new(), asked: Vec::new(), next_cursor: cursor };
+            let mut report = CancelReport { dry_run, cancelled: Vec::new(), asked: Vec::new(), next_cursor: cursor };
             for _ in 0..CANCEL_MAX / BATCH_MAX {
-                let (org, filter) = (&principal.org, (&filter, Wanted::Open));
-                let page = engine.tasks(org, user.as_ref(), filter, BATCH_MAX, done.next_cursor.take()).await?;
-                for (mut task, mut item) in page.entries {
-                    loop {
-                        let before = task.clone();
+                let cursor = report.next_cursor.take();
+                let page = engine.tasks(&org, user.as_ref(), &filter, StateFilter::Open, BATCH_MAX, cursor).await?;
+                for (mut task, item) in page.entries {
+                    if dry_run {
                         cancel(&mut task, engine.ports.clock.now());
-                        if dry_run || task == before {
-                            break;
-                        }
-                        if engine.put_task(&task, item.version).await?.is_some() {
-                            engine.forget_alarm(&before).await;
-                            break;
-                        }
-                        // It changed at this moment: once more, as it is now.
-                        let Some(found) = engine.ports.table.get(&item.stored.key, Read::Consistent).await? else {
-                            break;
-                        };
-                        (task, item) = (found.record()?, found);
+                    } else {
+                        task = engine.cancel_listed(task, item).await?;
                     }
                     match task.state {
-                        TaskState::Cancelled => done.cancelled.push(task.id),
-                        TaskState::Running => done.asked.push(task.id),
+                        TaskState::Cancelled => report.cancelled.push(task.id),
+                        TaskState::Running => report.asked.push(task.id),
                         TaskState::Scheduled
                         | TaskState::Paused
                         | TaskState::Retrying
@@ -263,28 +224,89 @@ impl Engine {
                         | TaskState::OutcomeUnknown => {}
                     }
                 }
-                done.next_cursor = page.next;
-                if done.next_cursor.is_none() {
+                report.next_cursor = page.next;
+                if report.next_cursor.is_none() {
                     break;
                 }
             }
-            Ok(done)
+            Ok(report)
         })
         .await
     }
 
-    /// Forgets the alarm of a task as it was. One that was not waiting had none.
-    async fn forget_alarm(&self, before: &Task) {
-        if !matches!(before.state, TaskState::Scheduled | TaskState::Retrying) {
+    /// Cancels one task of a list with a compare-and-set, and returns it in its new state.
+    async fn cancel_listed(&self, mut task: Task, mut item: Item) -> Result<Task, Error> {
+        let mut race = CompareAndSet::default();
+        loop {
+            let before = task.clone();
+            cancel(&mut task, self.ports.clock.now());
+            if task == before {
+                return Ok(task);
+            }
+            match self.ports.table.put(task.item()?, Condition::Version(item.version)).await {
+                Ok(_) => {
+                    self.cancel_alarm(&before).await;
+                    return Ok(task);
+                }
+                Err(error) => drop(race.lost(error, "the task")?),
+            }
+            let Some(current) = self.ports.table.get(&item.stored.key, Read::Consistent).await? else {
+                return Ok(task);
+            };
+            (task, item) = (current.record()?, current);
+        }
+    }
+
+    /// Cancels the alarm of a task's earlier revision. A task that was not waiting had no alarm.
+    async fn cancel_alarm(&self, before: &Task) {
+        if !before.is_waiting() {
             return;
         }
         if let Err(error) = self.ports.timer.cancel(&before.work()).await {
-            tracing::warn!(org = %before.org, task = %before.id, error = %causes(&error), "an alarm that is not needed stays");
+            tracing::warn!(org = %before.org, task = %before.id, error = %causes(&error), "failed to cancel stale alarm");
         }
     }
 }
 
-/// Cancels a task that waits; asks one that is under way to end. What has ended stays as it is.
+/// Moves a task to another time or schedule. Returns what is wrong with the change.
+fn move_task(
+    task: &mut Task,
+    scheduled_time: Option<Timestamp>,
+    schedule: Option<Schedule>,
+    now: Timestamp,
+) -> Vec<FieldProblem> {
+    let problem = |pointer: &str, message: String| vec![FieldProblem::new(pointer, message)];
+    match (scheduled_time, schedule, &task.schedule) {
+        (None, None, _) => Vec::new(),
+        (Some(_), _, Some(_)) => {
+            problem("/scheduledTime", "does not apply to a recurring task; change its schedule".to_owned())
+        }
+        (_, Some(_), None) => {
+            problem("/schedule", "does not apply to a task that does not recur; create a new task".to_owned())
+        }
+        (Some(time), None, None) => {
+            (task.occurrence, task.next_at) = (time, time.max(now));
+            time_problem(time, now).into_iter().collect()
+        }
+        (None, Some(schedule), Some(_)) => match schedule.check(now) {
+            Err(problems) => problems,
+            Ok(_) if schedule.max_runs.is_some_and(|max_runs| task.runs >= max_runs.get()) => {
+                problem("/schedule/maxRuns", format!("must be more than {}, the number of runs so far", task.runs))
+            }
+            Ok(timetable) => match timetable.next_after(now) {
+                None => problem("/schedule", "has no time left; choose a later end".to_owned()),
+                Some(next) => {
+                    (task.occurrence, task.next_at, task.anchor) = (next, next, now);
+                    task.by_hand = false;
+                    task.schedule = Some(schedule);
+                    Vec::new()
+                }
+            },
+        },
+    }
+}
+
+/// Cancels a waiting or paused task. A task in flight does not continue after its run; a final state stays.
 fn cancel(task: &mut Task, now: Timestamp) {
     match task.state {
         TaskState::Scheduled | TaskState::Retrying | TaskState::Paused => {
@@ -296,8 +318,8 @@ fn cancel(task: &mut Task, now: Timestamp) {
     }
 }
 
-fn not_now(task: &Task, what: &str, states: &str) -> Error {
+fn wrong_state(task: &Task, change: &str, states: &str) -> Error {
     let state = serde_json::to_value(task.state).unwrap_or_default();
     let state = state.as_str().unwrap_or_default();
-    Error::Conflict(format!("a task that is {state} cannot be {what}; only one that is {states}"))
+    Error::Conflict(format!("a task that is {state} cannot be {change}; only a task that is {states}"))
 }

@@ -147,7 +147,7 @@ async fn a_token_never_comes_out_whatever_the_services_do() {
                 let made = app.post("/api/plugin-engine", &task).await.json();
                 let id = format!("{} admin", made["task"]["id"].as_str().unwrap());
                 let org = OrgId::parse("acme").unwrap();
-                app.engine.dispatch(Work { org, kind: "task".to_owned(), id, revision: 1 }, None).await.unwrap();
+                app.engine.dispatch(Work { org, kind: "task".into(), id, revision: 1 }, None).await.unwrap();
             }
             // Text of the caller that holds the token is the caller's own, but the account's token is struck all the same.
             let text = format!("my token is {token}");

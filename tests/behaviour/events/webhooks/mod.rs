@@ -159,13 +159,13 @@ fn acme() -> OrgId {
 async fn outbox(app: &App) -> Vec<Work> {
     let page = app.table.inner.query(Query::partition("org#acme#outbox", 100)).await.unwrap();
     let ids = page.entries.into_iter().map(|item| item.stored.key.sort);
-    ids.map(|id| Work { org: acme(), kind: "event".to_owned(), id, revision: 0 }).collect()
+    ids.map(|id| Work { org: acme(), kind: "event".into(), id, revision: 0 }).collect()
 }
 
 /// The alarm of a delivery.
 fn alarm(webhook: &str, delivery: &Value) -> Work {
     let id = format!("{webhook} {}", delivery["id"].as_str().unwrap());
-    Work { org: acme(), kind: "delivery".to_owned(), id, revision: 0 }
+    Work { org: acme(), kind: "delivery".into(), id, revision: 0 }
 }
 
 /// An Overseer none of whose alarms goes off, with one webhook and one delivery of it that waits.

@@ -259,7 +259,7 @@ async fn who_has_no_time_leaves_it() {
     assert_eq!(deaf.dispatch(work, later).await.unwrap().succeeded, 1);
     // What names no work is none.
     for id in ["", "a", "a b", "a b c"] {
-        let work = Work { org: acme(), kind: "delivery".to_owned(), id: id.to_owned(), revision: 0 };
+        let work = Work { org: acme(), kind: "delivery".into(), id: id.to_owned(), revision: 0 };
         assert_eq!(deaf.dispatch(work, None).await.unwrap(), WorkReport::default(), "{id}");
     }
 }

@@ -265,8 +265,7 @@ async fn task(app: &App, path: &str) -> (Value, String) {
 
 /// The alarm of a task goes off, and how the task stands then.
 async fn fire(app: &App, id: &str) -> Value {
-    let work =
-        Work { org: OrgId::parse("acme").unwrap(), kind: "task".to_owned(), id: format!("{id} admin"), revision: 1 };
+    let work = Work { org: OrgId::parse("acme").unwrap(), kind: "task".into(), id: format!("{id} admin"), revision: 1 };
     app.engine.dispatch(work, None).await.unwrap();
     loop {
         let task = app.get(&format!("/api/plugin-engine/tasks/{id}")).await.json();
@@ -283,7 +282,7 @@ async fn a_task_warns_of_a_plugin_that_is_out_of_use_and_fails_while_it_is() {
     post(&setup, "disable", Some(&json!({ "reason": "we moved" }))).await;
     let (made, id) = task(&setup.app, "200").await;
     let warning = made["warnings"][0].as_str().unwrap();
-    assert!(warning.contains("taken out of use by an administrator (we moved)"), "{made}");
+    assert!(warning.contains("disabled by an administrator (we moved)"), "{made}");
     setup.app.clock.advance(60);
     let failed = fire(&setup.app, &id).await;
     assert_eq!((&failed["status"], &failed["attempts"][0]["code"]), (&json!("failed"), &json!("disabled")), "{failed}");

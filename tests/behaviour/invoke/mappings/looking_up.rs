@@ -269,7 +269,7 @@ async fn a_task_resolves_its_names_when_it_runs() {
     for id in paths {
         let work = overseer_engine::ports::Work {
             org: overseer_engine::core::ids::OrgId::parse("acme").unwrap(),
-            kind: "task".to_owned(),
+            kind: "task".into(),
             id: format!("{id} admin"),
             revision: 1,
         };

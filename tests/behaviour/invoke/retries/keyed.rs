@@ -144,8 +144,7 @@ async fn made(app: &App, when: Value) -> String {
 /// The alarm of a task goes off when it is due, and the task's state after that.
 async fn fire(setup: &Setup, id: &str, seconds: i64) -> String {
     setup.app.clock.advance(seconds);
-    let work =
-        Work { org: OrgId::parse("acme").unwrap(), kind: "task".to_owned(), id: format!("{id} admin"), revision: 1 };
+    let work = Work { org: OrgId::parse("acme").unwrap(), kind: "task".into(), id: format!("{id} admin"), revision: 1 };
     setup.app.engine.dispatch(work, None).await.unwrap();
     loop {
         let task = setup.app.get(&format!("/api/plugin-engine/tasks/{id}")).await.json();

@@ -72,7 +72,7 @@ async fn every_kind_of_early_alarm_is_set_again_for_its_time() {
     notes.take();
     engine.set_alarms().await.unwrap();
     let mut alarms = notes.take();
-    alarms.sort_by_key(|(work, _)| work.kind.clone());
+    alarms.sort_by_key(|(work, _)| work.kind.as_str().to_owned());
     let kinds: Vec<_> = alarms.iter().map(|(work, at)| (work.kind.as_str(), *at)).collect();
     // Ten minutes from the start.
     let until = Some("2026-11-21T09:10:00Z".parse().unwrap());

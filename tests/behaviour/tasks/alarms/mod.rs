@@ -24,7 +24,7 @@ const NOW: &str = "2190-01-01T00:00:00.25Z";
 /// Work with names that services may take for more.
 fn work(revision: u64) -> Work {
     let org = OrgId::parse("<aws.scheduler.execution-id>\u{fffe}\u{ffff}\u{1f980}").unwrap();
-    Work { org, kind: "task".to_owned(), id: "1 \"ann\\\" <aws.scheduler.attempt-number>".to_owned(), revision }
+    Work { org, kind: "task".into(), id: "1 \"ann\\\" <aws.scheduler.attempt-number>".to_owned(), revision }
 }
 
 fn after(clock: &Stopped, milliseconds: i64) -> Timestamp {
@@ -197,7 +197,7 @@ async fn work_with_the_longest_names_fits_into_a_message_and_a_schedule() {
     let timer = cloud.timer(clock.clone());
     let longest = "\u{ffff}".repeat(85);
     let org = OrgId::parse(longest.clone()).unwrap();
-    let work = Work { org, kind: "task".to_owned(), id: format!("{} {longest}", "f".repeat(64)), revision: u64::MAX };
+    let work = Work { org, kind: "task".into(), id: format!("{} {longest}", "f".repeat(64)), revision: u64::MAX };
     for after_ms in [0, 3_600_000] {
         timer.set(work.clone(), after(&clock, after_ms)).await.unwrap();
         let body = cloud.receive(&cloud.alarms.queue_url).await.expect("it did not arrive within 20 s");

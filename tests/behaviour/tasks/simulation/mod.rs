@@ -229,7 +229,7 @@ impl Simulation {
     fn alarm(&self, task: u64) -> Option<Work> {
         let id = self.world.watch().tasks.get(&task)?.record["id"].as_str()?.to_owned();
         let org = OrgId::parse("acme").unwrap();
-        Some(Work { org, kind: "task".to_owned(), id: format!("{id} u-{task}"), revision: 1 })
+        Some(Work { org, kind: "task".into(), id: format!("{id} u-{task}"), revision: 1 })
     }
 
     fn begin(&self, actor: u64, act: Act) {
