@@ -1,11 +1,11 @@
-//! Embeds the built-in catalog: a new folder under `plugins/` is all that a new plugin needs.
+//! Embeds the built-in catalog: every folder under `plugins/` with a `plugin.yaml`.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 fn main() -> std::io::Result<()> {
-    let here = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
-    let folder = here.join("../../plugins").canonicalize()?;
+    let crate_folder = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
+    let folder = crate_folder.join("../../plugins").canonicalize()?;
     println!("cargo::rerun-if-changed={}", folder.display());
     let mut manifests = Vec::new();
     for entry in std::fs::read_dir(&folder)? {

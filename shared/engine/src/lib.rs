@@ -1,11 +1,18 @@
-//! The domain of Overseer and the ports it needs: an agent's intent comes in, a service is called, and one shape of
-//! outcome goes out.
+//! The domain of Overseer and its ports: it takes an agent's intent, calls a service, and returns an outcome.
 //!
-//! The folders stand in layers, and each uses only those below it; `tests/behaviour/layout.rs` holds that. From the top:
-//! [`engine`] is the facade, [`agents`] and [`tasks`] decide what runs and when, `invoke` runs one action, [`accounts`],
-//! [`registry`] and [`access`] say with which credential, which plugin and by whose right, [`events`] tells others, `outbound`
-//! is the only way out, `storage` says how records are stored, [`plugin`] what a plugin is, [`ports`] all that the engine asks
-//! of the world, and [`core`] has the types that all of them share. The engine knows no cloud, no HTTP server and no database.
+//! The folders are layers, and each uses only those below it; `tests/behaviour/layout.rs` checks it. From the top:
+//!
+//! - [`engine`] is the facade.
+//! - [`agents`] builds and explains what an agent may do; [`tasks`] schedules and runs intents.
+//! - `invoke` executes one action.
+//! - [`accounts`] has the credentials, [`registry`] the plugins, [`access`] the callers and their rights.
+//! - [`events`] delivers webhooks.
+//! - `outbound` makes all calls to services.
+//! - `storage` stores records and secrets.
+//! - [`plugin`] defines what a plugin is.
+//! - [`ports`] are the traits for the environment; [`core`] has the types that all layers share.
+//!
+//! The engine depends on no cloud, no HTTP server and no database.
 
 pub mod access;
 pub mod accounts;

@@ -1,20 +1,20 @@
-//! Which addresses a call may go to.
+//! The addresses that outbound calls may reach.
 //!
-//! Everything that is not plainly a public unicast address is refused, by the special-purpose registries of IANA
-//! (RFC 6890 and its updates), so that no manifest and no parameter can reach what only this machine or its network can
-//! reach: loopback, private ranges, a cloud's metadata service.
+//! Every address that is not public unicast by IANA's special-purpose registries (RFC 6890 and its updates) is refused.
+//! Manifests and parameters therefore cannot reach what only this machine or its network can reach: loopback, private ranges,
+//! a cloud's metadata service.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net};
 
-/// An address that the operator allows although it is not public.
+/// A non-public address that the operator allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AllowedAddress {
     /// Every address of a network, on every port.
     Network(IpNet),
-    /// One address on one port; only where a URL has it literally.
+    /// One address on one port; only for URLs with a literal address.
     Socket(SocketAddr),
 }
 
@@ -33,20 +33,20 @@ impl FromStr for AllowedAddress {
     }
 }
 
-/// Whether a call may go to `address`. The port is known only for an address that a URL has literally.
-pub(super) fn permitted(allowed: &[AllowedAddress], address: IpAddr, port: Option<u16>) -> bool {
-    is_public(address) || among(allowed, address, port)
+/// Whether calls may reach `address`. `port` is set only for a literal address in a URL.
+pub(super) fn is_permitted(allowed: &[AllowedAddress], address: IpAddr, port: Option<u16>) -> bool {
+    is_public(address) || is_allowed(allowed, address, port)
 }
 
 /// Whether the operator allowed `address`, public or not.
-pub(super) fn among(allowed: &[AllowedAddress], address: IpAddr, port: Option<u16>) -> bool {
+pub(super) fn is_allowed(allowed: &[AllowedAddress], address: IpAddr, port: Option<u16>) -> bool {
     allowed.iter().any(|entry| match entry {
         AllowedAddress::Network(network) => network.contains(&address),
         AllowedAddress::Socket(socket) => Some(*socket) == port.map(|port| SocketAddr::new(address, port)),
     })
 }
 
-/// Whether an address is plainly public and unicast.
+/// Whether an address is public unicast.
 pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -54,7 +54,7 @@ pub fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// IPv4 networks that are not plainly public.
+/// IPv4 networks that are not public unicast.
 const SPECIAL_V4: [Ipv4Net; 16] = [
     network([0, 0, 0, 0], 8),        // this network
     network([10, 0, 0, 0], 8),       // private
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_public_unicast_is_public() {
+    fn special_addresses_are_not_public() {
         for refused in [
             "0.0.0.0",
             "0.1.2.3",
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_operator_may_allow_networks_and_sockets() {
+    fn operator_may_allow_networks_and_sockets() {
         let allowed: Vec<AllowedAddress> =
             ["10.1.0.0/16", "192.168.0.7", "127.0.0.1:8787"].iter().map(|text| text.parse().unwrap()).collect();
         for (address, port, expected) in [
@@ -176,7 +176,7 @@ mod tests {
             ("127.0.0.1", Some(8788), false),
             ("127.0.0.1", None, false),
         ] {
-            assert_eq!(permitted(&allowed, address.parse().unwrap(), port), expected, "{address} {port:?}");
+            assert_eq!(is_permitted(&allowed, address.parse().unwrap(), port), expected, "{address} {port:?}");
         }
         assert!("10.1".parse::<AllowedAddress>().is_err());
         assert!("example.com".parse::<AllowedAddress>().is_err());

@@ -1,5 +1,5 @@
-//! The one client through which every call leaves. It connects only to addresses that it has checked itself, after
-//! resolution as well as in literals, uses no proxy of the system, and follows no redirect to another origin.
+//! The HTTP client of all outbound calls. It checks each address before it connects, resolved or literal. It uses no system
+//! proxy and follows no redirect to another origin.
 
 use std::error::Error as StdError;
 use std::net::{IpAddr, SocketAddr};
@@ -15,24 +15,24 @@ use tokio::time::{Instant, timeout, timeout_at};
 use url::{Host, Url};
 use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 
-use crate::outbound::address::{AllowedAddress, among, permitted};
+use crate::outbound::address::{AllowedAddress, is_allowed, is_permitted};
 use crate::outbound::config::Authorities;
 
-/// Redirects within one origin that are followed before giving up.
+/// The most redirects within one origin that are followed.
 const REDIRECTS_MAX: usize = 5;
-/// What is read at most of an answer's body that nobody hears, in bytes.
-const UNHEARD_MAX: usize = 16 * 1024;
-/// The time for that.
-const UNHEARD_TIME: Duration = Duration::from_secs(1);
-/// The time for looking up a name that nothing is sent to yet.
-const LOOKING_UP_TIME: Duration = Duration::from_secs(2);
+/// The most bytes that are read of a body that is discarded.
+const DISCARDED_MAX_BYTES: usize = 16 * 1024;
+/// The time limit of reading a body that is discarded.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
+/// The time limit of resolving a name without calling it.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A request that is ready to leave. (No `Debug`: its body may hold a secret.)
+/// A request that is ready to send. (No `Debug`: its body may contain a secret.)
 #[derive(Clone)]
 pub struct OutboundRequest {
     /// The method.
     pub method: Method,
-    /// Where to.
+    /// The URL.
     pub url: Url,
     /// The headers; a credential among them is marked sensitive.
     pub headers: HeaderMap,
@@ -40,7 +40,7 @@ pub struct OutboundRequest {
     pub body: Bytes,
 }
 
-/// An answer, whole.
+/// A complete response.
 #[derive(Debug)]
 pub struct OutboundAnswer {
     /// The status.
@@ -51,16 +51,16 @@ pub struct OutboundAnswer {
     pub body: Bytes,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub enum OutboundError {
-    /// The address is not public, and the operator does not allow it.
-    #[error("{host} is at an address that calls may not go to")]
+    /// The address is not public, and the operator does not allow it. Nothing was sent.
+    #[error("{host} is at an address that calls may not reach")]
     Refused {
         /// The host.
         host: String,
     },
-    /// The name did not resolve, or no connection came about.
+    /// The name did not resolve, or no connection was established. Nothing was sent.
     #[error("no connection to {host}")]
     Unreachable {
         /// The host.
@@ -84,20 +84,20 @@ pub enum OutboundError {
         #[source]
         source: reqwest::Error,
     },
-    /// The answer is larger than allowed.
-    #[error("{host} answered with more than is read")]
+    /// The response is larger than allowed.
+    #[error("the response of {host} is too large")]
     TooLarge {
         /// The host.
         host: String,
     },
 }
 
-/// The client could not be built.
+/// The client cannot be built.
 #[derive(Debug, thiserror::Error)]
-#[error("the client for outbound calls cannot be made")]
+#[error("the client for outbound calls cannot be built")]
 pub struct ClientError(#[from] reqwest::Error);
 
-/// The one client.
+/// The HTTP client of all outbound calls.
 #[derive(Debug, Clone)]
 pub struct Outbound {
     client: reqwest::Client,
@@ -105,7 +105,7 @@ pub struct Outbound {
 }
 
 impl Outbound {
-    /// A client that reaches public addresses and those of `allowed`.
+    /// A client that reaches public addresses and the `allowed` ones.
     pub fn new(
         allowed: &[AllowedAddress],
         authorities: Authorities,
@@ -115,8 +115,8 @@ impl Outbound {
         let builder = match authorities {
             Authorities::System => reqwest::Client::builder(),
             Authorities::Mozilla => {
-                let known = TLS_SERVER_ROOT_CERTS.iter().map(|known| reqwest::Certificate::from_der(known));
-                reqwest::Client::builder().tls_certs_only(known.collect::<Result<Vec<_>, _>>()?)
+                let certificates = TLS_SERVER_ROOT_CERTS.iter().map(|der| reqwest::Certificate::from_der(der));
+                reqwest::Client::builder().tls_certs_only(certificates.collect::<Result<Vec<_>, _>>()?)
             }
         };
         let client = builder
@@ -130,9 +130,9 @@ impl Outbound {
         Ok(Self { client, allowed })
     }
 
-    /// Sends `request` and reads its answer before `deadline`. What is read is taken off `left`, the bytes that may
-    /// still come. A redirect within the origin is followed where that repeats the request: for a GET, and for others
-    /// where the status says so (RFC 9110, 15.4); any other redirect is the answer.
+    /// Sends `request` and reads its response before `deadline`. The bytes read are subtracted from `left`, the bytes that may
+    /// still be read. A redirect within the origin is followed if it repeats the request: for a GET, and for other methods if
+    /// the status says so (RFC 9110, 15.4). Any other redirect is returned as the response.
     pub async fn send(
         &self,
         mut request: OutboundRequest,
@@ -142,21 +142,21 @@ impl Outbound {
         let mut hops = 0;
         loop {
             let answer = match self.send_once(request.clone(), left, deadline).await {
-                // What was asked before was answered, so that something did leave.
+                // An earlier request was answered, so something was sent.
                 Err(OutboundError::Unreachable { host, source }) if hops > 0 => {
                     return Err(OutboundError::Broken { host, source });
                 }
                 other => other?,
             };
-            match redirected(&request, &answer) {
-                Some(to) if hops < REDIRECTS_MAX => request.url = to,
+            match redirect_target(&request, &answer) {
+                Some(target) if hops < REDIRECTS_MAX => request.url = target,
                 Some(_) | None => return Ok(answer),
             }
             hops += 1;
         }
     }
 
-    /// Sends `request` once, as [`Self::send`] does, and takes every redirect for the answer.
+    /// Sends `request` like [`Self::send`], but returns every redirect as the response.
     pub async fn send_once(
         &self,
         request: OutboundRequest,
@@ -165,7 +165,7 @@ impl Outbound {
     ) -> Result<OutboundAnswer, OutboundError> {
         let host = request.url.host_str().unwrap_or_default().to_owned();
         let exchange = async {
-            let mut answer = self.begin(request).await?;
+            let mut answer = self.start(request).await?;
             let mut body = BytesMut::new();
             while let Some(chunk) = answer.chunk().await.map_err(|error| classify(error, &host))? {
                 let take = |left: usize| left.checked_sub(chunk.len());
@@ -180,66 +180,66 @@ impl Outbound {
         timeout_at(deadline, exchange).await.unwrap_or_else(|_| Err(OutboundError::Timeout { host: host.clone() }))
     }
 
-    /// Sends `request` once, for its status and headers alone. Of the body a little is read, so that the connection can be
-    /// used again, and given up.
+    /// Sends `request` once and returns only status and headers. A short body is read and discarded, so that the connection can
+    /// be reused.
     pub async fn send_for_status(
         &self,
         request: OutboundRequest,
         deadline: Instant,
     ) -> Result<(StatusCode, HeaderMap), OutboundError> {
         let host = request.url.host_str().unwrap_or_default().to_owned();
-        let begun = timeout_at(deadline, self.begin(request)).await;
-        let mut answer = begun.unwrap_or_else(|_| Err(OutboundError::Timeout { host }))?;
+        let started = timeout_at(deadline, self.start(request)).await;
+        let mut answer = started.unwrap_or_else(|_| Err(OutboundError::Timeout { host }))?;
         let (status, headers) = (answer.status(), std::mem::take(answer.headers_mut()));
-        let reading = async {
-            let mut left = UNHEARD_MAX;
+        let discard = async {
+            let mut left = DISCARDED_MAX_BYTES;
             while let Ok(Some(chunk)) = answer.chunk().await {
-                let Some(less) = left.checked_sub(chunk.len()) else { return };
-                left = less;
+                let Some(remaining) = left.checked_sub(chunk.len()) else { return };
+                left = remaining;
             }
         };
-        // What was said is known by now, whatever becomes of the rest.
-        let _ = timeout_at(deadline.min(Instant::now() + UNHEARD_TIME), reading).await;
+        // Status and headers are known, so a failure to read the body does not matter.
+        let _ = timeout_at(deadline.min(Instant::now() + DISCARD_TIMEOUT), discard).await;
         Ok((status, headers))
     }
 
-    /// Whether calls to `url` would be refused, as far as that can be told now: a name that does not resolve is not.
+    /// Whether calls to `url` would be refused now. A name that does not resolve is not refused.
     pub async fn refuses(&self, url: &Url) -> bool {
         let port = url.port_or_known_default();
         match url.host() {
-            Some(Host::Ipv4(address)) => !permitted(&self.allowed, address.into(), port),
-            Some(Host::Ipv6(address)) => !permitted(&self.allowed, address.into(), port),
+            Some(Host::Ipv4(address)) => !is_permitted(&self.allowed, address.into(), port),
+            Some(Host::Ipv6(address)) => !is_permitted(&self.allowed, address.into(), port),
             Some(Host::Domain(name)) => {
-                let found = timeout(LOOKING_UP_TIME, tokio::net::lookup_host((name, 0))).await;
-                let Ok(Ok(found)) = found else { return false };
-                let found: Vec<_> = found.collect();
-                !found.is_empty() && !found.iter().any(|address| permitted(&self.allowed, address.ip(), None))
+                let resolved = timeout(LOOKUP_TIMEOUT, tokio::net::lookup_host((name, 0))).await;
+                let Ok(Ok(addresses)) = resolved else { return false };
+                let addresses: Vec<_> = addresses.collect();
+                !addresses.is_empty()
+                    && !addresses.iter().any(|address| is_permitted(&self.allowed, address.ip(), None))
             }
             None => true,
         }
     }
 
-    /// Whether the operator allowed the address that `url` has literally.
+    /// Whether the operator allowed the literal address of `url`.
     pub fn allows(&self, url: &Url) -> bool {
         let port = url.port_or_known_default();
         match url.host() {
-            Some(Host::Ipv4(address)) => among(&self.allowed, address.into(), port),
-            Some(Host::Ipv6(address)) => among(&self.allowed, address.into(), port),
+            Some(Host::Ipv4(address)) => is_allowed(&self.allowed, address.into(), port),
+            Some(Host::Ipv6(address)) => is_allowed(&self.allowed, address.into(), port),
             Some(Host::Domain(_)) | None => false,
         }
     }
 
-    /// Sends `request`, if its address may be called, up to where the body of the answer begins.
-    async fn begin(&self, request: OutboundRequest) -> Result<reqwest::Response, OutboundError> {
+    /// Sends `request`, if its address is permitted, and returns the response before its body is read.
+    async fn start(&self, request: OutboundRequest) -> Result<reqwest::Response, OutboundError> {
         let host = request.url.host_str().unwrap_or_default().to_owned();
-        // The resolver never sees an address that the URL has literally, in whatever spelling; the parser of URLs has
-        // brought it into its one form.
+        // The resolver is not called for a literal address. The URL parser has normalized its spelling.
         let literal = match request.url.host() {
             Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
             Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
             Some(Host::Domain(_)) | None => None,
         };
-        if literal.is_some_and(|address| !permitted(&self.allowed, address, request.url.port_or_known_default())) {
+        if literal.is_some_and(|address| !is_permitted(&self.allowed, address, request.url.port_or_known_default())) {
             return Err(OutboundError::Refused { host });
         }
         let sent = self.client.request(request.method, request.url).headers(request.headers).body(request.body);
@@ -247,17 +247,18 @@ impl Outbound {
     }
 }
 
-/// Where an answer sends the same request, if that is within the origin.
-fn redirected(request: &OutboundRequest, answer: &OutboundAnswer) -> Option<Url> {
-    let repeats = match answer.status {
+/// The redirect target for the same request, if it is within the origin.
+fn redirect_target(request: &OutboundRequest, answer: &OutboundAnswer) -> Option<Url> {
+    let repeats_request = match answer.status {
         StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => true,
         StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND | StatusCode::SEE_OTHER => request.method == Method::GET,
         _ => false,
     };
-    let to = request.url.join(answer.headers.get(LOCATION)?.to_str().ok()?).ok()?;
-    (repeats && to.origin() == request.url.origin()).then_some(to)
+    let target = request.url.join(answer.headers.get(LOCATION)?.to_str().ok()?).ok()?;
+    (repeats_request && target.origin() == request.url.origin()).then_some(target)
 }
 
+/// The kind of a client error, without the URL.
 fn classify(error: reqwest::Error, host: &str) -> OutboundError {
     let host = host.to_owned();
     let mut cause: Option<&(dyn StdError + 'static)> = Some(&error);
@@ -267,7 +268,7 @@ fn classify(error: reqwest::Error, host: &str) -> OutboundError {
         }
         cause = inner.source();
     }
-    // The URL may hold parameters of the caller.
+    // The URL may contain the caller's parameters.
     let source = error.without_url();
     if source.is_connect() || source.is_builder() {
         OutboundError::Unreachable { host, source }
@@ -278,27 +279,27 @@ fn classify(error: reqwest::Error, host: &str) -> OutboundError {
     }
 }
 
-/// Resolves names and gives only what may be called: what was checked is what is connected to.
+/// Resolves names and returns only permitted addresses, so that the client connects to exactly what was checked.
 struct CheckedResolver {
     allowed: Arc<[AllowedAddress]>,
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("every address of the name is one that calls may not go to")]
+#[error("calls may not reach any address of the name")]
 struct AddressDenied;
 
 impl Resolve for CheckedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let allowed = Arc::clone(&self.allowed);
         Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            let any = !found.is_empty();
-            let checked: Vec<SocketAddr> =
-                found.into_iter().filter(|address| permitted(&allowed, address.ip(), None)).collect();
-            if any && checked.is_empty() {
+            let resolved: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let any_resolved = !resolved.is_empty();
+            let permitted: Vec<SocketAddr> =
+                resolved.into_iter().filter(|address| is_permitted(&allowed, address.ip(), None)).collect();
+            if any_resolved && permitted.is_empty() {
                 return Err(AddressDenied.into());
             }
-            Ok::<Addrs, _>(Box::new(checked.into_iter()))
+            Ok::<Addrs, _>(Box::new(permitted.into_iter()))
         })
     }
 }
@@ -342,7 +343,7 @@ mod tests {
             "http://100.64.1.1/",
             "http://10.0.0.1:8080/",
             "https://192.168.0.1/",
-            // By its name: resolved, then refused.
+            // Names are resolved first.
             "http://localhost/",
             "http://LOCALHOST:81/",
         ] {
@@ -351,7 +352,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_does_not_resolve_never_left() {
+    async fn unresolved_name_is_unreachable() {
         let outbound = Outbound::new(&[], Authorities::System, Duration::from_secs(1)).unwrap();
         let error = fetch(&outbound, "http://does-not-exist.invalid/").await.unwrap_err();
         assert!(matches!(error, OutboundError::Unreachable { .. }), "{error:?}");

@@ -1,4 +1,4 @@
-//! What an operator may set, read once at start.
+//! The configuration by the operator, read once at start.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,89 +13,88 @@ use crate::outbound::address::AllowedAddress;
 use crate::outbound::credential::check_token;
 use crate::plugin::catalog::Catalog;
 
-/// What the engine is told at start.
+/// The configuration of the engine.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Addresses that calls may go to although they are not public. `OVERSEER_ALLOW_ADDRESSES`, separated by commas:
-    /// networks (`10.0.0.0/8`), addresses, or an address with a port, which counts only where a URL has it literally.
+    /// Non-public addresses that calls may reach. `OVERSEER_ALLOW_ADDRESSES`, separated by commas: networks (`10.0.0.0/8`),
+    /// addresses, or an address with a port, which applies only to URLs with that literal address.
     pub allowed_addresses: Vec<AllowedAddress>,
-    /// Where a stand-in of a plugin's service is, which is then called in its place: the playground of the local server, or
-    /// what `OVERSEER_STAND_INS` names, as a JSON object with a stand-in for each name of a built-in plugin.
+    /// Stand-ins that are called instead of a plugin's service: the playground of the local server, or those of
+    /// `OVERSEER_STAND_INS`, a JSON object with a stand-in for each name of a built-in plugin.
     pub stand_ins: BTreeMap<PluginName, StandIn>,
-    /// Where browsers reach this Overseer, without a slash at the end: redirect URIs begin with it. `PUBLIC_URL`; never
-    /// taken from a request's `Host`. Without it nothing can be connected by OAuth.
+    /// The URL at which browsers reach this Overseer, without a trailing slash; redirect URIs begin with it. `PUBLIC_URL`;
+    /// never taken from a request's `Host`. Without it no account can be connected by OAuth.
     pub public_url: Option<Url>,
-    /// Where a browser may be sent on to after connecting: URLs of this origin, at this path or below.
+    /// The URLs to which a browser may be redirected after connecting: of such an origin, at its path or below.
     /// `OVERSEER_RETURN_TO`, separated by commas.
     pub return_to: Vec<Url>,
-    /// For each plugin of the built-in catalog, what is configured for its service. Plugins from elsewhere get nothing
-    /// from the environment, whatever they call themselves.
+    /// The configuration of the service of each built-in plugin. Other plugins get nothing from the environment, whatever
+    /// their names.
     pub services: BTreeMap<PluginName, Service>,
-    /// What `POST …/cron` has to be called with: `CRON_SECRET_TOKEN`, at least 32 characters. Without it the route
-    /// refuses everybody.
+    /// The token for `POST …/cron`: `CRON_SECRET_TOKEN`, at least 32 characters. Without it the route refuses every call.
     pub cron_token: Option<SecretString>,
     /// Limits on every intent.
     pub limits: Limits,
-    /// Whose certificates calls trust. Not read from the environment: whoever starts the engine knows where it runs.
+    /// The certificate authorities that calls trust. The program that starts the engine sets it, not the environment.
     pub authorities: Authorities,
 }
 
-/// Whose certificates calls trust.
+/// The certificate authorities that calls trust.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Authorities {
-    /// Whom the system trusts, an organization's own authorities among them.
+    /// Those of the system, with an organization's own authorities.
     #[default]
     System,
-    /// Whom Mozilla trusts, as of the build. Reading the system's takes longer than all else that a Lambda does at its
-    /// start, and nobody adds to a Lambda's.
+    /// Mozilla's, as of the build. Reading the system's takes longer than the rest of a Lambda's start, and a Lambda has no
+    /// authorities of its own.
     Mozilla,
 }
 
-/// What is configured for one plugin's service.
+/// The configuration of one plugin's service.
 #[derive(Debug, Clone, Default)]
 pub struct Service {
     /// The operator's OAuth client there: `<PLUGIN>_CLIENT_ID` and `<PLUGIN>_CLIENT_SECRET`, such as `SLACK_CLIENT_ID`.
     pub client: Option<OauthClient>,
-    /// A token that the local server connects for its administrator: `<PLUGIN>_TOKEN`, such as `SLACK_TOKEN`.
+    /// A token with which the local server connects its administrator: `<PLUGIN>_TOKEN`, such as `SLACK_TOKEN`.
     pub token: Option<SecretString>,
 }
 
-/// An OAuth client: how Overseer is known to a provider.
+/// An OAuth client: Overseer's identity at a provider.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OauthClient {
-    /// Its id, which is no secret.
+    /// Its id, which is not secret.
     pub id: String,
     /// Its secret; a public client has none (RFC 6749, 2.1).
     pub secret: Option<SecretString>,
 }
 
-/// What is called in the place of a service.
+/// A stand-in for a service.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StandIn {
-    /// In the place of the runtime's base URL.
+    /// Replaces the runtime's base URL.
     pub base_url: Url,
-    /// In the place of `auth.authorization_url`.
+    /// Replaces `auth.authorization_url`.
     pub authorization_url: Url,
-    /// In the place of `auth.token_url`.
+    /// Replaces `auth.token_url`.
     pub token_url: Url,
-    /// In the place of `auth.revocation_url`.
+    /// Replaces `auth.revocation_url`.
     pub revocation_url: Url,
-    /// The client that it knows.
+    /// The OAuth client that it accepts.
     pub client: OauthClient,
 }
 
 /// Limits on every intent.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// The time for all of an intent. An HTTP API of AWS gives up at 30 s.
+    /// The time limit of an intent. An HTTP API of AWS has a timeout of 30 s.
     pub budget: Duration,
-    /// The time for one attempt of a task, for which nobody waits.
+    /// The time limit of one attempt of a task, for which no caller waits.
     pub task_budget: Duration,
-    /// The time for one connection to come about.
+    /// The time limit of establishing one connection.
     pub connect: Duration,
-    /// The bytes of all answers of a service to one intent.
+    /// The most bytes of all responses of a service to one intent together.
     pub answer_max_bytes: usize,
 }
 
@@ -110,13 +109,13 @@ impl Default for Limits {
     }
 }
 
-/// A variable that does not read.
+/// An invalid environment variable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the environment variable {name} is wrong: {expected}")]
 pub struct ConfigError {
     /// The variable.
     pub name: String,
-    /// What was expected.
+    /// The rule that its value breaks.
     pub expected: String,
 }
 
@@ -141,9 +140,10 @@ impl Config {
             .collect::<Result<_, _>>()?;
         let name = "CRON_SECRET_TOKEN";
         let cron_token = present(name);
-        // Nothing else travels as a Bearer token (RFC 6750, 2.1).
-        let wrong = |token: &String| token.len() < CRON_TOKEN_MIN_BYTES || !token.bytes().all(|b| b.is_ascii_graphic());
-        if cron_token.as_ref().is_some_and(wrong) {
+        // Bearer tokens cannot have other characters (RFC 6750, 2.1).
+        let invalid =
+            |token: &String| token.len() < CRON_TOKEN_MIN_BYTES || !token.bytes().all(|b| b.is_ascii_graphic());
+        if cron_token.as_ref().is_some_and(invalid) {
             let expected =
                 format!("must have at least {CRON_TOKEN_MIN_BYTES} characters, all printable ASCII, no spaces");
             return Err(ConfigError { name: name.to_owned(), expected });
@@ -163,7 +163,7 @@ impl Config {
                 Some(id) if is_client_id(&id) => Some(OauthClient { id, secret }),
                 Some(_) => return Err(ConfigError { name, expected: CLIENT_ID_RULE.to_owned() }),
                 None if secret.is_some() => {
-                    let expected = format!("{prefix}_CLIENT_SECRET is set, so that it is needed as well");
+                    let expected = format!("it is required, since {prefix}_CLIENT_SECRET is set");
                     return Err(ConfigError { name, expected });
                 }
                 None => None,
@@ -185,7 +185,7 @@ impl Config {
         })
     }
 
-    /// Whether `token` is the one that the cron route is called with. Takes the same time wherever they differ.
+    /// Whether `token` is the token of the cron route. Compares in constant time.
     pub fn is_cron_token(&self, token: Option<&SecretString>) -> bool {
         let (Some(own), Some(token)) = (&self.cron_token, token) else { return false };
         let hash = |secret: &SecretString| digest::digest(&digest::SHA256, secret.expose_secret().as_bytes());
@@ -193,21 +193,21 @@ impl Config {
     }
 }
 
-/// The stand-ins that the operator names.
+/// Parses the stand-ins that the operator configured.
 fn stand_ins(text: &str, built_in: &Catalog) -> Result<BTreeMap<PluginName, StandIn>, ConfigError> {
     let name = "OVERSEER_STAND_INS".to_owned();
-    let read: Result<BTreeMap<PluginName, StandIn>, _> = serde_json::from_str(text);
-    // Where it goes wrong is said, and not what stands there: a client's secret may.
-    let stand_ins = read.map_err(|error| {
+    let parsed: Result<BTreeMap<PluginName, StandIn>, _> = serde_json::from_str(text);
+    // The message has the position but not the text, which may be a client's secret.
+    let stand_ins = parsed.map_err(|error| {
         let (line, column) = (error.line(), error.column());
         let expected = format!(
             "must be a JSON object of plugins with base_url, authorization_url, token_url, revocation_url and client \
-             (id, secret); it goes wrong at line {line}, column {column}"
+             (id, secret); it is wrong at line {line}, column {column}"
         );
         ConfigError { name: name.clone(), expected }
     })?;
     match stand_ins.keys().find(|plugin| !built_in.has(plugin)) {
-        Some(other) => Err(ConfigError { name, expected: format!("{other} is no plugin of the built-in catalog") }),
+        Some(other) => Err(ConfigError { name, expected: format!("{other} is not a built-in plugin") }),
         None => Ok(stand_ins),
     }
 }
@@ -215,25 +215,26 @@ fn stand_ins(text: &str, built_in: &Catalog) -> Result<BTreeMap<PluginName, Stan
 /// The shortest `CRON_SECRET_TOKEN`.
 const CRON_TOKEN_MIN_BYTES: usize = 32;
 
-/// What a client id has to be.
+/// The rule for client ids.
 pub(crate) const CLIENT_ID_RULE: &str = "must be 1 to 255 printable ASCII characters";
 
 pub(crate) fn is_client_id(id: &str) -> bool {
     (1..=255).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic() || b == b' ')
 }
 
-/// A URL of the operator's own that browsers are sent to.
+/// Parses a URL of the operator that browsers are redirected to.
 fn own_url(name: &str, text: &str) -> Result<Url, ConfigError> {
     let url = Url::parse(text).ok().filter(|url| {
-        let here = match url.host() {
+        let is_local = match url.host() {
             Some(Host::Domain(domain)) => domain == "localhost",
             Some(Host::Ipv4(address)) => address.is_loopback(),
             Some(Host::Ipv6(address)) => address.is_loopback(),
             None => false,
         };
-        let bare = url.query().is_none() && url.fragment().is_none();
-        let anonymous = url.username().is_empty() && url.password().is_none();
-        (url.scheme() == "https" || (url.scheme() == "http" && here)) && bare && anonymous
+        let has_secure_scheme = url.scheme() == "https" || (url.scheme() == "http" && is_local);
+        let has_query = url.query().is_some() || url.fragment().is_some();
+        let has_user = !url.username().is_empty() || url.password().is_some();
+        has_secure_scheme && !has_query && !has_user
     });
     let expected = "must be an https URL (http on this machine only) without user, query and fragment";
     url.ok_or_else(|| ConfigError { name: name.to_owned(), expected: expected.to_owned() })

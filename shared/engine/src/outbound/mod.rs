@@ -1,5 +1,5 @@
-//! Everything that leaves for a service: the one client, the addresses it may reach, the host that adds a credential, and
-//! the runtimes that make requests of actions.
+//! Outbound calls: the only HTTP client, the addresses that it may reach, the host that adds a credential, and the runtimes
+//! that execute actions.
 
 pub mod address;
 pub mod client;

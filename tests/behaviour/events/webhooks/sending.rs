@@ -222,7 +222,7 @@ async fn addresses_are_checked_again_when_something_is_sent() {
     app.clock.advance(10);
     assert_eq!(strict.dispatch(work, None).await.unwrap().failed, 1);
     let delivery = deliveries(&app, &id).await.remove(0);
-    let problem = "localhost is at an address that calls may not go to";
+    let problem = "localhost is at an address that calls may not reach";
     assert_eq!(delivery["attempts"][1]["problem"], problem);
     assert_eq!(receiver.got().len(), 0);
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// The max unknown keywords that are listed.
+/// The most unknown keywords that are listed.
 const UNKNOWN_MAX: usize = 100;
 
 /// The keywords of JSON Schema 2020-12 that contain no schemas.
@@ -48,7 +48,7 @@ const KEYWORDS: [&str; 38] = [
 ];
 
 /// Keywords that JSON Schema 2020-12 does not have, each with its pointer: typos that validation would ignore. Those that
-/// begin with `x-` are the author's own. At max a hundred are listed.
+/// begin with `x-` are the author's own. At most a hundred are listed.
 pub(crate) fn unknown_keywords(schema: &Value) -> Vec<(String, String)> {
     keywords(schema, &|keyword| !keyword.starts_with("x-") && !KEYWORDS.contains(&keyword), UNKNOWN_MAX)
 }

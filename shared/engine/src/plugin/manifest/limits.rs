@@ -10,17 +10,17 @@ const VERSION_MAX: usize = 64;
 const TEXT_MAX: usize = 255;
 /// The longest description, in characters.
 const DESCRIPTION_MAX: usize = 4_096;
-/// The max actions.
+/// The most actions.
 const ACTIONS_MAX: usize = 200;
-/// The max entries of any other list, such as permissions.
+/// The most entries of any other list, such as permissions.
 const ENTRIES_MAX: usize = 50;
-/// The max hooks.
+/// The most hooks.
 const HOOKS_MAX: usize = 20;
-/// The max environment variables or libraries.
+/// The most environment variables or libraries.
 const VARIABLES_MAX: usize = 200;
-/// The max schemas in all JSON Schemas of a manifest together.
+/// The most schemas in all JSON Schemas of a manifest together.
 const SCHEMAS_MAX: usize = 10_000;
-/// The max patterns in all JSON Schemas and `mappings` together. Each may take 256 KiB of memory once compiled.
+/// The most patterns in all JSON Schemas and `mappings` together. Each may take 256 KiB of memory once compiled.
 const PATTERNS_MAX: usize = 50;
 
 /// The limits that a manifest exceeds, each with its path.
@@ -37,7 +37,7 @@ impl LimitProblems {
 
     fn count(&mut self, path: &str, count: usize, max: usize) {
         if count > max {
-            self.0.push(format!("{path}: there are {count}, more than the {max} allowed; remove list"));
+            self.0.push(format!("{path}: there are {count}, more than the {max} allowed; remove some"));
         }
     }
 }
@@ -107,7 +107,7 @@ impl Manifest {
             if count > max {
                 limits.0.push(format!(
                     "parameters, returns and config_schema together have at least {count} {unit}, more than the {max} \
-                     allowed; each reference ($ref) counts all that it refers to; remove list"
+                     allowed; each reference ($ref) counts all that it refers to; remove some"
                 ));
             }
         };
@@ -190,7 +190,7 @@ mod tests {
             with(max).unwrap();
             let problem = with(max + 1).unwrap_err().to_string();
             let place = place.trim_start_matches('/').replace("/0/", ".say.").replace('/', ".");
-            assert!(problem.starts_with(&format!("{path}: ")), "{problem}");
+            assert!(problem.starts_with(&format!("{place}: ")), "{problem}");
             assert!(problem.contains(&format!("more than the {max} allowed; ")), "{problem}");
         }
     }
@@ -277,7 +277,7 @@ mod tests {
         assert!(problem.starts_with("mappings.channel.id: "), "{problem}");
     }
 
-    /// Manifests close to the largest size, each the max expensive of its kind.
+    /// Manifests close to the largest size, each the most expensive of its kind.
     #[test]
     fn most_expensive_manifests_are_read_quickly() {
         let with = |change: &dyn Fn(&mut Value)| {

@@ -4,8 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::core::effect::Effect;
-use crate::plugin::manifest::Manifest;
-use crate::plugin::manifest::{DataAdapterKind, PullPolicy};
+use crate::plugin::manifest::{DataAdapterKind, Manifest, PullPolicy};
 
 const CLAUDE: &str =
     include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/manifests/claude-environment.yaml"));
