@@ -300,8 +300,7 @@ impl Engine {
         for (index, kind) in events.iter().flatten().enumerate() {
             if kind != EVERY_KIND && !EventKind::ALL.iter().any(|known| known.as_str() == kind) {
                 let all: Vec<_> = EventKind::ALL.iter().map(|known| known.as_str()).collect();
-                let message =
-                    format!("is not an event; there are {} and {EVERY_KIND} for all of them", all.join(", "));
+                let message = format!("is not an event; there are {} and {EVERY_KIND} for all of them", all.join(", "));
                 problems.push(FieldProblem::new(format!("/events/{index}"), message));
             } else if !kinds.contains(kind) {
                 kinds.push(kind.clone());
