@@ -58,7 +58,10 @@ impl NewApiKey {
         if self.roles.is_empty() {
             problem("/roles", "must hold at least one of administrator, operator, service, user and agent");
         } else if self.roles.contains(&Role::Agent) && !only(Role::Agent) {
-            problem("/roles", "agent stands alone: it limits what its bearer may do, and other roles would undo that");
+            problem(
+                "/roles",
+                "agent cannot be combined with other roles: it limits what its bearer may do, and they would undo that",
+            );
         }
         if only(Role::User) && self.user_id.is_none() {
             problem("/user_id", "is needed for a key that acts for one user");
@@ -113,7 +116,7 @@ pub(crate) struct ApiKeyRecord {
 pub(crate) struct KeyCache {
     /// By id, with the time when each was read.
     keys: Cache<KeyId, (Timestamp, ApiKeyRecord)>,
-    /// How many keys this process has revoked, so that a record read before a revocation is not cached after it.
+    /// How many keys this process has revoked, to not cache a record after a revocation that was read before it.
     revocations: Mutex<u64>,
 }
 

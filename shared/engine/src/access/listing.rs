@@ -73,7 +73,7 @@ impl Engine {
                     Ok(record) if filter(&record) => entries.push((record, item)),
                     Ok(_) => {}
                     Err(error) => {
-                        tracing::error!(%org, ?listed, error = %causes(&error), "record is unreadable; left out of the list")
+                        tracing::error!(%org, ?listed, error = %causes(&error), "record is unreadable; left out of the list");
                     }
                 }
             }

@@ -1,7 +1,7 @@
 //! Webhooks: events delivered to organizations' own servers.
 //!
 //! An administrator subscribes a URL to kinds of events (`subscriptions`, stored by `webhook`). A change writes its event
-//! into the outbox in the same transaction ([`crate::storage::outbox`]). A timer, or the sweep, fans the event out into one
+//! into the outbox in the same transaction (`storage::outbox`). A timer, or the sweep, fans the event out into one
 //! delivery for each webhook that wants it (`fan_out`). Each delivery (`delivery`) is claimed, signed (`signing`), sent, and
 //! retried for a day (`send`); administrators list and retry deliveries (`deliveries`).
 //!

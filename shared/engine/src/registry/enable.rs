@@ -68,7 +68,7 @@ impl EnablePlan {
         if let (Some(scope), Some(installed)) = (self.scope, &instance.installed)
             && scope != installed.scope
         {
-            return Err(Error::field("/scope", "is another than that of the plugin in use; leave it out"));
+            return Err(Error::field("/scope", "differs from that of the plugin in use; leave it out"));
         }
         if let Some(permissions) = &self.consented {
             instance.grant(&self.plugin, permissions);

@@ -61,7 +61,7 @@ impl Freshness {
     }
 }
 
-/// The plugin's version changed again at every try, so that no try had the version that was in use.
+/// The organization changed the plugin's version during every try.
 pub(crate) fn contention(name: &str) -> Error {
     Error::Conflict(format!("the version of {name} in use changed again and again; try again"))
 }

@@ -5,7 +5,7 @@
 //!
 //! | question | file |
 //! | --- | --- |
-//! | When may a plugin use a permission? The rule of consent | [`permissions`] |
+//! | When may a plugin use a permission? The rule of consent | `permissions` |
 //! | How does a plugin get enabled, upgraded, rolled back, uninstalled? | `enable`, `upgrade`, `uninstall` |
 //! | What prevents enabling a version: its runtime, other plugins | `obstacles` |
 //! | Which version does an organization use right now? | `lookup` |
@@ -21,7 +21,7 @@ pub mod instances;
 mod lifecycle;
 mod lookup;
 mod obstacles;
-pub(crate) mod permissions;
+mod permissions;
 pub(crate) mod policy;
 mod record;
 mod register;

@@ -139,7 +139,7 @@ impl Engine {
         };
         let PluginInUse { name: parsed, installed: from, .. } = self.plugin_in_use(org, name).await?;
         if request.scope.is_some_and(|scope| scope != from.scope) {
-            return Err(Error::field("/scope", "is another than that of the plugin in use; leave it out"));
+            return Err(Error::field("/scope", "differs from that of the plugin in use; leave it out"));
         }
         let (registered, _) = self.find_registered(org, name, Some(from.scope)).await?;
         let (version, entry) = chosen_version(&registered, Some(version))?;

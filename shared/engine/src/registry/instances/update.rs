@@ -47,12 +47,11 @@ impl Engine {
         change: impl Fn(&mut Instance) -> Result<T, Error> + Send,
         event: impl Fn(&Instance, &T) -> Option<Event> + Send,
     ) -> Result<InstanceChange<T>, Error> {
-        let mut seen = match seen {
-            Some(seen) => seen,
-            None => {
-                let key = keys::instance(org, &manifest.name);
-                SeenInstance::of(self.ports.table.get(&key, Read::Consistent).await?)?
-            }
+        let mut seen = if let Some(seen) = seen {
+            seen
+        } else {
+            let key = keys::instance(org, &manifest.name);
+            SeenInstance::of(self.ports.table.get(&key, Read::Consistent).await?)?
         };
         let mut race = CompareAndSet::default();
         loop {
@@ -65,14 +64,12 @@ impl Engine {
             let event = event(&instance, &value);
             let condition = seen.version.clone().map_or(Condition::Absent, Condition::Version);
             let put = Write::Put(instance.item(org, manifest)?, condition);
-            let lost = match self.transact_with([put].into_iter().chain(hooks).collect(), event.as_ref()).await {
-                Ok(_) => {
-                    if let Some(event) = event {
-                        self.publish(event).await;
-                    }
-                    return Ok(InstanceChange { instance, value, written: true });
+            let writes = [put].into_iter().chain(hooks).collect();
+            let Err(lost) = self.transact_with(writes, event.as_ref()).await else {
+                if let Some(event) = event {
+                    self.publish(event).await;
                 }
-                Err(lost) => lost,
+                return Ok(InstanceChange { instance, value, written: true });
             };
             let instance_changed = matches!(lost, TableError::Condition { index: 0, .. });
             let current = race.lost(lost, format_args!("the plugin {}", manifest.name))?;
