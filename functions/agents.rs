@@ -1,5 +1,5 @@
-//! The Lambda of `/api/v1/channels`, which plugins agents have, `/api/v1/agents`, what comes of that, and `/api/v1/hooks`,
-//! what agents tell of themselves.
+//! The Lambda of `/api/v1/channels` (the plugins of agents), `/api/v1/agents` (the agents that result) and `/api/v1/hooks`
+//! (what agents report).
 
 use lambda_http::Error;
 use overseer_functions::serve;

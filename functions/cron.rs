@@ -1,7 +1,7 @@
-//! The Lambda of what is due: `POST /api/plugin-engine/cron`, and what EventBridge and SQS bring.
+//! The Lambda of due work: `POST /api/plugin-engine/cron`, and events of EventBridge and SQS.
 //!
-//! The sweep enqueues and runs nothing; work is run by an event that names it: a message of the work queue, where alarms
-//! and the sweep put it.
+//! The sweep only enqueues. An event that names work runs it: a message of the work queue, to which alarms and the sweep send
+//! it.
 
 use std::sync::Arc;
 
@@ -18,9 +18,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-/// Messages of one batch that may be under way at once.
+/// Messages of one batch that are in flight at once.
 const AT_ONCE: usize = 16;
-/// What an event has to be.
+/// What the function accepts, for error messages.
 const EXPECTED: &str = "expected an event of an HTTP API, of SQS with work as JSON in each body, a Scheduled Event of \
                         EventBridge, {\"sweep\": true}, or {\"work\": {\"org\", \"kind\", \"id\", \"revision\"}}";
 
@@ -30,7 +30,7 @@ async fn main() -> Result<(), Error> {
     lambda_runtime::run(service_fn(|event| answer(&lambda, event))).await
 }
 
-/// What the function is called with.
+/// An event of the function.
 #[derive(Debug)]
 enum Event {
     Http(Box<LambdaRequest>),
@@ -39,7 +39,7 @@ enum Event {
     Queue(Vec<Message>),
 }
 
-/// A message of SQS.
+/// An SQS message.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Message {
@@ -48,8 +48,8 @@ struct Message {
 }
 
 impl Event {
-    fn read(event: &Value) -> Result<Self, String> {
-        let read = if event.get("requestContext").is_some() {
+    fn parse(event: &Value) -> Result<Self, String> {
+        let parsed = if event.get("requestContext").is_some() {
             LambdaRequest::deserialize(event).map(|request| Self::Http(Box::new(request)))
         } else if let Some(records) = event.get("Records") {
             Vec::deserialize(records).map(Self::Queue)
@@ -60,11 +60,11 @@ impl Event {
         } else {
             return Err(EXPECTED.to_owned());
         };
-        read.map_err(|error| format!("{EXPECTED}: {error}"))
+        parsed.map_err(|error| format!("{EXPECTED}: {error}"))
     }
 }
 
-/// Whether this is `{"sweep": true}`, or what a rule of EventBridge or a schedule without an input of its own sends.
+/// Whether this is `{"sweep": true}`, or the event of an EventBridge rule or of a schedule without a custom input.
 fn is_sweep(event: &Value) -> bool {
     let text = |key: &str| event.get(key).and_then(Value::as_str);
     let scheduled = text("detail-type") == Some("Scheduled Event");
@@ -78,74 +78,80 @@ async fn answer(lambda: &Arc<Lambda>, event: LambdaEvent<Value>) -> Result<Value
     let (engine, deadline) = (&lambda.engine, deadline(&context));
     let mut more = Vec::new();
     let mut answer = None;
-    let result = match Event::read(&payload)? {
+    let result = match Event::parse(&payload)? {
         Event::Http(request) => return lambda.answer(cron::routes(), *request, context).await,
         Event::Sweep => {
-            let swept = engine.sweep().await.map_err(|error| said(&error));
-            more.extend(swept.as_ref().map(|swept| ("OldestDue", "Seconds", age_s(engine, swept))));
-            swept
+            let report = engine.sweep().await.map_err(|error| message_of(&error));
+            more.extend(report.as_ref().map(|report| ("OldestDue", "Seconds", oldest_due_s(engine, report))));
+            report
         }
-        Event::Work(work) => wake(engine, work, deadline).await,
+        Event::Work(work) => dispatch(engine, work, deadline).await,
         Event::Queue(messages) => {
-            let (total, again) = take(engine, messages, deadline).await;
-            tracing::info!(again = again.len(), "messages that are to come again");
-            answer = Some(json!({ "batchItemFailures": again }));
+            let BatchReport { total, failures } = dispatch_batch(engine, messages, deadline).await;
+            tracing::info!(failures = failures.len(), "batch done; SQS redelivers the failures");
+            answer = Some(json!({ "batchItemFailures": failures }));
             Ok(total)
         }
     };
-    tracing::info!(?result, "done");
+    tracing::info!(?result, "event handled");
     lambda.metrics.record(if result.is_ok() { "ok" } else { "failed" }, started.elapsed(), &more);
     let report = serde_json::to_value(result?)?;
     Ok(answer.unwrap_or(report))
 }
 
-/// For how long the oldest of what is due has been so, in seconds.
-fn age_s(engine: &Engine, swept: &WorkReport) -> f64 {
+/// How long the oldest item of due work has been due, in seconds.
+fn oldest_due_s(engine: &Engine, report: &WorkReport) -> f64 {
     let now = engine.ports.clock.now();
-    swept.oldest_due.map_or(0.0, |due| now.duration_since(due).as_secs_f64().max(0.0))
+    report.oldest_due.map_or(0.0, |due| now.duration_since(due).as_secs_f64().max(0.0))
 }
 
-async fn wake(engine: &Arc<Engine>, work: Work, deadline: Option<Instant>) -> Result<WorkReport, String> {
+/// Does one item of work.
+async fn dispatch(engine: &Arc<Engine>, work: Work, deadline: Option<Instant>) -> Result<WorkReport, String> {
     let Work { org, id, .. } = work.clone();
-    let report = engine.dispatch(work, deadline).await.map_err(|error| said(&error))?;
+    let report = engine.dispatch(work, deadline).await.map_err(|error| message_of(&error))?;
     if report.left > 0 {
-        tracing::warn!(%org, id, "left: it may take longer than this invocation has");
+        tracing::warn!(%org, id, "work left; it may take longer than this invocation");
     }
     Ok(report)
 }
 
-/// Does the work of a batch, and names the messages that SQS is to bring again: those that could not be read, and those
-/// whose work was left or not written down. A task that failed is none of them: its record says whether and when it is
-/// tried again.
-async fn take(engine: &Arc<Engine>, messages: Vec<Message>, deadline: Option<Instant>) -> (WorkReport, Vec<Value>) {
-    let taking = messages.into_iter().map(|Message { message_id, body }| async move {
-        let report = match serde_json::from_str(&body) {
-            Ok(work) => wake(engine, work, deadline).await,
+/// The result of a batch of messages.
+struct BatchReport {
+    total: WorkReport,
+    /// The messages that SQS redelivers, in the form of its partial batch response.
+    failures: Vec<Value>,
+}
+
+/// Does the work of a batch. A message fails if it cannot be parsed, or if its work was left or its result not stored. A
+/// task that failed is no failure of its message: the task's record says whether and when it is retried.
+async fn dispatch_batch(engine: &Arc<Engine>, messages: Vec<Message>, deadline: Option<Instant>) -> BatchReport {
+    let dispatches = messages.into_iter().map(|Message { message_id, body }| async move {
+        let result = match serde_json::from_str(&body) {
+            Ok(work) => dispatch(engine, work, deadline).await,
             Err(error) => Err(format!("its body is not work as JSON: {error}")),
         };
-        (message_id, report)
+        (message_id, result)
     });
-    let mut total = WorkReport::default();
-    let mut again = Vec::new();
-    let mut taken = stream::iter(taking).buffered(AT_ONCE);
-    while let Some((message_id, report)) = taken.next().await {
-        match report {
+    let mut batch = BatchReport { total: WorkReport::default(), failures: Vec::new() };
+    let mut results = stream::iter(dispatches).buffered(AT_ONCE);
+    while let Some((message_id, result)) = results.next().await {
+        match result {
             Ok(report) => {
-                total += report;
+                batch.total += report;
                 if report.left == 0 {
                     continue;
                 }
             }
-            Err(reason) => tracing::error!(message_id, reason, "a message was not taken"),
+            Err(reason) => tracing::error!(message_id, reason, "message failed; SQS redelivers it"),
         }
-        again.push(json!({ "itemIdentifier": message_id }));
+        batch.failures.push(json!({ "itemIdentifier": message_id }));
     }
-    (total, again)
+    batch
 }
 
-/// What may be said of an error; the log has its causes.
-fn said(error: &overseer_engine::core::error::Error) -> String {
-    tracing::error!(error = %causes(error), "what is due was not done");
+/// The public message of an error. The log has its causes.
+fn message_of(error: &overseer_engine::core::error::Error) -> String {
+    tracing::error!(error = %causes(error), "due work failed inside Overseer");
     error.to_string()
 }
 
@@ -154,19 +160,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_event_is_known_by_its_form() {
+    fn event_kind_follows_from_its_form() {
         let scheduled = |source: &str| json!({ "source": source, "detail-type": "Scheduled Event", "detail": {} });
         for sweep in [json!({ "sweep": true }), scheduled("aws.events"), scheduled("aws.scheduler")] {
-            assert!(matches!(Event::read(&sweep), Ok(Event::Sweep)), "{sweep}");
+            assert!(matches!(Event::parse(&sweep), Ok(Event::Sweep)), "{sweep}");
         }
         let work = json!({ "org": "acme", "kind": "task", "id": "1 ann", "revision": 1 });
-        assert!(matches!(Event::read(&json!({ "work": work })), Ok(Event::Work(_))));
+        assert!(matches!(Event::parse(&json!({ "work": work })), Ok(Event::Work(_))));
         let queue = json!({ "Records": [{ "messageId": "a", "body": "any" }] });
-        assert!(matches!(Event::read(&queue), Ok(Event::Queue(messages)) if messages.len() == 1));
+        assert!(matches!(Event::parse(&queue), Ok(Event::Queue(messages)) if messages.len() == 1));
     }
 
     #[test]
-    fn what_is_no_event_is_told_what_would_be_one() {
+    fn unknown_event_is_refused_with_the_accepted_forms() {
         for (event, more) in [
             (json!(null), ""),
             (json!([]), ""),
@@ -179,8 +185,8 @@ mod tests {
             (json!({ "Records": [{ "eventSource": "aws:s3", "s3": {} }] }), "missing field `messageId`"),
             (json!({ "requestContext": {} }), "match any of those services"),
         ] {
-            let said = Event::read(&event).unwrap_err();
-            assert!(said.starts_with(EXPECTED) && said.contains(more), "{event}: {said}");
+            let message = Event::parse(&event).unwrap_err();
+            assert!(message.starts_with(EXPECTED) && message.contains(more), "{event}: {message}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The Lambda of `/api/plugin-engine/errors`: what failed, how often, and what agents are to say about it.
+//! The Lambda of `/api/plugin-engine/errors`: failures, their statistics, and the fallback messages for agents.
 
 use lambda_http::Error;
 use overseer_functions::serve;

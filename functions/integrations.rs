@@ -1,4 +1,4 @@
-//! The Lambda of `/api/plugin-engine/integrations`: the accounts that plugins use.
+//! The Lambda of `/api/plugin-engine/integrations`: the accounts of plugins.
 
 use lambda_http::Error;
 use overseer_functions::serve;

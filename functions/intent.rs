@@ -1,4 +1,4 @@
-//! The Lambda of `/api/plugin-engine` and `/api/plugins`: intents, now.
+//! The Lambda of `/api/plugin-engine` and `/api/plugins`: executes intents and lists tools.
 
 use lambda_http::Error;
 use overseer_functions::serve;

@@ -1,6 +1,8 @@
-//! The Lambda of `/api/v1/keys` and `/api/v1/webhooks`: API keys, and the other thing that administrators make and that is
-//! shown once. It makes the first one, too, for whoever may invoke the function itself: an
-//! event `{"setup": {"organization": "acme"}}`, which no gateway can send, since a gateway wraps what it is sent.
+//! The Lambda of `/api/v1/keys` and `/api/v1/webhooks`, where administrators create API keys and webhooks. Both have a secret
+//! that is shown once.
+//!
+//! An operator who may invoke the function itself creates an organization's first key with the event
+//! `{"setup": {"organization": "acme"}}`. No gateway can send it, because a gateway wraps requests in an event of its format.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,7 +19,7 @@ use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// What an event has to be.
+/// What the function accepts, for error messages.
 const EXPECTED: &str = "expected an event of an HTTP API, or {\"setup\": {\"organization\", \"key\"?: {\"name\", \
                         \"roles\", \"user_id\"?}}}";
 
@@ -27,38 +29,38 @@ async fn main() -> Result<(), Error> {
     lambda_runtime::run(service_fn(|event| answer(&lambda, event))).await
 }
 
-/// An event that is none of a gateway's.
+/// An event that no gateway sends.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Own {
+struct SetupEvent {
     setup: Setup,
 }
 
-/// An organization to make, if it is not there, and a key of it.
+/// An organization to create, if it does not exist, and a key for it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Setup {
     organization: OrgId,
-    /// Left out, an administrator's that is bound to no user.
+    /// Left out: an administrator's key that is bound to no user.
     key: Option<NewApiKey>,
 }
 
 async fn answer(lambda: &Arc<Lambda>, event: LambdaEvent<Value>) -> Result<Value, Error> {
     let LambdaEvent { payload, context } = event;
-    let wrong = |error| format!("{EXPECTED}: {error}");
+    let invalid = |error| format!("{EXPECTED}: {error}");
     if payload.get("requestContext").is_some() {
-        let request = LambdaRequest::deserialize(payload).map_err(wrong)?;
+        let request = LambdaRequest::deserialize(payload).map_err(invalid)?;
         return lambda.answer(keys::routes().merge(webhooks::routes()), request, context).await;
     }
-    let Own { setup } = Own::deserialize(payload).map_err(wrong)?;
+    let SetupEvent { setup } = SetupEvent::deserialize(payload).map_err(invalid)?;
     set_up(lambda, setup).await
 }
 
-/// Makes the organization and the key, which the answer has and nothing else.
+/// Creates the organization and the key. The key is only in the answer: it is neither logged nor stored in clear.
 async fn set_up(lambda: &Lambda, setup: Setup) -> Result<Value, Error> {
     let Setup { organization, key } = setup;
-    let said = |error: overseer_engine::core::error::Error| {
-        tracing::error!(error = %causes(&error), "no key was made");
+    let message = |error: overseer_engine::core::error::Error| {
+        tracing::error!(error = %causes(&error), "failed to create API key");
         error.to_string()
     };
     let new = key.unwrap_or_else(|| NewApiKey {
@@ -68,8 +70,8 @@ async fn set_up(lambda: &Lambda, setup: Setup) -> Result<Value, Error> {
         channel: None,
         agent_id: None,
     });
-    lambda.engine.create_organization(&organization).await.map_err(said)?;
-    let (key, view) = lambda.engine.create_api_key(&organization, new).await.map_err(said)?;
-    tracing::info!(org = %organization, id = %view.id, "a key was made");
+    lambda.engine.create_organization(&organization).await.map_err(message)?;
+    let (key, view) = lambda.engine.create_api_key(&organization, new).await.map_err(message)?;
+    tracing::info!(org = %organization, id = %view.id, "API key created");
     Ok(json!({ "organization": organization, "id": view.id, "key": key.expose_secret() }))
 }

@@ -1,4 +1,4 @@
-//! The Lambda of `/api/plugin-engine/context-mappings`: names for what services call by ids.
+//! The Lambda of `/api/plugin-engine/context-mappings`: names for ids of services.
 
 use lambda_http::Error;
 use overseer_functions::serve;

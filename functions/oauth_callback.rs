@@ -1,4 +1,4 @@
-//! The Lambda of `/api/plugin-engine/oauth`: what a browser sees while its user connects an account.
+//! The Lambda of `/api/plugin-engine/oauth`: the pages and redirects of a browser that connects an account.
 
 use lambda_http::Error;
 use overseer_functions::serve;

@@ -1,4 +1,4 @@
-//! The Lambda of `/plugins`, what is registered, and `/api/v1/plugins`, the plugins as an organization has them.
+//! The Lambda of `/plugins` (the registered plugins) and `/api/v1/plugins` (the plugins of an organization).
 
 use lambda_http::Error;
 use overseer_functions::serve;

@@ -1,4 +1,4 @@
-//! The Lambda of `/api/plugin-engine/runs`: what was done and what came of it.
+//! The Lambda of `/api/plugin-engine/runs`: the ledger of actions and their outcomes.
 
 use lambda_http::Error;
 use overseer_functions::serve;

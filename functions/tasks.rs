@@ -1,4 +1,4 @@
-//! The Lambda of `/api/plugin-engine/tasks`: what is to be done later, again, or while nobody waits.
+//! The Lambda of `/api/plugin-engine/tasks`: intents that run later, on a schedule, or asynchronously.
 
 use lambda_http::Error;
 use overseer_functions::serve;

@@ -1,5 +1,5 @@
-//! What every Lambda does. At a cold start: its log, its clients of AWS, its engine, and the first connection to the table.
-//! Around every request: its deadline, its path without the gateway's stage, and its metrics.
+//! What all Lambdas share. A cold start sets up the log, the AWS clients, the engine and the first connection to the table.
+//! Each request gets a deadline, a path without the gateway's stage, and metrics.
 
 pub mod log;
 mod metrics;
@@ -23,33 +23,34 @@ use overseer_engine::ports::{Clock, Ids, RandomIds, SystemClock};
 use overseer_http::{Deadline, ErrorCode, Routes, service};
 use serde_json::Value;
 
-/// What is kept of an invocation's time for writing down how it ended, and for the answer.
+/// The time that is reserved at the end of an invocation, to store the result and to answer.
 const MARGIN: Duration = Duration::from_secs(4);
-/// What every path of ours begins with.
-const OURS: [&str; 4] = ["/api/", "/health", "/plugins", "/schemas/"];
+/// The prefixes of all of Overseer's paths.
+const PATH_PREFIXES: [&str; 4] = ["/api/", "/health", "/plugins", "/schemas/"];
 
-/// A Lambda that is ready for its first event.
+/// A Lambda after its cold start.
 pub struct Lambda {
-    /// Its engine.
+    /// The engine that answers its events.
     pub engine: Arc<Engine>,
-    /// What it counts.
+    /// The metrics of its invocations.
     pub metrics: Metrics,
 }
 
-/// A Lambda that only answers requests for `routes`, until it is stopped. `PUBLIC_URL` is needed if they are
-/// `for_browsers`.
+/// Runs a Lambda that only answers requests for `routes`. Fails at the start if the routes are `for_browsers` and
+/// `PUBLIC_URL` is not set.
 pub async fn serve(routes: Routes, for_browsers: bool) -> Result<(), Error> {
     let lambda = Lambda::start().await?;
     if for_browsers && lambda.engine.config.public_url.is_none() {
         return Err(
-            "PUBLIC_URL must say where browsers reach this Overseer, such as https://overseer.example.com".into()
+            "PUBLIC_URL must be the URL at which browsers reach this Overseer, such as https://overseer.example.com"
+                .into(),
         );
     }
     lambda_http::run(lambda.http(routes)).await
 }
 
 impl Lambda {
-    /// Reads the environment, makes the clients, and opens a connection to the table.
+    /// Reads the environment, creates the clients and opens a connection to the table. Fails if the environment is invalid.
     pub async fn start() -> Result<Arc<Self>, Error> {
         log::init()?;
         let variable = |name: &str| std::env::var(name).ok();
@@ -57,37 +58,37 @@ impl Lambda {
         let sdk = overseer_aws::load().await;
         let (clock, ids): (Arc<dyn Clock>, Arc<dyn Ids>) = (Arc::new(SystemClock), Arc::new(RandomIds));
         let ports = overseer_aws::ports(settings, &sdk, clock, ids);
-        // Lambda gives a start more of the processor than a request, so that the first handshakes belong here.
-        let nothing = Key { partition: "cold start".to_owned(), sort: "nothing".to_owned() };
-        let (connected, secret) = tokio::join!(ports.table.get(&nothing, Read::Eventual), async {
+        // Lambda gives a cold start more CPU than a request: do the first TLS handshakes now.
+        let missing = Key { partition: "cold start".to_owned(), sort: "nothing".to_owned() };
+        let (connected, secret_variables) = tokio::join!(ports.table.get(&missing, Read::Eventual), async {
             match variable("OVERSEER_SETTINGS") {
                 Some(name) => overseer_aws::secret_variables(&sdk, &name).await,
                 None => Ok(BTreeMap::new()),
             }
         });
         if let Err(error) = connected {
-            tracing::warn!(error = %overseer_engine::core::error::causes(&error), "the table was not reached at the start");
+            tracing::warn!(error = %overseer_engine::core::error::causes(&error), "table unreachable at cold start");
         }
-        let secret = secret?;
+        let secret_variables = secret_variables?;
         let catalog = Catalog::built_in();
-        let mut config = Config::read(&catalog, |name| variable(name).or_else(|| secret.get(name).cloned()))?;
+        let mut config = Config::read(&catalog, |name| variable(name).or_else(|| secret_variables.get(name).cloned()))?;
         config.authorities = Authorities::Mozilla;
         let engine = Engine::new(ports, catalog, config)?;
         Ok(Arc::new(Self { engine, metrics: Metrics::new(variable("AWS_LAMBDA_FUNCTION_NAME")) }))
     }
 
-    /// Answers an event of a gateway with `routes`, for a function that takes other events as well.
+    /// Answers a gateway's event with `routes`, for a Lambda that accepts other events as well.
     pub async fn answer(
         self: &Arc<Self>,
         routes: Routes,
         request: LambdaRequest,
         context: Context,
     ) -> Result<Value, Error> {
-        let answered = Adapter::from(self.http(routes)).oneshot(LambdaEvent::new(request, context)).await?;
-        Ok(serde_json::to_value(answered)?)
+        let response = Adapter::from(self.http(routes)).oneshot(LambdaEvent::new(request, context)).await?;
+        Ok(serde_json::to_value(response)?)
     }
 
-    /// Answers requests for `routes`.
+    /// The HTTP service of `routes`.
     fn http(
         self: &Arc<Self>,
         routes: Routes,
@@ -105,8 +106,8 @@ impl Lambda {
             async move {
                 let started = Instant::now();
                 without_stage(&mut request);
-                if let Some(until) = request.lambda_context_ref().and_then(deadline) {
-                    request.extensions_mut().insert(Deadline(until));
+                if let Some(deadline) = request.lambda_context_ref().and_then(deadline) {
+                    request.extensions_mut().insert(Deadline(deadline));
                 }
                 let response = match app.oneshot(request).await {
                     Ok(response) => response,
@@ -128,8 +129,8 @@ impl Lambda {
     }
 }
 
-/// Takes the name of the gateway's stage off the path: a REST API, and an HTTP API whose stage has a name, put it there. What
-/// is below it has to look like ours, since a stage may be called `api`.
+/// Removes the name of the gateway's stage from the path. A REST API, and an HTTP API with a named stage, put it there. The
+/// rest must be a path of Overseer, because a stage may be called `api`.
 fn without_stage(request: &mut Request) {
     let stage = match request.request_context_ref() {
         Some(RequestContext::ApiGatewayV2(context)) => context.stage.as_ref(),
@@ -138,7 +139,7 @@ fn without_stage(request: &mut Request) {
     };
     let Some(prefix) = stage.map(|stage| format!("/{stage}")) else { return };
     let rest = request.uri().path().strip_prefix(&prefix);
-    if !rest.is_some_and(|rest| OURS.iter().any(|ours| rest.starts_with(ours))) {
+    if !rest.is_some_and(|rest| PATH_PREFIXES.iter().any(|prefix| rest.starts_with(prefix))) {
         return;
     }
     let mut parts = request.uri().clone().into_parts();
@@ -149,8 +150,9 @@ fn without_stage(request: &mut Request) {
     }
 }
 
-/// When an invocation has to be done. `None` where that is past before it has begun, as `cargo lambda watch` says of each.
+/// When an invocation must have ended. `None` if that was past before it started, which `cargo lambda watch` reports for every
+/// invocation.
 pub fn deadline(context: &Context) -> Option<tokio::time::Instant> {
-    let left = context.deadline().duration_since(SystemTime::now()).ok()?;
-    Some(tokio::time::Instant::now() + left.saturating_sub(MARGIN))
+    let remaining = context.deadline().duration_since(SystemTime::now()).ok()?;
+    Some(tokio::time::Instant::now() + remaining.saturating_sub(MARGIN))
 }

@@ -1,11 +1,11 @@
-//! The log of a Lambda: a line of JSON for each entry, on standard output. The spans around it have the request id of
-//! Lambda (`requestId`) and the trace id (`xrayTraceId`), and the request id that the caller was told (`request_id`).
+//! The log of a Lambda: one line of JSON per entry, on standard output. Its spans have Lambda's request id (`requestId`), the
+//! trace id (`xrayTraceId`) and the request id of the caller's answer (`request_id`).
 
 use lambda_http::Error;
 use tracing_subscriber::EnvFilter;
 
-/// What logs events and requests as they are, secrets and all, at the finest levels.
-const LOUD: [&str; 9] = [
+/// Crates that log events and requests with their secrets at the levels `debug` and `trace`. They are capped at `info`.
+const SECRET_LOGGING: [&str; 9] = [
     "aws_config",
     "aws_runtime",
     "aws_smithy_http_client",
@@ -17,13 +17,13 @@ const LOUD: [&str; 9] = [
     "lambda_runtime_api_client",
 ];
 
-/// Begins to log what `OVERSEER_LOG` says: a level, such as `info` (if unset) or `debug`.
+/// Starts the log at the level in `OVERSEER_LOG`, such as `debug`; if unset, `info`. Fails if it is not a valid filter.
 pub fn init() -> Result<(), Error> {
-    let wanted = std::env::var("OVERSEER_LOG").ok().filter(|value| !value.trim().is_empty());
-    let filter = EnvFilter::try_new(wanted.as_deref().unwrap_or("info")).map_err(|error| {
-        format!("the environment variable OVERSEER_LOG is wrong: {error}; write a level, such as info")
+    let level = std::env::var("OVERSEER_LOG").ok().filter(|value| !value.trim().is_empty());
+    let filter = EnvFilter::try_new(level.as_deref().unwrap_or("info")).map_err(|error| {
+        format!("the environment variable OVERSEER_LOG is invalid: {error}; set it to a level, such as info")
     })?;
-    let capped = LOUD.iter().filter_map(|target| format!("{target}=info").parse().ok());
+    let capped = SECRET_LOGGING.iter().filter_map(|target| format!("{target}=info").parse().ok());
     let filter = capped.fold(filter, EnvFilter::add_directive);
     tracing_subscriber::fmt().json().with_env_filter(filter).flatten_event(true).with_target(false).init();
     Ok(())

@@ -1,4 +1,4 @@
-//! What `CloudWatch` counts of a Lambda: written to the log in its embedded metric format, so that it costs no request.
+//! The `CloudWatch` metrics of a Lambda. They are written to the log in the embedded metric format, which needs no request.
 //! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
 
 use std::io::Write as _;
@@ -15,21 +15,21 @@ const NAMESPACE: &str = "Overseer";
 #[derive(Debug)]
 pub struct Metrics {
     function: String,
-    /// Whether nothing was recorded yet.
+    /// Whether no invocation was recorded yet: the next one is a cold start.
     cold: AtomicBool,
 }
 
 impl Metrics {
-    /// Of the Lambda of that name.
+    /// The metrics of the Lambda with this name.
     pub fn new(function: Option<String>) -> Self {
         Self { function: function.unwrap_or_else(|| "unnamed".to_owned()), cold: AtomicBool::new(true) }
     }
 
-    /// Records an invocation: the machine code of its outcome (`ok` for a success), how long it took, and `more` metrics
-    /// with their unit.
+    /// Records an invocation: the code of its outcome (`ok` for a success), how long it took, and `more` metrics as name,
+    /// unit and value.
     pub fn record(&self, code: &str, latency: Duration, more: &[(&str, &str, f64)]) {
         let document = self.document(Timestamp::now(), code, latency, more);
-        // Nothing is left to do where even the log cannot be written.
+        // A failed write to the log cannot be logged either.
         let _ = writeln!(std::io::stdout(), "{document}");
     }
 
@@ -44,7 +44,7 @@ impl Metrics {
                 "Timestamp": now.as_millisecond(),
                 "CloudWatchMetrics": [
                     { "Namespace": NAMESPACE, "Dimensions": [["Function"]], "Metrics": metrics },
-                    // Each code is a metric that is paid for, so that only their number is counted by code.
+                    // AWS bills each metric, so codes have only the count of requests.
                     { "Namespace": NAMESPACE, "Dimensions": [["Function", "Code"]], "Metrics": [metric("Requests", "Count")] },
                 ],
             },
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_metric_has_a_value_a_unit_and_dimensions() {
+    fn metric_has_a_value_for_each_name_and_dimension() {
         let metrics = Metrics::new(Some("dev-intent".to_owned()));
         let now = Timestamp::from_second(1_795_251_600).unwrap();
         let first = metrics.document(now, "ok", Duration::from_millis(41), &[("OldestDue", "Seconds", 2.5)]);
@@ -72,7 +72,7 @@ mod tests {
             (&json!(1), &json!(41), &json!(1), &json!(2.5))
         );
         assert_eq!(first["_aws"]["Timestamp"], json!(1_795_251_600_000_i64));
-        // What a directive names has to stand beside it, or CloudWatch passes it over.
+        // CloudWatch ignores a metric or dimension that has no value beside the directive.
         for directive in first["_aws"]["CloudWatchMetrics"].as_array().unwrap() {
             let metrics = directive["Metrics"].as_array().unwrap().iter().map(|metric| &metric["Name"]);
             for name in metrics.chain(directive["Dimensions"][0].as_array().unwrap()) {

@@ -1,4 +1,4 @@
-//! The route for whoever calls the sweep every minute.
+//! The route by which an external scheduler starts the sweep every minute.
 
 use overseer_engine::outbound::config::{Config, ConfigError};
 use overseer_engine::plugin::catalog::Catalog;
@@ -34,7 +34,7 @@ fn refused(answer: &Answer) {
 }
 
 #[tokio::test]
-async fn without_a_token_the_route_refuses_everybody() {
+async fn cron_route_without_a_token_refuses_every_caller() {
     let app = App::start().await;
     let admin = format!("Bearer {}", app.admin);
     for authorization in [None, Some("Bearer "), Some("Bearer"), Some(""), Some(admin.as_str())] {
@@ -43,7 +43,7 @@ async fn without_a_token_the_route_refuses_everybody() {
 }
 
 #[tokio::test]
-async fn the_route_takes_its_token_and_nothing_else() {
+async fn cron_route_accepts_only_its_token() {
     let app = with_token().await;
     let wrong = [
         TOKEN.to_owned(),
@@ -68,12 +68,12 @@ async fn the_route_takes_its_token_and_nothing_else() {
     let answer = Answer::of(get.send().await.unwrap()).await;
     assert_eq!(answer.problem(405), "method_not_allowed");
     assert_eq!(answer.headers["allow"], "POST");
-    // It opens nothing else.
+    // The token is valid on no other route.
     assert_eq!(app.send(TOKEN, Method::GET, "/api/plugin-engine/tasks", None).await.problem(401), "unauthenticated");
 }
 
 #[tokio::test]
-async fn the_sweep_hands_what_is_due_to_the_runner() {
+async fn cron_route_enqueues_due_tasks() {
     let app = with_token().await;
     let intent = json!({ "tool": "slack", "intent": "send", "scheduledTime": "2026-11-21T10:00:00Z",
                          "context": { "channel": "C0PLAYGEN1", "text": "hello" } });
@@ -83,7 +83,7 @@ async fn the_sweep_hands_what_is_due_to_the_runner() {
     let task = format!("/api/plugin-engine/tasks/{}", made["task"]["id"].as_str().unwrap());
     let authorization = format!("Bearer {TOKEN}");
     let answer = call(&app, Some(&authorization)).await;
-    assert_eq!(answer.json()["due"], json!(0), "it is not time yet: {}", answer.text);
+    assert_eq!(answer.json()["due"], json!(0), "it is not due yet: {}", answer.text);
 
     app.clock.advance(3600);
     let answer = call(&app, Some(&authorization)).await;
@@ -101,7 +101,7 @@ fn read(token: &str) -> Result<Config, ConfigError> {
 }
 
 #[test]
-fn a_token_that_is_too_short_or_that_no_header_carries_stops_the_start() {
+fn invalid_cron_token_stops_the_start() {
     for token in [SHORT, &format!(" {SHORT} "), &"ü".repeat(32), &format!("{TOKEN} {TOKEN}")] {
         let said = read(token).unwrap_err().to_string();
         let start = "the environment variable CRON_SECRET_TOKEN is wrong: must have at least 32 characters";

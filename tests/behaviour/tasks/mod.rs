@@ -1,4 +1,4 @@
-//! Intents that are run later, again, or while nobody waits.
+//! Tasks: intents that run later, on a schedule, or asynchronously.
 
 pub mod alarms;
 pub mod cron;
@@ -23,7 +23,7 @@ use crate::support::own::OwnService;
 const INTENTS: &str = "/api/plugin-engine";
 const TASKS: &str = "/api/plugin-engine/tasks";
 
-/// A message to be sent at a time.
+/// An intent that sends a message at `time`.
 fn at(time: &str) -> Value {
     json!({ "agentId": "agent_1", "tool": "slack", "intent": "send", "scheduledTime": time,
             "context": { "channel": "C0PLAYGEN1", "text": "hello" } })
@@ -44,13 +44,12 @@ pub fn alarm(id: &str) -> Work {
     Work { org: OrgId::parse("acme").unwrap(), kind: "task".into(), id: format!("{id} admin"), revision: 1 }
 }
 
-/// An alarm goes off, and what came of it.
+/// Fires the alarm of a task and returns the report.
 async fn wake(app: &App, id: &str) -> WorkReport {
     app.engine.dispatch(alarm(id), None).await.unwrap()
 }
 
-/// As [`wake`]. The timer's own may be faster: whoever has the task then comes to its end before
-/// the clock goes on.
+/// As [`wake`]. The timer's own alarm may be faster: waits until the worker that claimed the task has ended.
 async fn fire(app: &App, id: &str) -> WorkReport {
     let report = wake(app, id).await;
     while status(app, id).await == "running" {
@@ -68,7 +67,7 @@ async fn status(app: &App, id: &str) -> String {
 }
 
 #[tokio::test]
-async fn an_intent_with_a_time_is_a_task_that_runs_then_and_once() {
+async fn task_with_a_time_runs_once_at_that_time() {
     let app = App::start().await;
     let answer = app.post(INTENTS, &at("2026-11-21T11:00:00+01:00")).await;
     assert_eq!(answer.status, StatusCode::ACCEPTED);
@@ -81,7 +80,7 @@ async fn an_intent_with_a_time_is_a_task_that_runs_then_and_once() {
         "{made}"
     );
     assert_eq!(fire(&app, &task_id).await, WorkReport::default());
-    assert_eq!(app.playground.received_total(), 0, "it is not time yet");
+    assert_eq!(app.playground.received_total(), 0, "it is not due yet");
 
     app.clock.advance(3600);
     let report = fire(&app, &task_id).await;
@@ -90,7 +89,7 @@ async fn an_intent_with_a_time_is_a_task_that_runs_then_and_once() {
     assert_eq!((&done["status"], &done["runs"]), (&json!("succeeded"), &json!(1)), "{done}");
     assert_eq!(done["attempts"][0]["outcome"], "succeeded");
     assert_eq!(done["result"]["message"], "Message sent");
-    // Every firing after that finds nothing to do.
+    // Later alarms find nothing due.
     for _ in 0..3 {
         assert_eq!(fire(&app, &task_id).await, WorkReport::default());
     }
@@ -98,13 +97,13 @@ async fn an_intent_with_a_time_is_a_task_that_runs_then_and_once() {
 }
 
 #[tokio::test]
-async fn a_hundred_firings_at_once_are_one_call() {
+async fn concurrent_alarms_make_one_call() {
     for firings in [2, 10, 100] {
         let app = App::start().await;
         let task_id = id(&made(&app, &at("2026-11-21T09:00:00Z")).await);
         let all = (0..firings).map(|_| fire(&app, &task_id));
         let reports = futures_util::future::join_all(all).await;
-        // The timer's own firing may be the one that counts.
+        // The timer's own alarm may claim the task.
         assert!(reports.iter().map(|report| report.claimed).sum::<usize>() <= 1);
         while status(&app, &task_id).await != "succeeded" {
             tokio::task::yield_now().await;
@@ -114,7 +113,7 @@ async fn a_hundred_firings_at_once_are_one_call() {
 }
 
 #[tokio::test]
-async fn an_intent_that_nobody_waits_for_runs_at_once() {
+async fn respond_async_runs_the_task_at_once() {
     let app = App::start().await;
     let mut intent = at("");
     intent.as_object_mut().unwrap().remove("scheduledTime");
@@ -133,7 +132,7 @@ async fn an_intent_that_nobody_waits_for_runs_at_once() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_said_when_the_task_is_made() {
+async fn invalid_task_is_refused_at_creation() {
     let app = App::start().await;
     let with = |field: &str, value: Value| {
         let mut intent = at("2026-11-21T10:00:00Z");
@@ -165,13 +164,13 @@ async fn what_is_wrong_is_said_when_the_task_is_made() {
 }
 
 #[tokio::test]
-async fn a_task_warns_of_what_already_stands_in_its_way() {
+async fn task_warns_of_a_missing_account() {
     let app = App::with(Options { unconnected: true, ..Options::default() }).await;
     let warned = made(&app, &at("2026-11-22T09:00:00Z")).await;
     assert!(warned["warnings"][0].as_str().unwrap().contains("not connected"), "{warned}");
     app.connect("slack", "xoxb-playground").await;
     assert_eq!(made(&app, &at("2026-11-22T09:00:00Z")).await["warnings"], json!([]));
-    // Without the account it fails, and says so; the account's end names the task.
+    // Without the account it fails; disconnecting the account names the task.
     let task_id = id(&warned);
     let gone = app.delete("/api/plugin-engine/integrations/slack").await.json();
     assert!(gone["tasks"].as_array().unwrap().contains(&json!(task_id)), "{gone}");
@@ -186,11 +185,11 @@ async fn a_task_warns_of_what_already_stands_in_its_way() {
 }
 
 #[tokio::test]
-async fn what_may_be_tried_again_is_and_what_may_not_is_not() {
+async fn attempt_is_retried_only_where_safe() {
     let app = App::start().await;
     let task_id = id(&made(&app, &at("2026-11-21T10:00:00Z")).await);
     app.clock.advance(3600);
-    // Told to wait for 30 s: that is honoured, however short the own pause would be.
+    // The service requests a wait of 30 s, which is longer than the backoff.
     app.misbehave(Service::Slack, Mode::RateLimited, 2);
     fire(&app, &task_id).await;
     let retrying = task(&app, &task_id).await;
@@ -206,7 +205,7 @@ async fn what_may_be_tried_again_is_and_what_may_not_is_not() {
     let outcomes: Vec<_> = done["attempts"].as_array().unwrap().iter().map(|a| a["outcome"].clone()).collect();
     assert_eq!(outcomes, ["failed", "failed", "succeeded"]);
 
-    // Three attempts, then it has failed; by hand it may be tried once more.
+    // After three attempts it has failed; a caller may retry it.
     let task_id = id(&made(&app, &at("2026-11-21T12:00:00Z")).await);
     app.clock.advance(7200);
     app.misbehave(Service::Slack, Mode::RateLimited, 3);
@@ -221,7 +220,7 @@ async fn what_may_be_tried_again_is_and_what_may_not_is_not() {
         tokio::task::yield_now().await;
     }
 
-    // What may have happened is not tried again.
+    // An attempt with an unknown outcome is not retried.
     let task_id = id(&made(&app, &at("2026-11-21T16:00:00Z")).await);
     app.clock.advance(36_000);
     app.misbehave(Service::Slack, Mode::Error, 1);
@@ -233,7 +232,7 @@ async fn what_may_be_tried_again_is_and_what_may_not_is_not() {
 }
 
 #[tokio::test]
-async fn a_task_is_cancelled_changed_paused_and_resumed() {
+async fn task_can_be_changed_while_it_waits() {
     let app = App::start().await;
     let task_id = id(&made(&app, &at("2026-11-21T10:00:00Z")).await);
     let path = format!("{TASKS}/{task_id}");
@@ -248,7 +247,7 @@ async fn a_task_is_cancelled_changed_paused_and_resumed() {
     let answer = app.send(&app.admin, Method::PATCH, &path, Some(&wrong)).await;
     assert_eq!(answer.pointers(), ["/context/channel", "/maxAttempts", "/scheduledTime"]);
     app.clock.advance(3600);
-    assert_eq!(fire(&app, &task_id).await, WorkReport::default(), "the old alarm counts no more");
+    assert_eq!(fire(&app, &task_id).await, WorkReport::default(), "the old alarm is stale");
     assert_eq!(app.delete(&path).await.json()["status"], "cancelled");
     app.clock.advance(3600);
     assert_eq!(fire(&app, &task_id).await, WorkReport::default());
@@ -284,7 +283,7 @@ async fn a_task_is_cancelled_changed_paused_and_resumed() {
 }
 
 #[tokio::test]
-async fn what_was_missed_is_caught_up_with_by_the_rule() {
+async fn missed_runs_follow_the_catch_up_rule() {
     let next = "2026-11-21T13:00:00Z";
     for (rule, calls) in [("skip", 0), ("one", 1), ("all", 3)] {
         let app = App::start().await;
@@ -292,9 +291,9 @@ async fn what_was_missed_is_caught_up_with_by_the_rule() {
         hourly.as_object_mut().unwrap().remove("scheduledTime");
         hourly["schedule"] = json!({ "cron": "0 * * * ? *", "catchUp": rule });
         let task_id = id(&made(&app, &hourly).await);
-        // 10:00, 11:00 and 12:00 were slept through.
+        // 10:00, 11:00 and 12:00 were missed.
         app.clock.advance(3 * 3600 + 1800);
-        // The timer fires by itself as well, so that only the record tells when all is done.
+        // The timer fires as well: only the record shows when all runs have ended.
         while task(&app, &task_id).await["scheduledTime"] != next {
             fire(&app, &task_id).await;
         }
@@ -303,7 +302,7 @@ async fn what_was_missed_is_caught_up_with_by_the_rule() {
 }
 
 #[tokio::test]
-async fn ten_failures_in_a_row_pause_a_recurring_task() {
+async fn recurring_task_is_paused_after_ten_failures() {
     let app = App::start().await;
     let intent = json!({ "tool": "slack", "intent": "send", "schedule": { "rate": "1 hour" },
                          "context": { "channel": "C0NOWHERE", "text": "hello" } });
@@ -320,13 +319,13 @@ async fn ten_failures_in_a_row_pause_a_recurring_task() {
 }
 
 #[tokio::test]
-async fn nothing_runs_more_often_than_it_may() {
+async fn max_runs_limits_a_recurring_task() {
     let app = App::start().await;
     let recurring = |most: u32, channel: &str| {
         json!({ "tool": "slack", "intent": "send", "schedule": { "rate": "1 hour", "maxRuns": most },
                 "context": { "channel": channel, "text": "hello" } })
     };
-    // The last failure of ten is the last run, so that there is nothing to pause.
+    // The tenth failure is the last run: there is nothing to pause.
     let task_id = id(&made(&app, &recurring(10, "#nowhere")).await);
     for _ in 0..10 {
         app.clock.advance(3600);
@@ -338,7 +337,7 @@ async fn nothing_runs_more_often_than_it_may() {
     let path = format!("{TASKS}/{task_id}");
     app.clock.advance(3600);
     fire(&app, &task_id).await;
-    // A schedule that would be at its end already.
+    // A schedule whose runs are used up already.
     let change = json!({ "schedule": { "rate": "2 hours", "maxRuns": 1 } });
     let answer = app.send(&app.admin, Method::PATCH, &path, Some(&change)).await;
     assert_eq!(answer.pointers(), ["/schedule/maxRuns"]);
@@ -354,14 +353,14 @@ async fn nothing_runs_more_often_than_it_may() {
 }
 
 #[tokio::test]
-async fn what_is_asked_for_by_hand_is_not_left_out_for_being_late() {
+async fn retry_by_hand_is_not_skipped_when_late() {
     let app = App::start().await;
     let once = json!({ "tool": "slack", "intent": "send", "context": { "channel": "C0PLAYGEN1", "text": "hello" },
                        "schedule": { "rate": "1 hour", "end": "2026-11-21T10:30:00Z", "catchUp": "skip" } });
     let task_id = id(&made(&app, &once).await);
     assert_eq!(app.delete(&format!("{TASKS}/{task_id}")).await.json()["status"], "cancelled");
     app.clock.advance(7200);
-    // Nobody hears of its alarm for an hour.
+    // Its alarm is lost for an hour.
     let principal = app.engine.authenticate(&app.admin.as_str().into()).await.unwrap();
     app.deaf().retry_task(&principal, &task_id).await.unwrap();
     app.clock.advance(3600);
@@ -372,7 +371,7 @@ async fn what_is_asked_for_by_hand_is_not_left_out_for_being_late() {
 }
 
 #[tokio::test]
-async fn what_a_worker_left_behind_is_repeated_only_where_that_is_no_harm() {
+async fn expired_claim_is_retried_only_for_a_repeatable_action() {
     let service = OwnService::start(Router::new().route("/never", any(std::future::pending::<()>))).await;
     let app = service.app_with(&json!({ "type": "none" }), Options::default()).await;
     for (calls, (action, time, left)) in
@@ -389,7 +388,7 @@ async fn what_a_worker_left_behind_is_repeated_only_where_that_is_no_harm() {
             tokio::task::yield_now().await;
         }
         dying.abort();
-        // As long as the claim lasts, nothing is due.
+        // While the claim is valid, nothing is due.
         app.clock.advance(149);
         assert_eq!(app.deaf().sweep().await.unwrap(), WorkReport::default());
         app.clock.advance(1);
@@ -399,14 +398,14 @@ async fn what_a_worker_left_behind_is_repeated_only_where_that_is_no_harm() {
         app.delete(&format!("{TASKS}/{task_id}")).await;
         assert_eq!(service.calls().len(), calls + 1);
     }
-    let told = || app.events.lock().unwrap().iter().any(|event| event.kind == "task.outcome_unknown");
-    while !told() {
+    let published = || app.events.lock().unwrap().iter().any(|event| event.kind == "task.outcome_unknown");
+    while !published() {
         tokio::task::yield_now().await;
     }
 }
 
 #[tokio::test]
-async fn everybody_sees_and_touches_only_what_is_theirs() {
+async fn caller_reaches_only_own_tasks() {
     let app = App::start().await;
     let own = id(&made(&app, &at("2026-11-22T09:00:00Z")).await);
     app.clock.advance(1);
@@ -452,7 +451,7 @@ async fn everybody_sees_and_touches_only_what_is_theirs() {
 }
 
 #[tokio::test]
-async fn the_last_twenty_attempts_are_kept() {
+async fn task_keeps_its_last_twenty_attempts() {
     let app = App::start().await;
     let intent = json!({ "tool": "slack", "intent": "channels", "schedule": { "rate": "1 hour" }, "context": {} });
     let task_id = id(&made(&app, &intent).await);
@@ -465,13 +464,13 @@ async fn the_last_twenty_attempts_are_kept() {
     assert_eq!(runs, (2..=21).collect::<Vec<_>>());
     assert_eq!(attempts[0]["startedAt"], "2026-11-21T11:00:00Z");
     assert!(attempts[0]["durationMs"].is_u64(), "{attempts}");
-    assert!(app.get(TASKS).await.json()["tasks"][0].get("attempts").is_none(), "a list is short");
+    assert!(app.get(TASKS).await.json()["tasks"][0].get("attempts").is_none(), "a list has no attempts");
 }
 
 #[tokio::test]
-async fn a_task_warns_of_an_account_that_ends_before_its_time() {
+async fn task_warns_of_an_account_that_expires_before_its_time() {
     let app = App::with(Options { unconnected: true, ..Options::default() }).await;
-    // An account without a refresh token, which ends in an hour.
+    // An account without a refresh token, which expires in an hour.
     app.connect("slack", "xoxb-playground").await;
     let key = overseer_engine::ports::table::Key {
         partition: "org#acme#user#admin".to_owned(),
@@ -489,7 +488,7 @@ async fn a_task_warns_of_an_account_that_ends_before_its_time() {
 }
 
 #[tokio::test]
-async fn a_schedule_says_everything_that_is_wrong_with_it() {
+async fn invalid_schedule_returns_every_problem() {
     let app = App::start().await;
     for (schedule, pointers) in [
         (json!({}), vec!["/schedule"]),
@@ -513,7 +512,7 @@ async fn a_schedule_says_everything_that_is_wrong_with_it() {
     assert_eq!(made(&app, &intent).await["task"]["scheduledTime"], "2026-11-23T08:00:00Z");
 }
 
-/// A service whose answer waits until it is let go.
+/// A service that answers when the test opens its gate.
 struct Slow {
     app: App,
     arrived: Arc<Notify>,
@@ -523,12 +522,12 @@ struct Slow {
 impl Slow {
     async fn start() -> Self {
         let (arrived, gate) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let (tell, wait) = (arrived.clone(), gate.clone());
+        let (arrival, opened) = (arrived.clone(), gate.clone());
         let answer = move || {
-            let (tell, wait) = (tell.clone(), wait.clone());
+            let (arrival, opened) = (arrival.clone(), opened.clone());
             async move {
-                tell.notify_one();
-                wait.notified().await;
+                arrival.notify_one();
+                opened.notified().await;
                 "{\"done\": true}"
             }
         };
@@ -536,7 +535,7 @@ impl Slow {
         Self { app: service.app().await, arrived, gate }
     }
 
-    /// Makes a task of an intent, and waits until it is being done.
+    /// Creates a task from an intent, and waits until its call is in flight.
     async fn begin(&self, mut intent: Value) -> (String, tokio::task::JoinHandle<WorkReport>) {
         intent["tool"] = json!("own");
         intent["context"] = json!({ "path": "x" });
@@ -550,7 +549,7 @@ impl Slow {
 }
 
 #[tokio::test]
-async fn a_task_that_is_being_done_is_asked_to_end_and_ends_as_it_ends() {
+async fn cancelling_a_running_task_keeps_its_outcome() {
     let slow = Slow::start().await;
     for (intent, ends) in [
         (json!({ "intent": "act", "scheduledTime": "2026-11-21T10:00:00Z" }), "succeeded"),
@@ -574,14 +573,14 @@ async fn a_task_that_is_being_done_is_asked_to_end_and_ends_as_it_ends() {
 }
 
 #[tokio::test]
-async fn a_worker_that_comes_back_late_can_still_say_how_it_went() {
+async fn late_worker_can_still_settle_an_unsafe_attempt() {
     let slow = Slow::start().await;
     let (task_id, firing) = slow.begin(json!({ "intent": "act", "scheduledTime": "2026-11-21T10:00:00Z" })).await;
-    // Its claim has not run out, so that nobody touches it...
+    // Its claim is valid: no other worker settles it...
     slow.app.clock.advance(149);
     assert_eq!(wake(&slow.app, &task_id).await, WorkReport::default());
     assert_eq!(status(&slow.app, &task_id).await, "running");
-    // ...and then has. What may have happened is not done again.
+    // ...until it expires. An unknown outcome is not retried.
     slow.app.clock.advance(1);
     assert_eq!(slow.app.engine.sweep().await.unwrap().due, 1);
     wake(&slow.app, &task_id).await;
@@ -593,13 +592,13 @@ async fn a_worker_that_comes_back_late_can_still_say_how_it_went() {
 }
 
 #[tokio::test]
-async fn what_may_be_repeated_is_tried_again_when_its_worker_is_gone() {
+async fn late_worker_cannot_settle_a_retried_attempt() {
     let slow = Slow::start().await;
     let (task_id, firing) = slow.begin(json!({ "intent": "read", "scheduledTime": "2026-11-21T10:00:00Z" })).await;
     slow.app.clock.advance(150);
     wake(&slow.app, &task_id).await;
     assert_eq!(status(&slow.app, &task_id).await, "retrying");
-    // The first worker is too late: the task is somebody else's now.
+    // The first worker is too late: it has lost its claim.
     slow.gate.notify_one();
     firing.await.unwrap();
     assert_eq!(status(&slow.app, &task_id).await, "retrying");
@@ -616,7 +615,7 @@ async fn what_may_be_repeated_is_tried_again_when_its_worker_is_gone() {
 }
 
 #[tokio::test]
-async fn a_cancelled_task_that_recurred_runs_once_more_and_no_more() {
+async fn retry_of_a_cancelled_recurring_task_runs_once() {
     let app = App::start().await;
     let intent = json!({ "tool": "slack", "intent": "channels", "schedule": { "rate": "1 hour" }, "context": {} });
     let task_id = id(&made(&app, &intent).await);
@@ -629,10 +628,10 @@ async fn a_cancelled_task_that_recurred_runs_once_more_and_no_more() {
 }
 
 #[tokio::test]
-async fn part_of_an_id_is_nobodys_task() {
+async fn partial_task_id_is_not_found() {
     let app = App::start().await;
     let task_id = id(&made(&app, &at("2026-11-22T09:00:00Z")).await);
-    // A key that is bound to nobody finds tasks by the organization's list.
+    // A key that is bound to no user finds tasks by the organization's list.
     let bot = app.key("acme", &[Role::Service], None).await;
     let get = async |id: &str| app.send(&bot, Method::GET, &format!("{TASKS}/{id}"), None).await;
     assert_eq!(get(&task_id).await.status, StatusCode::OK);
@@ -642,7 +641,7 @@ async fn part_of_an_id_is_nobodys_task() {
 }
 
 #[tokio::test]
-async fn cancelling_many_goes_on_where_it_ended() {
+async fn bulk_cancel_continues_from_its_cursor() {
     let app = App::start().await;
     for _ in 0..1_150 {
         made(&app, &at("2026-11-22T09:00:00Z")).await;
@@ -659,7 +658,7 @@ async fn cancelling_many_goes_on_where_it_ended() {
 }
 
 #[tokio::test]
-async fn a_task_that_has_ended_is_kept_for_thirty_days() {
+async fn ended_task_is_kept_for_thirty_days() {
     let app = App::start().await;
     let task_id = id(&made(&app, &at("2026-11-22T09:00:00Z")).await);
     app.delete(&format!("{TASKS}/{task_id}")).await.json();

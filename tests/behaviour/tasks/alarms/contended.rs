@@ -1,5 +1,5 @@
-//! A schedule that fires, or is set by somebody else, while it is being moved. Scheduler is a server of the test's own that
-//! answers as it does; ministack has no such moments.
+//! A schedule that fires, or that another process sets, during a move. The test has its own Scheduler server, because
+//! ministack cannot be made to answer in such a moment.
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
@@ -18,8 +18,8 @@ use tokio::net::TcpListener;
 use super::{NOW, work};
 use crate::support::aws::{GROUP, ROLE, Stopped, Wire, client};
 
-/// Sets a far alarm with a Scheduler that answers with these errors, and then without any; gives the methods of the
-/// requests, and what was said if it failed.
+/// Sets a far alarm with a Scheduler that answers with these errors and then succeeds. Returns the methods of the requests,
+/// and the error's causes if it failed.
 async fn set(errors: &[(u16, &'static str)]) -> (Vec<String>, Result<(), String>) {
     let answers = Arc::new(Mutex::new(VecDeque::from(errors.to_vec())));
     let answer = move || async move {
@@ -41,22 +41,22 @@ async fn set(errors: &[(u16, &'static str)]) -> (Vec<String>, Result<(), String>
     (methods, done.map_err(|error| causes(&error)))
 }
 
-const STANDS: (u16, &str) = (409, "ConflictException");
+const EXISTS: (u16, &str) = (409, "ConflictException");
 const GONE: (u16, &str) = (404, "ResourceNotFoundException");
 
 #[tokio::test]
-async fn a_schedule_that_fires_while_it_is_moved_is_made_anew() {
-    assert_eq!(set(&[STANDS, GONE]).await, (["POST", "PUT", "POST"].map(str::to_owned).to_vec(), Ok(())));
-    assert_eq!(set(&[STANDS, STANDS, STANDS]).await.0, ["POST", "PUT", "POST", "PUT"]);
+async fn schedule_that_fires_during_a_move_is_created_again() {
+    assert_eq!(set(&[EXISTS, GONE]).await, (["POST", "PUT", "POST"].map(str::to_owned).to_vec(), Ok(())));
+    assert_eq!(set(&[EXISTS, EXISTS, EXISTS]).await.0, ["POST", "PUT", "POST", "PUT"]);
 }
 
 #[tokio::test]
-async fn what_goes_on_for_ever_and_what_is_refused_are_errors() {
-    let (methods, said) = set(&[STANDS, GONE, STANDS, GONE, STANDS, GONE]).await;
+async fn timer_gives_up_on_endless_conflicts_or_a_refusal() {
+    let (methods, said) = set(&[EXISTS, GONE, EXISTS, GONE, EXISTS, GONE]).await;
     assert_eq!(methods.len(), 6);
     assert!(said.unwrap_err().contains("the sweep finds the work"));
     for (answers, operation) in
-        [(vec![GONE], "CreateSchedule"), (vec![STANDS, (403, "AccessDeniedException")], "UpdateSchedule")]
+        [(vec![GONE], "CreateSchedule"), (vec![EXISTS, (403, "AccessDeniedException")], "UpdateSchedule")]
     {
         let (methods, said) = set(&answers).await;
         let said = said.unwrap_err();

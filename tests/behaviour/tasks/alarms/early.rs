@@ -1,4 +1,4 @@
-//! Alarms that go off before it is time, as those on AWS do: each sets itself again. And which alarms are cancelled.
+//! Alarms that fire early, as those on AWS do: the engine sets each again. Also which alarms are cancelled.
 
 use std::sync::{Arc, Mutex};
 
@@ -17,7 +17,7 @@ use crate::accounts::authorize::{Browser, leads_to, link, secrets, unconnected};
 use crate::support::app::App;
 use crate::support::aws::Cloud;
 
-/// Notes what it is asked: work with the time that it is set for, or with none if it is cancelled.
+/// Records every request: work with the time of its alarm, or without one if it is cancelled.
 #[derive(Default)]
 struct Notes(Mutex<Vec<(Work, Option<Timestamp>)>>);
 
@@ -40,7 +40,7 @@ impl Timer for Notes {
     }
 }
 
-/// Another engine over the records of `app`, whose alarms are noted and never go off.
+/// Another engine over the records of `app`, whose alarms are recorded and never fire.
 fn noted(app: &App) -> (Arc<Engine>, Arc<Notes>) {
     let (Engine { ports, catalog, config, .. }, notes) = (app.engine.as_ref(), Arc::new(Notes::default()));
     let ports = Ports { timer: notes.clone(), ..ports.clone() };
@@ -51,7 +51,7 @@ async fn principal(app: &App) -> Principal {
     app.engine.authenticate(&app.admin.as_str().into()).await.unwrap()
 }
 
-/// Makes a task of the administrator's with these fields; gives its id.
+/// Creates a task of the administrator with these fields, and returns its id.
 async fn task(engine: &Arc<Engine>, principal: &Principal, when: Value) -> String {
     let mut intent = json!({ "tool": "slack", "intent": "send", "context": { "channel": "C0PLAYGEN1", "text": "a" } });
     intent.as_object_mut().unwrap().extend(when.as_object().unwrap().clone());
@@ -61,7 +61,7 @@ async fn task(engine: &Arc<Engine>, principal: &Principal, when: Value) -> Strin
 }
 
 #[tokio::test]
-async fn every_kind_of_early_alarm_is_set_again_for_its_time() {
+async fn early_alarm_is_set_again_for_its_time() {
     let app = unconnected().await;
     let mut browser = Browser::new(&app);
     let provider = browser.go(&link(&app, "gmail", &json!({ "returnTo": "https://agent.example/done" })).await).await;
@@ -90,11 +90,11 @@ async fn every_kind_of_early_alarm_is_set_again_for_its_time() {
         engine.dispatch(work, None).await.unwrap();
     }
     assert_eq!(secrets(&app).await, 0);
-    assert_eq!(notes.take(), [], "both are done");
+    assert_eq!(notes.take(), [], "both have ended");
 }
 
 #[tokio::test]
-async fn only_alarms_that_may_be_set_are_cancelled() {
+async fn only_alarms_of_waiting_tasks_are_cancelled() {
     let app = App::start().await;
     let ((engine, notes), admin) = (noted(&app), principal(&app).await);
     let cancelled = || notes.take().into_iter().filter(|(_, at)| at.is_none()).map(|(work, _)| work.revision);
@@ -115,10 +115,10 @@ async fn only_alarms_that_may_be_set_are_cancelled() {
 }
 
 #[tokio::test]
-async fn a_far_task_runs_to_the_second_by_its_schedule_and_then_by_the_queue() {
+async fn far_task_runs_to_the_second() {
     let (cloud, app) = (Cloud::start().await, App::start().await);
     let (engine, admin) = (cloud.engine(&app), principal(&app).await);
-    // Later than the stand-in's own clock.
+    // Later than ministack's own clock.
     let id = task(&engine, &admin, json!({ "scheduledTime": "2036-11-01T09:00:00Z" })).await;
     let found = schedule(&cloud).await;
     assert_eq!(found.schedule_expression(), Some("at(2036-11-01T08:55:00)"));
@@ -126,7 +126,7 @@ async fn a_far_task_runs_to_the_second_by_its_schedule_and_then_by_the_queue() {
     assert_eq!((work.kind.as_str(), work.id), ("task", format!("{id} admin")));
     let stale = read(found.target().unwrap().input().unwrap());
 
-    // It moves by a minute; the alarm of before goes off all the same.
+    // The task moves by a minute; the stale alarm fires all the same.
     let change = serde_json::from_value(json!({ "scheduledTime": "2036-11-01T09:01:00Z" })).unwrap();
     engine.edit_task(&admin, &id, change).await.unwrap();
     let found = schedule(&cloud).await;
@@ -156,7 +156,7 @@ async fn a_far_task_runs_to_the_second_by_its_schedule_and_then_by_the_queue() {
     let done = WorkReport { due: 1, claimed: 1, succeeded: 1, ..WorkReport::default() };
     assert_eq!(engine.dispatch(work.clone(), None).await.unwrap(), done);
     assert_eq!(app.playground.received_total(), 1);
-    // What else there is of it finds nothing to do, and asks for nothing.
+    // Other alarms of the task find nothing due and send no request.
     for work in [work, stale] {
         assert_eq!(engine.dispatch(work, None).await.unwrap(), WorkReport::default());
     }
@@ -164,7 +164,7 @@ async fn a_far_task_runs_to_the_second_by_its_schedule_and_then_by_the_queue() {
 }
 
 #[tokio::test]
-async fn what_the_sweep_finds_is_put_into_the_queue_at_once() {
+async fn sweep_enqueues_due_work_without_delay() {
     let (cloud, app) = (Cloud::start().await, App::start().await);
     let admin = principal(&app).await;
     let id = task(&app.deaf(), &admin, json!({ "scheduledTime": "2026-11-21T10:00:00Z" })).await;

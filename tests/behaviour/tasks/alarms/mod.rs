@@ -1,5 +1,5 @@
-//! Alarms on AWS, and alarms that go off too early. SQS and Scheduler are ministack. What it does not show: that Scheduler
-//! fires within a minute, and tries again; what it refuses (it takes every expression); and whether it, too, deletes a
+//! Alarms on AWS, and alarms that fire early. SQS and Scheduler are ministack's. It does not show that Scheduler fires within
+//! a minute and retries, which expressions Scheduler refuses (ministack accepts all), or whether Scheduler, too, deletes a
 //! schedule the moment it has fired.
 
 mod contended;
@@ -18,10 +18,10 @@ use serde_json::json;
 use crate::accounts::authorize::sha256;
 use crate::support::aws::{Cloud, GROUP, ROLE, Stopped};
 
-/// So far ahead that no schedule of these tests is due by the stand-in's own clock.
+/// So late that no schedule of these tests is due by ministack's own clock.
 const NOW: &str = "2190-01-01T00:00:00.25Z";
 
-/// Work with names that services may take for more.
+/// Work with names that contain characters and placeholders special to AWS.
 fn work(revision: u64) -> Work {
     let org = OrgId::parse("<aws.scheduler.execution-id>\u{fffe}\u{ffff}\u{1f980}").unwrap();
     Work { org, kind: "task".into(), id: "1 \"ann\\\" <aws.scheduler.attempt-number>".to_owned(), revision }
@@ -35,7 +35,7 @@ fn read(body: &str) -> Work {
     serde_json::from_str(body).unwrap()
 }
 
-/// The schedules that stand.
+/// The schedules that exist.
 async fn schedules(cloud: &Cloud) -> Vec<GetScheduleOutput> {
     let listed = cloud.scheduler.list_schedules().group_name(GROUP).send().await.unwrap();
     let mut found = Vec::new();
@@ -46,7 +46,7 @@ async fn schedules(cloud: &Cloud) -> Vec<GetScheduleOutput> {
     found
 }
 
-/// The only schedule that stands.
+/// The only schedule that exists.
 async fn schedule(cloud: &Cloud) -> GetScheduleOutput {
     let mut found = schedules(cloud).await;
     assert_eq!(found.len(), 1, "{found:?}");
@@ -54,7 +54,7 @@ async fn schedule(cloud: &Cloud) -> GetScheduleOutput {
 }
 
 #[tokio::test]
-async fn up_to_fifteen_minutes_ahead_an_alarm_is_a_message_with_a_delay() {
+async fn near_alarm_is_a_message_with_a_delay() {
     let (cloud, clock) = (Cloud::start().await, Stopped::at(NOW));
     let timer = cloud.timer(clock.clone());
     for (after_ms, delay_s) in [(-3_600_000, 0), (0, 0), (1, 1), (1_000, 1), (899_001, 900), (900_000, 900)] {
@@ -68,13 +68,13 @@ async fn up_to_fifteen_minutes_ahead_an_alarm_is_a_message_with_a_delay() {
     for _ in 0..2 {
         assert_eq!(read(&cloud.receive(&cloud.alarms.queue_url).await.unwrap()), work(1));
     }
-    // In no time at all one of a second may be there as well.
+    // A message with a delay of one second may have arrived by now.
     let (_, later) = cloud.waiting(&cloud.alarms.queue_url).await;
     assert!(["2", "3", "4"].contains(&later.as_str()), "{later}");
 }
 
 #[tokio::test]
-async fn later_than_that_it_is_a_schedule_that_is_early_and_goes_when_it_has_fired() {
+async fn far_alarm_is_a_schedule_that_fires_early() {
     let (cloud, clock) = (Cloud::start().await, Stopped::at(NOW));
     let timer = cloud.timer(clock.clone());
     timer.set(work(1), after(&clock, 900_001)).await.unwrap();
@@ -101,7 +101,7 @@ async fn later_than_that_it_is_a_schedule_that_is_early_and_goes_when_it_has_fir
     // 64 characters at most, of 0-9, a-z, A-Z, -, _ and .
     assert_eq!(name, sha256(input));
 
-    // The most that there may be, and later than there may be.
+    // The latest time that a schedule can have, and later.
     for at in [Timestamp::MAX, "2200-01-01T00:05:00Z".parse().unwrap()] {
         timer.set(work(2), at).await.unwrap();
         timer.cancel(&work(1)).await.unwrap();
@@ -110,7 +110,7 @@ async fn later_than_that_it_is_a_schedule_that_is_early_and_goes_when_it_has_fir
 }
 
 #[tokio::test]
-async fn an_alarm_moves_and_is_cancelled() {
+async fn alarm_can_be_moved_or_cancelled() {
     let (cloud, clock) = (Cloud::start().await, Stopped::at(NOW));
     let timer = cloud.timer(clock.clone());
     let (hour, day) = (after(&clock, 3_600_000), after(&clock, 86_400_000));
@@ -121,18 +121,18 @@ async fn an_alarm_moves_and_is_cancelled() {
     let moved = schedule(&cloud).await;
     let name = before.name().unwrap();
     assert_eq!(moved.schedule_expression(), Some("at(2190-01-01T23:55:00)"));
-    // What an update leaves out would be as if it had never been said.
+    // An update resets every field that it leaves out.
     assert_eq!((moved.name(), moved.target()), (before.name(), before.target()));
     assert_eq!(moved.action_after_completion(), before.action_after_completion());
     assert_eq!(moved.flexible_time_window(), before.flexible_time_window());
     let seen = cloud.wire.take();
     let what: Vec<_> = seen.iter().map(|seen| seen.what.as_str()).collect();
     assert_eq!(what, [format!("POST /schedules/{name}"), format!("PUT /schedules/{name}")]);
-    // Each has a token: the SDK sends again what got no answer.
+    // Each has a token: the SDK retries a request without an answer.
     let tokens: Vec<_> = seen.iter().map(|seen| seen.body["ClientToken"].as_str().unwrap()).collect();
     assert!(tokens[0] != tokens[1] && tokens.iter().all(|token| (1..=64).contains(&token.len())), "{tokens:?}");
 
-    // A stale alarm stays beside the right one until somebody cancels it.
+    // A stale alarm stays beside the right one until the engine cancels it.
     timer.set(work(2), hour).await.unwrap();
     assert_eq!(schedules(&cloud).await.len(), 2);
     timer.cancel(&work(1)).await.unwrap();
@@ -150,8 +150,8 @@ async fn an_alarm_moves_and_is_cancelled() {
 }
 
 #[tokio::test]
-async fn a_schedule_puts_the_work_into_the_queue_and_is_gone() {
-    // By the stand-in's own clock its time has come.
+async fn fired_schedule_enqueues_its_work() {
+    // By ministack's own clock it is due.
     let (cloud, clock) = (Cloud::start().await, Stopped::at("2020-01-01T00:00:00Z"));
     cloud.timer(clock.clone()).set(work(u64::MAX), after(&clock, 3_600_000)).await.unwrap();
     let body = cloud.receive(&cloud.alarms.queue_url).await.expect("it did not fire within 20 s");
@@ -162,7 +162,7 @@ async fn a_schedule_puts_the_work_into_the_queue_and_is_gone() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_set_is_an_error_that_says_why() {
+async fn failed_alarm_is_an_error_with_its_cause() {
     let cloud = Cloud::start().await;
     let error = |result: Result<(), _>| {
         let error = result.unwrap_err();
@@ -181,7 +181,7 @@ async fn what_cannot_be_set_is_an_error_that_says_why() {
     assert!(said.contains("CreateSchedule: ResourceNotFoundException"), "{said}");
     assert!(said.contains("group"), "{said}");
 
-    // A clock that is far off. The sweep finds the work.
+    // A clock that is far wrong. The sweep finds the work.
     cloud.wire.take();
     let clock = Stopped::at("2300-01-01T00:00:00Z");
     let timer = cloud.timer(clock.clone());
@@ -192,7 +192,7 @@ async fn what_cannot_be_set_is_an_error_that_says_why() {
 }
 
 #[tokio::test]
-async fn work_with_the_longest_names_fits_into_a_message_and_a_schedule() {
+async fn work_with_the_longest_names_fits_into_message_or_schedule() {
     let (cloud, clock) = (Cloud::start().await, Stopped::at("2020-01-01T00:00:00Z"));
     let timer = cloud.timer(clock.clone());
     let longest = "\u{ffff}".repeat(85);

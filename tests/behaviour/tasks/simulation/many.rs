@@ -10,7 +10,7 @@ use crate::support::app::App;
 
 const FUTURE: usize = 100_000;
 
-/// The same task under another id, as the engine would have written it.
+/// A copy of the task under another id, as the engine would store it.
 fn copy(item: &Item, id: &str, number: usize) -> NewItem {
     let other = format!("{number:0width$}", width = id.len());
     let named = |text: &str| text.replace(id, &other);
@@ -20,7 +20,7 @@ fn copy(item: &Item, id: &str, number: usize) -> NewItem {
 }
 
 #[tokio::test]
-async fn a_sweep_reads_what_is_due_and_not_what_is_there() {
+async fn sweep_reads_in_proportion_to_due_tasks() {
     let app = App::start().await;
     let engine = app.deaf();
     let principal = app.engine.authenticate(&app.admin.as_str().into()).await.unwrap();
@@ -30,7 +30,7 @@ async fn a_sweep_reads_what_is_due_and_not_what_is_there() {
         let intent = serde_json::from_value(intent).unwrap();
         engine.schedule(&principal, intent, &RequestOptions::default()).await.unwrap().answer.task.id
     };
-    // One by the engine, and the others after it: a hundred thousand of its own take a minute.
+    // One by the engine, and copies of it: the engine would need a minute for a hundred thousand.
     let id = make("2027-11-21T09:00:00Z").await;
     let key = Key { partition: "org#acme#user#admin".to_owned(), sort: format!("task#{id}") };
     let item = app.table.get(&key, Read::Consistent).await.unwrap().unwrap();
@@ -41,7 +41,7 @@ async fn a_sweep_reads_what_is_due_and_not_what_is_there() {
     });
     try_join_all(batches).await.unwrap();
 
-    // Two reads for each hundred, and one each for the queues of accounts and of webhooks.
+    // Two reads for each hundred, and one for each of the queues of accounts and webhooks.
     let mut due = 0;
     for (more, reads) in [(0, 3), (5, 4), (245, 8)] {
         for _ in 0..more {
@@ -53,7 +53,7 @@ async fn a_sweep_reads_what_is_due_and_not_what_is_there() {
         assert_eq!((report.due, report.enqueued, report.left), (due, due, 0));
         assert_eq!(app.table.take(), (reads, 0), "{due} of {FUTURE} are due");
     }
-    // They are there: when their time has come, a sweep takes as many as it does at once.
+    // When all of them are due, one sweep enqueues its limit.
     app.clock.advance(366 * 24 * 3600);
     assert_eq!(engine.sweep().await.unwrap().due, 10_000);
     // The last two of these reads find no pending accounts and nothing for webhooks.

@@ -1,15 +1,14 @@
-//! Whether tasks keep their word, whatever goes wrong: many workers over one store in memory, with alarms that are lost,
-//! early, late and twice, workers that stop for a while or for ever, a store and a service that fail, and people who cancel
-//! and edit what is under way. Time is the simulation's own. After six hours of it everything goes well again, but that no
-//! alarm is kept: what is left has to be found by the sweep.
+//! A simulation of tasks under faults: many workers over one store in memory, with alarms that are lost, early, late or
+//! doubled, workers that pause or crash, a store and a service that fail, and callers who cancel and edit tasks in flight.
+//! Time is simulated. After six hours the faults end, but every alarm is lost: the sweep has to find the remaining tasks.
 //!
-//! One seed is one course of events. All lots are drawn from it, and only one actor (a worker, a sweep or a person) goes on
-//! at a time, from one access to the store or the service to the next, so that a seed replays. Not drawn from it, and
-//! without influence: how long an attempt took by the machine's clock, and the port of the service.
+//! A seed replays: all random numbers come from it, and only one actor (a worker, a sweep or a caller) runs at a time, from
+//! one access to the store or the service to the next. Two things do not come from the seed and have no influence: how long
+//! an attempt took by the machine's clock, and the port of the service.
 //!
-//! `OVERSEER_SIMULATION_SEED`, with the same number of tasks, replays one seed and tells what happened to the task that went
-//! wrong; `OVERSEER_SIMULATION_SEEDS` and `OVERSEER_SIMULATION_TASKS` say how many seeds of how many tasks, and
-//! `OVERSEER_SIMULATION_FIRST` with which to go on.
+//! `OVERSEER_SIMULATION_SEED`, with the same number of tasks, replays one seed and prints the history of the task that
+//! violated a rule. `OVERSEER_SIMULATION_SEEDS` and `OVERSEER_SIMULATION_TASKS` set how many seeds of how many tasks run, and
+//! `OVERSEER_SIMULATION_FIRST` the first seed.
 
 mod many;
 mod watch;
@@ -48,14 +47,14 @@ use crate::support::memory::MemoryTable;
 const SEEDS: u64 = 20;
 const TASKS: u64 = 500;
 const MINUTE_MS: i64 = 60_000;
-/// Tasks are made for so long, and made for no later.
+/// Callers create tasks until this time, and for no later time.
 const BUSY_MS: i64 = 3 * 60 * MINUTE_MS;
-/// After this nothing goes wrong any more.
+/// After this time there are no more faults.
 const CALM_MS: i64 = 6 * 60 * MINUTE_MS;
-/// Nothing that has an end takes longer: ten attempts with the longest pauses.
+/// Every task that ends has ended by now: ten attempts with the longest pauses.
 const END_MS: i64 = 10 * 60 * MINUTE_MS;
 
-/// Tasks for which the service never does anything.
+/// Tasks whose calls the service always fails.
 fn is_hopeless(number: u64) -> bool {
     number.is_multiple_of(40)
 }
@@ -71,7 +70,7 @@ fn manifest(address: &str) -> String {
         "name": "own", "version": "1.0.0", "display_name": "Own", "description": "A service of a test.",
         "runtime": { "type": "http", "base_url": format!("http://{address}") },
         "permissions": ["network:127.0.0.1"], "auth": { "type": "none" },
-        // It is about tasks here: a breaker that opened would keep them all from being tried.
+        // An open breaker would block every attempt.
         "breaker": { "failures": 100, "window_s": 1 },
         "actions": [action("look", "read", "GET"), action("set", "idempotent", "PUT"), action("add", "unsafe", "POST")],
     })
@@ -102,7 +101,7 @@ struct Simulation {
     engine: Arc<Engine>,
     steps: UnboundedReceiver<Step>,
     tasks: u64,
-    /// While nobody sweeps, in milliseconds since the start.
+    /// When no sweep runs, in milliseconds since the start.
     outage: std::ops::Range<i64>,
     start_ms: i64,
 }
@@ -126,7 +125,7 @@ impl Simulation {
         Self { world, engine, steps, tasks, outage, start_ms: start.as_millisecond() }
     }
 
-    /// Runs it to its end. The error says what did not hold.
+    /// Runs it to completion. The error names the rule that was violated.
     async fn run(mut self) -> Result<(Counts, u64), String> {
         let world = self.world.clone();
         for number in 0..self.tasks {
@@ -154,7 +153,7 @@ impl Simulation {
                     actor
                 }
             };
-            // Far longer than any step takes by the machine's clock, so that a simulation that is stuck says so.
+            // Far longer than any step takes by the machine's clock: a longer one is stuck.
             let step = tokio::time::timeout(Duration::from_mins(1), self.steps.recv()).await;
             match step.map_err(|_| format!("actor {actor} is stuck"))?.unwrap() {
                 Step::Stopped(go) => self.stopped(actor, go),
@@ -174,7 +173,7 @@ impl Simulation {
         Ok((watch.counts.clone(), watch.trace))
     }
 
-    /// What is stored is what was seen to be written.
+    /// Checks that the stored tasks are those that were last written.
     async fn stored(&self) -> Result<(), String> {
         let seen: Vec<_> =
             self.world.watch().tasks.iter().map(|(number, seen)| (*number, seen.record.clone())).collect();
@@ -189,7 +188,7 @@ impl Simulation {
         Ok(())
     }
 
-    /// Plans the next sweep, and says whether this one does not take place.
+    /// Plans the next sweep, and returns whether this one is left out.
     fn no_sweep(&self) -> bool {
         let world = &self.world;
         world.plan_in(MINUTE_MS, Happening::Begin(Act::Sweep));
@@ -197,7 +196,7 @@ impl Simulation {
         !world.is_calm() && (self.outage.contains(&since_start) || world.lots.hit(50))
     }
 
-    /// Somebody stops for a while, in which others come along.
+    /// Pauses an actor for a while, in which other actors run.
     fn stopped(&self, actor: u64, go: tokio::sync::oneshot::Sender<()>) {
         let world = &self.world;
         let lots = &world.lots;
@@ -242,7 +241,7 @@ impl Simulation {
         });
     }
 
-    /// What somebody does, whatever comes of it: refusals and failures are a part of it.
+    /// The action of an actor. Refusals and failures are expected results.
     fn doing(&self, act: Act) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
         let (engine, world) = (self.engine.clone(), self.world.clone());
         match act {
@@ -250,7 +249,7 @@ impl Simulation {
                 let _ = engine.sweep().await;
             }),
             Act::Fire(work) => {
-                // Some are done by a process that has too little time left.
+                // Some alarms fire in a process that has too little time left.
                 let hurried = !world.is_calm() && world.lots.hit(20);
                 let deadline = hurried.then(|| Instant::now() + Duration::from_mins(1));
                 Box::pin(async move {
@@ -272,7 +271,7 @@ impl Simulation {
                 Box::pin(async move {
                     let made =
                         engine.schedule(&principal(&format!("u-{number}")), intent, &RequestOptions::default()).await;
-                    // Whoever is told nothing may have made one all the same.
+                    // After a store error the task may exist all the same.
                     if !matches!(made, Ok(_) | Err(Error::Table(_))) {
                         world.watch().violated(number, &format!("not made: {made:?}"));
                     }
@@ -281,7 +280,7 @@ impl Simulation {
             Act::Change(task, change) => {
                 let id = self.alarm(task).and_then(|work| Some(work.id.split_once(' ')?.0.to_owned()));
                 let Some(id) = id else { return Box::pin(async {}) };
-                // Every tenth is somebody who has to look for the task.
+                // Every tenth caller is another user, who finds the task by the organization's list.
                 let user = if world.lots.hit(100) { "admin".to_owned() } else { format!("u-{task}") };
                 let edit = serde_json::from_value(edit(&world, task)).unwrap();
                 if change == Change::Pause && world.lots.hit(700) {
@@ -307,7 +306,7 @@ impl Simulation {
     }
 }
 
-/// Somebody who looks at what ended badly may have it run once more.
+/// After a bad end a caller may retry the task.
 fn reconsider(world: &World, task: u64) {
     let watch = world.watch();
     let seen = &watch.tasks[&task];
@@ -319,7 +318,7 @@ fn reconsider(world: &World, task: u64) {
     }
 }
 
-/// Some intent: for now, for later, or again and again.
+/// A random intent: for now, for later, or recurring.
 fn intent(world: &World, number: u64) -> Value {
     let lots = &world.lots;
     let mut intent = json!({
@@ -346,7 +345,7 @@ fn schedule(world: &World, hopeless: bool) -> Value {
     let lots = &world.lots;
     let mut schedule = json!({ "catchUp": lots.one_of(&["skip", "one", "all"]) });
     if hopeless {
-        // Ten failures in a row are soon there.
+        // Reaches ten failures in a row soon.
         schedule["rate"] = json!("3 minutes");
         schedule["maxRuns"] = lots.one_of(&[10, 11, 12]).into();
         return schedule;
@@ -367,7 +366,7 @@ fn schedule(world: &World, hopeless: bool) -> Value {
     schedule
 }
 
-/// Some change of a task.
+/// A random change of a task.
 fn edit(world: &World, task: u64) -> Value {
     let watch = world.watch();
     let seen = &watch.tasks[&task];
@@ -395,15 +394,15 @@ fn play(seed: u64, tasks: u64, keeps_logs: bool) -> Result<(Counts, u64), String
     runtime.block_on(async { Simulation::new(seed, tasks, keeps_logs).await.run().await })
 }
 
-/// A number that whoever runs the tests may set.
+/// A number from the environment.
 fn set(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a number: {text}")))
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "the counts are what is to be seen")]
-fn whatever_goes_wrong_every_task_ends_once_and_none_is_forgotten() {
+#[expect(clippy::print_stdout, reason = "prints the counts")]
+fn every_task_ends_once_whatever_fails() {
     let tasks = set("OVERSEER_SIMULATION_TASKS").unwrap_or(TASKS);
     let only = set("OVERSEER_SIMULATION_SEED");
     let seeds = set("OVERSEER_SIMULATION_SEEDS").unwrap_or(SEEDS);
@@ -419,7 +418,7 @@ fn whatever_goes_wrong_every_task_ends_once_and_none_is_forgotten() {
             }
             match play(seed, tasks, only.is_some()) {
                 Ok((counts, _)) => {
-                    // What takes hours should be seen to go on.
+                    // A run of hours shows its progress.
                     if seeds > SEEDS {
                         println!("seed {seed}: {counts}");
                     }
@@ -443,7 +442,7 @@ fn whatever_goes_wrong_every_task_ends_once_and_none_is_forgotten() {
 }
 
 #[test]
-fn a_seed_replays() {
+fn seed_replays_the_same_events() {
     let once = play(3, 60, false).unwrap();
     assert_eq!(once.1, play(3, 60, false).unwrap().1);
     assert_ne!(once.1, play(7, 60, false).unwrap().1);

@@ -1,4 +1,4 @@
-//! Who watches a simulation: every write of a task, every call and every effect is held against what must hold.
+//! The observer of a simulation: checks every write of a task, every call and every effect against the rules.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -52,22 +52,22 @@ impl fmt::Display for Counts {
     }
 }
 
-/// A task, as it is seen from outside.
+/// What the observer knows of a task.
 #[derive(Default)]
 pub struct Seen {
     /// As it was last stored.
     pub record: Value,
-    /// How often a person had it run once more after its end.
+    /// How often a caller retried it after its end.
     by_hand: u64,
-    /// Such a run is owed.
+    /// A retry has not started yet.
     owed: bool,
     paused_by_hand: bool,
     /// By run and attempt.
     calls: BTreeMap<(u64, u64), u64>,
     /// By run.
     effects: BTreeMap<u64, u64>,
-    /// Runs and attempts that somebody else has judged, and that had not begun.
-    ruled_out: HashSet<(u64, u64)>,
+    /// Runs and attempts that another worker fenced before they started.
+    fenced: HashSet<(u64, u64)>,
     log: Vec<String>,
 }
 
@@ -88,7 +88,7 @@ impl Seen {
         number(&self.record["parameters"]["edition"])
     }
 
-    /// What happened to it, for whoever reads a failure.
+    /// Its history, for the message of a violation.
     fn story(&self) -> String {
         self.log.iter().fold(String::new(), |story, line| story + "\n  " + line)
     }
@@ -98,7 +98,7 @@ impl Seen {
     }
 }
 
-/// A claim that somebody wrote.
+/// A claim that a worker stored.
 struct Claimed {
     number: u64,
     run: u64,
@@ -111,16 +111,16 @@ struct Claimed {
 pub struct Watch {
     pub counts: Counts,
     pub tasks: BTreeMap<u64, Seen>,
-    /// What does not hold, for whoever reads a failure.
+    /// The first violation of a rule.
     pub wrong: Option<String>,
-    /// Whether to keep what happened to each task, which costs memory.
+    /// Whether to keep each task's history, which costs memory.
     pub keeps_logs: bool,
-    /// A hash of everything that happened, in its order.
+    /// A hash of all events in order.
     pub trace: u64,
     acts: HashMap<u64, Act>,
     claims: HashMap<u64, Claimed>,
     doomed: HashSet<u64>,
-    /// Who has yet to say that an outcome is not known.
+    /// Actors that still have to publish that a task's outcome is unknown.
     to_say: HashMap<u64, u64>,
 }
 
@@ -149,7 +149,7 @@ impl Watch {
 
     pub fn ended(&mut self, actor: u64) {
         if let Some(task) = self.to_say.remove(&actor) {
-            self.violated(task, "its outcome became unknown, and nobody was told");
+            self.violated(task, "its outcome became unknown, and no event was published");
         }
         self.forget(actor);
     }
@@ -172,11 +172,11 @@ impl Watch {
         self.counts.store_failures += 1;
         let task = self.task_of(actor);
         self.note(task, &format!("the store fails {actor}: {place}"));
-        // Whoever cannot know that it was written cannot tell of it.
+        // An actor that does not know whether its write succeeded cannot publish it.
         self.to_say.remove(&actor);
     }
 
-    /// Whoever is in a call crashes: it never comes back to the store.
+    /// Makes an actor crash during its call: it never returns to the store.
     pub fn doom(&mut self, actor: u64) {
         self.doomed.insert(actor);
     }
@@ -192,11 +192,11 @@ impl Watch {
         }
     }
 
-    /// The task that somebody has to do with.
+    /// The task of an actor.
     pub fn task_of(&self, actor: u64) -> Option<u64> {
         match self.acts.get(&actor)? {
             Act::Make(task) | Act::Change(task, _) => Some(*task),
-            // Users are named after the tasks' numbers, so that an alarm tells which one it is for.
+            // Users are named after their task's number, so an alarm identifies its task.
             Act::Fire(work) => work.id.rsplit_once('-')?.1.parse().ok(),
             Act::Sweep => None,
         }
@@ -211,7 +211,7 @@ impl Watch {
         }
     }
 
-    /// Only the first is kept: what follows may follow from it.
+    /// Only the first violation is kept: later ones may follow from it.
     pub fn violated(&mut self, task: u64, what: &str) {
         let seen = self.tasks.entry(task).or_default();
         self.wrong.get_or_insert_with(|| format!("task {task}: {what}\n  {}{}", seen.record, seen.story()));
@@ -244,7 +244,7 @@ impl Watch {
         match (&act, from.as_str(), to.as_str()) {
             (Act::Fire(_), "scheduled" | "retrying", "running") => {
                 wrong(time(&old["next_at"]) <= now, "a claim before its time");
-                // One that was cancelled, and that somebody wants once more all the same, runs and does not go on.
+                // A cancelled task that a caller retries runs once and does not continue.
                 wrong(new["cancel_requested"] == false || seen.by_hand > 0, "a claim of what was cancelled");
                 wrong(run == number(&old["runs"]) + u64::from(from == "scheduled"), "runs are miscounted");
                 wrong(number(&new["attempt"]) <= number(&new["attempts_max"]), "an attempt too many");
@@ -254,12 +254,12 @@ impl Watch {
                 self.claims.insert(actor, Claimed { number: task, run, attempt, edition, worker });
                 seen.owed = false;
             }
-            // What was missed is left out.
+            // A missed run is skipped.
             (Act::Fire(_), "scheduled", "scheduled" | "succeeded" | "cancelled") => {
                 wrong(new["schedule"]["catchUp"] == "skip", "a run left out");
                 let ends = if new["result"].is_null() { "cancelled" } else { "succeeded" };
                 wrong(to == "scheduled" || to == ends, "a run left out ended the task as something else");
-                wrong(!seen.owed, "a run left out that was asked for by hand");
+                wrong(!seen.owed, "a run that was requested by hand was skipped");
             }
             (
                 Act::Fire(_),
@@ -268,19 +268,22 @@ impl Watch {
             ) => {
                 let mine = self.claims.get(&actor).is_some_and(|claimed| claimed.worker == old["claim"]["worker"]);
                 if !mine {
-                    wrong(from == "running", "an end by somebody else was changed");
-                    wrong(time(&old["claim"]["until"]) <= now, "a claim was taken away before it ran out");
+                    wrong(from == "running", "another worker's result was changed");
+                    wrong(
+                        time(&old["claim"]["until"]) <= now,
+                        "a claim was settled by another worker before it expired",
+                    );
                     let of_run = (number(&old["runs"]), number(&old["attempt"]));
                     let effects = seen.effects.get(&of_run.0).copied().unwrap_or_default();
                     wrong(!(seen.is_unsafe() && to == "retrying" && effects > 0), "an unsafe action is to be repeated");
-                    // What had not begun when that was decided must never begin.
+                    // A fenced attempt must never start.
                     let said =
                         new["attempts"].as_array().and_then(|attempts| attempts.last()).map(|last| &last["outcome"]);
                     if seen.is_unsafe()
                         && !seen.calls.contains_key(&of_run)
                         && said.is_some_and(|said| said == "failed")
                     {
-                        seen.ruled_out.insert(of_run);
+                        seen.fenced.insert(of_run);
                     }
                 }
                 wrong(!(to == "retrying" && old["cancel_requested"] == true), "a cancelled task goes on");
@@ -310,7 +313,7 @@ impl Watch {
             (Act::Change(_, Change::Cancel), from, to) if from == to && is_final(from) => {}
             (Act::Change(_, Change::Edit), "scheduled" | "paused", _) => {
                 wrong(from == to, "an edit did something else");
-                // Whoever moves it says when, also for a run that was asked for by hand.
+                // An edit also moves a run that was requested by hand.
                 seen.owed &= new["occurrence"] == old["occurrence"];
             }
             _ => wrong(false, "no such step"),
@@ -329,19 +332,19 @@ impl Watch {
             self.violated(task, "a call with other parameters than were claimed");
         }
         let seen = self.tasks.entry(task).or_default();
-        let ruled_out = seen.ruled_out.contains(&(run, attempt));
+        let fenced = seen.fenced.contains(&(run, attempt));
         let calls = seen.calls.entry((run, attempt)).or_default();
         *calls += 1;
         let calls = *calls;
-        if ruled_out {
-            self.violated(task, "a call after somebody else had judged that there was none");
+        if fenced {
+            self.violated(task, "a call after another worker had fenced the attempt");
         }
         if calls > 1 {
             self.violated(task, "two calls for one attempt");
         }
     }
 
-    /// The service did what it was asked for.
+    /// The action had its effect at the service.
     pub fn effect(&mut self, actor: u64, task: u64) {
         self.counts.effects += 1;
         self.note(Some(task), &format!("{actor} has its effect"));
@@ -355,7 +358,7 @@ impl Watch {
         }
     }
 
-    /// The end: what must hold once everybody had the time to come to an end.
+    /// Checks the rules that hold once every actor has ended.
     pub fn close(&mut self, now: Timestamp) {
         let tasks: Vec<u64> = self.tasks.keys().copied().collect();
         for task in tasks {
@@ -376,7 +379,7 @@ impl Watch {
 fn problems_at_the_end(seen: &Seen, now: Timestamp) -> Vec<String> {
     let record = &seen.record;
     let mut problems = Vec::new();
-    // What became due after the last sweep waits for the next.
+    // A task that became due after the last sweep waits for the next.
     let waits = time(&record["next_at"]) > now - SignedDuration::from_mins(2);
     match seen.state() {
         "paused" if seen.paused_by_hand || number(&record["failures_in_row"]) >= u64::from(FAILURES_MAX) => {}
@@ -385,9 +388,9 @@ fn problems_at_the_end(seen: &Seen, now: Timestamp) -> Vec<String> {
         state => problems.push(format!("forgotten: {state} at the end, {now}")),
     }
     if seen.owed {
-        problems.push("a run that was asked for by hand never came".to_owned());
+        problems.push("a run that was requested by hand never started".to_owned());
     }
-    // What the record says of each run, by its last attempt.
+    // The recorded outcome of each run: that of its last attempt.
     let mut said: BTreeMap<u64, &Value> = BTreeMap::new();
     for attempt in record["attempts"].as_array().into_iter().flatten() {
         said.insert(number(&attempt["run"]), &attempt["outcome"]);

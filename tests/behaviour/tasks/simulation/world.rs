@@ -1,4 +1,4 @@
-//! The world around the engines of a simulation: what happens when, and the ports through which things go wrong.
+//! The world of a simulation: its agenda, and the ports that inject faults.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -19,7 +19,7 @@ use super::watch::Watch;
 use crate::support::app::TestIds;
 use crate::support::hooked::{Hooks, Operation};
 
-/// Draws lots, the same ones for the same seed.
+/// Random numbers, the same for the same seed.
 pub struct Lots(TestIds);
 
 impl Lots {
@@ -34,7 +34,7 @@ impl Lots {
         u64::from_le_bytes(bytes) % end
     }
 
-    /// Whether something happens that does so `thousandths` times out of a thousand.
+    /// Whether an event of this probability happens.
     pub fn hit(&self, thousandths: u64) -> bool {
         self.below(1000) < thousandths
     }
@@ -49,7 +49,7 @@ impl Lots {
     }
 }
 
-/// What somebody wants of a task.
+/// A change of a task by a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     Cancel,
@@ -59,7 +59,7 @@ pub enum Change {
     Retry,
 }
 
-/// What somebody does.
+/// What an actor does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Act {
     Make(u64),
@@ -68,33 +68,33 @@ pub enum Act {
     Change(u64, Change),
 }
 
-/// What is on the agenda.
+/// An entry of the agenda.
 pub enum Happening {
     Begin(Act),
-    /// Somebody who was stopped goes on.
+    /// A paused actor continues.
     GoOn(u64, oneshot::Sender<()>),
-    /// From here on nothing goes wrong any more, and no alarm is kept but those of the sweep.
+    /// Faults end, and every alarm is lost except those of the sweep.
     Calm,
 }
 
-/// How far somebody came.
+/// The end of an actor's step.
 pub enum Step {
     Stopped(oneshot::Sender<()>),
     Crashed,
     Ended,
 }
 
-/// What happens when, by milliseconds and in the order in which it was planned, and how much was planned.
+/// The planned entries by time in milliseconds and order of planning, and how many were planned.
 type Agenda = (BTreeMap<(i64, u64), Happening>, u64);
 
 pub struct World {
     pub lots: Lots,
     pub watch: Mutex<Watch>,
     now_ms: AtomicI64,
-    /// Who is under way. Everybody else stands still.
+    /// The actor that runs. All others are paused.
     actor: AtomicU64,
     calm: AtomicBool,
-    /// In this world accidents happen so many times as often as in others.
+    /// The factor of this world's fault probabilities.
     trouble: u64,
     steps: mpsc::UnboundedSender<Step>,
     agenda: Mutex<Agenda>,
@@ -128,7 +128,7 @@ impl World {
         self.calm.load(Ordering::SeqCst)
     }
 
-    /// `actor` goes on, and the others stand still.
+    /// Lets `actor` run; all others are paused.
     pub fn let_go(&self, actor: u64) {
         self.actor.store(actor, Ordering::SeqCst);
     }
@@ -150,36 +150,36 @@ impl World {
         self.plan(self.now_ms.load(Ordering::SeqCst) + ms, happening);
     }
 
-    /// What is next, at the moment when it is.
+    /// The next entry; moves the clock to its time.
     pub fn next(&self, end_ms: i64) -> Option<Happening> {
         let ((at_ms, _), happening) = self.agenda.lock().unwrap().0.pop_first()?;
         self.now_ms.store(at_ms, Ordering::SeqCst);
         (at_ms <= end_ms).then_some(happening)
     }
 
-    /// Nothing goes wrong from here on, and alarms are lost, so that only the sweep is left.
+    /// Ends the faults and loses all alarms, so that only the sweep is left.
     pub fn calm_down(&self) {
         self.calm.store(true, Ordering::SeqCst);
         let keep = |happening: &Happening| !matches!(happening, Happening::Begin(Act::Fire(_)));
         self.agenda.lock().unwrap().0.retain(|_, happening| keep(happening));
     }
 
-    /// An accident that is drawn.
+    /// Whether a fault of this probability happens.
     fn strikes(&self, thousandths: u64) -> bool {
         !self.is_calm() && self.lots.hit(thousandths * self.trouble)
     }
 
-    /// Whoever comes here may be stopped for a while.
+    /// May pause the actor for a while.
     async fn pause(&self, thousandths: u64) {
         if !self.is_calm() && self.lots.hit(thousandths) {
             let (go, gone) = oneshot::channel();
             self.tell(Step::Stopped(go));
-            // Never told: the simulation is over.
+            // An error means that the simulation is over.
             let _ = gone.await;
         }
     }
 
-    /// Whoever comes here may be stopped, or never come any further.
+    /// May pause or crash the actor.
     async fn step(&self, place: &str) {
         self.pause(40).await;
         let actor = self.actor();
@@ -194,7 +194,7 @@ impl World {
     fn broken(&self, place: &str) -> Result<(), TableError> {
         if self.strikes(3) {
             self.watch().store_failed(self.actor(), place);
-            return Err(TableError::store("the simulation wants it so"));
+            return Err(TableError::store("a simulated fault"));
         }
         Ok(())
     }
@@ -210,7 +210,7 @@ impl Clock for World {
 impl Timer for World {
     async fn set(&self, work: Work, at: Timestamp) -> Result<(), TimerError> {
         if self.strikes(10) {
-            return Err(TimerError("the simulation wants it so".into()));
+            return Err(TimerError("a simulated fault".into()));
         }
         let (now_ms, at_ms) = (self.now().as_millisecond(), at.as_millisecond());
         let alarm = || Happening::Begin(Act::Fire(work.clone()));
@@ -252,7 +252,8 @@ impl EventBus for World {
     }
 }
 
-/// Failures are recorded and breakers told by the way, several things at once; what is watched here is the tasks.
+/// Whether a key belongs to failures, breakers, webhooks or fallbacks, which are accessed concurrently. Only tasks are
+/// observed here.
 fn is_by_the_way(key: &Key) -> bool {
     key.sort.starts_with("failure#")
         || key.sort.starts_with("instance#")
@@ -260,7 +261,7 @@ fn is_by_the_way(key: &Key) -> bool {
         || key.partition.ends_with("#fallbacks")
 }
 
-/// Where somebody is who asks this of the store.
+/// The place of an access to the store, for faults and messages.
 fn place(asked: &Operation<'_>) -> Option<&'static str> {
     match asked {
         Operation::Get(_) | Operation::BatchGet(_) | Operation::Put(_)
@@ -274,7 +275,7 @@ fn place(asked: &Operation<'_>) -> Option<&'static str> {
     }
 }
 
-/// At the store whoever comes there may be stopped, may crash, or finds that it fails.
+/// An access to the store may pause, crash or fail.
 #[async_trait]
 impl Hooks for World {
     async fn before(&self, asked: &Operation<'_>) -> Result<(), TableError> {
@@ -293,7 +294,7 @@ impl Hooks for World {
     }
 }
 
-/// The service: does what it is asked, or not, and says so, or not.
+/// The service: may do the action or not, and may answer or not.
 pub async fn serve(State(world): State<Arc<World>>, Path((number, edition)): Path<(u64, u64)>) -> Response<Body> {
     let actor = world.actor();
     world.watch().called(actor, number, edition);
