@@ -1,5 +1,6 @@
 //! The local server as a newcomer meets it: one command, one folder, one port.
 
+mod log_format;
 pub mod readme;
 
 use std::fs;
@@ -34,7 +35,7 @@ async fn call(address: &str, key: &str, path: &str, body: Option<Value>) -> (Sta
 }
 
 #[tokio::test]
-async fn the_printed_line_works_when_pasted_and_after_a_restart() {
+async fn printed_curl_line_works_when_pasted() {
     let folder = tempdir().unwrap();
     let data = folder.path().join("it's data");
     let mut first_key = None;
@@ -62,7 +63,7 @@ async fn the_printed_line_works_when_pasted_and_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_rate_limited_call_says_when_to_come_back() {
+async fn rate_limited_call_names_the_retry_delay() {
     let folder = tempdir().unwrap();
     let server = Server::start(folder.path(), &[], &[]);
     let switch = json!({"service": "slack", "mode": "rate_limited", "calls": 1, "retry_after": 60}).to_string();
@@ -79,7 +80,7 @@ async fn a_rate_limited_call_says_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_killed_server_loses_nothing_that_it_acknowledged() {
+async fn killed_server_keeps_acknowledged_writes() {
     let folder = tempdir().unwrap();
     let mut made = Vec::new();
     for round in 0..3 {
@@ -142,7 +143,7 @@ async fn ctrl_c_finishes_what_is_in_flight() {
 }
 
 #[test]
-fn what_stands_in_the_way_is_said_in_one_sentence() {
+fn failed_start_gives_its_reason_in_one_sentence() {
     let folder = tempdir().unwrap();
     let data = folder.path().join("data");
     let server = Server::start(&data, &[], &[]);
@@ -174,7 +175,7 @@ fn what_stands_in_the_way_is_said_in_one_sentence() {
 }
 
 #[test]
-fn a_damaged_data_folder_is_said_in_one_sentence() {
+fn damaged_data_folder_is_reported_in_one_sentence() {
     let folder = tempdir().unwrap();
     let data = folder.path().join("data");
     let mut server = Server::start(&data, &[], &[]);
@@ -195,7 +196,7 @@ fn a_damaged_data_folder_is_said_in_one_sentence() {
 }
 
 #[tokio::test]
-async fn a_wrong_plugin_is_left_out_and_said() {
+async fn invalid_plugin_is_left_out() {
     let folder = tempdir().unwrap();
     let plugins = folder.path().join("plugins");
     for (name, text) in [
@@ -223,7 +224,7 @@ async fn a_wrong_plugin_is_left_out_and_said() {
 }
 
 #[tokio::test]
-async fn a_plugin_that_changes_is_read_again_while_the_server_runs() {
+async fn changed_plugin_is_reloaded_without_a_restart() {
     let folder = tempdir().unwrap();
     let (data, plugins) = (folder.path().join("data"), folder.path().join("plugins"));
     let write = |name: &str, file: &str, text: &str| {
@@ -260,7 +261,7 @@ async fn a_plugin_that_changes_is_read_again_while_the_server_runs() {
 }
 
 #[test]
-fn a_real_client_or_token_takes_the_stand_ins_place() {
+fn real_client_or_token_replaces_the_stand_in() {
     let folder = tempdir().unwrap();
     let real = [("SLACK_CLIENT_ID", "123.456"), ("NOTION_TOKEN", "ntn_real-token-of-a-test")];
     let mut server = Server::start(folder.path(), &[], &real);
@@ -274,7 +275,7 @@ fn a_real_client_or_token_takes_the_stand_ins_place() {
 }
 
 #[tokio::test]
-async fn a_start_with_the_stand_in_leaves_a_real_account_alone() {
+async fn start_with_the_stand_in_keeps_a_real_account() {
     let folder = tempdir().unwrap();
     let real = [("SLACK_CLIENT_ID", "123.456")];
     let server = Server::start(folder.path(), &[], &real);
@@ -293,7 +294,7 @@ async fn a_start_with_the_stand_in_leaves_a_real_account_alone() {
 }
 
 #[tokio::test]
-async fn keys_are_made_listed_and_revoked_from_the_terminal() {
+async fn key_command_manages_keys_of_the_running_server() {
     let folder = tempdir().unwrap();
     let data = folder.path().to_str().unwrap();
     let server = Server::start(folder.path(), &[], &[]);
@@ -329,7 +330,7 @@ async fn keys_are_made_listed_and_revoked_from_the_terminal() {
 }
 
 #[tokio::test]
-async fn a_lost_key_is_made_anew_and_a_lost_master_key_asks_to_connect_again() {
+async fn lost_keys_are_replaced() {
     let folder = tempdir().unwrap();
     let mut server = Server::start(folder.path(), &[], &[]);
     let before = key(folder.path());
@@ -353,7 +354,7 @@ async fn a_lost_key_is_made_anew_and_a_lost_master_key_asks_to_connect_again() {
 }
 
 #[tokio::test]
-async fn a_task_survives_a_crash_and_runs_once() {
+async fn task_survives_a_crash() {
     let folder = tempdir().unwrap();
     let mut server = Server::start(folder.path(), &[], &[]);
     let key = key(folder.path());

@@ -45,7 +45,7 @@ fn is_as_shown(shown: &Value, answer: &Value) -> bool {
 }
 
 #[test]
-fn the_walk_through_works_when_pasted() {
+fn walk_through_works_when_pasted() {
     let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
     let mut steps = steps(&readme).into_iter();
     assert_eq!(steps.next().unwrap().commands.trim(), "cargo run");
