@@ -1,35 +1,35 @@
-//! Waiting for what AWS refuses for the moment and the SDK does not try again: another transaction on the same item, and
-//! what a batch did not get to.
+//! Backoff for what the SDK does not retry: an item that another transaction is writing, and the unprocessed rest of a
+//! batch.
 
 use std::time::Duration;
 
 use overseer_engine::ports::Ids;
 
-/// Three seconds at most.
-const TRIES: u32 = 8;
+/// About three seconds in total, at most.
+const ATTEMPTS: u32 = 8;
 const FIRST: Duration = Duration::from_millis(25);
 
-/// Counts the tries of one call.
+/// Counts the attempts of one call.
 #[derive(Default)]
 pub(crate) struct Backoff {
-    tries: u32,
+    attempts: u32,
 }
 
 impl Backoff {
-    /// Waits not at all, then twice as long each time and for a random part of that, so that those who collided do not
-    /// meet again. False, at once, when it has been long enough.
+    /// Returns at once for the first attempt. Waits before each later one: a random part of a time that doubles, so that
+    /// callers which collided do not collide again. False, at once, when no attempt is left.
     pub(crate) async fn wait(&mut self, ids: &dyn Ids) -> bool {
-        if self.tries == TRIES {
+        if self.attempts == ATTEMPTS {
             return false;
         }
-        if let Some(doubled) = self.tries.checked_sub(1) {
+        if let Some(doublings) = self.attempts.checked_sub(1) {
             let mut random = [0];
             ids.fill(&mut random);
             let [random] = random;
-            let longest = FIRST.saturating_mul(1 << doubled);
+            let longest = FIRST.saturating_mul(1 << doublings);
             tokio::time::sleep(longest.mul_f64(f64::from(random) / 255.0)).await;
         }
-        self.tries += 1;
+        self.attempts += 1;
         true
     }
 }
