@@ -498,11 +498,11 @@ async fn day(vault: &str) {
 }
 
 #[tokio::test]
-async fn each_role_has_what_its_function_does_with_secrets_manager() {
+async fn roles_allow_exactly_what_functions_do_with_secrets_manager() {
     day("secrets-manager").await;
 }
 
 #[tokio::test]
-async fn each_role_has_what_its_function_does_with_an_envelope() {
+async fn roles_allow_exactly_what_functions_do_with_an_envelope() {
     day("envelope").await;
 }

@@ -92,7 +92,7 @@ fn read(answer: &Value) -> (u64, Value) {
 }
 
 #[tokio::test]
-async fn the_intent_function_answers_an_event() {
+async fn intent_function_answers_an_event() {
     let app = unconnected().await;
     let refused = invoke(&app, "intent", event("intent")).await;
     let taken = invoke(&app, "intent", authorised(&app, "intent")).await;
@@ -109,7 +109,7 @@ async fn the_intent_function_answers_an_event() {
 }
 
 #[tokio::test]
-async fn every_function_with_a_list_refuses_strangers_and_answers_others() {
+async fn list_functions_require_a_key() {
     let app = unconnected().await;
     for name in ["tasks", "errors", "runs", "mappings"] {
         let (status, problem) = read(&invoke(&app, name, event(name)).await);
@@ -122,7 +122,7 @@ async fn every_function_with_a_list_refuses_strangers_and_answers_others() {
 /// Payload 2.0 of an HTTP API whose stage has a name, and of a function's own URL; payload 1.0 of a REST API, by its own
 /// name and by one of the operator's.
 #[tokio::test]
-async fn the_path_is_found_behind_every_gateway() {
+async fn path_is_found_behind_every_gateway() {
     let app = unconnected().await;
     let http = authorised(&app, "intent");
     let mut staged = http.clone();
@@ -156,7 +156,7 @@ async fn the_path_is_found_behind_every_gateway() {
 }
 
 #[tokio::test]
-async fn the_functions_of_accounts_take_a_person_from_the_link_to_the_provider() {
+async fn account_functions_lead_from_the_link_to_the_provider() {
     const PUBLIC: &str = "https://overseer.example.com";
     let app = on(Options { unconnected: true, public_url: Some(PUBLIC.to_owned()), ..Options::default() }).await;
     let (status, link) = read(&invoke(&app, "integrations", authorised(&app, "integrations")).await);
@@ -189,7 +189,7 @@ async fn the_functions_of_accounts_take_a_person_from_the_link_to_the_provider()
 }
 
 #[test]
-fn no_function_starts_without_what_it_needs() {
+fn function_without_a_required_variable_fails_to_start() {
     let all = [
         ("OVERSEER_TABLE", "overseer"),
         ("OVERSEER_SECRETS", "overseer/accounts/"),
@@ -215,7 +215,7 @@ fn no_function_starts_without_what_it_needs() {
 }
 
 #[tokio::test]
-async fn whoever_may_invoke_the_function_makes_the_first_key() {
+async fn direct_invocation_makes_the_first_key() {
     let app = unconnected().await;
     let made = invoke(&app, "keys", json!({ "setup": { "organization": "globex" } })).await;
     let key = made["key"].as_str().unwrap().to_owned();
@@ -238,7 +238,7 @@ async fn whoever_may_invoke_the_function_makes_the_first_key() {
 }
 
 #[tokio::test]
-async fn the_keys_function_makes_a_key_for_an_administrator() {
+async fn keys_function_makes_a_key_for_an_administrator() {
     let app = unconnected().await;
     assert_eq!(invoke(&app, "keys", event("keys")).await["statusCode"], json!(401));
     let (status, made) = read(&invoke(&app, "keys", authorised(&app, "keys")).await);
@@ -261,7 +261,7 @@ fn report(due: u32, enqueued: u32, claimed: u32, failed: u32, left: u32) -> Valu
 }
 
 #[tokio::test]
-async fn the_cron_route_of_the_function_wants_its_token() {
+async fn cron_route_requires_its_token() {
     let called = event("cron");
     let token = called["headers"]["authorization"].as_str().unwrap().strip_prefix("Bearer ").unwrap();
     let mut wrong = called.clone();
@@ -279,7 +279,7 @@ async fn the_cron_route_of_the_function_wants_its_token() {
 /// What is due goes to the queue and comes back from it by itself, once: the task has one run, which fails since no account
 /// is connected.
 #[tokio::test]
-async fn what_is_due_is_brought_by_the_queue_and_runs_once() {
+async fn due_work_from_the_queue_runs_once() {
     let app = unconnected().await;
     let work = due(&app).await;
     let id = work["id"].as_str().unwrap().split(' ').next().unwrap().to_owned();
@@ -295,7 +295,7 @@ async fn what_is_due_is_brought_by_the_queue_and_runs_once() {
 }
 
 #[tokio::test]
-async fn the_cron_function_gives_back_of_a_queue_what_it_could_not_do() {
+async fn cron_function_returns_failed_messages_to_the_queue() {
     let app = unconnected().await;
     let mut queue = event("cron_queue");
     let ids = [0, 1].map(|n| json!({ "itemIdentifier": queue["Records"][n]["messageId"] }));
@@ -310,7 +310,7 @@ async fn the_cron_function_gives_back_of_a_queue_what_it_could_not_do() {
 }
 
 #[tokio::test]
-async fn the_cron_function_says_what_it_expects() {
+async fn cron_function_names_the_events_it_expects() {
     let app = unconnected().await;
     let error = app.lambdas().gateway.invoke("cron", json!({ "any": 1 })).await.unwrap_err();
     let said = error["errorMessage"].as_str().unwrap();

@@ -81,7 +81,7 @@ fn after<'a>(properties: &'a Value, name: &str, prefix: &str) -> &'a str {
 }
 
 #[test]
-fn each_route_is_its_functions() {
+fn gateway_routes_match_the_functions() {
     let template = template("infra/routes.yaml");
     let integrations = resources(&template, "AWS::ApiGatewayV2::Integration");
     let mut routes: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -96,7 +96,7 @@ fn each_route_is_its_functions() {
 }
 
 #[test]
-fn each_function_has_all_that_belongs_to_it() {
+fn functions_have_all_their_resources() {
     let expected: BTreeSet<String> = functions().into_keys().collect();
     let names = |texts: Vec<&str>| -> BTreeSet<String> { texts.into_iter().map(str::to_owned).collect() };
 
@@ -142,7 +142,7 @@ fn each_function_has_all_that_belongs_to_it() {
 }
 
 #[test]
-fn each_function_has_an_event_of_one_of_its_routes() {
+fn functions_have_an_event_of_one_of_their_routes() {
     for (name, routes) in functions() {
         let event: Value = serde_json::from_str(&read(&format!("events/{}.json", name.replace('-', "_")))).unwrap();
         let route = event["routeKey"].as_str().unwrap();
@@ -154,7 +154,7 @@ fn each_function_has_an_event_of_one_of_its_routes() {
 }
 
 #[tokio::test]
-async fn the_table_is_the_one_that_the_functions_know() {
+async fn template_table_matches_the_created_one() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(dynoxide::server::serve_on(listener, dynoxide::Database::memory().unwrap()));

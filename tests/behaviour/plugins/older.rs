@@ -14,7 +14,7 @@ fn manifests() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_action_in_code_of_its_own_says_why_it_cannot_run_and_is_not_called() {
+async fn code_action_reports_why_it_cannot_run() {
     let app = App::with(Options { plugins: manifests(), ..Options::default() }).await;
     let intent = json!({ "tool": "crm", "intent": "CreateLead",
         "context": { "name": "Ann", "email": "ann@example.com", "source": "web" } });
@@ -37,7 +37,7 @@ async fn an_action_in_code_of_its_own_says_why_it_cannot_run_and_is_not_called()
 }
 
 #[tokio::test]
-async fn an_environment_is_there_and_has_nothing_to_call() {
+async fn plugin_without_actions_has_nothing_to_call() {
     let app = App::with(Options { plugins: manifests(), ..Options::default() }).await;
     let user = app.key("acme", &[Role::User], Some("ann")).await;
     let list = app.send(&user, reqwest::Method::GET, PATH, None).await.json();

@@ -86,7 +86,7 @@ type Case<'a> = (&'a str, Method, &'a str, Option<&'a Value>, (usize, usize));
 
 /// What ARCHITECTURE.md says that each route costs.
 #[tokio::test]
-async fn each_route_costs_what_is_written() {
+async fn each_route_costs_the_documented_requests() {
     let app = App::start().await;
     let send = json!({ "tool": "slack", "intent": "send", "context": { "channel": "C0PLAYGEN1", "text": "hello" } });
     let read = json!({ "tool": "slack", "intent": "channels" });
@@ -148,7 +148,7 @@ async fn each_route_costs_what_is_written() {
 /// What an intent costs once the process is warm: requests to the table, and calls of the service.
 #[tokio::test]
 #[expect(clippy::print_stdout, reason = "the counts are what is to be seen")]
-async fn a_warm_intent_costs_one_read_and_one_call_and_with_an_effect_two_writes() {
+async fn warm_intent_costs_the_documented_requests() {
     let app = App::start().await;
     let send = json!({ "tool": "slack", "intent": "send", "context": { "channel": "#general", "text": "hello" } });
     let read = json!({ "tool": "slack", "intent": "fetch", "context": { "channel": "#general" } });
@@ -176,7 +176,7 @@ async fn a_warm_intent_costs_one_read_and_one_call_and_with_an_effect_two_writes
 
 /// What ARCHITECTURE.md says that connecting by a browser, renewing and disconnecting cost.
 #[tokio::test]
-async fn each_step_of_an_account_costs_what_is_written() {
+async fn each_account_step_costs_the_documented_requests() {
     let app = App::with(Options { unconnected: true, ..Options::default() }).await;
     // The data key is known from here on, for an hour.
     app.connect("gmail", "ya29.playground").await;
@@ -213,7 +213,7 @@ async fn each_step_of_an_account_costs_what_is_written() {
 
 /// What ARCHITECTURE.md says that tasks cost.
 #[tokio::test]
-async fn each_step_of_a_task_costs_what_is_written() {
+async fn each_task_step_costs_the_documented_requests() {
     let app = App::start().await;
     let send = json!({ "tool": "slack", "intent": "send", "context": { "channel": "C0PLAYGEN1", "text": "hello" } });
     app.post("/api/plugin-engine", &send).await.data();
@@ -247,7 +247,7 @@ async fn each_step_of_a_task_costs_what_is_written() {
 
 /// What ARCHITECTURE.md says that failures cost.
 #[tokio::test]
-async fn each_step_of_the_error_log_costs_what_is_written() {
+async fn each_error_log_step_costs_the_documented_requests() {
     let app = App::with(Options { unconnected: true, ..Options::default() }).await;
     let intend = "/api/plugin-engine";
     let send = json!({ "tool": "slack", "intent": "send", "context": { "channel": "#general", "text": "hello" } });

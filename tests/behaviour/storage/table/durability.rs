@@ -97,7 +97,7 @@ fn killed_child(path: &Path, round: usize) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn what_was_acknowledged_survives_a_kill() {
+async fn acknowledged_writes_survive_a_kill() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("overseer.redb");
     let mut acknowledged = HashSet::new();

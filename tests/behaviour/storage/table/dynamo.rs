@@ -103,7 +103,7 @@ async fn stands(table: &DynamoTable, place: &Key) -> Option<NewItem> {
 }
 
 #[tokio::test]
-async fn each_operation_costs_as_many_requests_as_it_says() {
+async fn each_operation_sends_the_documented_requests() {
     let (table, wire, clock) = start().await;
     let (place, page) = (key("p", "a"), query(Range::All));
     let expiring = |after_s| NewItem { expires_at: Some(clock.after_seconds(after_s)), ..item("p", "a") };
@@ -174,7 +174,7 @@ async fn each_operation_costs_as_many_requests_as_it_says() {
 }
 
 #[tokio::test]
-async fn what_has_expired_costs_few_requests_on_the_way() {
+async fn expired_items_cost_few_requests() {
     let (table, wire, clock) = start().await;
     let writes = (0..300).map(|number| {
         let expires_at = (number != 299).then(|| clock.after_seconds(0));
@@ -192,7 +192,7 @@ async fn what_has_expired_costs_few_requests_on_the_way() {
 }
 
 #[tokio::test]
-async fn a_write_whose_answer_is_lost_is_not_taken_for_another_writers() {
+async fn write_with_a_lost_response_succeeds() {
     let (table, wire, _) = start().await;
     let place = key("p", "a");
     lose(&wire);
@@ -214,7 +214,7 @@ async fn a_write_whose_answer_is_lost_is_not_taken_for_another_writers() {
 }
 
 #[tokio::test]
-async fn what_another_transaction_was_in_the_way_of_is_tried_again() {
+async fn transaction_conflict_is_retried() {
     let (table, wire, _) = start().await;
     let conflict = r#"{"__type":"com.amazonaws.dynamodb.v20120810#TransactionConflictException"}"#;
     let cancelled = r#"{"__type":"com.amazonaws.dynamodb.v20120810#TransactionCanceledException","CancellationReasons":
@@ -233,7 +233,7 @@ async fn what_another_transaction_was_in_the_way_of_is_tried_again() {
 }
 
 #[tokio::test]
-async fn what_a_batch_does_not_reach_is_asked_for_again() {
+async fn unprocessed_keys_of_a_batch_are_requested_again() {
     let (table, wire, _) = start().await;
     let large = "x".repeat(390 * 1024);
     let keys: Vec<_> = (0..45).map(|number| key("p", &format!("{number:02}"))).collect();
@@ -248,7 +248,7 @@ async fn what_a_batch_does_not_reach_is_asked_for_again() {
 }
 
 #[tokio::test]
-async fn a_transaction_has_four_megabytes_at_most() {
+async fn transaction_holds_four_megabytes_at_most() {
     let (table, wire, _) = start().await;
     let large = "x".repeat(390_000);
     let writes = |many: usize| {
@@ -261,7 +261,7 @@ async fn a_transaction_has_four_megabytes_at_most() {
 }
 
 #[tokio::test]
-async fn a_forged_cursor_with_what_is_no_key_is_refused() {
+async fn forged_cursor_with_an_invalid_key_is_refused() {
     let (table, wire, clock) = start().await;
     for sort in ["a", "b"] {
         let due = Some(Due { queue: "q".to_owned(), at: clock.after_seconds(0) });
@@ -297,7 +297,7 @@ fn told(error: &TableError) -> String {
 }
 
 #[tokio::test]
-async fn a_failure_says_what_failed_and_nothing_of_an_item() {
+async fn failure_reveals_nothing_of_an_item() {
     let (table, wire, _) = start().await;
     let invalid = r#"{"__type":"com.amazon.coral.validate#ValidationException","message":"Value 'SECRET' at 'key'"}"#;
     let cancelled = r#"{"__type":"com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
@@ -325,7 +325,7 @@ async fn a_failure_says_what_failed_and_nothing_of_an_item() {
 }
 
 #[tokio::test]
-async fn queues_are_spread_over_shards_and_come_in_order_all_the_same() {
+async fn sharded_queue_keeps_its_order() {
     let (table, _, clock) = start().await;
     for number in 0..40 {
         let due = Some(Due { queue: "q".to_owned(), at: clock.after_seconds(-(number % 20)) });

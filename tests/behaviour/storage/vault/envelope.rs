@@ -72,7 +72,7 @@ fn stays_closed<T>(opened: Result<T, VaultError>) {
 }
 
 #[tokio::test]
-async fn kms_is_asked_when_a_data_key_is_made_and_once_an_hour_for_each_that_is_needed() {
+async fn kms_is_called_once_an_hour_for_each_data_key() {
     let setup = Setup::start().await;
     let (vault, id) = (setup.vault(), of("acme"));
     vault.put(&id, "1", &"the secret".into()).await.unwrap();
@@ -116,7 +116,7 @@ async fn kms_is_asked_when_a_data_key_is_made_and_once_an_hour_for_each_that_is_
 }
 
 #[tokio::test]
-async fn a_wrapped_key_that_was_moved_neither_opens_nor_seals() {
+async fn moved_wrapped_key_does_not_open() {
     let setup = Setup::start().await;
     for org in ["acme", "other"] {
         setup.vault().put(&of(org), "1", &format!("of {org}").as_str().into()).await.unwrap();
@@ -142,7 +142,7 @@ async fn a_wrapped_key_that_was_moved_neither_opens_nor_seals() {
 }
 
 #[tokio::test]
-async fn a_data_key_opens_for_one_organization_and_one_name() {
+async fn data_key_opens_for_its_organization_and_name_only() {
     let setup = Setup::start().await;
     let client = setup.aws.kms();
     let keys = KmsKeys::new(|| client, setup.key.as_str(), Vec::new());
@@ -155,7 +155,7 @@ async fn a_data_key_opens_for_one_organization_and_one_name() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_not_named_here_is_not_asked() {
+async fn unknown_kms_key_is_never_called() {
     let setup = Setup::start().await;
     let (id, somebodys) = (of("acme"), setup.aws.new_key().await);
     setup.with(&somebodys, &[]).put(&id, "1", &"known to somebody".into()).await.unwrap();
@@ -168,7 +168,7 @@ async fn a_key_that_is_not_named_here_is_not_asked() {
 }
 
 #[tokio::test]
-async fn another_key_takes_over_what_an_older_one_wrapped() {
+async fn new_kms_key_opens_what_an_older_one_wrapped() {
     let setup = Setup::start().await;
     let (id, next) = (of("acme"), setup.aws.new_key().await);
     let old = setup.vault();
@@ -183,7 +183,7 @@ async fn another_key_takes_over_what_an_older_one_wrapped() {
 }
 
 #[tokio::test]
-async fn after_an_hour_a_new_data_key_seals_and_a_disabled_key_is_noticed() {
+async fn disabled_kms_key_is_noticed_after_an_hour() {
     let setup = Setup::start().await;
     let (vault, id) = (setup.vault(), of("acme"));
     vault.put(&id, "1", &"the secret".into()).await.unwrap();
@@ -212,7 +212,7 @@ async fn after_an_hour_a_new_data_key_seals_and_a_disabled_key_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_failure_of_kms_says_what_failed_and_nothing_of_a_key() {
+async fn kms_failure_reveals_nothing_of_a_key() {
     let setup = Setup::start().await;
     let error = |code, message| json!({ "__type": code, "message": message }).to_string();
     for (answer, expected) in [

@@ -26,7 +26,7 @@ async fn labelled(aws: &Aws, name: &str) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn each_operation_costs_as_many_requests_as_it_says() {
+async fn each_operation_sends_the_documented_requests() {
     let (aws, vault, id) = start().await;
     vault.put(&id, "1", &"the secret".into()).await.unwrap();
     assert_eq!(aws.operations(), ["PutSecretValue", "CreateSecret", "PutSecretValue"]);
@@ -45,7 +45,7 @@ async fn each_operation_costs_as_many_requests_as_it_says() {
 }
 
 #[tokio::test]
-async fn names_and_versions_tell_nothing_and_a_version_is_labelled_until_it_is_given_up() {
+async fn version_is_labelled_until_it_is_deleted() {
     let (aws, vault, id) = start().await;
     let name = format!("overseer/{}", id.id);
     let versions = ["1", "2"].map(|version| id.digest(version).unwrap());
@@ -82,7 +82,7 @@ async fn names_and_versions_tell_nothing_and_a_version_is_labelled_until_it_is_g
 }
 
 #[tokio::test]
-async fn a_secret_has_a_limit_in_bytes_that_is_checked_here() {
+async fn secret_size_is_checked_before_the_request() {
     let (aws, vault, id) = start().await;
     let largest = format!("{}é", "x".repeat(SECRET_MAX_BYTES - 2));
     vault.put(&id, "1", &largest.as_str().into()).await.unwrap();
@@ -96,7 +96,7 @@ async fn a_secret_has_a_limit_in_bytes_that_is_checked_here() {
 }
 
 #[tokio::test]
-async fn an_id_or_prefix_that_makes_no_name_is_refused_unasked() {
+async fn invalid_id_or_prefix_is_refused_without_a_request() {
     let aws = Aws::start().await;
     let vault = |prefix: &str| {
         let client = aws.secrets_manager();
@@ -127,7 +127,7 @@ async fn an_id_or_prefix_that_makes_no_name_is_refused_unasked() {
 }
 
 #[tokio::test]
-async fn where_labels_run_out_no_version_loses_its_own() {
+async fn exhausted_labels_take_no_label_from_a_version() {
     let (aws, vault, id) = start().await;
     let (name, own) = (format!("overseer/{}", id.id), |version: &str| id.digest(version).unwrap());
     for number in 0..18 {
@@ -162,7 +162,7 @@ async fn where_labels_run_out_no_version_loses_its_own() {
 }
 
 #[tokio::test]
-async fn a_write_whose_answer_is_lost_is_not_taken_for_another_writers() {
+async fn write_with_a_lost_response_succeeds() {
     let (aws, vault, id) = start().await;
     for operation in ["PutSecretValue", "CreateSecret"] {
         aws.next(operation, Instead::Lose);
@@ -181,7 +181,7 @@ async fn a_write_whose_answer_is_lost_is_not_taken_for_another_writers() {
 }
 
 #[tokio::test]
-async fn a_secret_that_somebody_marked_as_deleted_counts_as_gone() {
+async fn secret_marked_as_deleted_is_absent() {
     let (aws, vault, id) = start().await;
     vault.put(&id, "1", &"the secret".into()).await.unwrap();
     let name = format!("overseer/{}", id.id);
@@ -196,7 +196,7 @@ async fn a_secret_that_somebody_marked_as_deleted_counts_as_gone() {
 }
 
 #[tokio::test]
-async fn a_failure_says_what_failed_and_nothing_of_a_secret() {
+async fn failure_reveals_nothing_of_a_secret() {
     let (aws, vault, id) = start().await;
     let secret = "THE-SECRET";
     vault.put(&id, "1", &secret.into()).await.unwrap();
