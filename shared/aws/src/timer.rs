@@ -177,7 +177,7 @@ fn delay_s(now: Timestamp, at: Timestamp) -> Option<i32> {
 
 /// An alarm whose time no schedule can have.
 #[derive(Debug, thiserror::Error)]
-#[error("no schedule can be for {0}, by a clock that says {1}: it would not be between now and 2199; set the clock")]
+#[error("no schedule can fire for {0}: by this clock ({1}) that is not between now and 2199; set the clock")]
 struct NoSchedule(Timestamp, Timestamp);
 
 /// When the schedule of an alarm at `at` fires, in UTC: early, and in whole seconds. An alarm after [`LATEST`] fires then,
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn no_schedule_is_in_the_past_or_before_1970() {
+    fn schedule_in_the_past_or_before_1970_is_refused() {
         for (now, at) in [
             ("2026-11-21T09:00:00Z", "2026-11-21T09:05:00.999Z"),
             ("2026-11-21T09:00:00Z", "2020-01-01T00:00:00Z"),
@@ -251,8 +251,8 @@ mod tests {
             ("1969-12-31T00:00:00Z", "1970-01-01T00:05:00Z"),
             ("-009999-01-02T01:59:59Z", "-009999-01-02T02:59:59Z"),
         ] {
-            let said = expression(time(now), time(at)).unwrap_err().to_string();
-            assert!(said.contains("set the clock"), "{now} {at}: {said}");
+            let error = expression(time(now), time(at)).unwrap_err().to_string();
+            assert!(error.contains("set the clock"), "{now} {at}: {error}");
         }
         assert!(expression(time("2026-11-21T09:00:00Z"), time("2026-11-21T09:05:01Z")).is_ok());
         assert!(expression(time("1969-12-31T00:00:00Z"), time("1970-01-01T00:05:01Z")).is_ok());

@@ -1,4 +1,4 @@
-//! What the functions log: lines of JSON with the ids of the request, metrics of `CloudWatch`, and no secret at any level.
+//! The log of the functions: lines of JSON with the ids of the request, metrics of `CloudWatch`, and no secret at any level.
 
 use overseer_playground::{Mode, Service};
 use reqwest::StatusCode;
@@ -32,7 +32,7 @@ async fn trace_log_holds_no_secret() {
     }
     app.lambdas().gateway.asked("intent", 4).await;
     let log = app.lambdas().log();
-    assert!(log.contains("\"level\":\"TRACE\""), "it is not logged so finely");
+    assert!(log.contains("\"level\":\"TRACE\""), "nothing is logged at the level TRACE");
     for secret in [CANARY, app.admin.as_str(), "canary"] {
         let line = log.lines().find(|line| line.contains(secret));
         assert_eq!(line, None);

@@ -22,7 +22,7 @@ use crate::accounts::authorize::Browser;
 use crate::support::app::{Answer, App, Options};
 use crate::support::process::command;
 
-/// An event as the repository has it.
+/// An event of the repository.
 fn event(name: &str) -> Value {
     let path = format!("{}/../events/{name}.json", env!("CARGO_MANIFEST_DIR"));
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
@@ -35,7 +35,7 @@ fn authorised(app: &App, name: &str) -> Value {
     event
 }
 
-/// Lambdas, none of whose accounts is connected.
+/// Lambdas without connected accounts.
 async fn unconnected() -> App {
     on(Options { unconnected: true, ..Options::default() }).await
 }
@@ -46,20 +46,20 @@ async fn on(options: Options) -> App {
     app
 }
 
-/// The answer of a function to an event.
+/// The response of a function to an event.
 async fn invoke(app: &App, name: &str, event: Value) -> Value {
     app.lambdas().gateway.invoke(name, event).await.unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// Connects a user's account by a browser at an engine whose clock is two hours late, so that the token has run out for
-/// everybody else.
+/// Connects a user's account in a browser, at an engine whose clock is two hours late: for every other engine the token has
+/// expired.
 async fn connected_two_hours_ago(app: &App, plugin: &str, user: &str) {
     let page = connecting_two_hours_ago(app, &app.admin, plugin, json!({ "userId": user })).await;
     assert_eq!(page.status, 200, "{}", page.text);
 }
 
-/// As [`connected_two_hours_ago`], with what is asked for, up to where the browser comes back.
-async fn connecting_two_hours_ago(app: &App, key: &str, plugin: &str, asked: Value) -> Answer {
+/// As [`connected_two_hours_ago`], with the body of the request, up to the browser's callback.
+async fn connecting_two_hours_ago(app: &App, key: &str, plugin: &str, body: Value) -> Answer {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let ports = app.lambdas().ports(Arc::new(TwoHoursAgo)).await;
@@ -69,7 +69,7 @@ async fn connecting_two_hours_ago(app: &App, key: &str, plugin: &str, asked: Val
 
     let path = format!("http://{address}/api/plugin-engine/integrations/{plugin}/connect");
     let request = app.client.post(path).header("authorization", format!("Bearer {key}"));
-    let request = request.header("content-type", "application/json").body(asked.to_string());
+    let request = request.header("content-type", "application/json").body(body.to_string());
     let link: Value = serde_json::from_str(&request.send().await.unwrap().text().await.unwrap()).unwrap();
     let mut browser = Browser::new(app);
     let authorization = browser.go(link["connectUrl"].as_str().unwrap()).await;
@@ -85,7 +85,7 @@ impl Clock for TwoHoursAgo {
     }
 }
 
-/// The status and the body of an answer to an HTTP API.
+/// The status and the body of a response to an HTTP API.
 fn read(answer: &Value) -> (u64, Value) {
     let body = answer["body"].as_str().unwrap_or_default();
     (answer["statusCode"].as_u64().unwrap(), serde_json::from_str(body).unwrap_or(Value::Null))
@@ -102,7 +102,7 @@ async fn intent_function_answers_an_event() {
     assert_eq!((status, &outcome["error"]["code"]), (200, &json!("not_connected")), "{outcome}");
     assert_eq!(taken["headers"]["x-request-id"], outcome["requestId"]);
 
-    // A deadline that is past from the beginning is none.
+    // A deadline that has already passed is ignored.
     let event = authorised(&app, "intent");
     let answer = app.lambdas().gateway.invoke_within("intent", event, Duration::ZERO).await.unwrap();
     assert_eq!(read(&answer).1["error"]["code"], "not_connected", "{answer}");
@@ -175,10 +175,10 @@ async fn account_functions_lead_from_the_link_to_the_provider() {
     assert!(unknown["body"].as_str().unwrap().contains("ask for a new link"), "{unknown}");
     let look = invoke(&app, "oauth_callback", look).await;
     assert_eq!(look["statusCode"], json!(200), "{look}");
-    for said in ["user_456", "work", "Slack"] {
-        assert!(look["body"].as_str().unwrap().contains(said), "{said}: {look}");
+    for text in ["user_456", "work", "Slack"] {
+        assert!(look["body"].as_str().unwrap().contains(text), "{text}: {look}");
     }
-    // The event had a cookie, which is kept; over https it has the prefix that no other host can set.
+    // The event's cookie is kept; over https it has the prefix that no other host can set.
     let cookie = look["cookies"][0].as_str().unwrap();
     assert!(cookie.starts_with("__Host-overseer-connect=fedcba98") && cookie.ends_with("; Secure"), "{cookie}");
     let click = invoke(&app, "oauth_callback", click).await;
@@ -245,7 +245,7 @@ async fn keys_function_makes_a_key_for_an_administrator() {
     assert_eq!((status, &made["roles"]), (201, &json!(["user"])), "{made}");
 }
 
-/// An intent that nobody waits for becomes a task that is due; what an alarm of it carries.
+/// Makes a due task from an asynchronous intent. Returns the work of its alarm.
 async fn due(app: &App) -> Value {
     let mut intent = authorised(app, "intent");
     intent["headers"]["prefer"] = json!("respond-async");
@@ -276,19 +276,18 @@ async fn cron_route_requires_its_token() {
     assert_eq!(read(&invoke(&set, "cron", called).await), (200, report(0, 0, 0, 0, 0)));
 }
 
-/// What is due goes to the queue and comes back from it by itself, once: the task has one run, which fails since no account
-/// is connected.
+/// Due work goes to the queue and comes back from it once: the task has one run, which fails since no account is connected.
 #[tokio::test]
 async fn due_work_from_the_queue_runs_once() {
     let app = unconnected().await;
     let work = due(&app).await;
     let id = work["id"].as_str().unwrap().split(' ').next().unwrap().to_owned();
     let path = format!("/api/plugin-engine/tasks/{id}");
-    // It asks for the next event when it has done the one of the queue.
+    // The function requests the next event after it has handled the queue's.
     app.lambdas().gateway.asked("cron", 2).await;
     let task = app.get(&path).await.json();
     assert_eq!((&task["status"], task["attempts"].as_array().unwrap().len()), (&json!("failed"), 1), "{task}");
-    // A second firing finds nothing to do, and a sweep nothing that is due.
+    // A second firing finds nothing to do, and a sweep finds nothing due.
     for event in [json!({ "work": work }), event("cron_sweep"), json!({ "sweep": true })] {
         assert_eq!(invoke(&app, "cron", event).await, report(0, 0, 0, 0, 0));
     }
@@ -300,9 +299,9 @@ async fn cron_function_returns_failed_messages_to_the_queue() {
     let mut queue = event("cron_queue");
     let ids = [0, 1].map(|n| json!({ "itemIdentifier": queue["Records"][n]["messageId"] }));
     let none = json!({ "batchItemFailures": [] });
-    // The tasks that the event of the repository names are not there, which is no failure.
+    // The tasks that the event names do not exist, which is no failure.
     assert_eq!(invoke(&app, "cron", queue.clone()).await, none);
-    // Nothing is looked at that may take longer than there is time.
+    // Work that may take longer than the remaining time is not started.
     let late = app.lambdas().gateway.invoke_within("cron", queue.clone(), Duration::from_secs(3)).await;
     assert_eq!(late.unwrap(), json!({ "batchItemFailures": ids }));
     queue["Records"][0]["body"] = json!("garbage");
@@ -313,7 +312,7 @@ async fn cron_function_returns_failed_messages_to_the_queue() {
 async fn cron_function_names_the_events_it_expects() {
     let app = unconnected().await;
     let error = app.lambdas().gateway.invoke("cron", json!({ "any": 1 })).await.unwrap_err();
-    let said = error["errorMessage"].as_str().unwrap();
-    assert!(said.starts_with("expected an event of an HTTP API, of SQS"), "{said}");
+    let message = error["errorMessage"].as_str().unwrap();
+    assert!(message.starts_with("expected an event of an HTTP API, of SQS"), "{message}");
     assert_eq!(invoke(&app, "cron", event("cron_work")).await, report(0, 0, 0, 0, 0));
 }

@@ -1,4 +1,4 @@
-//! The local server as a newcomer meets it: one command, one folder, one port.
+//! The local server from a newcomer's view: one command, one folder, one port.
 
 mod log_format;
 pub mod readme;
@@ -164,13 +164,13 @@ fn failed_start_gives_its_reason_in_one_sentence() {
 
     let mut wrong = command("overseer");
     wrong.args(["--port", "0", "--data"]).arg(folder.path().join("third"));
-    let said = sentence(&wrong.env("OVERSEER_ALLOW_ADDRESSES", "10.0.0.0/8, nonsense").output().unwrap());
-    assert!(said.contains("OVERSEER_ALLOW_ADDRESSES") && said.contains("nonsense"), "{said}");
+    let reason = sentence(&wrong.env("OVERSEER_ALLOW_ADDRESSES", "10.0.0.0/8, nonsense").output().unwrap());
+    assert!(reason.contains("OVERSEER_ALLOW_ADDRESSES") && reason.contains("nonsense"), "{reason}");
     for (name, value) in [("OVERSEER_LOG", "loud"), ("OVERSEER_LOG", "info,=x"), ("SLACK_TOKEN", "short")] {
         let mut wrong = command("overseer");
         wrong.args(["--port", "0", "--data"]).arg(folder.path().join("third")).env(name, value);
-        let said = sentence(&wrong.output().unwrap());
-        assert!(said.contains(name), "{said}");
+        let reason = sentence(&wrong.output().unwrap());
+        assert!(reason.contains(name), "{reason}");
     }
 }
 
@@ -186,13 +186,13 @@ fn damaged_data_folder_is_reported_in_one_sentence() {
     let start = || sentence(&overseer(&["--port", "0", "--data", data.to_str().unwrap()]));
     for damaged in [b"not a table".to_vec(), vec![0; whole.len()], whole[..whole.len() / 3].to_vec()] {
         fs::write(&table, damaged).unwrap();
-        let said = start();
-        assert!(said.contains("overseer.redb") && said.contains("damaged"), "{said}");
+        let reason = start();
+        assert!(reason.contains("overseer.redb") && reason.contains("damaged"), "{reason}");
     }
     fs::write(&table, whole).unwrap();
     fs::write(&master, "short").unwrap();
-    let said = start();
-    assert!(said.contains("master-key") && said.contains("damaged"), "{said}");
+    let reason = start();
+    assert!(reason.contains("master-key") && reason.contains("damaged"), "{reason}");
 }
 
 #[tokio::test]
@@ -218,8 +218,8 @@ async fn invalid_plugin_is_left_out() {
     assert_eq!(names, ["gmail", "notion", "slack"]);
     server.kill();
     let log = server.whole_log();
-    for said in ["broken/plugin.yaml", "version", "impostor/plugin.yaml", "taken", "empty"] {
-        assert!(log.contains(said), "{said}: {log}");
+    for text in ["broken/plugin.yaml", "version", "impostor/plugin.yaml", "taken", "empty"] {
+        assert!(log.contains(text), "{text}: {log}");
     }
 }
 
@@ -251,7 +251,7 @@ async fn changed_plugin_is_reloaded_without_a_restart() {
     write("chair", "manifest.json", &manifest("chair", "2.0.0"));
     server.wait_for_log("plugins added: chair");
     assert_eq!(version("chair").await.as_deref(), Some("2.0.0"));
-    // What is wrong is said, and what was there stays.
+    // The error is logged, and the previous version stays.
     write("desk", "plugin.yaml", "name: desk\nversion: one\n");
     server.wait_for_log("desk/plugin.yaml");
     assert_eq!(version("desk").await.as_deref(), Some("1.1.0"));
@@ -266,7 +266,7 @@ fn real_client_or_token_replaces_the_stand_in() {
     let real = [("SLACK_CLIENT_ID", "123.456"), ("NOTION_TOKEN", "ntn_real-token-of-a-test")];
     let mut server = Server::start(folder.path(), &[], &real);
     assert!(server.greeting.contains("stand-in answers for: Gmail."), "{}", server.greeting);
-    // Nobody's real channel is a place to try things: what is printed only reads.
+    // A message to a real channel would reach people, so the printed line only reads.
     assert!(!server.curl.contains("send_message"), "{}", server.curl);
     let tools: Value = serde_json::from_str(&Server::paste(&server.curl)).unwrap();
     assert_eq!(tools["tools"][2]["tool"], json!("slack"), "{tools}");
@@ -316,7 +316,7 @@ async fn key_command_manages_keys_of_the_running_server() {
     assert_eq!(call(&server.address, made, "/api/plugin-engine", None).await.0, StatusCode::UNAUTHORIZED);
 
     let lexis = run(&["create", "--name", "lexi's", "--role", "agent", "--agent", "lexi", "--channel", "twilio"]);
-    // There is no such channel yet, and so no agent in it.
+    // The channel does not exist yet.
     let seen = call(&server.address, lexis.trim(), "/api/v1/agents/twilio", None).await;
     assert_eq!(seen.0, StatusCode::NOT_FOUND);
     let seen = call(&server.address, lexis.trim(), "/api/v1/agents/web", None).await;
@@ -342,7 +342,7 @@ async fn lost_keys_are_replaced() {
     fs::remove_file(folder.path().join("master-key")).unwrap();
     let mut server = Server::start(folder.path(), &[], &[]);
     assert_ne!(before, key(folder.path()));
-    // What the server connected itself it connects anew.
+    // The server connects its own accounts again.
     let answer: Value = serde_json::from_str(&Server::paste(&server.curl)).unwrap();
     assert_eq!(answer["success"], json!(true), "{answer}");
     let intent = json!({"userId": "ann", "tool": "slack", "intent": "list_channels"});
@@ -364,7 +364,7 @@ async fn task_survives_a_crash() {
     let (status, made) = call(&server.address, &key, "/api/plugin-engine", Some(intent)).await;
     assert_eq!(status, StatusCode::ACCEPTED, "{made}");
     server.kill();
-    // A machine that is slow enough has run it already.
+    // On a slow machine the task has run already.
     let line = "intent slack.send_message succeeded";
     let ran_before = server.whole_log().matches(line).count();
 

@@ -26,7 +26,7 @@ async fn every_alias_finds_mails() {
     assert!(app.playground.received().iter().all(|call| call.method == "GET"));
     let list = app.playground.received().remove(0);
     assert_eq!(list.path, "/playground/gmail/gmail/v1/users/me/messages");
-    // What was left out sends no parameter.
+    // An omitted parameter is not sent.
     assert_eq!(list.body, json!({ "maxResults": "10" }));
 }
 

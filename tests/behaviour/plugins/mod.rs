@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::support::app::{Answer, App, refused};
 
-/// Checks the shape of a success and gives its data.
+/// Checks the shape of a success and returns its data.
 #[track_caller]
 fn success(answer: &Answer, plugin: &str, action: &str) -> Value {
     let data = answer.data();

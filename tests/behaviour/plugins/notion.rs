@@ -38,7 +38,7 @@ async fn every_alias_creates_a_page() {
         assert!(data["url"].as_str().unwrap().starts_with("https://"));
         let received = app.last_received();
         assert_eq!((received.method.as_str(), received.path.as_str()), ("POST", "/playground/notion/v1/pages"));
-        // What was left out sends no key.
+        // An omitted parameter sends no key.
         let title = json!({ "title": [{ "type": "text", "text": { "content": context["title"] } }] });
         let expected = json!({ "parent": { "page_id": NOTION_HOME_PAGE }, "properties": { "title": title } });
         assert_eq!(received.body, expected);
@@ -283,7 +283,7 @@ async fn id_never_leads_to_another_path() {
             assert_eq!(answer.pointers(), [format!("/context/{field}")], "{}", answer.text);
         }
     }
-    // What is no id could be a title: that was searched for, and nothing else left.
+    // A value that is no id could be a title: Overseer searched for it, and made no other call.
     let calls = app.playground.received();
     let search = "/playground/notion/v1/search";
     assert!(calls.iter().all(|call| call.path == search), "{calls:?}");

@@ -1,4 +1,4 @@
-//! Plugins in the older forms of manifests: they are taken as they stand, and say why they cannot run here.
+//! Plugins in the older forms of manifests: they are accepted unchanged, and report why they cannot run here.
 
 use overseer_engine::access::principal::Role;
 use serde_json::json;
@@ -25,13 +25,13 @@ async fn code_action_reports_why_it_cannot_run() {
     assert!(message.contains("functions/leads/create") && message.contains("runtime: { type: http"), "{message}");
     assert_eq!(answer["metadata"]["attempts"], 0, "{answer}");
 
-    // What it takes was put into a schema, which is held to.
+    // Its parameters became a schema, which is enforced.
     let wrong = json!({ "tool": "crm", "intent": "CreateLead", "context": { "name": "Ann", "email": 5 } });
     let problem = app.post(PATH, &wrong).await;
     assert_eq!(problem.status, 400);
     let text = problem.json().to_string();
     assert!(text.contains("/context/email") && text.contains("/context/source"), "{text}");
-    // Names are taken as they are written.
+    // Names are accepted unchanged.
     let small = json!({ "tool": "crm", "intent": "createlead", "context": {} });
     assert!(app.post(PATH, &small).await.json().to_string().contains("CreateLead"));
 }

@@ -10,7 +10,7 @@ use crate::support::app::{App, START_S};
 const GENERAL: &str = "C0PLAYGEN1";
 const RANDOM: &str = "C0PLAYRND2";
 
-/// Says something in #random without Overseer.
+/// Posts a message to #random without Overseer.
 async fn say(app: &App, text: &str) {
     let said = app
         .request(Method::POST, "/playground/slack/api/chat.postMessage")
@@ -45,7 +45,7 @@ async fn every_alias_sends_a_message() {
         let received = app.last_received();
         assert_eq!((received.method.as_str(), received.status), ("POST", 200));
         assert_eq!(received.path, "/playground/slack/api/chat.postMessage");
-        // What was left out sends no key, not even null.
+        // An omitted parameter sends no key, not even null.
         assert_eq!(received.body, context);
     }
     assert_eq!(app.playground.received_total(), 3);

@@ -60,7 +60,7 @@ async fn tool_list_shows_connected_accounts() {
     assert_eq!(connected(&app.send(&user, Method::GET, PATH, None).await.json()), all(&json!(false)));
     let foreign = app.send(&user, Method::GET, &format!("{PATH}?userId=admin"), None).await;
     assert_eq!(foreign.problem(403), "forbidden");
-    // Without a user there is nobody whose accounts could be looked at.
+    // Without a user there are no accounts to look up.
     let service = app.key("acme", &[Role::Service], None).await;
     assert_eq!(connected(&app.send(&service, Method::GET, PATH, None).await.json()), all(&Value::Null));
 }

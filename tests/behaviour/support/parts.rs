@@ -1,4 +1,4 @@
-//! The parts that other tests stand on: a real OIDC provider, and a real browser.
+//! Tests of the harness itself: the real OIDC provider, and the real browser.
 
 use axum::Router;
 use axum::extract::RawQuery;
@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use crate::support::browser::Browser;
 use crate::support::oidc::{Oidc, Options, client, form, service_client};
 
-/// Nobody listens there, and nobody has to: `allow` does not follow.
+/// No server listens there: `allow` does not follow the redirect.
 const CALLBACK: &str = "http://127.0.0.1:9/callback";
 /// The example of RFC 7636, appendix B.
 const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
@@ -300,7 +300,7 @@ async fn browser_consents_at_the_provider() {
     assert_eq!(browser.text().await, "You can close this page.");
     assert!(parameter(&browser.url().await, "code").is_some());
 
-    // It is known there now, and is asked only for its consent.
+    // The browser is signed in now, and the provider asks only for consent.
     browser.open(&authorization_url(&oidc, &callback, &[("scope", "read"), ("prompt", "consent")])).await;
     assert!(browser.text().await.contains("Signed in as ada."));
     browser.follow("[value=deny]").await;

@@ -136,7 +136,7 @@ fn second_opening_is_refused_until_the_first_closes() {
 }
 
 #[test]
-fn an_unusable_path_is_named_with_the_reason() {
+fn unusable_path_is_named_with_the_reason() {
     let (folder, _) = folder_and_file();
     let path = folder.path().join("missing/overseer.redb");
     let reason = "cannot be read or written: No such file or directory (os error 2)";

@@ -1,4 +1,4 @@
-//! The OAuth flow from consent to revocation, and every way in which it must fail.
+//! The OAuth flow from consent to revocation, and its refusals.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -49,8 +49,8 @@ async fn code_for(bench: &Bench, service: Service, changes: &[(&str, &str)]) -> 
     rest.split_once('&').unwrap().0.to_owned()
 }
 
-async fn post(bench: &Bench, service: Service, place: &str, secret: &str, fields: &[(&str, &str)]) -> Reply {
-    let path = format!("/playground/oauth/{service}/{place}");
+async fn post(bench: &Bench, service: Service, endpoint: &str, secret: &str, fields: &[(&str, &str)]) -> Reply {
+    let path = format!("/playground/oauth/{service}/{endpoint}");
     if service == Service::Notion {
         let basic = format!("Basic {}", BASE64_STANDARD.encode(format!("{CLIENT_ID}:{secret}")));
         let body: serde_json::Map<String, Value> =
@@ -87,7 +87,7 @@ async fn slack_method(bench: &Bench, method: &str, token: &Value) -> Value {
     bench.call(Service::Slack, "POST", method, token.as_str().unwrap(), Value::Null).await.json()
 }
 
-/// Takes a token back as the vendor has it.
+/// Revokes a token by the vendor's method.
 async fn revoke(bench: &Bench, service: Service, token: &Value) -> Reply {
     let token = token.as_str().unwrap();
     match service {
@@ -97,15 +97,15 @@ async fn revoke(bench: &Bench, service: Service, token: &Value) -> Reply {
     }
 }
 
-/// "" where the token opens the service, else the vendor's word for the refusal.
+/// "" if the service accepts the token, else the vendor's error code.
 async fn refusal(bench: &Bench, service: Service, token: &Value) -> String {
-    let (path, place) = match service {
+    let (path, pointer) = match service {
         Service::Slack => ("auth.test", "/error"),
         Service::Gmail => ("users/me/messages", "/error/status"),
         Service::Notion => ("pages/11111111-1111-4111-8111-111111111111", "/code"),
     };
     let reply = bench.call(service, "GET", path, token.as_str().unwrap(), Value::Null).await.json();
-    reply.pointer(place).and_then(Value::as_str).unwrap_or_default().to_owned()
+    reply.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
 fn error_of(reply: &Reply) -> String {
@@ -113,7 +113,7 @@ fn error_of(reply: &Reply) -> String {
 }
 
 #[tokio::test]
-async fn the_full_flow_of_every_service() {
+async fn every_service_completes_the_flow() {
     let bench = Bench::new();
     for service in Service::ALL {
         let first = granted(&bench, service).await;
@@ -143,7 +143,7 @@ async fn the_full_flow_of_every_service() {
 }
 
 #[tokio::test]
-async fn answers_have_the_vendors_shapes() {
+async fn token_responses_have_the_vendors_shapes() {
     let bench = Bench::new();
     let slack = granted(&bench, Service::Slack).await;
     assert_eq!((&slack["ok"], &slack["token_type"], &slack["expires_in"]), (&json!(true), &json!("bot"), &json!(3600)));
@@ -166,7 +166,7 @@ async fn answers_have_the_vendors_shapes() {
 }
 
 #[tokio::test]
-async fn a_code_needs_its_verifier_and_redirect_uri_in_time() {
+async fn code_requires_its_verifier_and_redirect_uri() {
     let bench = Bench::new();
     let slack_errors = ["invalid_code", "bad_redirect_uri", "invalid_code"];
     for service in Service::ALL {
@@ -188,7 +188,7 @@ async fn a_code_needs_its_verifier_and_redirect_uri_in_time() {
 }
 
 #[tokio::test]
-async fn a_code_used_twice_takes_back_what_it_gave() {
+async fn code_used_twice_revokes_its_tokens() {
     let bench = Bench::new();
     for service in Service::ALL {
         let code = code(&bench, service).await;
@@ -224,7 +224,7 @@ async fn clients_authenticate() {
 }
 
 #[tokio::test]
-async fn slack_gives_a_person_tokens_apart_from_the_apps() {
+async fn slack_separates_user_tokens_from_app_tokens() {
     let bench = Bench::new();
     let only = granted_for(&bench, Service::Slack, &[("user_scope", "chat:write,search:read")]).await;
     let person = &only["authed_user"];
@@ -256,7 +256,7 @@ async fn slack_gives_a_person_tokens_apart_from_the_apps() {
     assert_eq!((&both["scope"], &person["scope"]), (&json!("chat:write"), &json!("search:read")));
     let tested = slack_method(&bench, "auth.test", &both["access_token"]).await;
     assert_eq!((&tested["user_id"], tested["bot_id"].is_string()), (&both["bot_user_id"], true));
-    // Each is taken back alone, but a stolen code taints both.
+    // Each is revoked alone, but reuse of the code revokes both.
     let again = granted_for(&bench, Service::Slack, &[("scope", "chat:write"), ("user_scope", "search:read")]).await;
     assert_eq!(slack_method(&bench, "auth.revoke", &again["authed_user"]["access_token"]).await["revoked"], true);
     assert_eq!(refusal(&bench, Service::Slack, &again["access_token"]).await, "");
@@ -264,17 +264,17 @@ async fn slack_gives_a_person_tokens_apart_from_the_apps() {
     for token in [&both["access_token"], &person["access_token"]] {
         assert_eq!(refusal(&bench, Service::Slack, token).await, "token_revoked");
     }
-    // Nobody else knows the parameter.
+    // Other vendors ignore the parameter.
     let gmail = granted_for(&bench, Service::Gmail, &[("user_scope", "x")]).await;
     assert_eq!(gmail["scope"], "https://www.googleapis.com/auth/gmail.modify");
 }
 
 #[tokio::test]
-async fn revocation_takes_back_the_family() {
+async fn revocation_covers_the_family() {
     let bench = Bench::new();
     for service in Service::ALL {
         for kind in ["access_token", "refresh_token"] {
-            // At Slack a token revokes itself, and a refresh token opens nothing.
+            // At Slack a token revokes itself, and a refresh token is no bearer token.
             if (service, kind) == (Service::Slack, "refresh_token") {
                 continue;
             }
@@ -308,9 +308,9 @@ async fn slack_revokes_the_token_of_the_call() {
 }
 
 #[tokio::test]
-async fn google_revokes_for_whoever_has_a_good_token() {
+async fn google_revokes_without_client_credentials() {
     let bench = Bench::new();
-    let dead = async |token: &Value| {
+    let is_dead = async |token: &Value| {
         let reply = revoke(&bench, Service::Gmail, token).await;
         (reply.status.as_u16(), error_of(&reply)) == (400, "invalid_token".to_owned())
     };
@@ -318,12 +318,12 @@ async fn google_revokes_for_whoever_has_a_good_token() {
     let query = serde_urlencoded::to_string([("token", tokens["refresh_token"].as_str().unwrap())]).unwrap();
     let reply = bench.form(&format!("/playground/oauth/gmail/revoke?{query}"), &[]).await;
     assert_eq!((reply.status.as_u16(), reply.json(), reply.header("cache-control")), (200, json!({}), "no-store"));
-    assert!(dead(&tokens["refresh_token"]).await && dead(&tokens["access_token"]).await);
-    assert!(dead(&json!("unknown")).await && dead(&json!("xoxb-playground")).await);
+    assert!(is_dead(&tokens["refresh_token"]).await && is_dead(&tokens["access_token"]).await);
+    assert!(is_dead(&json!("unknown")).await && is_dead(&json!("xoxb-playground")).await);
 
     let expired = granted(&bench, Service::Gmail).await;
     bench.wait(3600);
-    assert!(dead(&expired["access_token"]).await);
+    assert!(is_dead(&expired["access_token"]).await);
     assert_eq!(refresh(&bench, Service::Gmail, &expired["refresh_token"]).await.status, 200);
     let empty = bench.form("/playground/oauth/gmail/revoke", &[]).await;
     assert_eq!((empty.status.as_u16(), error_of(&empty).as_str()), (400, "invalid_request"));
@@ -349,7 +349,7 @@ async fn notion_revokes_for_its_client() {
 }
 
 #[tokio::test]
-async fn tokens_outlive_the_process_where_the_key_does() {
+async fn tokens_survive_a_restart_with_the_same_key() {
     let key = [7; 32];
     let before = Bench::with_key(key);
     for service in Service::ALL {
@@ -376,13 +376,13 @@ async fn tokens_outlive_the_process_where_the_key_does() {
         assert_eq!(revoke(&revoking, service, &tokens["access_token"]).await.status, 200);
         assert_ne!(refusal(&revoking, service, &tokens["access_token"]).await, "");
         assert_ne!(error_of(&refresh(&revoking, service, &tokens["refresh_token"]).await), "");
-        // A family of this process is none of the earlier one's.
+        // A new family is not affected by the revocation of an earlier one.
         assert_eq!(refusal(&revoking, service, &granted(&revoking, service).await["access_token"]).await, "");
     }
 }
 
 #[tokio::test]
-async fn tokens_are_short_and_cannot_be_made_up() {
+async fn forged_tokens_are_refused() {
     let bench = Bench::new();
     for service in Service::ALL {
         let scope = "s".repeat(500);
@@ -398,7 +398,7 @@ async fn tokens_are_short_and_cannot_be_made_up() {
             forged.replace_range(position..=position, changed);
             assert_ne!(refusal(&bench, service, &json!(forged)).await, "", "{position}");
         }
-        // The prefix is part of what a token says.
+        // A token is valid only with its own prefix.
         let own = match service {
             Service::Slack => "xoxe.xoxb-1-",
             Service::Gmail => "ya29.",
@@ -406,8 +406,8 @@ async fn tokens_are_short_and_cannot_be_made_up() {
         };
         let body = token.strip_prefix(own).unwrap();
         for other in ["", "xoxe.xoxb-1-", "xoxe.xoxp-1-", "xoxe-1-", "ya29.", "1//0", "ntn_", "nrt_"] {
-            let opens = refusal(&bench, service, &json!(format!("{other}{body}"))).await.is_empty();
-            assert_eq!(opens, other == own, "{other}");
+            let accepted = refusal(&bench, service, &json!(format!("{other}{body}"))).await.is_empty();
+            assert_eq!(accepted, other == own, "{other}");
         }
         let reply = authorize(&bench, service, &[("scope", &format!("{scope}s"))]).await;
         assert!(reply.header("location").contains("error=invalid_scope&"), "{}", reply.header("location"));
@@ -415,7 +415,7 @@ async fn tokens_are_short_and_cannot_be_made_up() {
 }
 
 #[tokio::test]
-async fn a_bad_client_or_redirect_uri_never_redirects() {
+async fn invalid_client_or_redirect_uri_never_redirects() {
     let bench = Bench::new();
     let cases = [
         ("client_id", "other"),
@@ -464,11 +464,11 @@ async fn other_problems_redirect_with_an_error() {
 }
 
 #[tokio::test]
-async fn consent_can_be_denied_and_is_asked_once() {
+async fn consent_form_works_once() {
     let bench = Bench::new();
     let page = authorize(&bench, Service::Gmail, &[("scope", "<b>")]).await;
     assert!(page.text.contains("&lt;b&gt;") && !page.text.contains("<b>"));
-    // What follows the form is not for this page to say: the client may redirect on to anywhere.
+    // This page cannot limit form targets: the client may redirect on to anywhere.
     let policy = page.header("content-security-policy");
     assert!(policy.starts_with("default-src 'none'; style-src 'unsafe-inline';") && !policy.contains("form-action"));
     assert!(policy.ends_with("base-uri 'none'; frame-ancestors 'none'"));

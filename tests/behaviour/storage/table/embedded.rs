@@ -44,7 +44,7 @@ async fn file_keeps_everything() {
     assert_eq!(rest.into_iter().map(|item| item.stored).collect::<Vec<_>>(), [item("p", "c")]);
 }
 
-/// A clock that nobody can read while it is held. The writer looks at it once before each commit.
+/// A clock whose readers wait while the test holds it. The writer reads it once before each commit.
 struct HeldClock {
     held: Mutex<bool>,
     changed: Condvar,
@@ -87,17 +87,17 @@ async fn thousand_concurrent_writes_share_two_commits_at_most() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn read_never_sees_half_a_transaction() {
     let store = Store::redb_in_memory().await;
-    let places = [key("p", "a"), key("p", "b")];
-    store.table.transact(places.clone().map(|place| Write::Add(place, 0, None)).to_vec()).await.unwrap();
+    let keys = [key("p", "a"), key("p", "b")];
+    store.table.transact(keys.clone().map(|key| Write::Add(key, 0, None)).to_vec()).await.unwrap();
     let mut moves = JoinSet::new();
     for amount in 0..100 {
-        let (table, [from, to]) = (Arc::clone(&store.table), places.clone());
+        let (table, [from, to]) = (Arc::clone(&store.table), keys.clone());
         moves.spawn(async move {
             table.transact(vec![Write::Add(from, -amount, None), Write::Add(to, amount, None)]).await.unwrap();
         });
     }
     while !moves.is_empty() {
-        let found = store.table.batch_get(&places, Read::Consistent).await.unwrap();
+        let found = store.table.batch_get(&keys, Read::Consistent).await.unwrap();
         assert_eq!(found.into_iter().filter_map(|item| item.unwrap().stored.count).sum::<i64>(), 0);
         moves.join_next().await.unwrap().unwrap();
     }
