@@ -156,7 +156,7 @@ impl EventBus for AwsEvents {
         let mut source = None;
         for batch in batches(entries) {
             if source.is_some() {
-                count(&mut refused, "not tried after a failure".to_owned(), batch.len());
+                count(&mut refused, "not tried any more".to_owned(), batch.len());
             } else {
                 source = self.put(batch, &mut refused).await.err();
             }

@@ -81,7 +81,7 @@ impl DataFolder {
         let mut folder = Self { path, table, clock, master_key };
         if let Some(next) = next {
             let Rewrapped { data_keys, left } = folder.use_master_key(next, ids).await?;
-            tracing::info!(data_keys, left, "finished an interrupted rotation of the master key");
+            tracing::info!(data_keys, left, "finished replacing the master key");
         }
         Ok(folder)
     }

@@ -1,4 +1,4 @@
-//! A real browser: headless Chromium, driven through chromedriver by the W3C's WebDriver standard.
+//! A real browser: headless Chromium, driven through chromedriver by the W3C's `WebDriver` standard.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;

@@ -1,5 +1,8 @@
 //! The OAuth flow from consent to revocation, and its refusals.
 
+mod consent;
+mod revocation;
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
@@ -270,85 +273,6 @@ async fn slack_separates_user_tokens_from_app_tokens() {
 }
 
 #[tokio::test]
-async fn revocation_covers_the_family() {
-    let bench = Bench::new();
-    for service in Service::ALL {
-        for kind in ["access_token", "refresh_token"] {
-            // At Slack a token revokes itself, and a refresh token is no bearer token.
-            if (service, kind) == (Service::Slack, "refresh_token") {
-                continue;
-            }
-            let (tokens, others) = (granted(&bench, service).await, granted(&bench, service).await);
-            assert_eq!(revoke(&bench, service, &tokens[kind]).await.status, 200);
-            assert_ne!(refusal(&bench, service, &tokens["access_token"]).await, "");
-            let refused = error_of(&refresh(&bench, service, &tokens["refresh_token"]).await);
-            assert_eq!(refused, if service == Service::Slack { "invalid_refresh_token" } else { "invalid_grant" });
-            assert_eq!(refusal(&bench, service, &others["access_token"]).await, "");
-        }
-        let standing = json!(service.standing_token());
-        assert_eq!(revoke(&bench, service, &standing).await.status, 200);
-        assert_eq!(refusal(&bench, service, &standing).await, "");
-    }
-}
-
-#[tokio::test]
-async fn slack_revokes_the_token_of_the_call() {
-    let bench = Bench::new();
-    let token = granted(&bench, Service::Slack).await["access_token"].clone();
-    let tried = slack_method(&bench, "auth.revoke?test=1", &token).await;
-    assert_eq!(tried, json!({"ok": true, "revoked": false}));
-    assert_eq!(slack_method(&bench, "auth.revoke", &token).await, json!({"ok": true, "revoked": true}));
-    for method in ["auth.test", "auth.revoke"] {
-        assert_eq!(slack_method(&bench, method, &token).await, json!({"ok": false, "error": "token_revoked"}));
-    }
-    let standing = json!(Service::Slack.standing_token());
-    assert_eq!(slack_method(&bench, "auth.revoke", &standing).await, json!({"ok": true, "revoked": false}));
-    assert_eq!(slack_method(&bench, "auth.revoke", &json!("unknown")).await["error"], "invalid_auth");
-    assert_eq!(post(&bench, Service::Slack, "revoke", CLIENT_SECRET, &[]).await.status, 404);
-}
-
-#[tokio::test]
-async fn google_revokes_without_client_credentials() {
-    let bench = Bench::new();
-    let is_dead = async |token: &Value| {
-        let reply = revoke(&bench, Service::Gmail, token).await;
-        (reply.status.as_u16(), error_of(&reply)) == (400, "invalid_token".to_owned())
-    };
-    let tokens = granted(&bench, Service::Gmail).await;
-    let query = serde_urlencoded::to_string([("token", tokens["refresh_token"].as_str().unwrap())]).unwrap();
-    let reply = bench.form(&format!("/playground/oauth/gmail/revoke?{query}"), &[]).await;
-    assert_eq!((reply.status.as_u16(), reply.json(), reply.header("cache-control")), (200, json!({}), "no-store"));
-    assert!(is_dead(&tokens["refresh_token"]).await && is_dead(&tokens["access_token"]).await);
-    assert!(is_dead(&json!("unknown")).await && is_dead(&json!("xoxb-playground")).await);
-
-    let expired = granted(&bench, Service::Gmail).await;
-    bench.wait(3600);
-    assert!(is_dead(&expired["access_token"]).await);
-    assert_eq!(refresh(&bench, Service::Gmail, &expired["refresh_token"]).await.status, 200);
-    let empty = bench.form("/playground/oauth/gmail/revoke", &[]).await;
-    assert_eq!((empty.status.as_u16(), error_of(&empty).as_str()), (400, "invalid_request"));
-}
-
-#[tokio::test]
-async fn notion_revokes_for_its_client() {
-    let bench = Bench::new();
-    let tokens = granted(&bench, Service::Notion).await;
-    let fields = [("token", tokens["access_token"].as_str().unwrap())];
-    let guess = post(&bench, Service::Notion, "revoke", "guess", &fields).await;
-    assert_eq!((guess.status.as_u16(), error_of(&guess).as_str()), (401, "invalid_client"));
-    assert!(guess.json()["request_id"].is_string());
-    let body = json!({"token": tokens["access_token"]}).to_string();
-    assert_eq!(bench.send("POST", "/playground/oauth/notion/revoke", &[], body).await.status, 401);
-    assert_eq!(refusal(&bench, Service::Notion, &tokens["access_token"]).await, "");
-    let missing = post(&bench, Service::Notion, "revoke", CLIENT_SECRET, &[]).await;
-    assert_eq!((missing.status.as_u16(), error_of(&missing).as_str()), (400, "invalid_request"));
-    for token in [&tokens["access_token"], &json!("unknown")] {
-        let reply = revoke(&bench, Service::Notion, token).await;
-        assert_eq!((reply.status.as_u16(), reply.json()["request_id"].is_string()), (200, true));
-    }
-}
-
-#[tokio::test]
 async fn tokens_survive_a_restart_with_the_same_key() {
     let key = [7; 32];
     let before = Bench::with_key(key);
@@ -412,78 +336,4 @@ async fn forged_tokens_are_refused() {
         let reply = authorize(&bench, service, &[("scope", &format!("{scope}s"))]).await;
         assert!(reply.header("location").contains("error=invalid_scope&"), "{}", reply.header("location"));
     }
-}
-
-#[tokio::test]
-async fn invalid_client_or_redirect_uri_never_redirects() {
-    let bench = Bench::new();
-    let cases = [
-        ("client_id", "other"),
-        ("client_id", ""),
-        ("redirect_uri", ""),
-        ("redirect_uri", "http://example.com/"),
-        ("redirect_uri", "http://localhost.example.com/"),
-        ("redirect_uri", "http://127.0.0.1@example.com/"),
-        ("redirect_uri", "https://me@example.com/"),
-        ("redirect_uri", "https://example.com/#part"),
-        ("redirect_uri", "javascript:alert(1)"),
-        ("redirect_uri", "/callback"),
-    ];
-    for (name, value) in cases {
-        let reply = authorize(&bench, Service::Slack, &[(name, value)]).await;
-        assert_eq!((reply.status.as_u16(), reply.header("location")), (400, ""), "{name}={value}");
-    }
-    let twice = "/playground/oauth/slack/authorize?client_id=playground&client_id=playground";
-    assert_eq!(bench.send("GET", twice, &[], String::new()).await.status, 400);
-    for allowed in ["http://127.0.0.1:1/", "http://[::1]:1/", "https://example.com/callback"] {
-        assert_eq!(authorize(&bench, Service::Slack, &[("redirect_uri", allowed)]).await.status, 200);
-    }
-}
-
-#[tokio::test]
-async fn other_problems_redirect_with_an_error() {
-    let bench = Bench::new();
-    let cases = [
-        ("response_type", "token", "unsupported_response_type"),
-        ("response_type", "", "invalid_request"),
-        ("code_challenge", "", "invalid_request"),
-        ("code_challenge", "short", "invalid_request"),
-        ("code_challenge_method", "plain", "invalid_request"),
-        ("code_challenge_method", "", "invalid_request"),
-        ("scope", "chat:write channels:read", "invalid_scope"),
-        ("user_scope", "chat:write channels:read", "invalid_scope"),
-        ("scope", "\"", "invalid_scope"),
-        ("scope", "chat:write,\u{e4}", "invalid_scope"),
-    ];
-    for (name, value, error) in cases {
-        let reply = authorize(&bench, Service::Slack, &[(name, value)]).await;
-        let location = reply.header("location");
-        assert_eq!(reply.status, 303);
-        assert!(location.contains(&format!("error={error}&")) && location.ends_with("state=a%26b"), "{location}");
-    }
-}
-
-#[tokio::test]
-async fn consent_form_works_once() {
-    let bench = Bench::new();
-    let page = authorize(&bench, Service::Gmail, &[("scope", "<b>")]).await;
-    assert!(page.text.contains("&lt;b&gt;") && !page.text.contains("<b>"));
-    // This page cannot limit form targets: the client may redirect on to anywhere.
-    let policy = page.header("content-security-policy");
-    assert!(policy.starts_with("default-src 'none'; style-src 'unsafe-inline';") && !policy.contains("form-action"));
-    assert!(policy.ends_with("base-uri 'none'; frame-ancestors 'none'"));
-    let scopes = [("scope", "chat:write"), ("user_scope", "search:read")];
-    let slack = authorize(&bench, Service::Slack, &scopes).await;
-    assert!(slack.text.contains("<li><code>chat:write</code></li><li><code>search:read</code> in your name</li>"));
-    let denied = decide(&bench, Service::Gmail, &page, "deny").await;
-    assert!(denied.header("location").starts_with("http://localhost:9999/callback?keep=1&error=access_denied&"));
-    assert!(denied.header("location").ends_with("&state=a%26b"));
-    assert!(!denied.header("location").contains("code="));
-    assert_eq!(decide(&bench, Service::Gmail, &page, "allow").await.status, 400);
-    let late = authorize(&bench, Service::Gmail, &[]).await;
-    bench.wait(600);
-    assert_eq!(decide(&bench, Service::Gmail, &late, "allow").await.status, 400);
-    let other = authorize(&bench, Service::Gmail, &[]).await;
-    assert_eq!(decide(&bench, Service::Slack, &other, "allow").await.status, 400);
-    assert!(bench.playground.received().is_empty());
 }
