@@ -73,7 +73,7 @@ async fn child() {
 /// The lines of a child that was killed after it had acknowledged enough.
 fn killed_child(path: &Path, round: usize) -> Vec<String> {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "table::durability::child", "--nocapture"])
+        .args(["--exact", "storage::table::durability::child", "--nocapture"])
         .env(FILE, path)
         .env(ROUND, round.to_string())
         .stdout(Stdio::piped())
