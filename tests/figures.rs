@@ -35,14 +35,12 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use bundle::Bundle;
-use gateway::{Gateway, Launch};
-use overseer_engine::outbound::config::Config;
-use overseer_engine::plugin::catalog::Catalog;
+use gateway::{AwsEndpoints, Gateway, Launch};
 use overseer_engine::ports::{RandomIds, SystemClock};
 use overseer_playground::{Playground, Service};
 use routes::{Figures, counted};
 use serde_json::{Value, json};
-use stand_ins::StandIns;
+use stand_ins::{ServedPlayground, StandIns};
 use tempfile::tempdir;
 use tokio::net::TcpListener;
 
@@ -72,18 +70,18 @@ async fn main() {
     let cron_token = "0123456789abcdef0123456789abcdef".to_owned();
     let stand_ins = StandIns::start("secrets-manager", &json!({ "CRON_SECRET_TOKEN": cron_token })).await;
     let (variables, playground, playing) = playing(&stand_ins).await;
-    let places = (stand_ins.dynamo, stand_ins.aws);
+    let endpoints = AwsEndpoints { dynamo: stand_ins.dynamo, aws: stand_ins.aws };
 
     // Who is measured: a user with an account, by the function itself.
     let (told, folder) = (variables.clone(), programs.clone());
     let plain: Launch = Box::new(move |name| {
         let mut command = Command::new(folder.join(name).join("bootstrap"));
-        command.envs(Bundle::read().told(name, &told)).stdout(Stdio::null()).stderr(Stdio::inherit());
+        command.envs(Bundle::read().environment(name, &told)).stdout(Stdio::null()).stderr(Stdio::inherit());
         command
     });
     let (listener, routes) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), Bundle::read().routes());
     let address = listener.local_addr().unwrap();
-    let gateway = Gateway::start(listener, routes.clone(), places, plain);
+    let gateway = Gateway::start(listener, routes.clone(), endpoints, plain);
     let first = json!({ "name": "figures", "roles": ["administrator"], "user_id": "user_456" });
     let made = gateway.invoke("keys", json!({ "setup": { "organization": "local", "key": first } })).await.unwrap();
     let key = made["key"].as_str().unwrap();
@@ -111,7 +109,7 @@ async fn main() {
             let event = event(root, event_name, key);
             let mut before = BTreeMap::new();
             for (what, times, of) in [("start", 0, 1), ("first event", 1, 1), ("warm event", 1 + WARM, WARM)] {
-                let (_, crates) = measured(&variables, places, &programs, name, &event, times).await;
+                let (_, crates) = measured(&variables, endpoints, &programs, name, &event, times).await;
                 println!("{name}, {what}, by crate:");
                 let of = u64::try_from(of).unwrap();
                 let since =
@@ -136,9 +134,9 @@ async fn main() {
         }
         let event = event(root, event_name, key);
         let size = std::fs::metadata(programs.join(name).join("bootstrap")).unwrap().len();
-        let start_ = instructions(&variables, places, &programs, name, &event, 0).await;
-        let first = instructions(&variables, places, &programs, name, &event, 1).await;
-        let all = instructions(&variables, places, &programs, name, &event, 1 + WARM).await;
+        let start_ = instructions(&variables, endpoints, &programs, name, &event, 0).await;
+        let first = instructions(&variables, endpoints, &programs, name, &event, 1).await;
+        let all = instructions(&variables, endpoints, &programs, name, &event, 1 + WARM).await;
         let (cold, warm) = requests(&gateway, name, &event).await;
         println!(
             "| {name} | {:.1} MB | {} | {} | {} | {cold} | {warm} |",
@@ -165,17 +163,12 @@ async fn main() {
     }
 }
 
-/// Stand-ins of the services, and what functions are told of everything.
+/// The environment of functions, and the playground that they use.
 async fn playing(stand_ins: &StandIns) -> (Vec<(String, String)>, Playground, SocketAddr) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let playground = Playground::new(Arc::new(|| jiff::Timestamp::now().as_second()));
-    tokio::spawn(axum::serve(listener, playground.router().with_state(())).into_future());
-    let mut config = Config::read(&Catalog::built_in(), |_| None).unwrap();
-    overseer::server::point_at_playground(&mut config, address);
-    let services = config.stand_ins.iter().map(|(plugin, stand_in)| (plugin.as_str(), stand_in));
+    let clock = Arc::new(|| jiff::Timestamp::now().as_second());
+    let ServedPlayground { playground, address, config } = ServedPlayground::start(clock).await;
     let more = [
-        ("OVERSEER_STAND_INS", stand_ins::services(services)),
+        ("OVERSEER_STAND_INS", stand_ins::stand_ins_variable(&config)),
         ("OVERSEER_ALLOW_ADDRESSES", address.to_string()),
         ("OVERSEER_LOG", "info".to_owned()),
         ("OVERSEER_RETURN_TO", routes::RETURN_TO.to_owned()),
@@ -186,9 +179,9 @@ async fn playing(stand_ins: &StandIns) -> (Vec<(String, String)>, Playground, So
     (variables, playground, address)
 }
 
-async fn start(places: (SocketAddr, SocketAddr), launch: Launch) -> Gateway {
+async fn start(endpoints: AwsEndpoints, launch: Launch) -> Gateway {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    Gateway::start(listener, Vec::new(), places, launch)
+    Gateway::start(listener, Vec::new(), endpoints, launch)
 }
 
 /// An event of the repository, with a good key.
@@ -204,19 +197,19 @@ fn event(root: &Path, name: &str, key: &str) -> Value {
 /// The instructions of a process that is given an event so often.
 async fn instructions(
     variables: &[(String, String)],
-    places: (SocketAddr, SocketAddr),
+    endpoints: AwsEndpoints,
     programs: &Path,
     name: &str,
     event: &Value,
     times: usize,
 ) -> u64 {
-    measured(variables, places, programs, name, event, times).await.0
+    measured(variables, endpoints, programs, name, event, times).await.0
 }
 
 /// The same, and the instructions of each crate, the most first.
 async fn measured(
     variables: &[(String, String)],
-    places: (SocketAddr, SocketAddr),
+    endpoints: AwsEndpoints,
     programs: &Path,
     name: &str,
     event: &Value,
@@ -232,12 +225,12 @@ async fn measured(
             .args(["--tool=callgrind".to_owned(), format!("--callgrind-out-file={}", to.display())])
             .arg(format!("--log-file={}", written.display()))
             .arg(programs.join(name).join("bootstrap"))
-            .envs(Bundle::read().told(name, &told))
+            .envs(Bundle::read().environment(name, &told))
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         command
     });
-    let gateway = start(places, launch).await;
+    let gateway = start(endpoints, launch).await;
     for _ in 0..times {
         gateway.invoke(name, event.clone()).await.unwrap();
     }

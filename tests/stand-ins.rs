@@ -22,12 +22,8 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use overseer_engine::outbound::config::Config;
-use overseer_engine::plugin::catalog::Catalog;
-use overseer_playground::Playground;
 use serde_json::json;
-use stand_ins::StandIns;
-use tokio::net::TcpListener;
+use stand_ins::{ServedPlayground, StandIns};
 
 /// Where `cargo lambda watch` serves.
 const WATCHED: &str = "http://127.0.0.1:9000";
@@ -42,13 +38,7 @@ async fn main() -> ExitCode {
     let vault = std::env::var("OVERSEER_VAULT").unwrap_or_else(|_| "secrets-manager".to_owned());
     let mut stand_ins = StandIns::start(&vault, &json!({})).await;
 
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let playing = listener.local_addr().unwrap();
-    let playground = Playground::new(Arc::new(|| Timestamp::now().as_second()));
-    tokio::spawn(axum::serve(listener, playground.router().with_state(())).into_future());
-    let mut config = Config::read(&Catalog::built_in(), |_| None).unwrap();
-    overseer::server::point_at_playground(&mut config, playing);
-    let services = config.stand_ins.iter().map(|(plugin, stand_in)| (plugin.as_str(), stand_in));
+    let services = ServedPlayground::start(Arc::new(|| Timestamp::now().as_second())).await;
     let public_url = std::env::var("PUBLIC_URL").unwrap_or_else(|_| WATCHED.to_owned());
     let more = [
         ("AWS_ENDPOINT_URL", format!("http://{}", stand_ins.aws)),
@@ -56,15 +46,15 @@ async fn main() -> ExitCode {
         ("AWS_REGION", "eu-central-1".to_owned()),
         ("AWS_ACCESS_KEY_ID", "stand-in".to_owned()),
         ("AWS_SECRET_ACCESS_KEY", "stand-in".to_owned()),
-        ("OVERSEER_STAND_INS", stand_ins::services(services)),
-        ("OVERSEER_ALLOW_ADDRESSES", playing.to_string()),
+        ("OVERSEER_STAND_INS", stand_ins::stand_ins_variable(&services.config)),
+        ("OVERSEER_ALLOW_ADDRESSES", services.address.to_string()),
         ("PUBLIC_URL", public_url),
     ];
     stand_ins.variables.extend(more.map(|(name, value)| (name.to_owned(), value)));
     eprintln!(
         "stand-ins: AWS is a stand-in on this machine, and so are Slack, Gmail and Notion; all ends with this command"
     );
-    eprintln!("stand-ins: http://{playing}/playground shows what the services received");
+    eprintln!("stand-ins: http://{}/playground shows what the services received", services.address);
     for (name, value) in stand_ins.variables.iter().filter(|(name, _)| name != "OVERSEER_STAND_INS") {
         eprintln!("stand-ins: {name}={value}");
     }

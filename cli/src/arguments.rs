@@ -5,56 +5,69 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use overseer_engine::core::ids::OrgId;
 
-/// What `--help` says of the environment.
+/// The end of `--help`: the environment variables.
 const ENVIRONMENT: &str = "Environment:
-  OVERSEER_ALLOW_ADDRESSES  addresses that calls may go to although they are not public
+  OVERSEER_ALLOW_ADDRESSES  private addresses that outbound calls may reach
   OVERSEER_LOG              what is logged: error, warn, info (if unset), debug or trace
   SLACK_TOKEN, GMAIL_TOKEN, NOTION_TOKEN
-                            the service is real, and this is the administrator's token there
+                            use the real service, with this token for the administrator
   SLACK_CLIENT_ID and SLACK_CLIENT_SECRET, GMAIL_…, NOTION_…
-                            the service is real, and this is your OAuth client there
+                            use the real service, with your OAuth client there
   PUBLIC_URL                where browsers reach this server; http://127.0.0.1:PORT if unset
-  OVERSEER_RETURN_TO        URLs that a browser may be sent on to after connecting, separated by commas
-  CRON_SECRET_TOKEN         what POST /api/plugin-engine/cron is called with; if unset, it refuses everybody";
+  OVERSEER_RETURN_TO        URLs that a browser may be redirected to after connecting, separated by commas
+  CRON_SECRET_TOKEN         the Bearer token of POST /api/plugin-engine/cron; if unset, every call is refused";
 
 /// A plugin engine for AI agents. Without a command it serves on this machine until Ctrl-C.
 #[derive(Debug, Parser)]
 #[command(version, after_help = ENVIRONMENT)]
 pub struct Arguments {
-    /// The port of 127.0.0.1 to serve on, or that the running server serves on; 0 takes a free one.
+    /// The port on 127.0.0.1 to serve on, or of the running server; 0 takes a free one.
     #[arg(long, global = true, default_value_t = 8787)]
     pub port: u16,
 
-    /// The folder that keeps everything: records, secrets, keys.
+    /// The data folder: records, secrets, keys.
     #[arg(long, global = true, env = "OVERSEER_DATA", default_value = ".overseer")]
     pub data: PathBuf,
 
-    /// A folder with more plugins, one in each of its folders; read at start, and again when something in it changes.
+    /// How the log is written on standard error.
+    #[arg(long, global = true, env = "OVERSEER_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+
+    /// A folder with more plugins, one in each subfolder; read at start and after each change.
     #[arg(long)]
     pub plugins: Option<PathBuf>,
 
-    /// What to do instead of serving.
+    /// The command to run instead of serving.
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
-/// What to do instead of serving.
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line, as the Lambda functions log.
+    Json,
+}
+
+/// The command to run instead of serving.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Makes, lists and revokes API keys, by asking the running server.
+    /// Makes, lists and revokes API keys on the running server.
     #[command(subcommand)]
     Key(KeyCommand),
-    /// Replaces the keys that encrypt secrets, in the data folder of a server that is stopped.
+    /// Replaces the keys that encrypt secrets, in the data folder of a stopped server.
     #[command(subcommand)]
     Vault(VaultCommand),
 }
 
-/// What to do with API keys.
+/// A command about API keys.
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
     /// Makes a key and prints it, once.
     Create(NewKey),
-    /// Lists the keys, the oldest first.
+    /// Lists the keys, oldest first.
     List,
     /// Revokes a key.
     Revoke {
@@ -66,55 +79,55 @@ pub enum KeyCommand {
 /// The key to make.
 #[derive(Debug, Args)]
 pub struct NewKey {
-    /// What it is for.
+    /// A name that says what the key is for.
     #[arg(long)]
     pub name: String,
-    /// What its bearer may do; may be given several times.
+    /// A role of the key; repeat the flag for more than one.
     #[arg(long = "role", required = true)]
     pub roles: Vec<RoleName>,
-    /// The user that it acts for.
+    /// The user that the key acts for.
     #[arg(long)]
     pub user: Option<String>,
-    /// The agent that it is for: with the role agent.
+    /// The agent that the key belongs to; needs the role agent.
     #[arg(long)]
     pub agent: Option<String>,
-    /// The channel whose plugins the agent may use: with the role agent.
+    /// The channel whose plugins the agent may use; needs the role agent.
     #[arg(long)]
     pub channel: Option<String>,
 }
 
-/// What to do with the vault.
+/// A command about the vault.
 #[derive(Debug, Subcommand)]
 pub enum VaultCommand {
     /// Makes new keys. Connected accounts stay connected.
     ///
-    /// Without flags it makes a new data key for each organization and a new master key. Stop the server first.
+    /// Without flags this makes a new data key for each organization and a new master key. Stop the server first.
     Rotate(Rotate),
 }
 
 /// The keys to make.
 #[derive(Debug, Args)]
 pub struct Rotate {
-    /// Only a new master key: what wraps the data keys. The old one opens nothing afterwards.
+    /// Only a new master key, which wraps the data keys. The old one opens nothing afterwards.
     #[arg(long)]
     pub master_key: bool,
-    /// Only new data keys: what encrypts secrets. What is stored is encrypted anew when it is next written.
+    /// Only new data keys, which encrypt secrets. A stored secret changes over when it is next written.
     #[arg(long)]
     pub data_keys: bool,
-    /// The one organization that gets a new data key, instead of all.
+    /// The only organization that gets a new data key, instead of all.
     #[arg(long, value_name = "ORG", value_parser = |text: &str| OrgId::parse(text))]
     pub organization: Option<OrgId>,
 }
 
-/// What a key's bearer may do.
+/// A role of an API key.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum RoleName {
-    /// Registers plugins for all organizations, and is an administrator of its own.
+    /// Registers plugins for all organizations, and is an administrator of its own one.
     #[value(name = "platform_administrator")]
     PlatformAdministrator,
     /// Manages the organization, and acts for each of its users.
     Administrator,
-    /// Sees what the organization has and what was done, and acts for each of its users.
+    /// Reads what the organization has and what its agents did, and acts for each of its users.
     Operator,
     /// Acts for each of the organization's users.
     Service,

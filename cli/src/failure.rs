@@ -17,61 +17,61 @@ pub enum Failure {
     /// The port is taken.
     #[error("port {} is in use; stop what uses it, or choose another with --port", .0.port())]
     PortInUse(SocketAddr),
-    /// The port cannot be had for another reason.
+    /// The port cannot be opened for another reason.
     #[error("cannot listen on {address}: {reason}")]
     Listen {
-        /// Where.
+        /// The address on this machine.
         address: SocketAddr,
-        /// Why not.
+        /// The operating system's reason.
         reason: std::io::Error,
     },
-    /// The data folder does not do.
+    /// The data folder cannot be used.
     #[error(transparent)]
     Folder(#[from] FolderError),
-    /// The folder with more plugins does not read.
+    /// The folder of `--plugins` cannot be read.
     #[error("cannot read the plugins in {}: {reason}", .folder.display())]
     Plugins {
-        /// The folder.
+        /// The folder of `--plugins`.
         folder: PathBuf,
-        /// Why not.
+        /// The operating system's reason.
         reason: std::io::Error,
     },
-    /// An environment variable is wrong.
+    /// An environment variable is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// No client for outbound calls.
+    /// The client for outbound calls cannot be built.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The vault does not do what it should.
+    /// The vault failed.
     #[error("the vault failed: {}", causes(.0))]
     Vault(#[from] VaultError),
-    /// Nothing to rotate keys in.
-    #[error("there is no data folder of Overseer at {}; say with --data where it is", .0.display())]
+    /// There is no data folder whose keys could be rotated.
+    #[error("there is no data folder of Overseer at {}; name it with --data", .0.display())]
     NoFolder(PathBuf),
-    /// An organization without a data key.
-    #[error("the organization {0} has no data key: it keeps no secrets here, or there is none of that name")]
+    /// `--organization` names an organization without a data key.
+    #[error("the organization {0} has no data key: it keeps no secrets here, or it does not exist")]
     NoDataKey(OrgId),
-    /// A master key for one organization.
-    #[error("the master key is every organization's; leave --organization out, or add --data-keys")]
+    /// `--organization` with `--master-key` alone.
+    #[error("all organizations share the master key; leave --organization out, or add --data-keys")]
     OneMasterKey,
-    /// What is done at start failed.
+    /// The setup of a first start failed.
     #[error("cannot make the organization, the key and the accounts of a first start: {}", inside(.0))]
     Setup(#[from] Error),
-    /// It could not be told to stop.
+    /// The signal handlers cannot be installed.
     #[error("cannot listen for Ctrl-C: {0}")]
     Signals(std::io::Error),
     /// The server stopped by itself.
     #[error("the server stopped: {0}")]
     Serve(std::io::Error),
-    /// The terminal does not take what is printed.
+    /// Standard output cannot be written.
     #[error("cannot print: {0}")]
     Print(std::io::Error),
-    /// The running server does not answer, or not as it should.
+    /// The running server cannot be reached, or refused the call.
     #[error("{0}")]
     Server(String),
 }
 
-/// What went wrong inside, or what the error says where nothing did.
+/// The causes of an error, or its own text if it has none.
 fn inside(error: &Error) -> String {
     error.source().map_or_else(|| error.to_string(), causes)
 }

@@ -1,4 +1,4 @@
-//! `overseer key`: asks the running server, with the administrator's key from the data folder.
+//! `overseer key`: calls the running server, with the administrator's key from the data folder.
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -8,7 +8,7 @@ use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
-use crate::arguments::{Arguments, KeyCommand};
+use crate::arguments::{Arguments, KeyCommand, NewKey};
 use crate::failure::Failure;
 
 /// Makes, lists or revokes keys.
@@ -16,7 +16,7 @@ pub async fn run(arguments: &Arguments, command: &KeyCommand) -> Result<(), Fail
     let Some(key) = read_admin_key(&arguments.data)? else {
         let folder = arguments.data.display();
         return Err(Failure::Server(format!(
-            "there is no administrator's key in {folder}; start the server first, or say --data"
+            "there is no administrator's key in {folder}; start the server first, or name its folder with --data"
         )));
     };
     let server = Server {
@@ -25,32 +25,38 @@ pub async fn run(arguments: &Arguments, command: &KeyCommand) -> Result<(), Fail
         key,
     };
     match command {
-        KeyCommand::Create(new) => {
-            let roles: Vec<&str> = new.roles.iter().map(|role| role.as_str()).collect();
-            let body = json!({ "name": new.name, "roles": roles, "user_id": new.user, "agent_id": new.agent,
-                               "channel": new.channel });
-            let made = server.ask(Method::POST, "", Some(body)).await?;
-            print(made.get("key").and_then(Value::as_str).unwrap_or_default())
-        }
-        KeyCommand::List => {
-            let mut cursor = String::new();
-            loop {
-                let page = server.ask(Method::GET, &format!("?limit=100{cursor}"), None).await?;
-                for key in page.get("keys").and_then(Value::as_array).into_iter().flatten() {
-                    print(&line(key))?;
-                }
-                let Some(next) = page.get("next_cursor").and_then(Value::as_str) else { return Ok(()) };
-                cursor = format!("&cursor={next}");
-            }
-        }
-        KeyCommand::Revoke { id } => {
-            if id.is_empty() || !id.chars().all(|c| c.is_ascii_alphanumeric()) {
-                return Err(Failure::Server(format!("{id:?} is not a key's id; overseer key list shows them")));
-            }
-            let revoked = server.ask(Method::DELETE, &format!("/{id}"), None).await?;
-            print(&line(&revoked))
-        }
+        KeyCommand::Create(new) => create(&server, new).await,
+        KeyCommand::List => list(&server).await,
+        KeyCommand::Revoke { id } => revoke(&server, id).await,
     }
+}
+
+async fn create(server: &Server, new: &NewKey) -> Result<(), Failure> {
+    let roles: Vec<&str> = new.roles.iter().map(|role| role.as_str()).collect();
+    let body = json!({ "name": new.name, "roles": roles, "user_id": new.user, "agent_id": new.agent,
+                       "channel": new.channel });
+    let created = server.call(Method::POST, "", Some(body)).await?;
+    print(created.get("key").and_then(Value::as_str).unwrap_or_default())
+}
+
+async fn list(server: &Server) -> Result<(), Failure> {
+    let mut cursor = String::new();
+    loop {
+        let page = server.call(Method::GET, &format!("?limit=100{cursor}"), None).await?;
+        for key in page.get("keys").and_then(Value::as_array).into_iter().flatten() {
+            print(&line(key))?;
+        }
+        let Some(next) = page.get("next_cursor").and_then(Value::as_str) else { return Ok(()) };
+        cursor = format!("&cursor={next}");
+    }
+}
+
+async fn revoke(server: &Server, id: &str) -> Result<(), Failure> {
+    if id.is_empty() || !id.chars().all(|c| c.is_ascii_alphanumeric()) {
+        return Err(Failure::Server(format!("{id:?} is not a key's id; overseer key list shows them")));
+    }
+    let revoked = server.call(Method::DELETE, &format!("/{id}"), None).await?;
+    print(&line(&revoked))
 }
 
 struct Server {
@@ -60,24 +66,28 @@ struct Server {
 }
 
 impl Server {
-    async fn ask(&self, method: Method, rest: &str, body: Option<Value>) -> Result<Value, Failure> {
+    /// Calls `/api/v1/keys` with this behind it, and returns the body of a successful response.
+    async fn call(&self, method: Method, suffix: &str, body: Option<Value>) -> Result<Value, Failure> {
         let mut request = self
             .client
-            .request(method, format!("http://{}/api/v1/keys{rest}", self.address))
+            .request(method, format!("http://{}/api/v1/keys{suffix}", self.address))
             .header("authorization", format!("Bearer {}", self.key.expose_secret()));
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body.to_string());
         }
         let unreachable = |error: reqwest::Error| {
-            let reason =
-                if error.is_connect() { "is it running? --port says where".to_owned() } else { error.to_string() };
-            Failure::Server(format!("no answer from the server at http://{}: {reason}", self.address))
+            let reason = if error.is_connect() {
+                "is it running? Name its port with --port".to_owned()
+            } else {
+                error.to_string()
+            };
+            Failure::Server(format!("no response from the server at http://{}: {reason}", self.address))
         };
-        let answer = request.send().await.map_err(unreachable)?;
-        let good = answer.status().is_success();
-        let text = answer.text().await.map_err(unreachable)?;
+        let response = request.send().await.map_err(unreachable)?;
+        let status = response.status();
+        let text = response.text().await.map_err(unreachable)?;
         let value: Value = serde_json::from_str(&text).unwrap_or_default();
-        if good {
+        if status.is_success() {
             return Ok(value);
         }
         let detail = value.get("detail").and_then(Value::as_str).unwrap_or("it is not an Overseer");
@@ -93,7 +103,7 @@ fn line(key: &Value) -> String {
     [text("id"), text("created_at"), roles.join(","), text("user_id"), state, text("name")].join("\t")
 }
 
-/// Prints a line.
+/// Prints a line on standard output.
 pub(crate) fn print(line: &str) -> Result<(), Failure> {
     writeln!(std::io::stdout(), "{line}").map_err(Failure::Print)
 }

@@ -1,10 +1,12 @@
-//! The `overseer` command. With no arguments it serves every route on one port of this machine, with everything embedded.
+//! The `overseer` command. Without arguments it serves every route on one port of this machine, with everything embedded.
 
 pub mod arguments;
 pub mod failure;
 pub mod key;
+pub mod log;
 pub mod serve;
 pub mod server;
 pub mod setup;
 pub mod vault;
-mod watching;
+mod watch;
+mod worker;

@@ -1,4 +1,4 @@
-//! What the local server is made of: every route, and the playground where no real service is configured.
+//! The routes of the local server, and the playground in place of services that are not configured.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use overseer_http::{
 use overseer_playground::{CLIENT_ID, CLIENT_SECRET, Playground, Service};
 use url::Url;
 
-/// Every route of a server at `address`.
+/// Every route, for a server that listens on `address`.
 pub fn routes(engine: Arc<Engine>, playground: &Playground, address: SocketAddr) -> Router {
     let routes = Routes::new()
         .merge(health::routes())
@@ -37,12 +37,12 @@ pub fn routes(engine: Arc<Engine>, playground: &Playground, address: SocketAddr)
         .merge(hooks::routes())
         .merge(errors::routes())
         .merge(cron::routes())
-        .merge(playground.router().layer(from_fn(in_a_vendors_name)).with_state(()));
+        .merge(playground.router().layer(from_fn(log_stand_in)).with_state(()));
     local_service(engine, routes, address.port())
 }
 
-/// What the playground answers leaves as it is, errors too, and the log says whose answer it was.
-async fn in_a_vendors_name(request: Request, next: Next) -> Response {
+/// Logs that the playground answered, and keeps its responses as they are, errors too.
+async fn log_stand_in(request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let mut response = next.run(request).await;
     tracing::info!("the playground, a stand-in and not the real service, answered {path}");
@@ -50,10 +50,10 @@ async fn in_a_vendors_name(request: Request, next: Next) -> Response {
     response
 }
 
-/// Points the plugins that have a stand-in at the playground, unless a real client or token is configured. Returns those
-/// that it pointed there.
+/// Points the plugins that have a stand-in at the playground, unless a real client or token is configured. Returns the
+/// services that now have a stand-in.
 pub fn point_at_playground(config: &mut Config, address: SocketAddr) -> Vec<Service> {
-    let mut pointed = Vec::new();
+    let mut redirected = Vec::new();
     for (plugin, configured) in &config.services {
         let Ok(service) = plugin.as_str().parse::<Service>() else { continue };
         let real = configured.client.is_some() || configured.token.is_some();
@@ -62,13 +62,13 @@ pub fn point_at_playground(config: &mut Config, address: SocketAddr) -> Vec<Serv
         }
         if let Ok(stand_in) = stand_in(service, address) {
             config.stand_ins.insert(plugin.clone(), stand_in);
-            pointed.push(service);
+            redirected.push(service);
         }
     }
-    if !pointed.is_empty() {
+    if !redirected.is_empty() {
         config.allowed_addresses.push(AllowedAddress::Socket(address));
     }
-    pointed
+    redirected
 }
 
 fn stand_in(service: Service, address: SocketAddr) -> Result<StandIn, url::ParseError> {
@@ -79,7 +79,7 @@ fn stand_in(service: Service, address: SocketAddr) -> Result<StandIn, url::Parse
         authorization_url: oauth("authorize")?,
         token_url: oauth("token")?,
         revocation_url: match service {
-            // Slack takes tokens back by a method of its API.
+            // Slack revokes tokens by a method of its API.
             Service::Slack => url(&format!("{}/auth.revoke", service.base_path()))?,
             Service::Gmail | Service::Notion => oauth("revoke")?,
         },

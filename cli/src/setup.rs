@@ -1,5 +1,5 @@
-//! What must be there before the first request: the organization `local`, its administrator's key, and accounts at the
-//! services that are configured or stood in for.
+//! What must exist before the first request: the organization `local`, its administrator's key, and accounts at the
+//! services that have a token or a stand-in.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,13 +21,13 @@ const ORGANIZATION: &str = "local";
 /// The user that its administrator's key is bound to.
 const ADMINISTRATOR: &str = "admin";
 
-/// Makes what is missing. Says whether the administrator's key is new.
+/// Makes what is missing. Returns whether the administrator's key is new.
 pub async fn prepare(engine: &Arc<Engine>, folder: &DataFolder, stand_ins: &[Service]) -> Result<bool, Failure> {
     let org = OrgId::parse(ORGANIZATION).map_err(|error| Error::field("", error.to_string()))?;
     let first = engine.create_organization(&org).await?;
     let (principal, new) = administrator(engine, folder, &org).await?;
     if new && !first {
-        tracing::warn!("a new administrator's key was made; an old one may still be good: key list, key revoke ID");
+        tracing::warn!("made a new administrator's key; an old one may still be good: key list, key revoke ID");
     }
     for (plugin, service) in &engine.config.services {
         if let Some(token) = &service.token {
@@ -43,14 +43,14 @@ pub async fn prepare(engine: &Arc<Engine>, folder: &DataFolder, stand_ins: &[Ser
     Ok(new)
 }
 
-/// The caller behind the key in the data folder. A key that is missing or no longer good is replaced: whoever has the
-/// folder has everything anyway.
+/// The principal of the administrator's key in the data folder, and whether the key is new. A key that is missing or no
+/// longer valid is replaced: access to the folder is access to everything in it anyway.
 async fn administrator(engine: &Arc<Engine>, folder: &DataFolder, org: &OrgId) -> Result<(Principal, bool), Failure> {
     if let Some(key) = folder.admin_key()? {
         match engine.authenticate(&key).await {
             Ok(principal) => return Ok((principal, false)),
             Err(Error::Unauthenticated(reason)) => {
-                tracing::warn!("the administrator's key is replaced, because {reason}");
+                tracing::warn!(%reason, "replacing the administrator's key");
             }
             Err(error) => return Err(error.into()),
         }

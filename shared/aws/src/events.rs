@@ -1,13 +1,13 @@
-//! Events on EventBridge, where rules send them on.
+//! Events on EventBridge, where rules route them.
 //!
-//! An event there has `source` `overseer` and its kind as `detail-type`; its `detail` is the event's own, with `org` and,
-//! to the fraction of a second, `time` beside its fields:
+//! An event there has the `source` `overseer` and its kind as `detail-type`. Its `detail` is the event's own, plus `org` and
+//! the exact `time`:
 //!
 //! ```json
 //! { "org": "acme", "time": "2026-11-21T09:00:00.25Z", "taskId": "…", "userId": "ann", "status": "failed" }
 //! ```
 //!
-//! Requests: one for each ten events, and more where they are large or some were put off.
+//! Requests: one for each ten events, and more where events are large or EventBridge throttled some.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,19 +20,19 @@ use overseer_engine::ports::Ids;
 use overseer_engine::ports::events::{Event, EventBus, EventBusError};
 use serde_json::{Map, Value};
 
+use crate::backoff::Backoff;
 use crate::failure::Failure;
-use crate::patience::Backoff;
 use crate::{Lazy, json};
 
-/// What all events have as their source; rules ask for it.
+/// The source of all events, which rules match.
 pub const SOURCE: &str = "overseer";
 /// The most entries of a request
 /// (<https://docs.aws.amazon.com/eventbridge/latest/APIReference/API_PutEvents.html>).
 const ENTRIES_MAX: usize = 10;
-/// The most bytes of the entries of a request, and so of one. It was 256 KB for all of them and is 1 MB by now; a message
-/// of SQS that a rule makes of an event may still be limited to 256 KiB, and has more around it.
+/// The most bytes of the entries of a request, and so of one entry. EventBridge's limit was 256 KB and is 1 MB by now; the
+/// SQS message that a rule makes of an event may still be limited to 256 KiB, and has more around it.
 const BYTES_MAX: usize = 255 * 1024;
-/// What a time counts as
+/// The bytes that a time counts as
 /// (<https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-putevents.html#eb-putevent-size>).
 const TIME_BYTES: usize = 14;
 
@@ -48,7 +48,7 @@ pub struct AwsEvents {
 #[error("{} of {all} events were not published: {}", .refused.values().sum::<usize>(), list(.refused))]
 struct NotPublished {
     all: usize,
-    /// How many, for each reason.
+    /// The number of events for each reason.
     refused: BTreeMap<String, usize>,
     #[source]
     source: Option<Failure>,
@@ -58,11 +58,14 @@ fn list(refused: &BTreeMap<String, usize>) -> String {
     refused.iter().map(|(code, count)| format!("{code} ({count})")).collect::<Vec<_>>().join(", ")
 }
 
-/// An entry, and what it counts as in bytes.
-struct Entry(PutEventsRequestEntry, usize);
+struct Entry {
+    entry: PutEventsRequestEntry,
+    /// The bytes that it counts as.
+    bytes: usize,
+}
 
 impl AwsEvents {
-    /// The bus of that name or ARN. Its client is made by `client` when the first event is published.
+    /// The bus of that name or ARN. `client` makes its client when the first event is published.
     pub fn new(client: impl FnOnce() -> Client + Send + 'static, bus: impl Into<String>, ids: Arc<dyn Ids>) -> Self {
         Self { client: Lazy::new(Box::new(client)), bus: bus.into(), ids }
     }
@@ -82,37 +85,37 @@ impl AwsEvents {
             .detail(detail)
             .time(DateTime::from_millis(time.as_millisecond()))
             .build();
-        Ok(Entry(entry, bytes))
+        Ok(Entry { entry, bytes })
     }
 
-    /// Publishes one batch. What is refused for good is counted; what is put off is published again, and counted if that
-    /// goes on for too long.
+    /// Publishes one batch. Entries with a transient error are retried. Adds entries that failed for good, or on every
+    /// attempt, to `refused`.
     async fn put(
         &self,
         mut batch: Vec<PutEventsRequestEntry>,
         refused: &mut BTreeMap<String, usize>,
     ) -> Result<(), Failure> {
-        let mut patience = Backoff::default();
-        let mut put_off = Vec::new();
+        let mut backoff = Backoff::default();
+        let mut transient = Vec::new();
         while !batch.is_empty() {
-            if !patience.wait(&*self.ids).await {
-                for code in put_off {
+            if !backoff.wait(&*self.ids).await {
+                for code in transient {
                     count(refused, code, 1);
                 }
                 return Ok(());
             }
-            put_off.clear();
-            let answer = self.client.put_events().set_entries(Some(batch.clone())).send().await;
-            let answer = match answer {
-                Ok(answer) => answer,
+            transient.clear();
+            let response = self.client.put_events().set_entries(Some(batch.clone())).send().await;
+            let response = match response {
+                Ok(response) => response,
                 Err(error) => {
-                    // What is wrong with an entry is said with the entry.
+                    // A validation message may quote an entry.
                     let failure = Failure::new("PutEvents", error, |code| code != "ValidationException");
                     count(refused, "the request failed".to_owned(), batch.len());
                     return Err(failure);
                 }
             };
-            let mut results = answer.entries.unwrap_or_default().into_iter();
+            let mut results = response.entries.unwrap_or_default().into_iter();
             batch.retain(|_| {
                 let Some(result) = results.next() else {
                     count(refused, "no answer".to_owned(), 1);
@@ -120,8 +123,8 @@ impl AwsEvents {
                 };
                 match result.error_code {
                     None => false,
-                    Some(code) if passes(&code) => {
-                        put_off.push(code);
+                    Some(code) if is_transient(&code) => {
+                        transient.push(code);
                         true
                     }
                     Some(code) => {
@@ -143,8 +146,8 @@ impl EventBus for AwsEvents {
         let mut entries = Vec::new();
         for event in events {
             let entry = self.entry(event).map_err(|error| EventBusError(error.into()))?;
-            // What it says is not cut: a rule or a reader would take the rest for all of it.
-            if entry.1 > BYTES_MAX {
+            // An event that is too large is refused, not cut: a reader would take the rest for all of it.
+            if entry.bytes > BYTES_MAX {
                 count(&mut refused, format!("more than {BYTES_MAX} bytes"), 1);
             } else {
                 entries.push(entry);
@@ -166,22 +169,22 @@ fn count(refused: &mut BTreeMap<String, usize>, code: String, more: usize) {
     *refused.entry(code).or_default() += more;
 }
 
-/// Whether an entry that was refused so may be taken the next time.
-fn passes(code: &str) -> bool {
+/// Whether a retry of an entry with this error may succeed.
+fn is_transient(code: &str) -> bool {
     matches!(code, "InternalFailure" | "InternalException" | "ThrottlingException")
 }
 
-/// In the same order, as much in each batch as fits.
+/// Batches in the same order, each as full as the limits allow.
 fn batches(entries: Vec<Entry>) -> Vec<Vec<PutEventsRequestEntry>> {
     let mut batches: Vec<Vec<PutEventsRequestEntry>> = Vec::new();
-    let mut room = 0;
-    for Entry(entry, bytes) in entries {
-        if let Some(batch) = batches.last_mut().filter(|batch| batch.len() < ENTRIES_MAX && bytes <= room) {
+    let mut remaining = 0;
+    for Entry { entry, bytes } in entries {
+        if let Some(batch) = batches.last_mut().filter(|batch| batch.len() < ENTRIES_MAX && bytes <= remaining) {
             batch.push(entry);
-            room -= bytes;
+            remaining -= bytes;
         } else {
             batches.push(vec![entry]);
-            room = BYTES_MAX.saturating_sub(bytes);
+            remaining = BYTES_MAX.saturating_sub(bytes);
         }
     }
     batches
@@ -192,10 +195,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn batches_keep_the_order_and_hold_at_their_edges() {
+    fn batches_are_full_up_to_their_limits() {
         let sized = |sizes: &[usize]| {
-            let entries = sizes.iter().enumerate().map(|(number, bytes)| {
-                Entry(PutEventsRequestEntry::builder().detail(number.to_string()).build(), *bytes)
+            let entries = sizes.iter().enumerate().map(|(number, bytes)| Entry {
+                entry: PutEventsRequestEntry::builder().detail(number.to_string()).build(),
+                bytes: *bytes,
             });
             let mut next = 0;
             let batches = batches(entries.collect());

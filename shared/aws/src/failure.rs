@@ -1,5 +1,5 @@
-//! What AWS said when it did not do as asked. The SDK keeps the whole answer, and answers echo what was sent; of that nothing
-//! is kept but the code, the request's id, and such messages as the caller knows to hold nothing of it.
+//! An error of AWS as the log may have it. The SDK's error keeps the whole response, and a response may echo what was sent.
+//! This one keeps only the code, the request's id, and messages that the caller knows to hold no data.
 
 use std::error::Error;
 
@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ErrorMetadata, ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::RequestId as _;
 
-/// What a service, or the way to it, came back with.
+/// A request to AWS that failed, in the service or on the way to it.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation}: {code} (request {request})")]
 pub(crate) struct Failure {
@@ -19,33 +19,33 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// `told` says of an error's code whether its message may be kept.
+    /// `keep_message` decides by an error's code whether its message is kept.
     pub(crate) fn new<E>(
         operation: &'static str,
         error: SdkError<E, HttpResponse>,
-        told: impl FnOnce(&str) -> bool,
+        keep_message: impl FnOnce(&str) -> bool,
     ) -> Self
     where
         E: ProvideErrorMetadata + Error + Send + Sync + 'static,
     {
         let request = error.request_id().unwrap_or("none").to_owned();
         let (code, source): (_, Option<Box<dyn Error + Send + Sync>>) = match error {
-            SdkError::ServiceError(answer) => {
-                let metadata = answer.err().meta();
+            SdkError::ServiceError(response) => {
+                let metadata = response.err().meta();
                 let code = metadata.code().unwrap_or("an error without a code").to_owned();
-                let source = told(&code).then(|| plain(metadata).into());
+                let source = keep_message(&code).then(|| message(metadata).into());
                 (code, source)
             }
-            SdkError::ConstructionFailure(_) => ("the request could not be made".to_owned(), error.into_source().ok()),
-            SdkError::TimeoutError(_) => ("no answer in time".to_owned(), error.into_source().ok()),
+            SdkError::ConstructionFailure(_) => ("the request could not be built".to_owned(), error.into_source().ok()),
+            SdkError::TimeoutError(_) => ("no response in time".to_owned(), error.into_source().ok()),
             SdkError::DispatchFailure(_) => ("not reached".to_owned(), error.into_source().ok()),
-            // What was answered is no answer of the service; it may be anything.
-            SdkError::ResponseError(_) | _ => ("an answer that does not read".to_owned(), None),
+            // This response is not the service's; it may hold anything.
+            SdkError::ResponseError(_) | _ => ("a response that cannot be parsed".to_owned(), None),
         };
         Self { operation, code, request, source }
     }
 }
 
-fn plain(metadata: &ErrorMetadata) -> String {
+fn message(metadata: &ErrorMetadata) -> String {
     metadata.message().unwrap_or("the service gave no reason").to_owned()
 }

@@ -1,8 +1,8 @@
 //! The engine's ports on AWS.
 
+mod backoff;
 mod failure;
 mod json;
-mod patience;
 
 pub mod events;
 pub mod settings;
@@ -18,5 +18,5 @@ pub use table::DynamoTable;
 pub use timer::AwsTimer;
 pub use vault::{KmsKeys, SecretsManagerVault};
 
-/// A client that is made when it is first needed: most processes never are in need of it, and should start without.
+/// A client that is made on first use: most processes never use it, and start faster without it.
 type Lazy<T> = LazyLock<T, Box<dyn FnOnce() -> T + Send>>;

@@ -1,10 +1,11 @@
-//! Alarms on AWS. A near one is a message of SQS with a delay, which comes to the second; a far one is a one-time schedule
-//! of EventBridge Scheduler, which puts the same message into the same queue some minutes early. Whoever takes that finds
-//! that it is not time yet, and sets the alarm again, which then is a near one.
+//! Alarms on AWS. A near alarm is an SQS message with a delay, exact to the second. A far alarm is a one-time schedule of
+//! EventBridge Scheduler, which puts the same message into the same queue some minutes early. The worker that receives it
+//! early sets the alarm again, which then is a near one.
 //!
-//! What was set before for the same work is replaced if both are far, and stays as one hint more if one is near.
+//! A second alarm for the same work replaces the first if both are far. If one is near, both fire, and the worker finds
+//! nothing to do for the second.
 //!
-//! Requests for each operation: `set` one, and one more where the schedule of a far alarm stands already; `cancel` one.
+//! Requests for each operation: `set` one, and one more where a far alarm already has a schedule; `cancel` one.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -29,33 +30,33 @@ use crate::{Lazy, json};
 /// The longest delay of a message
 /// (<https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html>).
 const DELAY_MAX: SignedDuration = SignedDuration::from_mins(15);
-/// How much earlier than its alarm a schedule is. It fires within the minute after its time
-/// (<https://docs.aws.amazon.com/scheduler/latest/UserGuide/schedule-types.html>); the rest is for a service or a queue
-/// that is slow just then, as many are at the full hour.
+/// How long before its alarm a schedule fires. Scheduler fires within the minute after the scheduled time
+/// (<https://docs.aws.amazon.com/scheduler/latest/UserGuide/schedule-types.html>); the rest is a margin for a slow service
+/// or queue, as at the full hour.
 const EARLY: SignedDuration = SignedDuration::from_mins(5);
-/// 2199-12-31T23:59:59Z. The years of `at` have no documented limit; these are the ones that `cron` has.
+/// 2199-12-31T23:59:59Z. The years of `at` have no documented limit; this is the documented one of `cron`.
 const LATEST: Timestamp = Timestamp::constant(7_258_118_399, 0);
-/// How long Scheduler tries to put a message into the queue, in seconds. What is overdue by then the sweep has found.
-const RETRIED_FOR_S: i32 = 900;
-/// How often it tries within that: as often as it can.
+/// How long Scheduler retries to put a message into the queue, in seconds. By then the sweep has found the overdue work.
+const RETRY_PERIOD_S: i32 = 900;
+/// Scheduler's retries within that period: the most that it allows.
 const RETRIES: i32 = 185;
-/// The code of Scheduler's answer where a schedule of that name stands, or is being changed.
-const STANDS: &str = "ConflictException";
-/// The code of its answer where there is none.
-const GONE: &str = "ResourceNotFoundException";
-/// How often a schedule that comes and goes meanwhile is set.
-const TRIES: u32 = 3;
+/// Scheduler's error code where a schedule of that name exists, or is being changed.
+const CONFLICT: &str = "ConflictException";
+/// Scheduler's error code where no schedule of that name exists.
+const NOT_FOUND: &str = "ResourceNotFoundException";
+/// The most attempts to set a schedule that others create and delete at the same time.
+const ATTEMPTS: u32 = 3;
 
-/// Where alarms go, and as whom.
+/// The queue and the schedule group of alarms, and the role that fires them.
 #[derive(Debug, Clone)]
 pub struct TimerConfig {
-    /// The URL of the queue that the work is taken from: a standard queue.
+    /// The URL of the work queue: a standard queue.
     pub queue_url: String,
     /// The ARN of the same queue.
     pub queue_arn: String,
-    /// The name of the group that schedules are in.
+    /// The name of the schedule group.
     pub group: String,
-    /// The ARN of the role in which Scheduler sends to the queue. The caller needs `iam:PassRole` for it.
+    /// The ARN of the role that Scheduler sends to the queue with. The caller needs `iam:PassRole` for it.
     pub role_arn: String,
 }
 
@@ -63,59 +64,59 @@ pub struct TimerConfig {
 pub struct AwsTimer {
     sqs: Lazy<SqsClient>,
     scheduler: Lazy<SchedulerClient>,
-    alarms: TimerConfig,
+    config: TimerConfig,
     clock: Arc<dyn Clock>,
 }
 
 impl AwsTimer {
-    /// A timer whose clients are made when they are first needed: by `sqs` for near alarms, by `scheduler` for far ones.
+    /// A timer whose clients are made on first use: by `sqs` for near alarms, by `scheduler` for far ones.
     pub fn new(
         sqs: impl FnOnce() -> SqsClient + Send + 'static,
         scheduler: impl FnOnce() -> SchedulerClient + Send + 'static,
-        alarms: TimerConfig,
+        config: TimerConfig,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { sqs: Lazy::new(Box::new(sqs)), scheduler: Lazy::new(Box::new(scheduler)), alarms, clock }
+        Self { sqs: Lazy::new(Box::new(sqs)), scheduler: Lazy::new(Box::new(scheduler)), config, clock }
     }
 
     async fn send(&self, body: String, delay_s: i32) -> Result<(), TimerError> {
-        let request = self.sqs.send_message().queue_url(&self.alarms.queue_url).message_body(body);
-        let sent = request.delay_seconds(delay_s).send().await;
-        sent.map(drop).map_err(|error| failed("SendMessage", error))
+        let request = self.sqs.send_message().queue_url(&self.config.queue_url).message_body(body);
+        let result = request.delay_seconds(delay_s).send().await;
+        result.map(drop).map_err(|error| failed("SendMessage", error))
     }
 
-    /// Makes the schedule, or moves the one that stands. The SDK gives each request a client token of its own: the same
-    /// alarm may be set again after it was cancelled, so that a token made of it would be one too few.
+    /// Creates the schedule, or moves the existing one. The SDK gives each request a random client token. A token derived
+    /// from the alarm would not do: the same alarm may be set again after it was cancelled.
     async fn schedule(&self, body: String, expression: &str) -> Result<(), TimerError> {
         let name = name(&body);
         let target = self.target(body).map_err(refused)?;
         let window = FlexibleTimeWindow::builder().mode(FlexibleTimeWindowMode::Off).build().map_err(refused)?;
-        for _ in 0..TRIES {
-            let request = self.scheduler.create_schedule().name(&name).group_name(&self.alarms.group);
+        for _ in 0..ATTEMPTS {
+            let request = self.scheduler.create_schedule().name(&name).group_name(&self.config.group);
             let request = request.schedule_expression(expression).flexible_time_window(window.clone());
             let request = request.target(target.clone()).action_after_completion(ActionAfterCompletion::Delete);
             match request.send().await {
                 Ok(_) => return Ok(()),
-                Err(error) if error.code() == Some(STANDS) => {}
+                Err(error) if error.code() == Some(CONFLICT) => {}
                 Err(error) => return Err(failed("CreateSchedule", error)),
             }
-            let request = self.scheduler.update_schedule().name(&name).group_name(&self.alarms.group);
+            let request = self.scheduler.update_schedule().name(&name).group_name(&self.config.group);
             let request = request.schedule_expression(expression).flexible_time_window(window.clone());
             let request = request.target(target.clone()).action_after_completion(ActionAfterCompletion::Delete);
             match request.send().await {
                 Ok(_) => return Ok(()),
-                // It has fired since, or somebody else was at it.
-                Err(error) if matches!(error.code(), Some(GONE | STANDS)) => {}
+                // The schedule has fired since, or another process is changing it.
+                Err(error) if matches!(error.code(), Some(NOT_FOUND | CONFLICT)) => {}
                 Err(error) => return Err(failed("UpdateSchedule", error)),
             }
         }
-        Err(refused("its schedule came and went while it was set; the sweep finds the work"))
+        Err(refused("others created and deleted the schedule meanwhile; the sweep finds the work"))
     }
 
     fn target(&self, body: String) -> Result<Target, BuildError> {
         let retries =
-            RetryPolicy::builder().maximum_event_age_in_seconds(RETRIED_FOR_S).maximum_retry_attempts(RETRIES).build();
-        let TimerConfig { queue_arn, role_arn, .. } = &self.alarms;
+            RetryPolicy::builder().maximum_event_age_in_seconds(RETRY_PERIOD_S).maximum_retry_attempts(RETRIES).build();
+        let TimerConfig { queue_arn, role_arn, .. } = &self.config;
         Target::builder().arn(queue_arn).role_arn(role_arn).input(body).retry_policy(retries).build()
     }
 }
@@ -131,12 +132,12 @@ impl Timer for AwsTimer {
         }
     }
 
-    /// A message that is in the queue stays there: whoever takes it finds nothing to do.
+    /// Deletes the schedule. A message that is already in the queue stays: the worker that receives it finds nothing to do.
     async fn cancel(&self, work: &Work) -> Result<(), TimerError> {
         let name = name(&json::text(work).map_err(refused)?);
-        match self.scheduler.delete_schedule().name(name).group_name(&self.alarms.group).send().await {
+        match self.scheduler.delete_schedule().name(name).group_name(&self.config.group).send().await {
             Ok(_) => Ok(()),
-            Err(error) if error.code() == Some(GONE) => Ok(()),
+            Err(error) if error.code() == Some(NOT_FOUND) => Ok(()),
             Err(error) => Err(failed("DeleteSchedule", error)),
         }
     }
@@ -146,7 +147,7 @@ fn refused(error: impl Into<Box<dyn Error + Send + Sync>>) -> TimerError {
     TimerError(error.into())
 }
 
-/// Whatever the services said: they are told names and times, and nothing secret.
+/// Keeps every message of the services: requests hold names and times, nothing secret.
 fn failed<E>(operation: &'static str, error: SdkError<E, HttpResponse>) -> TimerError
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
@@ -154,17 +155,17 @@ where
     refused(Failure::new(operation, error, |_| true))
 }
 
-/// The name of the schedule of the work that this is the JSON of: 64 characters, the most that there may be, of those that
-/// it may have (<https://docs.aws.amazon.com/scheduler/latest/APIReference/API_CreateSchedule.html>).
+/// The name of the schedule of some work, a hash of the work's JSON: 64 characters, the most that a name may have, of those
+/// that it may have (<https://docs.aws.amazon.com/scheduler/latest/APIReference/API_CreateSchedule.html>).
 fn name(body: &str) -> String {
     digest(&SHA256, body.as_bytes()).as_ref().iter().fold(String::new(), |mut name, byte| {
-        // Writing to a text does not fail.
+        // Writing to a string does not fail.
         let _ = write!(name, "{byte:02x}");
         name
     })
 }
 
-/// The delay of a message that is to come at `at`, in whole seconds and never too early; `None` if it is too far for one.
+/// The delay of a message that must arrive at `at`, in whole seconds and never too early; `None` above the longest delay.
 fn delay_s(now: Timestamp, at: Timestamp) -> Option<i32> {
     let wait = at.duration_since(now);
     if wait > DELAY_MAX {
@@ -174,16 +175,16 @@ fn delay_s(now: Timestamp, at: Timestamp) -> Option<i32> {
     i32::try_from(whole.max(0)).ok()
 }
 
-/// No schedule can stand for an alarm.
+/// An alarm whose time no schedule can have.
 #[derive(Debug, thiserror::Error)]
-#[error("no schedule can be for {0}, by a clock that says {1}: it would not be between now and 2199; set the clock")]
+#[error("no schedule can fire for {0}: by this clock ({1}) that is not between now and 2199; set the clock")]
 struct NoSchedule(Timestamp, Timestamp);
 
-/// When the schedule of an alarm at `at` fires, in UTC: early, and in whole seconds. What is later than a schedule can be
-/// is set again when the latest one has fired.
+/// When the schedule of an alarm at `at` fires, in UTC: early, and in whole seconds. An alarm after [`LATEST`] fires then,
+/// and is set again.
 fn expression(now: Timestamp, at: Timestamp) -> Result<String, NoSchedule> {
     let fires = at.checked_sub(EARLY).map_or(at, |early| early.min(LATEST));
-    // Also downwards, so that nothing is late; schedules of before 1970 are refused anyway.
+    // Rounded down, so that nothing is late; times before 1970 are refused below.
     let fires = Timestamp::from_second(fires.as_second()).unwrap_or(fires);
     if fires <= now.max(Timestamp::UNIX_EPOCH) {
         return Err(NoSchedule(at, now));
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delay_is_whole_seconds_never_early_and_fifteen_minutes_at_most() {
+    fn delay_rounds_up_to_whole_seconds_within_its_limit() {
         let now = time("2026-11-21T09:00:00.25Z");
         for (at, delay) in [
             ("2026-11-21T09:00:00.25Z", Some(0)),
@@ -223,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schedule_is_early_in_whole_seconds_and_as_its_service_writes_times() {
+    fn schedule_fires_early_in_whole_seconds() {
         let now = time("2026-11-21T09:00:00Z");
         for (at, expected) in [
             ("2026-11-21T09:15:01Z", "at(2026-11-21T09:10:01)"),
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn no_schedule_is_in_the_past_or_before_1970() {
+    fn schedule_in_the_past_or_before_1970_is_refused() {
         for (now, at) in [
             ("2026-11-21T09:00:00Z", "2026-11-21T09:05:00.999Z"),
             ("2026-11-21T09:00:00Z", "2020-01-01T00:00:00Z"),
@@ -250,16 +251,16 @@ mod tests {
             ("1969-12-31T00:00:00Z", "1970-01-01T00:05:00Z"),
             ("-009999-01-02T01:59:59Z", "-009999-01-02T02:59:59Z"),
         ] {
-            let said = expression(time(now), time(at)).unwrap_err().to_string();
-            assert!(said.contains("set the clock"), "{now} {at}: {said}");
+            let error = expression(time(now), time(at)).unwrap_err().to_string();
+            assert!(error.contains("set the clock"), "{now} {at}: {error}");
         }
         assert!(expression(time("2026-11-21T09:00:00Z"), time("2026-11-21T09:05:01Z")).is_ok());
         assert!(expression(time("1969-12-31T00:00:00Z"), time("1970-01-01T00:05:01Z")).is_ok());
     }
 
     #[test]
-    fn names_of_schedules_are_of_work_and_revision_and_fit() {
-        // Names take most room where JSON writes each byte as six.
+    fn schedule_names_are_unique_for_each_work_and_revision() {
+        // JSON writes each `<` as six bytes, so these names are the longest.
         let work = |revision, id: &str| Work {
             org: OrgId::parse("<".repeat(NAME_MAX_BYTES)).unwrap(),
             kind: "task".into(),
@@ -275,7 +276,7 @@ mod tests {
         for name in names {
             assert!(name.len() == 64 && name.chars().all(|c| c.is_ascii_hexdigit()), "{name}");
         }
-        // The 256 KiB of a message and of an input are far.
+        // Far below the 256 KiB of a message and of an input.
         assert!(bodies.iter().all(|body| body.len() < 4 * 1024));
     }
 }

@@ -1,4 +1,4 @@
-//! Every port of the engine, embedded in this process over one data folder.
+//! All ports of the engine, embedded in this process over one table.
 
 use std::sync::Arc;
 
@@ -11,18 +11,19 @@ use tokio::sync::mpsc::Receiver;
 use crate::events::LocalEvents;
 use crate::timer::LocalTimer;
 
-/// The ports, and where their events can be heard.
+/// The ports with their event bus and the channel of their timer.
 pub struct Embedded {
-    /// The ports.
+    /// The engine's ports.
     pub ports: Ports,
-    /// What is published through them.
+    /// The bus that the ports publish on.
     pub events: Arc<LocalEvents>,
-    /// The work whose time has come.
+    /// The work whose alarm has fired.
     pub due: Receiver<Work>,
 }
 
 impl Embedded {
-    /// Ports over `table`, whose vault's data keys `master_key` wraps. To be called within a tokio runtime.
+    /// Ports over `table`. Their vault keeps secrets in the table, and `master_key` wraps its data keys. Must be called
+    /// within a tokio runtime.
     pub fn new(
         table: Arc<dyn Table>,
         master_key: &MasterKey,

@@ -1,25 +1,26 @@
-//! Events within one process: whoever subscribed hears them, and nobody needs to.
+//! Events within one process, for any number of subscribers.
 
 use async_trait::async_trait;
 use overseer_engine::ports::events::{Event, EventBus, EventBusError};
 use tokio::sync::broadcast;
 
-/// How many events a listener may be behind before it misses the oldest.
+/// How many events a subscriber may be behind before it misses the oldest.
 const BACKLOG: usize = 1024;
 
-/// An event bus for listeners in the same process.
+/// An event bus for subscribers in the same process.
 #[derive(Debug)]
 pub struct LocalEvents {
     sender: broadcast::Sender<Event>,
 }
 
 impl LocalEvents {
-    /// A bus that nobody listens to yet.
+    /// A bus without subscribers.
     pub fn new() -> Self {
         Self { sender: broadcast::Sender::new(BACKLOG) }
     }
 
-    /// Hears every event from now on. A listener that falls more than 1,024 events behind is told how many it missed.
+    /// Receives every event from now on. A subscriber that falls more than 1,024 events behind receives an error with the
+    /// number of events that it missed.
     pub fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.sender.subscribe()
     }
@@ -35,7 +36,7 @@ impl Default for LocalEvents {
 impl EventBus for LocalEvents {
     async fn publish(&self, events: Vec<Event>) -> Result<(), EventBusError> {
         for event in events {
-            // Fails only where nobody listens.
+            // Fails only without subscribers.
             let _ = self.sender.send(event);
         }
         Ok(())
@@ -60,15 +61,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn listeners_hear_all_events_in_order() {
+    async fn subscribers_receive_all_events_in_order() {
         let bus = LocalEvents::new();
         bus.publish(vec![event(0)]).await.unwrap();
-        let (mut one, mut other) = (bus.subscribe(), bus.subscribe());
+        let (mut first, mut second) = (bus.subscribe(), bus.subscribe());
         bus.publish(vec![event(1), event(2)]).await.unwrap();
-        for listener in [&mut one, &mut other] {
-            assert_eq!(listener.recv().await.unwrap(), event(1));
-            assert_eq!(listener.recv().await.unwrap(), event(2));
-            assert!(listener.is_empty());
+        for subscriber in [&mut first, &mut second] {
+            assert_eq!(subscriber.recv().await.unwrap(), event(1));
+            assert_eq!(subscriber.recv().await.unwrap(), event(2));
+            assert!(subscriber.is_empty());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The data folder: everything that a local server keeps. Only its owner may read it.
+//! The data folder: everything that a local server stores. Only its owner may read it.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write as _};
@@ -17,31 +17,32 @@ use crate::table::{OpenError, RedbTable};
 
 const TABLE: &str = "overseer.redb";
 const MASTER_KEY: &str = "master-key";
-/// There from before the first data key is wrapped with it until it has taken the place of the one before.
+/// The new master key during a rotation. It exists before the first data key is wrapped with it, and replaces
+/// [`MASTER_KEY`] at the end.
 const NEXT_MASTER_KEY: &str = "master-key.next";
 const ADMIN_KEY: &str = "admin-key";
 const PLAYGROUND_KEY: &str = "playground-key";
 
-/// Why a data folder does not do: one clear sentence.
+/// Why a data folder cannot be used: one sentence for the person at the terminal.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
     /// A file or the folder cannot be read or written.
-    #[error("cannot {what} {}: {reason}; choose another folder with --data", .path.display())]
+    #[error("cannot {action} {}: {reason}; choose another folder with --data", .path.display())]
     Unusable {
-        /// What was tried.
-        what: &'static str,
-        /// With which file.
+        /// The operation, as a verb.
+        action: &'static str,
+        /// The file or folder.
         path: PathBuf,
-        /// Why not.
+        /// The operating system's reason.
         reason: std::io::Error,
     },
-    /// The master key is not one.
-    #[error("{} is damaged: it does not hold {MASTER_KEY_BYTES} bytes; put the right one back, or connect every account anew in another folder", .0.display())]
+    /// The file of the master key has the wrong length.
+    #[error("{} is damaged: it does not hold {MASTER_KEY_BYTES} bytes; restore it from a backup, or connect every account again in another folder", .0.display())]
     MasterKey(PathBuf),
     /// The data keys could not be wrapped with a new master key.
-    #[error("cannot replace the master key: {}; both keys stay, and what opens the folder next goes on with it", causes(.0))]
+    #[error("cannot replace the master key: {}; both keys stay, and the next start resumes the rotation", causes(.0))]
     Rotation(VaultError),
-    /// The table's file.
+    /// The table's file cannot be opened.
     #[error(transparent)]
     Table(#[from] OpenError),
 }
@@ -55,21 +56,20 @@ pub struct DataFolder {
 }
 
 impl DataFolder {
-    /// Opens the folder, and makes it and what is missing in it. Finishes replacing the master key where that was broken
-    /// off.
+    /// Opens the folder, and creates it and any missing file. Finishes an interrupted rotation of the master key.
     pub async fn open(path: &Path, clock: Arc<dyn Clock>, ids: &Arc<dyn Ids>) -> Result<Self, FolderError> {
-        let unusable = |what| move |reason| FolderError::Unusable { what, path: path.to_owned(), reason };
-        // The mode is for a folder that is made now: one that was there before may be shared on purpose.
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-        made.map_err(unusable("make the data folder"))?;
+        let unusable = |action| move |reason| FolderError::Unusable { action, path: path.to_owned(), reason };
+        // The mode is for a new folder only: an existing one may be shared on purpose.
+        let created = DirBuilder::new().recursive(true).mode(0o700).create(path);
+        created.map_err(unusable("make the data folder"))?;
         let path = path.canonicalize().map_err(unusable("find the data folder"))?;
         let (table_path, key_path) = (path.join(TABLE), path.join(MASTER_KEY));
         let lost_key = table_path.exists() && !key_path.exists();
         let table = Arc::new(RedbTable::open(&table_path, Arc::clone(&clock), Arc::clone(ids))?);
         if lost_key {
             tracing::warn!(
-                "{} is missing and made anew; what the lost key sealed cannot be opened: stop and put it back, or connect \
-                 every account again",
+                "{} is missing, so a new one was made; secrets sealed with the lost key cannot be opened: stop and restore \
+                 it, or connect every account again",
                 key_path.display()
             );
         }
@@ -81,18 +81,18 @@ impl DataFolder {
         let mut folder = Self { path, table, clock, master_key };
         if let Some(next) = next {
             let Rewrapped { data_keys, left } = folder.use_master_key(next, ids).await?;
-            tracing::info!(data_keys, left, "finished replacing the master key, which was broken off before");
+            tracing::info!(data_keys, left, "finished replacing the master key");
         }
         Ok(folder)
     }
 
-    /// Whether there is something to open at `path`.
+    /// Whether `path` is a data folder.
     pub fn exists(path: &Path) -> bool {
         path.join(TABLE).exists()
     }
 
-    /// Makes a new master key and wraps every data key with it. It may be broken off at any point: whatever opens the
-    /// folder next finishes it. A vault over the old key must not be used afterwards.
+    /// Makes a new master key and wraps every data key with it. It may be interrupted at any point: the next
+    /// [`open`](Self::open) finishes it. A vault over the old key must not be used afterwards.
     pub async fn rotate_master_key(&mut self, ids: &Arc<dyn Ids>) -> Result<Rewrapped, FolderError> {
         let next = new_master_key(&self.path.join(NEXT_MASTER_KEY), ids.as_ref())?;
         self.use_master_key(next, ids).await
@@ -105,22 +105,22 @@ impl DataFolder {
         let path = self.path.join(MASTER_KEY);
         fs::rename(self.path.join(NEXT_MASTER_KEY), &path)
             .and_then(|()| sync_folder(&path))
-            .map_err(|reason| FolderError::Unusable { what: "replace", path, reason })?;
+            .map_err(|reason| FolderError::Unusable { action: "replace", path, reason })?;
         self.master_key = next;
         Ok(rewrapped)
     }
 
-    /// The store.
+    /// The table in the folder.
     pub fn table(&self) -> Arc<dyn Table> {
         Arc::<RedbTable>::clone(&self.table)
     }
 
-    /// The key of the vault.
+    /// The key that wraps the vault's data keys.
     pub fn master_key(&self) -> &MasterKey {
         &self.master_key
     }
 
-    /// What the stand-ins of services sign their tokens with, made when it is first asked for.
+    /// The key that the stand-ins of services sign their tokens with, made on the first call.
     pub fn playground_key(&self, ids: &dyn Ids) -> Result<[u8; 32], FolderError> {
         let path = self.path.join(PLAYGROUND_KEY);
         if let Some(Ok(key)) = read(&path)?.map(<[u8; 32]>::try_from) {
@@ -132,7 +132,7 @@ impl DataFolder {
         Ok(key)
     }
 
-    /// Where the administrator's API key is.
+    /// The path of the administrator's API key.
     pub fn admin_key_path(&self) -> PathBuf {
         self.path.join(ADMIN_KEY)
     }
@@ -142,13 +142,13 @@ impl DataFolder {
         read_admin_key(&self.path)
     }
 
-    /// Writes the administrator's API key, in place of an older one.
+    /// Writes the administrator's API key, and replaces an older one.
     pub fn write_admin_key(&self, key: &SecretString) -> Result<(), FolderError> {
         write(&self.admin_key_path(), format!("{}\n", key.expose_secret()).as_bytes())
     }
 }
 
-/// The administrator's API key of the data folder at `path`, if there is one; the folder need not be open.
+/// The administrator's API key in the data folder at `path`, if there is one. Works while a server has the folder open.
 pub fn read_admin_key(path: &Path) -> Result<Option<SecretString>, FolderError> {
     let text = read(&path.join(ADMIN_KEY))?;
     Ok(text.map(|text| SecretString::from(String::from_utf8_lossy(&text).trim().to_owned())))
@@ -167,9 +167,9 @@ fn new_master_key(path: &Path, ids: &dyn Ids) -> Result<MasterKey, FolderError> 
     Ok(SecretBox::new(bytes))
 }
 
-/// The bytes of a file, if it is there; a mode that lets others read it is put right.
+/// The bytes of a file, if it exists. Removes the permissions of others from it.
 fn read(path: &Path) -> Result<Option<Vec<u8>>, FolderError> {
-    let unusable = |what| move |reason| FolderError::Unusable { what, path: path.to_owned(), reason };
+    let unusable = |action| move |reason| FolderError::Unusable { action, path: path.to_owned(), reason };
     match fs::read(path) {
         Ok(bytes) => {
             protect(path).map_err(unusable("protect"))?;
@@ -180,9 +180,9 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, FolderError> {
     }
 }
 
-/// Writes a file whole or not at all, for its owner alone.
+/// Writes a file atomically, readable by its owner only.
 fn write(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
-    let unusable = |reason| FolderError::Unusable { what: "write", path: path.to_owned(), reason };
+    let unusable = |reason| FolderError::Unusable { action: "write", path: path.to_owned(), reason };
     let draft = path.with_extension("new");
     let _ = fs::remove_file(&draft);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(OWNER_ONLY).open(&draft).map_err(unusable)?;

@@ -1,4 +1,4 @@
-//! The engine's ports embedded in one process: a table in one redb file, alarms in memory, events to whoever listens.
+//! The engine's ports embedded in one process: a table in one redb file, alarms in memory, events for local subscribers.
 
 pub mod embedded;
 pub mod events;

@@ -11,14 +11,14 @@ use overseer_engine::ports::timer::{Timer, TimerError, Work};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
-/// The longest sleep without a look at the clock: a laptop that slept, or a clock that was set, is noticed by then.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
-/// How many alarms may wait for the engine to take them.
+/// The longest sleep between looks at the clock: it bounds how late a suspended laptop or a changed clock is noticed.
+const CLOCK_CHECK: Duration = Duration::from_secs(30);
+/// How many fired alarms may wait for the worker.
 const CHANNEL: usize = 64;
 
 /// Alarms in memory, fired in the order of their times.
 ///
-/// They are gone when the process ends: the engine sets them again from the table when it starts.
+/// They are lost when the process ends: the engine sets them again from the table when it starts.
 #[derive(Debug)]
 pub struct LocalTimer {
     alarms: Arc<Alarms>,
@@ -26,8 +26,8 @@ pub struct LocalTimer {
 }
 
 impl LocalTimer {
-    /// A timer without alarms, and the end at which they arrive. Must be called within a tokio runtime. Dropping the
-    /// timer forgets its alarms and closes the channel.
+    /// A timer without alarms, and the channel that receives the work of fired alarms. Must be called within a tokio
+    /// runtime. Dropping the timer drops its alarms and closes the channel.
     pub fn new(clock: Arc<dyn Clock>) -> (Self, mpsc::Receiver<Work>) {
         let (fire, fired) = mpsc::channel(CHANNEL);
         let alarms = Arc::new(Alarms::default());
@@ -46,7 +46,7 @@ impl Drop for LocalTimer {
 impl Timer for LocalTimer {
     async fn set(&self, work: Work, at: Timestamp) -> Result<(), TimerError> {
         if self.task.is_finished() {
-            return Err(TimerError("nobody takes the alarms any more".into()));
+            return Err(TimerError("the receiver of alarms is closed".into()));
         }
         self.alarms.lock().set(work, at);
         self.alarms.changed.notify_one();
@@ -73,33 +73,33 @@ impl Alarms {
 
 #[derive(Debug, Default)]
 struct AlarmSet {
-    /// The number keeps alarms of one moment apart, in the order in which they were set.
+    /// The sequence number distinguishes alarms of the same time, in the order in which they were set.
     by_time: BTreeMap<(Timestamp, u64), Work>,
     by_work: HashMap<Work, (Timestamp, u64)>,
-    last: u64,
+    sequence: u64,
 }
 
 impl AlarmSet {
     fn set(&mut self, work: Work, at: Timestamp) {
         self.cancel(&work);
-        self.last += 1;
-        self.by_work.insert(work.clone(), (at, self.last));
-        self.by_time.insert((at, self.last), work);
+        self.sequence += 1;
+        self.by_work.insert(work.clone(), (at, self.sequence));
+        self.by_time.insert((at, self.sequence), work);
     }
 
     fn cancel(&mut self, work: &Work) {
-        if let Some(place) = self.by_work.remove(work) {
-            self.by_time.remove(&place);
+        if let Some(key) = self.by_work.remove(work) {
+            self.by_time.remove(&key);
         }
     }
 
-    /// Takes the first alarm if its time has come; otherwise says how long there is nothing to do.
+    /// Removes and returns the first alarm if it is due; otherwise the time until the next look at the clock.
     fn take_due(&mut self, now: Timestamp) -> Result<Work, Duration> {
-        let Some(first) = self.by_time.first_entry() else { return Err(LOOK_EVERY) };
+        let Some(first) = self.by_time.first_entry() else { return Err(CLOCK_CHECK) };
         let (at, _) = first.key();
         if *at > now {
-            let wait = Duration::try_from(at.duration_since(now)).unwrap_or(LOOK_EVERY);
-            return Err(wait.min(LOOK_EVERY));
+            let wait = Duration::try_from(at.duration_since(now)).unwrap_or(CLOCK_CHECK);
+            return Err(wait.min(CLOCK_CHECK));
         }
         let work = first.remove();
         self.by_work.remove(&work);
@@ -109,8 +109,8 @@ impl AlarmSet {
 
 async fn run(alarms: Arc<Alarms>, clock: Arc<dyn Clock>, fire: mpsc::Sender<Work>) {
     loop {
-        let taken = alarms.lock().take_due(clock.now());
-        match taken {
+        let due = alarms.lock().take_due(clock.now());
+        match due {
             Ok(work) => {
                 if fire.send(work).await.is_err() {
                     return;
@@ -134,7 +134,7 @@ mod tests {
 
     use super::*;
 
-    /// Follows tokio's clock, which the tests pause, and can be set forward as people set clocks.
+    /// Follows tokio's clock, which the tests pause, and can be set forward.
     struct TestClock {
         start: Instant,
         set_forward: Mutex<Duration>,
@@ -179,16 +179,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_alarm_moves_and_is_forgotten() {
+    async fn alarm_set_again_moves() {
         let clock = TestClock::new();
         let (timer, mut fired) = LocalTimer::new(clock.clone());
         timer.set(work("later"), second(10)).await.unwrap();
         timer.set(work("sooner"), second(40)).await.unwrap();
-        timer.set(work("cancelled"), second(5)).await.unwrap();
         timer.set(work("later"), second(60)).await.unwrap();
         timer.set(work("sooner"), second(20)).await.unwrap();
-        timer.cancel(&work("cancelled")).await.unwrap();
-        timer.cancel(&work("unknown")).await.unwrap();
         assert_eq!(fired.recv().await, Some(work("sooner")));
         assert_eq!(clock.now(), second(20));
         assert_eq!(fired.recv().await, Some(work("later")));
@@ -198,7 +195,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_sooner_alarm_wakes_a_sleeping_timer() {
+    async fn cancelled_alarm_does_not_fire() {
+        let (timer, mut fired) = LocalTimer::new(TestClock::new());
+        timer.set(work("cancelled"), second(5)).await.unwrap();
+        timer.set(work("other"), second(20)).await.unwrap();
+        timer.cancel(&work("cancelled")).await.unwrap();
+        timer.cancel(&work("unknown")).await.unwrap();
+        assert_eq!(fired.recv().await, Some(work("other")));
+        drop(timer);
+        assert_eq!(fired.recv().await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sooner_alarm_wakes_a_sleeping_timer() {
         let clock = TestClock::new();
         let (timer, mut fired) = LocalTimer::new(clock.clone());
         timer.set(work("later"), second(29)).await.unwrap();
@@ -209,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_clock_that_jumps_is_noticed_within_half_a_minute() {
+    async fn clock_set_forward_is_noticed_within_half_a_minute() {
         let clock = TestClock::new();
         let (timer, mut fired) = LocalTimer::new(clock.clone());
         timer.set(work("tomorrow"), second(86_400)).await.unwrap();
@@ -217,11 +226,11 @@ mod tests {
         clock.set_forward(Duration::from_hours(24));
         let before = Instant::now();
         assert_eq!(fired.recv().await, Some(work("tomorrow")));
-        assert!(before.elapsed() <= LOOK_EVERY);
+        assert!(before.elapsed() <= CLOCK_CHECK);
     }
 
     #[tokio::test]
-    async fn a_timer_that_nobody_listens_to_takes_no_alarms() {
+    async fn timer_without_receiver_refuses_alarms() {
         let (timer, fired) = LocalTimer::new(TestClock::new());
         drop(fired);
         while !timer.task.is_finished() {

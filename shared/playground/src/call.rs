@@ -1,4 +1,4 @@
-//! What a vendor's stand-in is given and what it gives back, without any HTTP machinery around it.
+//! The call that a vendor's stand-in handles and the answer that it returns, without HTTP machinery.
 
 use std::fmt::Display;
 
@@ -39,7 +39,7 @@ impl Call<'_> {
     }
 }
 
-/// What can be wrong before a stand-in looks at a call; each vendor says it in its own shape.
+/// What can be wrong with a call before a stand-in handles it; each vendor reports it in its own shape.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Fault {
     MissingToken,
@@ -52,7 +52,7 @@ pub(crate) enum Fault {
     TooLarge,
 }
 
-/// What goes over the wire.
+/// The body or target of an answer.
 pub(crate) enum Payload {
     Json(Value),
     Html(&'static str),
@@ -84,8 +84,8 @@ impl Answer {
         Self { note: note.to_string(), ..self }
     }
 
-    /// Repeats `text` to the caller, in a field of its own and in the error message if there is one, as
-    /// a careless vendor does; the note stays as it is.
+    /// Repeats `text` to the caller, in an extra field and in the error message if there is one, as a careless vendor does.
+    /// The note does not change.
     pub(crate) fn echo(mut self, service: Service, text: &str) -> Self {
         if let Payload::Json(body) = &mut self.payload {
             let message = match service {
@@ -102,14 +102,14 @@ impl Answer {
     }
 }
 
-/// Sets a field of what is known to be an object; anything else stays as it is.
+/// Sets a field of an object; does nothing to any other value.
 pub(crate) fn set(object: &mut Value, key: &str, value: Value) {
     if let Some(fields) = object.as_object_mut() {
         fields.insert(key.to_owned(), value);
     }
 }
 
-/// An ISO 8601 time with milliseconds, as the vendors write it.
+/// An ISO 8601 time with milliseconds, in the vendors' format.
 pub(crate) fn timestamp(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).unwrap_or_default().strftime("%Y-%m-%dT%H:%M:%S.000Z").to_string()
 }

@@ -1,4 +1,4 @@
-//! The way into every stand-in: the body limit, authentication, the switches and the log, in that order.
+//! The steps before every stand-in: the body limit, authentication, the switches and the log, in that order.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::{Mode, Playground, Service, Switch, gmail, notion, slack};
 
 const MOST_BYTES: usize = 8 * 1024 * 1024;
 const OVERSIZED_BYTES: usize = 6 * 1024 * 1024;
-const PATIENCE: Duration = Duration::from_mins(2);
+const TIMEOUT: Duration = Duration::from_mins(2);
 
 pub(crate) fn routes() -> Router<Playground> {
     Service::ALL.into_iter().fold(Router::new(), |router, service| {
@@ -32,13 +32,13 @@ async fn serve(playground: Playground, service: Service, request: Request) -> Re
     let bytes = to_bytes(body, MOST_BYTES).await.ok();
     let (answer, pause) = playground.admit(service, &parts, bytes.as_ref());
     if pause {
-        tokio::time::sleep(PATIENCE).await;
+        tokio::time::sleep(TIMEOUT).await;
     }
     respond(answer)
 }
 
 impl Playground {
-    /// The answer to a call, and whether it is to be held back.
+    /// The answer to a call, and whether it must be delayed by [`TIMEOUT`].
     fn admit(&self, service: Service, parts: &Parts, bytes: Option<&Bytes>) -> (Answer, bool) {
         let now = self.now();
         let state = &mut *self.state();
@@ -148,7 +148,7 @@ fn object(pairs: Vec<(String, String)>) -> Value {
     pairs.into_iter().map(|(key, value)| (key, Value::String(value))).collect::<Map<_, _>>().into()
 }
 
-/// The body, or its text where it cannot be parsed. Only Slack takes forms.
+/// The parsed body, or its text if it cannot be parsed. Only Slack accepts forms.
 fn parse_body(service: Service, headers: &HeaderMap, bytes: &Bytes) -> Result<Value, String> {
     let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let text = String::from_utf8_lossy(bytes);
@@ -174,7 +174,7 @@ fn respond(answer: Answer) -> Response {
     let mut response = match answer.payload {
         Payload::Json(body) => (answer.status, Json(body)).into_response(),
         Payload::Html(text) => (answer.status, Html(text)).into_response(),
-        Payload::Redirect(place) => (answer.status, [(LOCATION, place)]).into_response(),
+        Payload::Redirect(target) => (answer.status, [(LOCATION, target)]).into_response(),
     };
     if let Some(seconds) = answer.retry_after {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));

@@ -1,4 +1,4 @@
-//! The stand-in of the Gmail API: one mailbox, with mails to read and a place for what is sent.
+//! The stand-in of the Gmail API: one mailbox with seeded mails, sent mails and drafts.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use crate::call::{Answer, Call, Fault, set};
 use crate::identifier::hexadecimal;
 use crate::mail::{BASE64_URL, Mail, Recipients, inbox};
 
-/// The one whose mailbox it is.
+/// The address of the mailbox.
 pub(crate) const ADDRESS: &str = "you@playground.example";
 const HISTORY: &str = "1000";
 const MOST_RESULTS: usize = 500;
@@ -34,6 +34,13 @@ struct Entry {
 /// A Google error: HTTP status, reason, canonical status and message.
 struct Failure(StatusCode, &'static str, &'static str, String);
 
+/// One condition of a search, in lower case.
+struct Term {
+    /// An operator of [`OPERATORS`], or "" for a plain word.
+    operator: String,
+    word: String,
+}
+
 type Outcome = Result<Answer, Failure>;
 
 fn invalid(message: impl Into<String>) -> Failure {
@@ -46,7 +53,8 @@ fn not_found() -> Failure {
 }
 
 impl From<Failure> for Answer {
-    fn from(Failure(status, reason, canonical, message): Failure) -> Self {
+    fn from(failure: Failure) -> Self {
+        let Failure(status, reason, canonical, message) = failure;
         let body = json!({"error": {
             "code": status.as_u16(),
             "message": message,
@@ -166,7 +174,7 @@ impl Gmail {
         let labels: Vec<&str> = call.parameters("labelIds").collect();
         let query = call.parameter("q").unwrap_or_default();
         let terms = terms(query)?;
-        let found: Vec<&Entry> = self
+        let matching: Vec<&Entry> = self
             .entries
             .iter()
             .rev()
@@ -175,16 +183,16 @@ impl Gmail {
             .collect();
         let start = match call.parameter("pageToken") {
             None => 0,
-            Some(token) => found
+            Some(token) => matching
                 .iter()
                 .position(|entry| entry.page_token() == token)
                 .ok_or_else(|| invalid("Invalid pageToken"))?,
         };
-        let mut rest = found.iter().skip(start);
+        let mut rest = matching.iter().skip(start);
         let messages: Vec<Value> =
             rest.by_ref().take(most.min(MOST_RESULTS)).map(|entry| entry.reference(false)).collect();
         let note = if query.is_empty() { "mails listed".to_owned() } else { format!("search: {query}") };
-        let mut body = json!({"resultSizeEstimate": found.len()});
+        let mut body = json!({"resultSizeEstimate": matching.len()});
         if !messages.is_empty() {
             set(&mut body, "messages", messages.into());
         }
@@ -214,7 +222,7 @@ impl Gmail {
         Ok(Answer::success(body, format!("read: {}", entry.mail.subject)))
     }
 
-    /// The thread that is asked for; it must exist.
+    /// The thread that the message names; it must exist.
     fn thread(&self, message: &Value) -> Result<Option<String>, Failure> {
         match message.get("threadId").and_then(Value::as_str) {
             None => Ok(None),
@@ -244,10 +252,11 @@ impl Entry {
         hexadecimal(&format!("page {}", self.id), 20)
     }
 
-    fn matches(&self, (field, word): &(String, String), now: i64) -> bool {
+    fn matches(&self, term: &Term, now: i64) -> bool {
+        let Term { operator, word } = term;
         let contains = |text: &str| text.to_lowercase().contains(word);
         let Mail { from, to, subject, snippet, .. } = &self.mail;
-        match field.as_str() {
+        match operator.as_str() {
             "from" => contains(from),
             "to" => contains(to),
             "subject" => contains(subject),
@@ -269,7 +278,7 @@ fn decode(message: &Value) -> Result<Mail, Failure> {
     Mail::parse(bytes).map_err(invalid)
 }
 
-/// The headers only, and of those only the wanted ones if any are named.
+/// Only the headers of a mail; only the wanted ones if the caller names any.
 fn metadata(payload: &Value, wanted: &[&str]) -> Value {
     let is_wanted = |header: &&Value| {
         let name = header.get("name").and_then(Value::as_str).unwrap_or_default();
@@ -287,9 +296,9 @@ fn age(text: &str) -> Option<i64> {
     number.parse::<i64>().ok()?.checked_mul(days * 86_400)
 }
 
-/// A search in pieces: an operator (or nothing) and what to look for, in lower case. Gmail knows more; what is not known
-/// here is refused rather than taken for a word that nothing holds.
-fn terms(query: &str) -> Result<Vec<(String, String)>, Failure> {
+/// The terms of a search. Gmail knows more operators; an unknown one is refused here, since as a plain word it would match
+/// nothing.
+fn terms(query: &str) -> Result<Vec<Term>, Failure> {
     let mut quoted = false;
     let pieces = query.split(|character: char| {
         quoted ^= character == '"';
@@ -308,9 +317,9 @@ fn terms(query: &str) -> Result<Vec<(String, String)>, Failure> {
             return Err(invalid(format!("The stand-in does not know {piece:?}; it knows words and {known}:")));
         }
         let (operator, word) = if known { (operator, word) } else { ("", piece.as_str()) };
-        terms.push((operator.to_owned(), word.replace('"', "")));
+        terms.push(Term { operator: operator.to_owned(), word: word.replace('"', "") });
     }
-    terms.retain(|(_, word)| !word.is_empty());
+    terms.retain(|term| !term.word.is_empty());
     Ok(terms)
 }
 

@@ -9,12 +9,12 @@ use aws_lc_rs::rand;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
-/// SHA-256; tokens are only kept and looked up as digests, so that neither memory nor timing shows them.
+/// SHA-256. Tokens are stored and looked up only as digests, so neither memory nor timing reveals them.
 pub(crate) fn digest(text: &str) -> Vec<u8> {
     hash(&SHA256, text.as_bytes()).as_ref().to_vec()
 }
 
-/// Compares secrets in constant time, whatever their lengths.
+/// Compares secrets of any lengths in constant time.
 pub(crate) fn same_secret(left: &str, right: &str) -> bool {
     verify_slices_are_equal(&digest(left), &digest(right)).is_ok()
 }
@@ -36,7 +36,7 @@ pub(crate) fn hexadecimal(seed: &str, length: usize) -> String {
     text.chars().take(length).collect()
 }
 
-/// A version 4 UUID that is always the same for the same seed.
+/// A version 4 UUID, the same for the same seed.
 pub(crate) fn uuid(seed: &str) -> String {
     let digits = hexadecimal(seed, 32);
     let versioned = digits.chars().enumerate().map(|(position, digit)| match position {

@@ -1,14 +1,15 @@
-//! Stand-ins of Slack, Gmail and Notion, so that Overseer works in the first minute without any OAuth
-//! app, and so that its tests meet the vendors' real shapes, errors, OAuth flows and bad days.
+//! Stand-ins of Slack, Gmail and Notion. With them Overseer works in the first minute without an OAuth app, and its tests
+//! see the vendors' real shapes, errors, OAuth flows and outages.
 //!
-//! Nothing here talks to a vendor: every answer is made up in this process, kept in memory, and carries
-//! a `server` header that says so. Only tokens outlive the process, see [`Playground::with_key`]. Everything is served under `/playground`:
+//! Nothing here talks to a vendor: this process makes up every answer, keeps its state in memory, and sends a `server`
+//! header that says so. Only tokens survive the process, see [`Playground::with_key`]. Everything is served under
+//! `/playground`:
 //!
-//! - `/playground`: a page that shows what arrived and has a form for each switch;
+//! - `/playground`: a page that lists received calls and has a form for each switch;
 //! - `/playground/slack/api/…`, `/playground/gmail/gmail/v1/…`, `/playground/notion/v1/…`: the vendors;
 //! - `/playground/oauth/{service}/authorize|consent|token|revoke`: an OAuth 2 server with PKCE, where the
 //!   client is [`CLIENT_ID`] with [`CLIENT_SECRET`] (Slack's tokens are revoked by its method `auth.revoke`);
-//! - `/playground/switches` and `/playground/received`: misbehaviour to come, calls that came.
+//! - `/playground/switches` and `/playground/received`: planned misbehaviour, and the received calls.
 //!
 //! A test consents by posting `decision=allow` and the form's hidden `request` to `consent`.
 //!
@@ -45,10 +46,10 @@ pub use oauth::{CLIENT_ID, CLIENT_SECRET};
 pub use service::Service;
 pub use switch::{Mode, Switch};
 
-/// What every response says of itself, so that nobody takes it for the vendor's.
+/// The `server` header of every response, which tells it from the vendor's.
 const SERVER_NAME: &str = "overseer-playground (stand-in, not the real service)";
 
-/// Unix seconds, from wherever the owner takes them.
+/// The current time in Unix seconds.
 type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
 /// The stand-ins with all their state; clones share it.
@@ -58,7 +59,7 @@ pub struct Playground {
     state: Arc<Mutex<State>>,
 }
 
-/// Everything the playground remembers.
+/// The state of all stand-ins.
 struct State {
     switches: BTreeMap<Service, Switch>,
     log: log::Log,
@@ -69,15 +70,15 @@ struct State {
 }
 
 impl Playground {
-    /// A playground with its seeded channels, mails and pages. `clock` answers the time in unix seconds.
-    /// It accepts no tokens that another one granted.
+    /// A playground with seeded channels, mails and pages. `clock` returns the time in Unix seconds. It accepts no tokens of
+    /// another playground.
     pub fn new(clock: Arc<dyn Fn() -> i64 + Send + Sync>) -> Self {
         Self::signing_with(clock, Key::generate(HMAC_SHA256, &SystemRandom::new()).ok())
     }
 
-    /// As [`Playground::new`], but it also accepts the tokens that an earlier one with the same key granted, so that
-    /// accounts stay connected over a restart. What was used or revoked there is forgotten, and works again. Pending
-    /// consents and codes are lost.
+    /// As [`Playground::new`], but it also accepts tokens of an earlier playground with the same key: accounts stay
+    /// connected over a restart. Refresh tokens that were used and tokens that were revoked there work again. Pending consents
+    /// and codes are lost.
     pub fn with_key(clock: Arc<dyn Fn() -> i64 + Send + Sync>, key: [u8; 32]) -> Self {
         Self::signing_with(clock, Some(Key::new(HMAC_SHA256, &key)))
     }
@@ -95,7 +96,7 @@ impl Playground {
         Self { clock, state: Arc::new(Mutex::new(state)) }
     }
 
-    /// Routes with absolute paths, all of which begin with `/playground`, to merge into a bigger router.
+    /// Routes to merge into a bigger router; all paths begin with `/playground`.
     pub fn router(&self) -> Router {
         Router::new()
             .merge(gate::routes())
@@ -111,13 +112,13 @@ impl Playground {
         self.state().log.entries()
     }
 
-    /// How many vendor calls came since the start, or since the list was cleared.
+    /// The number of vendor calls since the start, or since the list was cleared.
     pub fn received_total(&self) -> u64 {
         self.state().log.total()
     }
 
-    /// Makes the next calls of a service misbehave; replaces what was left of an earlier switch.
-    /// More than 1000 calls count as 1000.
+    /// Makes the next calls of a service misbehave. Replaces an earlier switch of the service. More than 1000 calls count as
+    /// 1000.
     pub fn set_switch(&self, switch: Switch) {
         let mut state = self.state();
         if switch.calls == 0 {

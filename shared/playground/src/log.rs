@@ -1,4 +1,4 @@
-//! The calls that came, for the page and for tests. No token is ever kept here.
+//! The received calls, for the page and for tests. Tokens are never stored here.
 
 use std::collections::VecDeque;
 
@@ -25,17 +25,16 @@ pub struct Received {
     pub method: String,
     /// The whole path, without the query.
     pub path: String,
-    /// The body as JSON (a form becomes an object, what cannot be parsed a string), or the query's
-    /// fields where there is no body. Beside Gmail's `raw` stands `decoded`, the mail as text. The token
-    /// that the call was made with is replaced by `[token]`.
+    /// The body as JSON (a form becomes an object, an unparsable body a string), or the query's fields if there is no body.
+    /// Next to Gmail's `raw` there is `decoded`, the mail as text. `[token]` replaces the token of the call.
     pub body: Value,
     /// The HTTP status of the answer.
     pub status: u16,
-    /// A summary for people: what was done, the vendor's error, or the switch that applied.
+    /// A summary for people: the effect of the call, the vendor's error, or the switch that applied.
     pub note: String,
 }
 
-/// The latest calls and how many there were.
+/// The latest calls, and the number of all.
 #[derive(Default)]
 pub(crate) struct Log {
     entries: VecDeque<Received>,
@@ -43,7 +42,7 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Keeps a call, without the token it was made with.
+    /// Stores a call without its token.
     pub(crate) fn add(&mut self, mut received: Received, token: Option<&str>) {
         if received.service == Service::Gmail {
             decode_mail(&mut received.body);
@@ -95,11 +94,11 @@ fn clean(value: &mut Value, token: Option<&str>) {
 }
 
 fn decode_mail(body: &mut Value) {
-    for place in ["", "/message"] {
-        let Some(holder) = body.pointer_mut(place).and_then(Value::as_object_mut) else { continue };
-        let decoded = holder.get("raw").and_then(Value::as_str).and_then(|raw| BASE64_URL.decode(raw).ok());
+    for pointer in ["", "/message"] {
+        let Some(message) = body.pointer_mut(pointer).and_then(Value::as_object_mut) else { continue };
+        let decoded = message.get("raw").and_then(Value::as_str).and_then(|raw| BASE64_URL.decode(raw).ok());
         if let Some(bytes) = decoded {
-            holder.insert("decoded".to_owned(), String::from_utf8_lossy(&bytes).into_owned().into());
+            message.insert("decoded".to_owned(), String::from_utf8_lossy(&bytes).into_owned().into());
         }
     }
 }

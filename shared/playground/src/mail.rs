@@ -1,4 +1,4 @@
-//! Mails: from the RFC 5322 text that arrives to the JSON that Gmail answers, and the seeded inbox.
+//! Mails: from RFC 5322 text to the JSON of Gmail, and the seeded inbox.
 
 use base64::Engine;
 use base64::alphabet::URL_SAFE;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::call::set;
 use crate::identifier::hexadecimal;
 
-/// Writes padding as Gmail does, reads with and without.
+/// Writes padding as Gmail does, and reads with or without it.
 pub(crate) const BASE64_URL: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -19,7 +19,7 @@ pub(crate) const BASE64_URL: GeneralPurpose = GeneralPurpose::new(
 const MOST_DEPTH: usize = 20;
 const MOST_PARTS: usize = 500;
 
-/// What the stand-in knows of a mail.
+/// A parsed mail.
 pub(crate) struct Mail {
     pub(crate) raw: Vec<u8>,
     pub(crate) payload: Value,
@@ -30,7 +30,7 @@ pub(crate) struct Mail {
     pub(crate) recipients: Recipients,
 }
 
-/// Whether a mail says where it goes.
+/// Whether a mail has valid recipients.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Recipients {
     None,
@@ -39,10 +39,9 @@ pub(crate) enum Recipients {
 }
 
 impl Mail {
-    /// Reads a mail, or says why it is none.
+    /// Parses a mail; the error is Gmail's message.
     pub(crate) fn parse(raw: Vec<u8>) -> Result<Self, &'static str> {
-        // The parser's results nest as deeply as the mail does, and drop themselves recursively; every
-        // level has this header.
+        // The parser's result nests as deeply as the mail, and drops recursively. Every level has this header.
         let header = b"content-type";
         let levels = raw.windows(header.len()).filter(|window| window.eq_ignore_ascii_case(header)).count();
         if levels > MOST_PARTS {
@@ -66,10 +65,10 @@ impl Mail {
 }
 
 fn recipients(lists: &[&Address<'_>]) -> Recipients {
-    let mut found = lists.iter().flat_map(|list| list.iter()).peekable();
-    if found.peek().is_none() {
+    let mut recipients = lists.iter().flat_map(|list| list.iter()).peekable();
+    if recipients.peek().is_none() {
         Recipients::None
-    } else if found.all(|one| one.address().is_some_and(|address| address.contains('@'))) {
+    } else if recipients.all(|recipient| recipient.address().is_some_and(|address| address.contains('@'))) {
         Recipients::Valid
     } else {
         Recipients::Invalid
@@ -77,12 +76,12 @@ fn recipients(lists: &[&Address<'_>]) -> Recipients {
 }
 
 fn addresses(list: &Address<'_>) -> String {
-    let written = list.iter().map(|one| match (one.name(), one.address()) {
+    let formatted = list.iter().map(|entry| match (entry.name(), entry.address()) {
         (Some(name), Some(address)) => format!("{name} <{address}>"),
         (Some(only), None) | (None, Some(only)) => only.to_owned(),
         (None, None) => String::new(),
     });
-    written.collect::<Vec<_>>().join(", ")
+    formatted.collect::<Vec<_>>().join(", ")
 }
 
 /// Gmail's snippets are HTML.
@@ -124,7 +123,7 @@ fn part(message: &Message<'_>, index: u32, id: &str, depth: usize) -> Option<Val
     Some(described)
 }
 
-/// A header as people read it: decoded where it is text or addresses, else as it came.
+/// A header's value for people: decoded if it is a subject or addresses, else raw.
 fn text(message: &Message<'_>, header: &Header<'_>) -> String {
     if let Some(list) = header.value().as_address() {
         return addresses(list);

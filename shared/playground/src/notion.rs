@@ -1,4 +1,4 @@
-//! The stand-in of the Notion API, version 2022-06-28: one page, one database, and what is added to them.
+//! The stand-in of the Notion API, version 2022-06-28: one page, one database, and what callers add to them.
 
 mod block;
 mod property;
@@ -17,10 +17,10 @@ use crate::identifier::{canonical_uuid, uuid};
 pub const NOTION_HOME_PAGE: &str = "11111111-1111-4111-8111-111111111111";
 /// The database "Tasks", with the properties Name, Status, Done, Notes and Due.
 pub const NOTION_TASKS_DATABASE: &str = "22222222-2222-4222-8222-222222222222";
-/// Whoever made what there is.
+/// The author of all objects.
 const USER: &str = "33333333-3333-4333-8333-333333333333";
 pub(crate) const WORKSPACE: &str = "Playground";
-/// What the seeded rows say: name, status, done, notes and due date.
+/// The seeded rows: name, status, done, notes and due date.
 const TASKS: [(&str, &str, bool, &str, &str); 5] = [
     ("Write the announcement", "In progress", false, "Two paragraphs are enough", "2030-01-10"),
     ("Invite the first customers", "To do", false, "Ask Ada first", "2030-01-15"),
@@ -33,7 +33,7 @@ const TASKS: [(&str, &str, bool, &str, &str); 5] = [
 pub(crate) struct Notion {
     /// Oldest first.
     pages: Vec<Page>,
-    /// By the id of the page or block that holds them.
+    /// By the id of the parent page or block.
     children: HashMap<String, Vec<Value>>,
     created: i64,
     sequence: u64,
@@ -71,7 +71,8 @@ fn not_found(kind: &str, id: &str) -> Failure {
 }
 
 impl From<Failure> for Answer {
-    fn from(Failure(status, code, message): Failure) -> Self {
+    fn from(failure: Failure) -> Self {
+        let Failure(status, code, message) = failure;
         let body = json!({
             "object": "error", "status": status.as_u16(), "code": code, "message": message,
             "request_id": uuid(&message),
@@ -163,11 +164,11 @@ impl Notion {
 
     fn create(&mut self, call: &Call<'_>) -> Outcome {
         block::check(call.body, "body")?;
-        let given = call
+        let parent = call
             .body
             .get("parent")
             .ok_or_else(|| invalid_body("parent should be defined, instead was `undefined`."))?;
-        let id = |kind| given.get(kind).and_then(Value::as_str);
+        let id = |kind| parent.get(kind).and_then(Value::as_str);
         let (parent, is_row) = match (id("page_id"), id("database_id")) {
             (Some(page), None) => (json!({"type": "page_id", "page_id": self.page(page)?.id}), false),
             (None, Some(named)) => {
@@ -282,12 +283,12 @@ fn identity() -> Answer {
     Answer::success(body, "bot read")
 }
 
-/// The user that the integration is in the workspace.
+/// The integration's user in the workspace.
 pub(crate) fn bot_id() -> String {
     uuid("notion bot")
 }
 
-/// The person who let the integration in.
+/// The person who authorized the integration.
 pub(crate) fn owner() -> Value {
     json!({"type": "user", "user": {
         "object": "user", "id": uuid("notion owner"), "type": "person", "name": "Playground person",
@@ -295,7 +296,7 @@ pub(crate) fn owner() -> Value {
     }})
 }
 
-/// What pages, databases and blocks have in common.
+/// The fields that pages, databases and blocks share.
 fn described(object: &str, id: &str, created: i64, edited: i64, archived: bool) -> Value {
     let user = json!({"object": "user", "id": USER});
     let mut described = json!({

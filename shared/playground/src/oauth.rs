@@ -1,5 +1,5 @@
-//! The OAuth 2 server of the stand-ins (RFC 6749, RFC 7636 with S256, RFC 7009): what was granted, and
-//! the rules. Codes are random and only kept as digests; tokens are not kept, but signed.
+//! The OAuth 2 server of the stand-ins (RFC 6749, RFC 7636 with S256, RFC 7009): its grants and rules. Codes are random and
+//! stored only as digests; tokens are signed and not stored.
 
 mod authorization;
 mod signed;
@@ -25,19 +25,19 @@ pub const CLIENT_SECRET: &str = "playground-secret";
 const REQUEST_SECONDS: i64 = 600;
 const CODE_SECONDS: i64 = 60;
 const TOKEN_SECONDS: i64 = 3600;
-/// How long a code that has expired is remembered, so that it is recognized when it comes back.
+/// How long an expired code is remembered, to recognize its reuse.
 const MEMORY_SECONDS: i64 = 86_400;
 
-/// Everything that was asked for and taken back.
+/// Pending requests, codes, and used and revoked tokens.
 pub(crate) struct Grants {
-    /// `None` where there was no randomness for one: then nothing can be granted.
+    /// `None` if the system had no randomness for it: then nothing can be granted.
     key: Option<Key>,
-    /// By digest, as the next two.
+    /// By digest of the id, as the next two maps.
     requests: HashMap<Vec<u8>, Request>,
     codes: HashMap<Vec<u8>, Code>,
-    /// Tokens that were never granted here; they do not expire and cannot be revoked.
+    /// Tokens that work without a grant; they do not expire and cannot be revoked.
     accepted: HashMap<Vec<u8>, Service>,
-    /// The ids of refresh tokens.
+    /// The ids of used refresh tokens.
     used: HashSet<String>,
     revoked: HashSet<(String, Holder)>,
 }
@@ -46,7 +46,7 @@ pub(crate) struct Grants {
 struct Request {
     service: Service,
     redirect_uri: String,
-    /// For whom, and what; each gets tokens of its own.
+    /// The scope of each holder, who gets separate tokens.
     scopes: Vec<(Holder, String)>,
     state: Option<String>,
     challenge: String,
@@ -60,7 +60,7 @@ struct Code {
     expires: i64,
 }
 
-/// Two tokens that were just signed.
+/// A new access token and its refresh token.
 struct Pair {
     holder: Holder,
     access: String,
@@ -68,7 +68,7 @@ struct Pair {
     scope: String,
 }
 
-/// Why nothing was granted.
+/// Why a request was refused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Refusal {
     ClientId,
@@ -80,7 +80,7 @@ enum Refusal {
     RedirectUri,
     Verifier,
     RefreshToken,
-    /// Nothing to revoke.
+    /// There is no such token to revoke.
     Token,
     Unavailable,
 }
@@ -117,7 +117,7 @@ impl Grants {
         self.accepted.insert(digest(token), service);
     }
 
-    /// Who acts with a bearer token, if it opens the service.
+    /// The holder of a bearer token, if the token is valid for the service.
     pub(crate) fn check(&self, service: Service, token: Option<&str>, now: i64) -> Result<Holder, Fault> {
         let token = token.ok_or(Fault::MissingToken)?;
         if self.accepts(service, token) {
@@ -136,7 +136,7 @@ impl Grants {
         self.accepted.get(&digest(token)) == Some(&service)
     }
 
-    /// A token that was granted here, or by another process with the same key.
+    /// A token of this process, or of another one with the same key.
     fn read(&self, service: Service, token: &str) -> Option<Token> {
         Token::read(self.key.as_ref()?, token).filter(|token| token.service == service)
     }
@@ -145,8 +145,8 @@ impl Grants {
         self.revoked.contains(&(token.family.clone(), token.holder))
     }
 
-    /// Keeps a request and answers the single-use id for the consent form.
-    fn ask(&mut self, request: Request, now: i64) -> Result<String, Unspecified> {
+    /// Stores a request and returns the single-use id for its consent form.
+    fn add_request(&mut self, request: Request, now: i64) -> Result<String, Unspecified> {
         self.requests.retain(|_, request| request.expires > now);
         self.codes.retain(|_, code| code.expires.saturating_add(MEMORY_SECONDS) > now);
         let id = random()?;
@@ -154,22 +154,22 @@ impl Grants {
         Ok(id)
     }
 
-    /// Takes a request out, if it waits for consent.
-    fn decide(&mut self, service: Service, id: &str, now: i64) -> Option<Request> {
+    /// Removes and returns a request that waits for consent.
+    fn take_request(&mut self, service: Service, id: &str, now: i64) -> Option<Request> {
         let request = self.requests.remove(&digest(id))?;
         (request.service == service && request.expires > now).then_some(request)
     }
 
     fn code(&mut self, request: Request, now: i64) -> Result<String, Unspecified> {
         let code = random()?;
-        // Random, so that no other process gives the same name to another family.
+        // Random, so that no two processes name different families alike.
         let family = random()?;
         let expires = now.saturating_add(CODE_SECONDS);
         self.codes.insert(digest(&code), Code { request, family, used: false, expires });
         Ok(code)
     }
 
-    /// Exchanges a code. Whatever comes of it, the code is used; used again, it takes back what it gave.
+    /// Exchanges a code for tokens. The code counts as used even if the exchange fails; a second use revokes its tokens.
     fn redeem(
         &mut self,
         service: Service,
@@ -201,7 +201,7 @@ impl Grants {
         scopes.into_iter().map(|(holder, scope)| self.issue(service, holder, &family, scope, now)).collect()
     }
 
-    /// Exchanges a refresh token for the next one; used again, it takes back everything of its family.
+    /// Exchanges a refresh token for the next pair. A second use revokes the token's family.
     fn refresh(&mut self, service: Service, token: &str, now: i64) -> Result<Pair, Refusal> {
         let token = self.read(service, token).ok_or(Refusal::RefreshToken)?;
         if !matches!(token.kind, Kind::Refresh) || self.is_revoked(&token) {
@@ -225,8 +225,7 @@ impl Grants {
         Ok(Pair { holder, access, refresh, scope })
     }
 
-    /// Takes back everything of the token's family, and answers whether there was something to take back.
-    /// An expired token has no such power.
+    /// Revokes the token's family. Returns whether that changed anything. An expired access token revokes nothing.
     pub(crate) fn revoke(&mut self, service: Service, token: &str, now: i64) -> bool {
         match self.read(service, token) {
             Some(Token { kind: Kind::Access { expires }, .. }) if expires <= now => false,

@@ -1,4 +1,4 @@
-//! The page for people: what arrived, and the switches. Rendered here, without scripts or foreign parts.
+//! The page for people: received calls, and the switches. It is plain HTML without scripts or external resources.
 
 use std::fmt::Write;
 
@@ -12,7 +12,7 @@ use axum::routing::get;
 use crate::call::{shortened, timestamp};
 use crate::{Mode, Playground, Received, Service, Switch};
 
-/// The page shows fewer calls than are kept.
+/// The page shows fewer calls than the log keeps.
 const MOST_ROWS: usize = 100;
 const MOST_CHARACTERS: usize = 4000;
 const STYLE: &str = "
@@ -53,18 +53,17 @@ pub(crate) fn escape(text: &str) -> String {
     escaped
 }
 
-/// The policy for forms that lead nowhere but to this server.
+/// The policy for forms that only submit to this server.
 pub(crate) const OWN_FORMS: &str = "form-action 'self';";
 
-/// A whole page around a body that is HTML already, with a policy for its forms.
+/// A page around a body of HTML, with a policy for its forms.
 pub(crate) fn document(status: StatusCode, title: &str, body: &str, form_policy: &str) -> Response {
     let page = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
          <title>{} – Overseer playground</title><style>{STYLE}</style></head><body>\
-         <p class=\"banner\"><strong>This is a stand-in.</strong> What is shown here was answered by this \
-         very process in the names of Slack, Gmail and Notion: nothing of it left this machine, and what \
-         arrived is forgotten when it stops.</p>\
+         <p class=\"banner\"><strong>This is a stand-in.</strong> This process answered in place of Slack, Gmail \
+         and Notion: nothing left this machine, and the received calls are lost when it stops.</p>\
          {body}</body></html>\n",
         escape(title),
     );
@@ -73,7 +72,7 @@ pub(crate) fn document(status: StatusCode, title: &str, body: &str, form_policy:
     let headers = [
         (CONTENT_SECURITY_POLICY, policy),
         (CACHE_CONTROL, "no-store".to_owned()),
-        // Not `no-referrer`, under which browsers send `Origin: null` with a form.
+        // Not `no-referrer`: browsers then send `Origin: null` with a form.
         (REFERRER_POLICY, "same-origin".to_owned()),
     ];
     (status, headers, Html(page)).into_response()
@@ -97,10 +96,12 @@ async fn show(State(playground): State<Playground>) -> Response {
         body.extend(received.iter().rev().take(MOST_ROWS).map(row));
         body.push_str("</table>");
     }
-    body.push_str("<h2>Switches</h2><p>Make the next calls of a service misbehave, and see how Overseer takes it.</p>");
+    body.push_str(
+        "<h2>Switches</h2><p>Make the next calls of a service misbehave, and see how Overseer handles it.</p>",
+    );
     body.extend(Service::ALL.map(|service| form(service, &switches)));
-    body.push_str("<p><a href=\"/playground/switches\">What is left, as JSON</a></p>");
-    document(StatusCode::OK, "What arrived", &body, OWN_FORMS)
+    body.push_str("<p><a href=\"/playground/switches\">Active switches, as JSON</a></p>");
+    document(StatusCode::OK, "Received calls", &body, OWN_FORMS)
 }
 
 fn row(received: &Received) -> String {

@@ -1,4 +1,4 @@
-//! The three vendors that the playground stands in for, and what differs between them by name only.
+//! The three vendors that the playground stands in for, with their names, tokens and paths.
 
 use std::fmt;
 use std::str::FromStr;
@@ -48,7 +48,7 @@ impl Service {
         }
     }
 
-    /// The path that takes the place of the vendor's base URL.
+    /// The path that replaces the vendor's base URL.
     pub fn base_path(self) -> &'static str {
         match self {
             Self::Slack => "/playground/slack/api",

@@ -13,7 +13,7 @@ pub(crate) const TEAM: &str = "T0PLAYGRND";
 pub(crate) const TEAM_NAME: &str = "Playground";
 /// The app, as a user of the workspace.
 pub(crate) const USER: &str = "U0PLAYGRND";
-/// Whoever consents.
+/// The person who consents.
 pub(crate) const PERSON: &str = "U0PLAYHUMN";
 const BOT: &str = "B0PLAYGRND";
 pub(crate) const APP: &str = "A0PLAYGRND";
@@ -21,7 +21,7 @@ const MOST_CHARACTERS: usize = 40_000;
 const MOST_BLOCKS: usize = 50;
 const MOST_SECONDS_AHEAD: i64 = 120 * 86_400;
 
-/// The channels and what was said in them.
+/// The channels with their messages.
 pub(crate) struct Slack {
     channels: Vec<Channel>,
     created: i64,
@@ -32,11 +32,11 @@ struct Channel {
     id: &'static str,
     name: &'static str,
     purpose: &'static str,
-    /// Oldest first; replies in threads too.
+    /// Oldest first, including replies in threads.
     messages: Vec<Value>,
 }
 
-/// A Slack error code, with the explanation that some of them carry.
+/// A Slack error code, with the explanation that some codes carry.
 struct Failure(&'static str, Option<String>);
 
 impl From<&'static str> for Failure {
@@ -46,7 +46,8 @@ impl From<&'static str> for Failure {
 }
 
 impl From<Failure> for Answer {
-    fn from(Failure(code, detail): Failure) -> Self {
+    fn from(failure: Failure) -> Self {
+        let Failure(code, detail) = failure;
         let mut body = json!({"ok": false, "error": code});
         let mut note = code.to_owned();
         if let Some(detail) = detail {
@@ -124,7 +125,7 @@ impl Slack {
         };
         let mut message = self.message(&text, now, arguments);
         let channel = self.channels.get_mut(position).ok_or("channel_not_found")?;
-        // Slack answers a reply to a thread that does not exist with a message outside of any thread.
+        // Slack posts a reply to an unknown thread as a message outside of any thread.
         if let Some(thread) = thread.filter(|thread| channel.messages.iter().any(|one| ts(one) == *thread)) {
             set(&mut message, "thread_ts", thread.into());
         }
@@ -221,7 +222,7 @@ impl Slack {
         ))
     }
 
-    /// The position of the channel that is meant: by id, by name, or by name with `#`.
+    /// The position of the channel that the call names: by id, by name, or by name with `#`.
     fn channel(&self, arguments: &Map<String, Value>) -> Result<usize, Failure> {
         let given = string(arguments, "channel")?.ok_or_else(|| missing("channel"))?;
         let name = given.strip_prefix('#').unwrap_or(given);
@@ -269,7 +270,7 @@ fn identity(holder: Holder) -> Answer {
     Answer::success(body, "token tested")
 }
 
-/// Revokes the token that the call was made with. A standing token stays, and the answer says so.
+/// Revokes the token of the call. A standing token is not revoked, and the answer says so.
 fn revoke(arguments: &Map<String, Value>, call: &Call<'_>, grants: &mut Grants) -> Answer {
     let is_test = is_true(arguments, "test");
     let revoked = !is_test && grants.revoke(Service::Slack, call.token, call.now);
@@ -344,8 +345,8 @@ fn limit(arguments: &Map<String, Value>, most: usize) -> Result<usize, Failure> 
 fn cursor(arguments: &Map<String, Value>, prefix: &str) -> Result<Option<String>, Failure> {
     let Some(given) = scalar(arguments, "cursor") else { return Ok(None) };
     let decoded = BASE64_STANDARD.decode(given).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    let place = decoded.as_deref().and_then(|text| text.strip_prefix(prefix)).map(str::to_owned);
-    Ok(Some(place.ok_or("invalid_cursor")?))
+    let position = decoded.as_deref().and_then(|text| text.strip_prefix(prefix)).map(str::to_owned);
+    Ok(Some(position.ok_or("invalid_cursor")?))
 }
 
 fn ts(message: &Value) -> &str {

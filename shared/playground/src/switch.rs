@@ -1,4 +1,4 @@
-//! Switches: the next calls of a service misbehave in a chosen way, to see how Overseer takes it.
+//! Switches: the next calls of a service misbehave in a chosen way, to see how Overseer handles it.
 
 use axum::Router;
 use axum::body::Bytes;
@@ -27,7 +27,7 @@ pub enum Mode {
     Error,
     /// No answer within 120 seconds.
     Timeout,
-    /// As if the token had expired, whatever token came.
+    /// As if the token had expired, with any token.
     ExpiredToken,
     /// 200 with HTML that is neither a page nor JSON.
     Nonsense,
@@ -67,12 +67,12 @@ impl Mode {
     }
 }
 
-/// How many of the next calls of a service misbehave, and how.
+/// Misbehaviour of the next calls of a service.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 pub struct Switch {
     /// The service whose calls misbehave.
     pub service: Service,
-    /// What they do.
+    /// How they misbehave.
     pub mode: Mode,
     /// How many calls are left; 0 clears the service's switch.
     pub calls: u32,
@@ -87,7 +87,7 @@ impl Switch {
     }
 }
 
-/// A field that is wrong, and what to do about it.
+/// An invalid field, and its remedy.
 struct Mistake {
     field: &'static str,
     message: String,

@@ -1,4 +1,4 @@
-//! What the tests of this crate share: a playground with a clock of their own, and a small client.
+//! Shared by the tests of this crate: a playground with its own clock, and a small client.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -1,5 +1,5 @@
-//! What each function may do is what it does: a day with everything in it, of which every request to AWS is put down, is
-//! compared with the roles of the template.
+//! Compares the roles of the template with what functions do: a day with every kind of request, whose requests to AWS are
+//! recorded.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,27 +32,27 @@ const FUNCTIONS: [&str; 11] = [
     "agents",
 ];
 
-/// What a day without bad luck does not need.
+/// The actions that a day without failures does not use.
 fn needed_rarely(function: &str) -> Vec<&'static str> {
-    // For an alarm that was set before, by somebody whose answer was lost.
+    // For an alarm that a request whose response was lost had set already.
     let moved = "scheduler:UpdateSchedule schedules";
-    // For a new data key in the place of one that no longer opens.
+    // For a new data key in place of one that no longer opens.
     let wrap = "kms:Encrypt key";
-    // For an account that is disconnected while it is renewed.
+    // For an account that is disconnected during a refresh.
     let (remade, removed) = ("secretsmanager:CreateSecret accounts", "secretsmanager:DeleteSecret accounts");
     match function {
         "intent" => vec![moved, wrap, remade, removed],
-        // The last for a name that nobody knows, in a task.
+        // The last for a name without a mapping, in a task.
         "cron" => vec![moved, wrap, remade, "dynamodb:Query table"],
         "tasks" => vec![moved],
         "plugins" => vec![wrap],
-        // For the secret of an organization's own OAuth client, in whose place the client of the stand-in counts here.
+        // For the secret of an organization's own OAuth client; the client of the stand-in replaces it here.
         "oauth_callback" => vec!["secretsmanager:GetSecretValue accounts"],
         _ => Vec::new(),
     }
 }
 
-/// What Lambda needs to take from the queue in the function's name.
+/// The actions with which Lambda receives from the queue on the function's behalf.
 const QUEUE: [&str; 3] = ["sqs:DeleteMessage queue", "sqs:GetQueueAttributes queue", "sqs:ReceiveMessage queue"];
 
 struct Day {
@@ -85,7 +85,7 @@ impl Day {
         let made = self.post("/api/v1/keys", json!({ "name": "a", "roles": ["user"], "user_id": "ann" })).await;
         self.get("/api/v1/keys").await;
         self.ok(Method::DELETE, &format!("/api/v1/keys/{}", made["id"].as_str().unwrap()), None).await;
-        // The first secret of an organization comes by a browser.
+        // The first secret of an organization comes from a consent in the browser.
         let user = json!({ "name": "b", "roles": ["administrator"], "user_id": "hank" });
         let made = invoke(&self.app, "keys", json!({ "setup": { "organization": "globex", "key": user } })).await;
         let globex = made["key"].as_str().unwrap();
@@ -97,7 +97,7 @@ impl Day {
         assert_eq!(browser.open(&back).await.status, StatusCode::OK);
     }
 
-    /// A webhook of an organization that has no secret yet, one with everything, and one that is told of the day.
+    /// A webhook of an organization without a secret, one that is changed and rotated, and one that receives deliveries.
     async fn webhooks(&self, receiver: &OwnService) {
         let path = "/api/v1/webhooks";
         let new = json!({ "url": format!("http://{}/", receiver.address), "events": ["*"] });
@@ -109,7 +109,7 @@ impl Day {
         let made = self.post(path, new.clone()).await;
         let one = format!("{path}/{}", made["id"].as_str().unwrap());
         self.ok(Method::PATCH, &one, Some(&json!({ "active": true }))).await;
-        // The last of them takes the place of the one that was replaced longest ago.
+        // The last rotation drops the oldest secret.
         for _ in 0..5 {
             self.post(&format!("{one}/rotate"), json!({})).await;
         }
@@ -155,7 +155,7 @@ impl Day {
         self.get(&format!("{path}/notion/client")).await;
     }
 
-    /// Ann connects in a browser, with confirmation and without, and again; one account nobody confirms.
+    /// Ann connects in a browser, with confirmation and without, and again; one account is never confirmed.
     async fn browsers(&self) {
         for (plugin, body) in [
             ("notion", json!({ "userId": "ann" })),
@@ -185,16 +185,16 @@ impl Day {
         for more in [json!({}), json!({ "idempotencyKey": "k1" }), json!({ "idempotencyKey": "k1" })] {
             assert_eq!(self.send_message(more).await["success"], true);
         }
-        // What surely did not happen frees its key.
+        // An outcome that certainly did not happen frees its idempotency key.
         self.app.misbehave(Service::Slack, Mode::RateLimited, 10);
         assert_eq!(self.send_message(json!({ "idempotencyKey": "k2" })).await["success"], false);
         self.app.misbehave(Service::Slack, Mode::RateLimited, 0);
-        // A token that ran out.
+        // An expired token.
         connected_two_hours_ago(&self.app, "slack", "eve").await;
         let read =
             json!({ "tool": "slack", "intent": "fetch", "userId": "eve", "context": { "channel": "C0PLAYGEN1" } });
         assert_eq!(self.post("/api/plugin-engine", read).await["success"], true);
-        // A name that is not known.
+        // A name without a mapping.
         assert_eq!(
             self.send_message(json!({ "context": { "channel": "#general", "text": "a" } })).await["success"],
             true
@@ -225,7 +225,7 @@ impl Day {
         self.post(&format!("{path}/{recurring}/pause"), json!({})).await;
         self.post(&format!("{path}/{recurring}/resume"), json!({})).await;
         self.post(&format!("{path}/cancel"), json!({ "userId": "admin", "dryRun": false })).await;
-        // One that fails, since Bob has no account, is tried by hand, and fails again.
+        // This task fails, since Bob has no account, is retried by hand, and fails again.
         let intent = json!({ "tool": "gmail", "intent": "fetch", "userId": "bob", "maxAttempts": 1, "context": {} });
         let failing = self.at_once(intent).await;
         self.reached(&failing, "failed").await;
@@ -237,7 +237,7 @@ impl Day {
         for event in [event("cron_sweep"), event("cron_work")] {
             invoke(&self.app, "cron", event).await;
         }
-        // A task whose token ran out, and one that is told to wait.
+        // A task with an expired token, and one that is rate limited.
         connected_two_hours_ago(&self.app, "slack", "carl").await;
         let message = |of: Value| {
             let mut intent = json!({ "tool": "slack", "intent": "send_message", "maxAttempts": 2,
@@ -252,7 +252,7 @@ impl Day {
         let made = self.at_once(message(json!({}))).await;
         self.reached(&made, "retrying").await;
 
-        // An account that nobody confirmed in ten minutes is found by the sweep, and dropped.
+        // The sweep finds an account that was not confirmed within ten minutes, and drops it.
         connecting_two_hours_ago(
             &self.app,
             &self.app.admin,
@@ -262,17 +262,17 @@ impl Day {
         .await;
         let swept = invoke(&self.app, "cron", event("cron_sweep")).await;
         assert_eq!(swept["enqueued"], 1, "{swept}");
-        let given_back = || self.app.playground.received().iter().any(|call| call.path.ends_with("/auth.revoke"));
+        let revoked = || self.app.playground.received().iter().any(|call| call.path.ends_with("/auth.revoke"));
         for _ in 0..1_000 {
-            if given_back() {
+            if revoked() {
                 return;
             }
             invoke(&self.app, "cron", event("cron_work")).await;
         }
-        panic!("what nobody confirmed was not given back");
+        panic!("the unconfirmed account was not revoked");
     }
 
-    /// Has an intent done while nobody waits. Gives the path of the task.
+    /// Sends an intent with `Prefer: respond-async`. Returns the path of its task.
     async fn at_once(&self, intent: Value) -> String {
         let request = self.app.request(Method::POST, "/api/plugin-engine").header("prefer", "respond-async");
         let request = request.header("authorization", format!("Bearer {}", self.app.admin));
@@ -297,7 +297,7 @@ impl Day {
         let all = self.get(path).await;
         let id = all["runs"][0]["id"].as_str().unwrap();
         self.get(&format!("{path}/{id}")).await;
-        // What may have happened, under a key and without one.
+        // Runs with an unknown outcome, with an idempotency key and without.
         for more in [json!({ "idempotencyKey": "k4" }), json!({})] {
             self.app.misbehave(Service::Slack, Mode::Nonsense, 1);
             let unknown = self.send_message(more).await;
@@ -350,7 +350,7 @@ impl Day {
         self.get("/health").await;
     }
 
-    /// A channel is set, its agent built, locked and gone back to; then it goes.
+    /// Sets a channel, builds, locks and rolls back its agent, and deletes the channel.
     async fn agents(&self) {
         let (channel, agent) = ("/api/v1/channels/twilio", "/api/v1/agents/twilio");
         let set = |priority: u16| json!({ "plugin_assignments": [{ "plugin": "slack" }, { "plugin": "desk", "priority": priority }] });
@@ -366,7 +366,7 @@ impl Day {
         self.post(&format!("{agent}/rollback"), json!({ "hash": locked["hash"] })).await;
         self.get(&format!("{agent}/locks")).await;
         self.get(agent).await;
-        // An agent of the channel, which may use what that is locked to.
+        // An agent of the channel may use only the locked plugins.
         let key = json!({ "name": "c", "roles": ["agent"], "channel": "twilio", "agent_id": "lexi" });
         let key = self.post("/api/v1/keys", key).await["key"].as_str().unwrap().to_owned();
         let read = |tool: &str| json!({ "tool": tool, "intent": "fetch", "userId": "admin", "context": { "channel": "C0PLAYGEN1" } });
@@ -379,7 +379,7 @@ impl Day {
         self.ok(Method::DELETE, channel, None).await;
     }
 
-    /// A plugin with hooks is brought into use, asked about an intent and a task, and by an agent's runtime, where it fails.
+    /// Enables a plugin with hooks, which runs for an intent, for a task, and for an agent's runtime, where it fails.
     async fn hooks(&self, receiver: &OwnService) {
         let base = format!("http://{}", receiver.address);
         let manifest = json!({
@@ -401,15 +401,15 @@ impl Day {
             json!({ "tool": "slack", "intent": "send_message", "context": { "channel": "C0PLAYGEN1", "text": "a" } });
         let task = self.at_once(task).await;
         self.reached(&task, "succeeded").await;
-        let told = self.post("/api/v1/hooks/on_reasoning_step", json!({ "data": "a thought" })).await;
-        assert_eq!(told["decision"], "veto", "{told}");
-        let asked = receiver.calls();
-        let times = |moment: &str| asked.iter().filter(|call| call.ends_with(moment)).count();
+        let reply = self.post("/api/v1/hooks/on_reasoning_step", json!({ "data": "a thought" })).await;
+        assert_eq!(reply["decision"], "veto", "{reply}");
+        let calls = receiver.calls();
+        let times = |suffix: &str| calls.iter().filter(|call| call.ends_with(suffix)).count();
         assert_eq!((times("/hooks/before_tool_call"), times("/hooks/after_tool_call"), times("/fails")), (2, 2, 1));
         self.ok(Method::DELETE, path, None).await;
     }
 
-    /// A plugin is registered in two versions, configured, changed, called by its functions, and gone back from.
+    /// Registers two versions of a plugin, configures, upgrades, calls and rolls it back.
     async fn registry(&self) {
         let manifest = |version: &str| {
             json!({
@@ -437,7 +437,7 @@ impl Day {
         self.get(&format!("{path}/diff")).await;
         self.post(&format!("{path}/upgrade"), json!({ "version": "1.1.0" })).await;
         self.post(&format!("{path}/rollback"), json!({})).await;
-        // Nobody granted what it needs.
+        // Its permissions are not granted.
         for path in ["/api/plugins/desk", "/api/booking"] {
             let call = json!({ "function": "look" });
             let answer = self.app.send(&self.app.admin, Method::POST, path, Some(&call)).await;
@@ -498,11 +498,11 @@ async fn day(vault: &str) {
 }
 
 #[tokio::test]
-async fn each_role_has_what_its_function_does_with_secrets_manager() {
+async fn roles_allow_exactly_what_functions_do_with_secrets_manager() {
     day("secrets-manager").await;
 }
 
 #[tokio::test]
-async fn each_role_has_what_its_function_does_with_an_envelope() {
+async fn roles_allow_exactly_what_functions_do_with_an_envelope() {
     day("envelope").await;
 }

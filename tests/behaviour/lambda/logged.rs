@@ -1,4 +1,4 @@
-//! What the functions log: lines of JSON with the ids of the request, metrics of `CloudWatch`, and no secret at any level.
+//! The log of the functions: lines of JSON with the ids of the request, metrics of `CloudWatch`, and no secret at any level.
 
 use overseer_playground::{Mode, Service};
 use reqwest::StatusCode;
@@ -21,7 +21,7 @@ async fn logging(level: &str) -> App {
 }
 
 #[tokio::test]
-async fn no_secret_is_logged_at_the_finest_level() {
+async fn trace_log_holds_no_secret() {
     let app = logging("trace").await;
     for mode in [None, Some(Mode::Echo), Some(Mode::ExpiredToken)] {
         if let Some(mode) = mode {
@@ -32,7 +32,7 @@ async fn no_secret_is_logged_at_the_finest_level() {
     }
     app.lambdas().gateway.asked("intent", 4).await;
     let log = app.lambdas().log();
-    assert!(log.contains("\"level\":\"TRACE\""), "it is not logged so finely");
+    assert!(log.contains("\"level\":\"TRACE\""), "nothing is logged at the level TRACE");
     for secret in [CANARY, app.admin.as_str(), "canary"] {
         let line = log.lines().find(|line| line.contains(secret));
         assert_eq!(line, None);
@@ -40,7 +40,7 @@ async fn no_secret_is_logged_at_the_finest_level() {
 }
 
 #[tokio::test]
-async fn a_request_is_found_in_the_log_by_every_id_and_counted() {
+async fn log_lines_carry_every_id_of_a_request() {
     let app = logging("info").await;
     let good = app.intend("slack", "send_message", json!({ "channel": "C0PLAYGEN1", "text": "Hello" })).await.json();
     app.misbehave(Service::Slack, Mode::RateLimited, 1);

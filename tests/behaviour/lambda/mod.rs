@@ -22,7 +22,7 @@ use crate::accounts::authorize::Browser;
 use crate::support::app::{Answer, App, Options};
 use crate::support::process::command;
 
-/// An event as the repository has it.
+/// An event of the repository.
 fn event(name: &str) -> Value {
     let path = format!("{}/../events/{name}.json", env!("CARGO_MANIFEST_DIR"));
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
@@ -35,7 +35,7 @@ fn authorised(app: &App, name: &str) -> Value {
     event
 }
 
-/// Lambdas, none of whose accounts is connected.
+/// Lambdas without connected accounts.
 async fn unconnected() -> App {
     on(Options { unconnected: true, ..Options::default() }).await
 }
@@ -46,20 +46,20 @@ async fn on(options: Options) -> App {
     app
 }
 
-/// The answer of a function to an event.
+/// The response of a function to an event.
 async fn invoke(app: &App, name: &str, event: Value) -> Value {
     app.lambdas().gateway.invoke(name, event).await.unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// Connects a user's account by a browser at an engine whose clock is two hours late, so that the token has run out for
-/// everybody else.
+/// Connects a user's account in a browser, at an engine whose clock is two hours late: for every other engine the token has
+/// expired.
 async fn connected_two_hours_ago(app: &App, plugin: &str, user: &str) {
     let page = connecting_two_hours_ago(app, &app.admin, plugin, json!({ "userId": user })).await;
     assert_eq!(page.status, 200, "{}", page.text);
 }
 
-/// As [`connected_two_hours_ago`], with what is asked for, up to where the browser comes back.
-async fn connecting_two_hours_ago(app: &App, key: &str, plugin: &str, asked: Value) -> Answer {
+/// As [`connected_two_hours_ago`], with the body of the request, up to the browser's callback.
+async fn connecting_two_hours_ago(app: &App, key: &str, plugin: &str, body: Value) -> Answer {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let ports = app.lambdas().ports(Arc::new(TwoHoursAgo)).await;
@@ -69,7 +69,7 @@ async fn connecting_two_hours_ago(app: &App, key: &str, plugin: &str, asked: Val
 
     let path = format!("http://{address}/api/plugin-engine/integrations/{plugin}/connect");
     let request = app.client.post(path).header("authorization", format!("Bearer {key}"));
-    let request = request.header("content-type", "application/json").body(asked.to_string());
+    let request = request.header("content-type", "application/json").body(body.to_string());
     let link: Value = serde_json::from_str(&request.send().await.unwrap().text().await.unwrap()).unwrap();
     let mut browser = Browser::new(app);
     let authorization = browser.go(link["connectUrl"].as_str().unwrap()).await;
@@ -85,14 +85,14 @@ impl Clock for TwoHoursAgo {
     }
 }
 
-/// The status and the body of an answer to an HTTP API.
+/// The status and the body of a response to an HTTP API.
 fn read(answer: &Value) -> (u64, Value) {
     let body = answer["body"].as_str().unwrap_or_default();
     (answer["statusCode"].as_u64().unwrap(), serde_json::from_str(body).unwrap_or(Value::Null))
 }
 
 #[tokio::test]
-async fn the_intent_function_answers_an_event() {
+async fn intent_function_answers_an_event() {
     let app = unconnected().await;
     let refused = invoke(&app, "intent", event("intent")).await;
     let taken = invoke(&app, "intent", authorised(&app, "intent")).await;
@@ -102,14 +102,14 @@ async fn the_intent_function_answers_an_event() {
     assert_eq!((status, &outcome["error"]["code"]), (200, &json!("not_connected")), "{outcome}");
     assert_eq!(taken["headers"]["x-request-id"], outcome["requestId"]);
 
-    // A deadline that is past from the beginning is none.
+    // A deadline that has already passed is ignored.
     let event = authorised(&app, "intent");
     let answer = app.lambdas().gateway.invoke_within("intent", event, Duration::ZERO).await.unwrap();
     assert_eq!(read(&answer).1["error"]["code"], "not_connected", "{answer}");
 }
 
 #[tokio::test]
-async fn every_function_with_a_list_refuses_strangers_and_answers_others() {
+async fn list_functions_require_a_key() {
     let app = unconnected().await;
     for name in ["tasks", "errors", "runs", "mappings"] {
         let (status, problem) = read(&invoke(&app, name, event(name)).await);
@@ -122,7 +122,7 @@ async fn every_function_with_a_list_refuses_strangers_and_answers_others() {
 /// Payload 2.0 of an HTTP API whose stage has a name, and of a function's own URL; payload 1.0 of a REST API, by its own
 /// name and by one of the operator's.
 #[tokio::test]
-async fn the_path_is_found_behind_every_gateway() {
+async fn path_is_found_behind_every_gateway() {
     let app = unconnected().await;
     let http = authorised(&app, "intent");
     let mut staged = http.clone();
@@ -156,7 +156,7 @@ async fn the_path_is_found_behind_every_gateway() {
 }
 
 #[tokio::test]
-async fn the_functions_of_accounts_take_a_person_from_the_link_to_the_provider() {
+async fn account_functions_lead_from_the_link_to_the_provider() {
     const PUBLIC: &str = "https://overseer.example.com";
     let app = on(Options { unconnected: true, public_url: Some(PUBLIC.to_owned()), ..Options::default() }).await;
     let (status, link) = read(&invoke(&app, "integrations", authorised(&app, "integrations")).await);
@@ -175,10 +175,10 @@ async fn the_functions_of_accounts_take_a_person_from_the_link_to_the_provider()
     assert!(unknown["body"].as_str().unwrap().contains("ask for a new link"), "{unknown}");
     let look = invoke(&app, "oauth_callback", look).await;
     assert_eq!(look["statusCode"], json!(200), "{look}");
-    for said in ["user_456", "work", "Slack"] {
-        assert!(look["body"].as_str().unwrap().contains(said), "{said}: {look}");
+    for text in ["user_456", "work", "Slack"] {
+        assert!(look["body"].as_str().unwrap().contains(text), "{text}: {look}");
     }
-    // The event had a cookie, which is kept; over https it has the prefix that no other host can set.
+    // The event's cookie is kept; over https it has the prefix that no other host can set.
     let cookie = look["cookies"][0].as_str().unwrap();
     assert!(cookie.starts_with("__Host-overseer-connect=fedcba98") && cookie.ends_with("; Secure"), "{cookie}");
     let click = invoke(&app, "oauth_callback", click).await;
@@ -189,7 +189,7 @@ async fn the_functions_of_accounts_take_a_person_from_the_link_to_the_provider()
 }
 
 #[test]
-fn no_function_starts_without_what_it_needs() {
+fn function_without_a_required_variable_fails_to_start() {
     let all = [
         ("OVERSEER_TABLE", "overseer"),
         ("OVERSEER_SECRETS", "overseer/accounts/"),
@@ -215,7 +215,7 @@ fn no_function_starts_without_what_it_needs() {
 }
 
 #[tokio::test]
-async fn whoever_may_invoke_the_function_makes_the_first_key() {
+async fn direct_invocation_makes_the_first_key() {
     let app = unconnected().await;
     let made = invoke(&app, "keys", json!({ "setup": { "organization": "globex" } })).await;
     let key = made["key"].as_str().unwrap().to_owned();
@@ -238,14 +238,14 @@ async fn whoever_may_invoke_the_function_makes_the_first_key() {
 }
 
 #[tokio::test]
-async fn the_keys_function_makes_a_key_for_an_administrator() {
+async fn keys_function_makes_a_key_for_an_administrator() {
     let app = unconnected().await;
     assert_eq!(invoke(&app, "keys", event("keys")).await["statusCode"], json!(401));
     let (status, made) = read(&invoke(&app, "keys", authorised(&app, "keys")).await);
     assert_eq!((status, &made["roles"]), (201, &json!(["user"])), "{made}");
 }
 
-/// An intent that nobody waits for becomes a task that is due; what an alarm of it carries.
+/// Makes a due task from an asynchronous intent. Returns the work of its alarm.
 async fn due(app: &App) -> Value {
     let mut intent = authorised(app, "intent");
     intent["headers"]["prefer"] = json!("respond-async");
@@ -261,7 +261,7 @@ fn report(due: u32, enqueued: u32, claimed: u32, failed: u32, left: u32) -> Valu
 }
 
 #[tokio::test]
-async fn the_cron_route_of_the_function_wants_its_token() {
+async fn cron_route_requires_its_token() {
     let called = event("cron");
     let token = called["headers"]["authorization"].as_str().unwrap().strip_prefix("Bearer ").unwrap();
     let mut wrong = called.clone();
@@ -276,33 +276,32 @@ async fn the_cron_route_of_the_function_wants_its_token() {
     assert_eq!(read(&invoke(&set, "cron", called).await), (200, report(0, 0, 0, 0, 0)));
 }
 
-/// What is due goes to the queue and comes back from it by itself, once: the task has one run, which fails since no account
-/// is connected.
+/// Due work goes to the queue and comes back from it once: the task has one run, which fails since no account is connected.
 #[tokio::test]
-async fn what_is_due_is_brought_by_the_queue_and_runs_once() {
+async fn due_work_from_the_queue_runs_once() {
     let app = unconnected().await;
     let work = due(&app).await;
     let id = work["id"].as_str().unwrap().split(' ').next().unwrap().to_owned();
     let path = format!("/api/plugin-engine/tasks/{id}");
-    // It asks for the next event when it has done the one of the queue.
+    // The function requests the next event after it has handled the queue's.
     app.lambdas().gateway.asked("cron", 2).await;
     let task = app.get(&path).await.json();
     assert_eq!((&task["status"], task["attempts"].as_array().unwrap().len()), (&json!("failed"), 1), "{task}");
-    // A second firing finds nothing to do, and a sweep nothing that is due.
+    // A second firing finds nothing to do, and a sweep finds nothing due.
     for event in [json!({ "work": work }), event("cron_sweep"), json!({ "sweep": true })] {
         assert_eq!(invoke(&app, "cron", event).await, report(0, 0, 0, 0, 0));
     }
 }
 
 #[tokio::test]
-async fn the_cron_function_gives_back_of_a_queue_what_it_could_not_do() {
+async fn cron_function_returns_failed_messages_to_the_queue() {
     let app = unconnected().await;
     let mut queue = event("cron_queue");
     let ids = [0, 1].map(|n| json!({ "itemIdentifier": queue["Records"][n]["messageId"] }));
     let none = json!({ "batchItemFailures": [] });
-    // The tasks that the event of the repository names are not there, which is no failure.
+    // The tasks that the event names do not exist, which is no failure.
     assert_eq!(invoke(&app, "cron", queue.clone()).await, none);
-    // Nothing is looked at that may take longer than there is time.
+    // Work that may take longer than the remaining time is not started.
     let late = app.lambdas().gateway.invoke_within("cron", queue.clone(), Duration::from_secs(3)).await;
     assert_eq!(late.unwrap(), json!({ "batchItemFailures": ids }));
     queue["Records"][0]["body"] = json!("garbage");
@@ -310,10 +309,10 @@ async fn the_cron_function_gives_back_of_a_queue_what_it_could_not_do() {
 }
 
 #[tokio::test]
-async fn the_cron_function_says_what_it_expects() {
+async fn cron_function_names_the_events_it_expects() {
     let app = unconnected().await;
     let error = app.lambdas().gateway.invoke("cron", json!({ "any": 1 })).await.unwrap_err();
-    let said = error["errorMessage"].as_str().unwrap();
-    assert!(said.starts_with("expected an event of an HTTP API, of SQS"), "{said}");
+    let message = error["errorMessage"].as_str().unwrap();
+    assert!(message.starts_with("expected an event of an HTTP API, of SQS"), "{message}");
     assert_eq!(invoke(&app, "cron", event("cron_work")).await, report(0, 0, 0, 0, 0));
 }

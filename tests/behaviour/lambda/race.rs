@@ -1,5 +1,5 @@
-//! The race of the renewals again, with 8 processes of the function of intents, which share nothing but AWS: 200 intents at
-//! once with one token that ran out. The provider takes each refresh token once.
+//! The refresh race with 8 processes of the intent function, which share only AWS: 200 concurrent intents with one expired
+//! token. The provider accepts each refresh token once.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -19,7 +19,7 @@ use super::{App, Options, connected_two_hours_ago};
 const PROCESSES: usize = 8;
 const INTENTS: usize = 200;
 
-/// Before the playground's endpoint for tokens: counts renewals.
+/// A proxy before the playground's token endpoint, which counts refreshes.
 #[derive(Clone, Default)]
 struct Counter {
     to: Arc<OnceLock<String>>,

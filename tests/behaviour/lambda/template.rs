@@ -1,5 +1,5 @@
-//! The templates, held to what they describe: the functions with their routes and events, and the table. Linters cannot
-//! see what is wrong with a name that is spelled the same nowhere else.
+//! Compares the templates with the code: the functions with their routes and events, and the table. Linters cannot see a
+//! name that is spelled differently in two places.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,7 +15,9 @@ use overseer_http::{
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-/// Every function, by what its name in AWS ends with, with its routes.
+use crate::support::bundle::Bundle;
+
+/// Every function, by the suffix of its name in AWS, with its routes.
 fn functions() -> BTreeMap<String, BTreeSet<String>> {
     let all = [
         ("agents", channels::routes().merge(agents::routes()).merge(hooks::routes())),
@@ -33,47 +35,31 @@ fn functions() -> BTreeMap<String, BTreeSet<String>> {
     all.into_iter().map(|(name, routes)| (name.to_owned(), listed(&routes))).collect()
 }
 
-/// The routes of a router, such as `GET /health`. axum lists them only where it is debugged: should that look otherwise
-/// one day, the test that uses this fails.
+/// The routes of a router, such as `GET /health`. axum lists them only in its debug output; if that changes, the tests that
+/// use this fail.
 fn listed(routes: &Routes) -> BTreeSet<String> {
-    let shown = format!("{routes:?}");
-    let (shown, _) = shown.split_once("fallback_router").unwrap();
+    let debug = format!("{routes:?}");
+    let (debug, _) = debug.split_once("fallback_router").unwrap();
     let (mut methods, mut paths) = (BTreeMap::new(), BTreeMap::new());
-    for part in shown.split("RouteId(").skip(1) {
-        let (id, what) = part.split_once("): ").unwrap();
-        if let Some(path) = what.strip_prefix('"') {
+    for part in debug.split("RouteId(").skip(1) {
+        let (id, value) = part.split_once("): ").unwrap();
+        if let Some(path) = value.strip_prefix('"') {
             paths.insert(id, path.split_once('"').unwrap().0);
         } else {
-            let (_, allowed) = what.split_once("allow_header: Bytes(b\"").unwrap();
+            let (_, allowed) = value.split_once("allow_header: Bytes(b\"").unwrap();
             methods.insert(id, allowed.split_once('"').unwrap().0);
         }
     }
     let mut all = BTreeSet::new();
     for (id, path) in paths {
-        // Where axum takes GET, it takes HEAD, too; the API does not.
+        // axum handles HEAD with GET; the API has no HEAD.
         let methods = methods[id].split(',').filter(|method| *method != "HEAD");
         all.extend(methods.map(|method| format!("{method} {path}")));
     }
     all
 }
 
-fn read(path: &str) -> String {
-    fs::read_to_string(format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
-}
-
-/// A template. Tags such as `!Sub` are passed over: what they stand before stays.
-fn template(path: &str) -> Value {
-    serde_saphyr::from_str(&read(path)).unwrap()
-}
-
-/// The properties of the resources of one type, by their names.
-fn resources<'a>(template: &'a Value, kind: &str) -> BTreeMap<&'a str, &'a Value> {
-    let all = template["Resources"].as_object().unwrap().iter();
-    let of_kind = all.filter(|(_, resource)| resource["Type"] == kind);
-    of_kind.map(|(name, resource)| (name.as_str(), &resource["Properties"])).collect()
-}
-
-/// The text of a property, without what it must begin with.
+/// The text of a property, without the prefix that it must have.
 #[track_caller]
 fn after<'a>(properties: &'a Value, name: &str, prefix: &str) -> &'a str {
     let text = properties[name].as_str().unwrap();
@@ -81,27 +67,23 @@ fn after<'a>(properties: &'a Value, name: &str, prefix: &str) -> &'a str {
 }
 
 #[test]
-fn each_route_is_its_functions() {
-    let template = template("infra/routes.yaml");
-    let integrations = resources(&template, "AWS::ApiGatewayV2::Integration");
+fn gateway_routes_match_the_functions() {
     let mut routes: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for route in resources(&template, "AWS::ApiGatewayV2::Route").values() {
-        let integration = after(route, "Target", "integrations/${").strip_suffix('}').unwrap();
-        let uri = integrations[integration]["IntegrationUri"].as_str().unwrap();
-        let (_, function) = uri.split_once(":function:${Prefix}-").unwrap();
-        let key = route["RouteKey"].as_str().unwrap();
-        assert!(routes.entry(function.to_owned()).or_default().insert(key.to_owned()), "{key} is there twice");
+    for route in Bundle::read().routes() {
+        let key = format!("{} {}", route.method, route.path);
+        let of_function = routes.entry(route.function.replace('_', "-")).or_default();
+        assert!(of_function.insert(key.clone()), "{key} is there twice");
     }
     assert_eq!(routes, functions());
 }
 
 #[test]
-fn each_function_has_all_that_belongs_to_it() {
+fn functions_have_all_their_resources() {
     let expected: BTreeSet<String> = functions().into_keys().collect();
     let names = |texts: Vec<&str>| -> BTreeSet<String> { texts.into_iter().map(str::to_owned).collect() };
 
-    let main = template("template.yaml");
-    let functions = resources(&main, "AWS::Serverless::Function");
+    let bundle = Bundle::read();
+    let functions = bundle.of_type("template", "AWS::Serverless::Function");
     for function in functions.values() {
         let name = after(function, "FunctionName", "${AWS::StackName}-");
         assert!(expected.contains(name), "{name}");
@@ -109,29 +91,26 @@ fn each_function_has_all_that_belongs_to_it() {
         assert_eq!(function["LoggingConfig"]["LogGroup"], json!(format!("/aws/lambda/${{AWS::StackName}}-{name}")));
     }
     assert_eq!(functions.len(), expected.len());
-    // They are named there, so that they have to be made first.
-    let waits_for = main["Resources"]["Routes"]["DependsOn"].as_array().unwrap();
-    let waits_for: BTreeSet<&str> = waits_for.iter().map(|name| name.as_str().unwrap()).collect();
+    // The routes name the functions, so the functions must be created first.
+    let dependencies = bundle.resource("template", "Routes")["DependsOn"].as_array().unwrap();
+    let dependencies: BTreeSet<&str> = dependencies.iter().map(|name| name.as_str().unwrap()).collect();
     let all: BTreeSet<&str> = functions.keys().copied().collect();
-    assert_eq!(waits_for, all);
+    assert_eq!(dependencies, all);
 
-    let access = template("infra/access.yaml");
-    let logs = resources(&access, "AWS::Logs::LogGroup");
+    let logs = bundle.of_type("access", "AWS::Logs::LogGroup");
     let logs = logs.values().map(|log| after(log, "LogGroupName", "/aws/lambda/${Prefix}-"));
     assert_eq!(names(logs.collect()), expected);
 
-    let routes = template("infra/routes.yaml");
-    let permissions = resources(&routes, "AWS::Lambda::Permission");
+    let permissions = bundle.of_type("routes", "AWS::Lambda::Permission");
     let permissions = permissions.values().map(|permission| after(permission, "FunctionName", "${Prefix}-"));
     assert_eq!(names(permissions.collect()), expected);
 
-    let monitoring = template("infra/monitoring.yaml");
-    let alarms = resources(&monitoring, "AWS::CloudWatch::Alarm");
+    let alarms = bundle.of_type("monitoring", "AWS::CloudWatch::Alarm");
     for kind in ["ErrorsAlarm", "ThrottlesAlarm"] {
         let mut watched = Vec::new();
         for alarm in [kind.to_owned(), format!("Administration{kind}")] {
             let metrics = alarms[alarm.as_str()]["Metrics"].as_array().unwrap();
-            // The first is their sum, and ten are the most that CloudWatch takes.
+            // The first is their sum, and CloudWatch accepts ten besides it.
             assert!(metrics.len() <= 11, "{alarm}");
             let dimensions = metrics.iter().skip(1).map(|metric| &metric["MetricStat"]["Metric"]["Dimensions"][0]);
             watched.extend(dimensions.map(|dimension| after(dimension, "Value", "${Prefix}-")));
@@ -142,9 +121,10 @@ fn each_function_has_all_that_belongs_to_it() {
 }
 
 #[test]
-fn each_function_has_an_event_of_one_of_its_routes() {
+fn functions_have_an_event_of_one_of_their_routes() {
     for (name, routes) in functions() {
-        let event: Value = serde_json::from_str(&read(&format!("events/{}.json", name.replace('-', "_")))).unwrap();
+        let path = format!("{}/../events/{}.json", env!("CARGO_MANIFEST_DIR"), name.replace('-', "_"));
+        let event: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
         let route = event["routeKey"].as_str().unwrap();
         assert!(routes.contains(route), "{name}: {route}");
         assert_eq!(event["requestContext"]["routeKey"], route, "{name}");
@@ -154,7 +134,7 @@ fn each_function_has_an_event_of_one_of_its_routes() {
 }
 
 #[tokio::test]
-async fn the_table_is_the_one_that_the_functions_know() {
+async fn template_table_matches_the_created_one() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(dynoxide::server::serve_on(listener, dynoxide::Database::memory().unwrap()));
@@ -168,15 +148,16 @@ async fn the_table_is_the_one_that_the_functions_know() {
     create_table(&client, "overseer").await.unwrap();
     let made = client.describe_table().table_name("overseer").send().await.unwrap().table.unwrap();
 
-    let main = template("template.yaml");
-    let table = resources(&main, "AWS::DynamoDB::Table")["Table"];
+    let bundle = Bundle::read();
+    let table = &bundle.resource("template", "Table")["Properties"];
     assert_eq!(table["KeySchema"], schema(made.key_schema()));
     let described = table["AttributeDefinitions"].as_array().unwrap().iter();
-    let described: BTreeMap<_, _> =
-        described.map(|one| (one["AttributeName"].as_str().unwrap(), one["AttributeType"].as_str().unwrap())).collect();
+    let described: BTreeMap<_, _> = described
+        .map(|each| (each["AttributeName"].as_str().unwrap(), each["AttributeType"].as_str().unwrap()))
+        .collect();
     let attributes = made.attribute_definitions().iter();
     let attributes: BTreeMap<_, _> =
-        attributes.map(|one| (one.attribute_name(), one.attribute_type().as_str())).collect();
+        attributes.map(|each| (each.attribute_name(), each.attribute_type().as_str())).collect();
     assert_eq!(described, attributes);
     let described = table["GlobalSecondaryIndexes"].as_array().unwrap().iter();
     let described: BTreeMap<_, _> =
@@ -194,7 +175,7 @@ async fn the_table_is_the_one_that_the_functions_know() {
     assert_eq!(table["TimeToLiveSpecification"], json!({ "AttributeName": expiry, "Enabled": true }));
 }
 
-/// A key schema as templates have it.
+/// A key schema in the form of templates.
 fn schema(keys: &[KeySchemaElement]) -> Value {
     let keys = keys.iter();
     keys.map(|key| json!({ "AttributeName": key.attribute_name(), "KeyType": key.key_type().as_str() })).collect()

@@ -1,5 +1,6 @@
-//! The local server as a newcomer meets it: one command, one folder, one port.
+//! The local server from a newcomer's view: one command, one folder, one port.
 
+mod log_format;
 pub mod readme;
 
 use std::fs;
@@ -34,7 +35,7 @@ async fn call(address: &str, key: &str, path: &str, body: Option<Value>) -> (Sta
 }
 
 #[tokio::test]
-async fn the_printed_line_works_when_pasted_and_after_a_restart() {
+async fn printed_curl_line_works_when_pasted() {
     let folder = tempdir().unwrap();
     let data = folder.path().join("it's data");
     let mut first_key = None;
@@ -62,7 +63,7 @@ async fn the_printed_line_works_when_pasted_and_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_rate_limited_call_says_when_to_come_back() {
+async fn rate_limited_call_names_the_retry_delay() {
     let folder = tempdir().unwrap();
     let server = Server::start(folder.path(), &[], &[]);
     let switch = json!({"service": "slack", "mode": "rate_limited", "calls": 1, "retry_after": 60}).to_string();
@@ -79,7 +80,7 @@ async fn a_rate_limited_call_says_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_killed_server_loses_nothing_that_it_acknowledged() {
+async fn killed_server_keeps_acknowledged_writes() {
     let folder = tempdir().unwrap();
     let mut made = Vec::new();
     for round in 0..3 {
@@ -142,7 +143,7 @@ async fn ctrl_c_finishes_what_is_in_flight() {
 }
 
 #[test]
-fn what_stands_in_the_way_is_said_in_one_sentence() {
+fn failed_start_gives_its_reason_in_one_sentence() {
     let folder = tempdir().unwrap();
     let data = folder.path().join("data");
     let server = Server::start(&data, &[], &[]);
@@ -163,18 +164,18 @@ fn what_stands_in_the_way_is_said_in_one_sentence() {
 
     let mut wrong = command("overseer");
     wrong.args(["--port", "0", "--data"]).arg(folder.path().join("third"));
-    let said = sentence(&wrong.env("OVERSEER_ALLOW_ADDRESSES", "10.0.0.0/8, nonsense").output().unwrap());
-    assert!(said.contains("OVERSEER_ALLOW_ADDRESSES") && said.contains("nonsense"), "{said}");
+    let reason = sentence(&wrong.env("OVERSEER_ALLOW_ADDRESSES", "10.0.0.0/8, nonsense").output().unwrap());
+    assert!(reason.contains("OVERSEER_ALLOW_ADDRESSES") && reason.contains("nonsense"), "{reason}");
     for (name, value) in [("OVERSEER_LOG", "loud"), ("OVERSEER_LOG", "info,=x"), ("SLACK_TOKEN", "short")] {
         let mut wrong = command("overseer");
         wrong.args(["--port", "0", "--data"]).arg(folder.path().join("third")).env(name, value);
-        let said = sentence(&wrong.output().unwrap());
-        assert!(said.contains(name), "{said}");
+        let reason = sentence(&wrong.output().unwrap());
+        assert!(reason.contains(name), "{reason}");
     }
 }
 
 #[test]
-fn a_damaged_data_folder_is_said_in_one_sentence() {
+fn damaged_data_folder_is_reported_in_one_sentence() {
     let folder = tempdir().unwrap();
     let data = folder.path().join("data");
     let mut server = Server::start(&data, &[], &[]);
@@ -185,17 +186,17 @@ fn a_damaged_data_folder_is_said_in_one_sentence() {
     let start = || sentence(&overseer(&["--port", "0", "--data", data.to_str().unwrap()]));
     for damaged in [b"not a table".to_vec(), vec![0; whole.len()], whole[..whole.len() / 3].to_vec()] {
         fs::write(&table, damaged).unwrap();
-        let said = start();
-        assert!(said.contains("overseer.redb") && said.contains("damaged"), "{said}");
+        let reason = start();
+        assert!(reason.contains("overseer.redb") && reason.contains("damaged"), "{reason}");
     }
     fs::write(&table, whole).unwrap();
     fs::write(&master, "short").unwrap();
-    let said = start();
-    assert!(said.contains("master-key") && said.contains("damaged"), "{said}");
+    let reason = start();
+    assert!(reason.contains("master-key") && reason.contains("damaged"), "{reason}");
 }
 
 #[tokio::test]
-async fn a_wrong_plugin_is_left_out_and_said() {
+async fn invalid_plugin_is_left_out() {
     let folder = tempdir().unwrap();
     let plugins = folder.path().join("plugins");
     for (name, text) in [
@@ -217,13 +218,13 @@ async fn a_wrong_plugin_is_left_out_and_said() {
     assert_eq!(names, ["gmail", "notion", "slack"]);
     server.kill();
     let log = server.whole_log();
-    for said in ["broken/plugin.yaml", "version", "impostor/plugin.yaml", "taken", "empty"] {
-        assert!(log.contains(said), "{said}: {log}");
+    for text in ["broken/plugin.yaml", "version", "impostor/plugin.yaml", "taken", "empty"] {
+        assert!(log.contains(text), "{text}: {log}");
     }
 }
 
 #[tokio::test]
-async fn a_plugin_that_changes_is_read_again_while_the_server_runs() {
+async fn changed_plugin_is_reloaded_without_a_restart() {
     let folder = tempdir().unwrap();
     let (data, plugins) = (folder.path().join("data"), folder.path().join("plugins"));
     let write = |name: &str, file: &str, text: &str| {
@@ -250,7 +251,7 @@ async fn a_plugin_that_changes_is_read_again_while_the_server_runs() {
     write("chair", "manifest.json", &manifest("chair", "2.0.0"));
     server.wait_for_log("plugins added: chair");
     assert_eq!(version("chair").await.as_deref(), Some("2.0.0"));
-    // What is wrong is said, and what was there stays.
+    // The error is logged, and the previous version stays.
     write("desk", "plugin.yaml", "name: desk\nversion: one\n");
     server.wait_for_log("desk/plugin.yaml");
     assert_eq!(version("desk").await.as_deref(), Some("1.1.0"));
@@ -260,12 +261,12 @@ async fn a_plugin_that_changes_is_read_again_while_the_server_runs() {
 }
 
 #[test]
-fn a_real_client_or_token_takes_the_stand_ins_place() {
+fn real_client_or_token_replaces_the_stand_in() {
     let folder = tempdir().unwrap();
     let real = [("SLACK_CLIENT_ID", "123.456"), ("NOTION_TOKEN", "ntn_real-token-of-a-test")];
     let mut server = Server::start(folder.path(), &[], &real);
     assert!(server.greeting.contains("stand-in answers for: Gmail."), "{}", server.greeting);
-    // Nobody's real channel is a place to try things: what is printed only reads.
+    // A message to a real channel would reach people, so the printed line only reads.
     assert!(!server.curl.contains("send_message"), "{}", server.curl);
     let tools: Value = serde_json::from_str(&Server::paste(&server.curl)).unwrap();
     assert_eq!(tools["tools"][2]["tool"], json!("slack"), "{tools}");
@@ -274,7 +275,7 @@ fn a_real_client_or_token_takes_the_stand_ins_place() {
 }
 
 #[tokio::test]
-async fn a_start_with_the_stand_in_leaves_a_real_account_alone() {
+async fn start_with_the_stand_in_keeps_a_real_account() {
     let folder = tempdir().unwrap();
     let real = [("SLACK_CLIENT_ID", "123.456")];
     let server = Server::start(folder.path(), &[], &real);
@@ -293,7 +294,7 @@ async fn a_start_with_the_stand_in_leaves_a_real_account_alone() {
 }
 
 #[tokio::test]
-async fn keys_are_made_listed_and_revoked_from_the_terminal() {
+async fn key_command_manages_keys_of_the_running_server() {
     let folder = tempdir().unwrap();
     let data = folder.path().to_str().unwrap();
     let server = Server::start(folder.path(), &[], &[]);
@@ -315,7 +316,7 @@ async fn keys_are_made_listed_and_revoked_from_the_terminal() {
     assert_eq!(call(&server.address, made, "/api/plugin-engine", None).await.0, StatusCode::UNAUTHORIZED);
 
     let lexis = run(&["create", "--name", "lexi's", "--role", "agent", "--agent", "lexi", "--channel", "twilio"]);
-    // There is no such channel yet, and so no agent in it.
+    // The channel does not exist yet.
     let seen = call(&server.address, lexis.trim(), "/api/v1/agents/twilio", None).await;
     assert_eq!(seen.0, StatusCode::NOT_FOUND);
     let seen = call(&server.address, lexis.trim(), "/api/v1/agents/web", None).await;
@@ -329,7 +330,7 @@ async fn keys_are_made_listed_and_revoked_from_the_terminal() {
 }
 
 #[tokio::test]
-async fn a_lost_key_is_made_anew_and_a_lost_master_key_asks_to_connect_again() {
+async fn lost_keys_are_replaced() {
     let folder = tempdir().unwrap();
     let mut server = Server::start(folder.path(), &[], &[]);
     let before = key(folder.path());
@@ -341,7 +342,7 @@ async fn a_lost_key_is_made_anew_and_a_lost_master_key_asks_to_connect_again() {
     fs::remove_file(folder.path().join("master-key")).unwrap();
     let mut server = Server::start(folder.path(), &[], &[]);
     assert_ne!(before, key(folder.path()));
-    // What the server connected itself it connects anew.
+    // The server connects its own accounts again.
     let answer: Value = serde_json::from_str(&Server::paste(&server.curl)).unwrap();
     assert_eq!(answer["success"], json!(true), "{answer}");
     let intent = json!({"userId": "ann", "tool": "slack", "intent": "list_channels"});
@@ -353,7 +354,7 @@ async fn a_lost_key_is_made_anew_and_a_lost_master_key_asks_to_connect_again() {
 }
 
 #[tokio::test]
-async fn a_task_survives_a_crash_and_runs_once() {
+async fn task_survives_a_crash() {
     let folder = tempdir().unwrap();
     let mut server = Server::start(folder.path(), &[], &[]);
     let key = key(folder.path());
@@ -363,7 +364,7 @@ async fn a_task_survives_a_crash_and_runs_once() {
     let (status, made) = call(&server.address, &key, "/api/plugin-engine", Some(intent)).await;
     assert_eq!(status, StatusCode::ACCEPTED, "{made}");
     server.kill();
-    // A machine that is slow enough has run it already.
+    // On a slow machine the task has run already.
     let line = "intent slack.send_message succeeded";
     let ran_before = server.whole_log().matches(line).count();
 

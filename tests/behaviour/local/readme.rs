@@ -1,5 +1,5 @@
-//! The walk-through of the README, run as a reader would: its commands are pasted into one shell, one block after the
-//! other, and what the last command of a block prints must be as shown.
+//! The walk-through of the README, run as a reader would: the test pastes its blocks of commands into one shell, and the
+//! last command of each block must print the documented response.
 
 use std::fs;
 use std::process::Command;
@@ -9,7 +9,7 @@ use tempfile::tempdir;
 
 use crate::support::process::Server;
 
-/// A block of commands, and the answer that the README shows for it.
+/// A block of commands, and the documented response.
 struct Step {
     commands: String,
     shown: Option<Value>,
@@ -30,7 +30,7 @@ fn steps(readme: &str) -> Vec<Step> {
     steps
 }
 
-/// Whether an answer is as shown: what is shown must be there, and `"…"` stands for anything.
+/// Whether a response matches the documented one: it must have all documented fields, and `"…"` matches any value.
 fn is_as_shown(shown: &Value, answer: &Value) -> bool {
     match (shown, answer) {
         (Value::String(dots), answer) if dots == "…" => !answer.is_null(),
@@ -45,7 +45,7 @@ fn is_as_shown(shown: &Value, answer: &Value) -> bool {
 }
 
 #[test]
-fn the_walk_through_works_when_pasted() {
+fn walk_through_works_when_pasted() {
     let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
     let mut steps = steps(&readme).into_iter();
     assert_eq!(steps.next().unwrap().commands.trim(), "cargo run");

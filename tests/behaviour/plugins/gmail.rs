@@ -42,7 +42,7 @@ fn mail(more: Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_mail_is_sent_under_every_name_of_the_action() {
+async fn every_alias_sends_a_mail() {
     let app = App::start().await;
     for name in ["send_email", "send", "send_mail"] {
         let answer = app.intend("gmail", name, mail(json!({}))).await;
@@ -67,7 +67,7 @@ async fn a_mail_is_sent_under_every_name_of_the_action() {
 }
 
 #[tokio::test]
-async fn a_draft_is_made_and_not_sent() {
+async fn draft_is_not_sent() {
     let app = App::start().await;
     for name in ["create_draft", "draft"] {
         let answer = app.intend("gmail", name, mail(json!({ "subject": name }))).await;
@@ -82,7 +82,7 @@ async fn a_draft_is_made_and_not_sent() {
 }
 
 #[tokio::test]
-async fn addresses_are_taken_as_people_write_them() {
+async fn addresses_are_accepted_as_people_write_them() {
     let app = App::start().await;
     for (to, expected) in [
         (json!("ann@example.com"), pairs(&[("", "ann@example.com")])),
@@ -104,7 +104,7 @@ async fn addresses_are_taken_as_people_write_them() {
 }
 
 #[tokio::test]
-async fn many_recipients_and_every_other_address_header_arrive() {
+async fn every_address_header_arrives() {
     let app = App::start().await;
     let many: Vec<String> = (0..500).map(|number| format!("Person {number} <p{number}@example.com>")).collect();
     let context = mail(json!({
@@ -122,7 +122,7 @@ async fn many_recipients_and_every_other_address_header_arrive() {
 }
 
 #[tokio::test]
-async fn subjects_and_texts_arrive_as_they_were_written() {
+async fn subjects_and_texts_arrive_unchanged() {
     let app = App::start().await;
     let long = "Überlänge 🎉 ".repeat(70);
     for (subject, body) in [
@@ -143,7 +143,7 @@ async fn subjects_and_texts_arrive_as_they_were_written() {
 }
 
 #[tokio::test]
-async fn a_subject_that_looks_encoded_is_not_decoded_on_the_way() {
+async fn subject_that_looks_encoded_is_not_decoded() {
     let app = App::start().await;
     let subject = "=?UTF-8?Q?not=20encoded?=";
     app.intend("gmail", "send", mail(json!({ "subject": subject }))).await.data();
@@ -151,7 +151,7 @@ async fn a_subject_that_looks_encoded_is_not_decoded_on_the_way() {
 }
 
 #[tokio::test]
-async fn text_and_html_are_alternatives_of_which_the_last_is_the_richest() {
+async fn html_is_the_last_alternative_after_text() {
     let app = App::start().await;
     let html = "<p>Wie geht’s? <b>Gut</b> &amp; \"schön\"</p>";
     app.intend("gmail", "send", mail(json!({ "html": html }))).await.data();
@@ -167,7 +167,7 @@ async fn text_and_html_are_alternatives_of_which_the_last_is_the_richest() {
 }
 
 #[tokio::test]
-async fn attachments_arrive_byte_for_byte_with_their_type_and_name() {
+async fn attachments_arrive_byte_for_byte() {
     let app = App::start().await;
     let bytes: Vec<u8> = (0..=255).cycle().take(2000).collect();
     let csv = b"a,b\r\n1,2\r\n\r\n".as_slice();
@@ -200,7 +200,7 @@ async fn attachments_arrive_byte_for_byte_with_their_type_and_name() {
 }
 
 #[tokio::test]
-async fn a_wrong_mail_is_refused_with_its_place_and_nothing_is_sent() {
+async fn invalid_mail_is_refused_with_its_pointer() {
     let app = App::start().await;
     let file = |content: &str| json!([{ "filename": "f", "content": "QQ==" }, { "filename": "f", "content": content }]);
     for intent in ["send", "draft"] {

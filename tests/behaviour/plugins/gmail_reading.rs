@@ -16,7 +16,7 @@ const INBOX: [&str; 5] =
     ["Grüße aus Köln", "All systems operational", "Invoice 2024-117", "This week in plugins", "Lunch on Thursday?"];
 
 #[tokio::test]
-async fn mails_are_found_under_every_name_of_the_action_the_newest_first() {
+async fn every_alias_finds_mails() {
     let app = App::start().await;
     for name in ["fetch_messages", "fetch", "search"] {
         let data = success(&app.intend("gmail", name, json!({})).await, "gmail", "fetch_messages");
@@ -26,12 +26,12 @@ async fn mails_are_found_under_every_name_of_the_action_the_newest_first() {
     assert!(app.playground.received().iter().all(|call| call.method == "GET"));
     let list = app.playground.received().remove(0);
     assert_eq!(list.path, "/playground/gmail/gmail/v1/users/me/messages");
-    // What was left out sends no parameter.
+    // An omitted parameter is not sent.
     assert_eq!(list.body, json!({ "maxResults": "10" }));
 }
 
 #[tokio::test]
-async fn a_mail_has_its_headers_snippet_and_decoded_text() {
+async fn mail_has_its_headers_snippet_and_decoded_text() {
     let app = App::start().await;
     let data = fetch(&app, json!({ "query": "subject:Grüße" })).await;
     assert_eq!(subjects(&data), ["Grüße aus Köln"]);
@@ -47,7 +47,7 @@ async fn a_mail_has_its_headers_snippet_and_decoded_text() {
 }
 
 #[tokio::test]
-async fn the_text_of_a_mail_is_found_in_whatever_it_is_wrapped() {
+async fn mail_text_is_found_in_nested_parts() {
     let app = App::start().await;
     for (query, text, html) in [
         ("subject:plugins", Some("Three new plugins this week."), None),
@@ -64,7 +64,7 @@ async fn the_text_of_a_mail_is_found_in_whatever_it_is_wrapped() {
 }
 
 #[tokio::test]
-async fn what_was_sent_is_read_back() {
+async fn sent_mail_is_read_back() {
     let app = App::start().await;
     let mail = json!({
         "to": "Jörg <j@example.com>", "cc": "c@example.com", "reply_to": "r@example.com", "subject": "Übermorgen",
@@ -84,14 +84,14 @@ async fn what_was_sent_is_read_back() {
 }
 
 #[tokio::test]
-async fn nothing_found_is_a_success_with_nothing() {
+async fn empty_search_succeeds() {
     let app = App::start().await;
     let data = fetch(&app, json!({ "query": "subject:nothing-like-it" })).await;
     assert_eq!(data, json!({ "messages": [], "more": false }));
 }
 
 #[tokio::test]
-async fn pages_of_mails_go_on_without_loss_or_duplicate() {
+async fn mail_pages_have_no_loss_or_duplicate() {
     let app = App::start().await;
     for limit in [1, 2, 4, 5, 50] {
         let (mut found, mut context) = (Vec::new(), json!({ "limit": limit }));
@@ -111,7 +111,7 @@ async fn pages_of_mails_go_on_without_loss_or_duplicate() {
 }
 
 #[tokio::test]
-async fn labels_and_queries_narrow_the_search_together() {
+async fn labels_narrow_a_query() {
     let app = App::start().await;
     app.intend("gmail", "draft", json!({ "to": "a@example.com", "subject": "Draft", "body": "b" })).await.data();
     assert_eq!(subjects(&fetch(&app, json!({ "label_ids": ["DRAFT"] })).await), ["Draft"]);
@@ -120,7 +120,7 @@ async fn labels_and_queries_narrow_the_search_together() {
 }
 
 #[tokio::test]
-async fn limits_beyond_their_edges_are_refused() {
+async fn limits_out_of_range_are_refused() {
     let app = App::start().await;
     for (context, pointers) in [
         (json!({ "limit": 0 }), ["/context/limit"]),
@@ -134,7 +134,7 @@ async fn limits_beyond_their_edges_are_refused() {
 }
 
 #[tokio::test]
-async fn a_mail_says_when_it_came_and_which_files_it_has() {
+async fn mail_lists_its_time_and_files() {
     let app = App::start().await;
     let data = app.intend("gmail", "fetch", json!({ "query": "subject:invoice" })).await.data();
     let mail = &data["messages"][0];

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::support::app::{Answer, App, refused};
 
-/// Checks the shape of a success and gives its data.
+/// Checks the shape of a success and returns its data.
 #[track_caller]
 fn success(answer: &Answer, plugin: &str, action: &str) -> Value {
     let data = answer.data();
@@ -35,7 +35,7 @@ fn success(answer: &Answer, plugin: &str, action: &str) -> Value {
 }
 
 #[tokio::test]
-async fn an_agent_need_not_name_itself() {
+async fn agent_id_is_optional() {
     let app = App::start().await;
     let body = json!({ "tool": "slack", "intent": "send", "context": { "channel": "#general", "text": "hello" } });
     success(&app.post("/api/plugin-engine", &body).await, "slack", "send_message");

@@ -27,7 +27,7 @@ async fn page(app: &App, title: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_page_is_made_under_every_name_of_the_action() {
+async fn every_alias_creates_a_page() {
     let app = App::start().await;
     for name in ["create_page", "send", "create"] {
         let context = json!({ "parent_id": NOTION_HOME_PAGE, "title": format!("Plan für {name}") });
@@ -38,7 +38,7 @@ async fn a_page_is_made_under_every_name_of_the_action() {
         assert!(data["url"].as_str().unwrap().starts_with("https://"));
         let received = app.last_received();
         assert_eq!((received.method.as_str(), received.path.as_str()), ("POST", "/playground/notion/v1/pages"));
-        // What was left out sends no key.
+        // An omitted parameter sends no key.
         let title = json!({ "title": [{ "type": "text", "text": { "content": context["title"] } }] });
         let expected = json!({ "parent": { "page_id": NOTION_HOME_PAGE }, "properties": { "title": title } });
         assert_eq!(received.body, expected);
@@ -46,7 +46,7 @@ async fn a_page_is_made_under_every_name_of_the_action() {
 }
 
 #[tokio::test]
-async fn a_row_is_made_with_its_properties() {
+async fn row_is_created_with_its_properties() {
     let app = App::start().await;
     let context = json!({
         "parent_id": NOTION_TASKS_DATABASE, "parent_type": "database", "title": "Buy milk",
@@ -60,7 +60,7 @@ async fn a_row_is_made_with_its_properties() {
 }
 
 #[tokio::test]
-async fn long_content_becomes_paragraphs_and_loses_nothing() {
+async fn long_content_is_split_without_loss() {
     let app = App::start().await;
     let words: String = (0..).map(|number| format!("wört{number} ")).take(2000).collect();
     for (content, most) in [
@@ -89,7 +89,7 @@ async fn long_content_becomes_paragraphs_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn blocks_are_passed_through_as_they_are() {
+async fn blocks_are_passed_through_unchanged() {
     let app = App::start().await;
     let blocks = json!([
         { "type": "heading_1", "heading_1": { "rich_text": [{ "text": { "content": "Big {{ title }}" } }] } },
@@ -105,7 +105,7 @@ async fn blocks_are_passed_through_as_they_are() {
 }
 
 #[tokio::test]
-async fn content_and_blocks_together_are_not_silently_half_used() {
+async fn content_with_blocks_is_not_silently_dropped() {
     let app = App::start().await;
     let blocks = json!([{ "type": "divider", "divider": {} }]);
     let context = json!({ "parent_id": NOTION_HOME_PAGE, "title": "Both", "content": "text", "blocks": blocks });
@@ -117,7 +117,7 @@ async fn content_and_blocks_together_are_not_silently_half_used() {
 }
 
 #[tokio::test]
-async fn a_page_changes_only_where_it_is_told_to() {
+async fn update_changes_only_the_named_properties() {
     let app = App::start().await;
     let id = page(&app, "Before").await["id"].clone();
     let title = json!({ "title": [{ "type": "text", "text": { "content": "After" } }] });
@@ -150,7 +150,7 @@ async fn a_page_changes_only_where_it_is_told_to() {
 }
 
 #[tokio::test]
-async fn content_is_added_to_the_end_of_a_page() {
+async fn content_is_appended_to_a_page() {
     let app = App::start().await;
     let id = page(&app, "Diary").await["id"].clone();
     for name in ["append_content", "append"] {
@@ -183,7 +183,7 @@ async fn rows_are_filtered_and_sorted_by_the_service() {
 }
 
 #[tokio::test]
-async fn rows_come_in_pages_without_loss_or_duplicate() {
+async fn row_pages_have_no_loss_or_duplicate() {
     let app = App::start().await;
     let query = json!({ "database_id": NOTION_TASKS_DATABASE });
     let whole = names(&app.intend("notion", "query", query.clone()).await.data());
@@ -206,7 +206,7 @@ async fn rows_come_in_pages_without_loss_or_duplicate() {
 }
 
 #[tokio::test]
-async fn more_rows_than_a_page_of_the_service_holds_are_read_in_one_intent() {
+async fn one_intent_reads_more_rows_than_a_service_page() {
     let app = App::start().await;
     for number in 0..120 {
         let row =
@@ -251,7 +251,7 @@ async fn pages_and_databases_are_found_by_their_titles() {
 }
 
 #[tokio::test]
-async fn an_id_never_leads_to_another_path() {
+async fn id_never_leads_to_another_path() {
     let app = App::start().await;
     let id = NOTION_HOME_PAGE;
     let bad = [
@@ -283,7 +283,7 @@ async fn an_id_never_leads_to_another_path() {
             assert_eq!(answer.pointers(), [format!("/context/{field}")], "{}", answer.text);
         }
     }
-    // What is no id could be a title: that was searched for, and nothing else left.
+    // A value that is no id could be a title: Overseer searched for it, and made no other call.
     let calls = app.playground.received();
     let search = "/playground/notion/v1/search";
     assert!(calls.iter().all(|call| call.path == search), "{calls:?}");
@@ -291,7 +291,7 @@ async fn an_id_never_leads_to_another_path() {
 }
 
 #[tokio::test]
-async fn what_the_service_refuses_is_rejected() {
+async fn service_refusal_is_rejected() {
     let app = App::start().await;
     let missing = "99999999-9999-4999-8999-999999999999";
     for (intent, context) in [
@@ -306,7 +306,7 @@ async fn what_the_service_refuses_is_rejected() {
 }
 
 #[tokio::test]
-async fn every_wrong_parameter_is_named() {
+async fn every_invalid_parameter_is_named() {
     let app = App::start().await;
     for (intent, context, pointers) in [
         ("create", json!({}), vec!["/context/parent_id", "/context/title"]),

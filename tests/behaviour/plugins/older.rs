@@ -1,4 +1,4 @@
-//! Plugins in the older forms of manifests: they are taken as they stand, and say why they cannot run here.
+//! Plugins in the older forms of manifests: they are accepted unchanged, and report why they cannot run here.
 
 use overseer_engine::access::principal::Role;
 use serde_json::json;
@@ -14,7 +14,7 @@ fn manifests() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_action_in_code_of_its_own_says_why_it_cannot_run_and_is_not_called() {
+async fn code_action_reports_why_it_cannot_run() {
     let app = App::with(Options { plugins: manifests(), ..Options::default() }).await;
     let intent = json!({ "tool": "crm", "intent": "CreateLead",
         "context": { "name": "Ann", "email": "ann@example.com", "source": "web" } });
@@ -25,19 +25,19 @@ async fn an_action_in_code_of_its_own_says_why_it_cannot_run_and_is_not_called()
     assert!(message.contains("functions/leads/create") && message.contains("runtime: { type: http"), "{message}");
     assert_eq!(answer["metadata"]["attempts"], 0, "{answer}");
 
-    // What it takes was put into a schema, which is held to.
+    // Its parameters became a schema, which is enforced.
     let wrong = json!({ "tool": "crm", "intent": "CreateLead", "context": { "name": "Ann", "email": 5 } });
     let problem = app.post(PATH, &wrong).await;
     assert_eq!(problem.status, 400);
     let text = problem.json().to_string();
     assert!(text.contains("/context/email") && text.contains("/context/source"), "{text}");
-    // Names are taken as they are written.
+    // Names are accepted unchanged.
     let small = json!({ "tool": "crm", "intent": "createlead", "context": {} });
     assert!(app.post(PATH, &small).await.json().to_string().contains("CreateLead"));
 }
 
 #[tokio::test]
-async fn an_environment_is_there_and_has_nothing_to_call() {
+async fn plugin_without_actions_has_nothing_to_call() {
     let app = App::with(Options { plugins: manifests(), ..Options::default() }).await;
     let user = app.key("acme", &[Role::User], Some("ann")).await;
     let list = app.send(&user, reqwest::Method::GET, PATH, None).await.json();

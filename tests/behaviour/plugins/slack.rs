@@ -10,7 +10,7 @@ use crate::support::app::{App, START_S};
 const GENERAL: &str = "C0PLAYGEN1";
 const RANDOM: &str = "C0PLAYRND2";
 
-/// Says something in #random without Overseer.
+/// Posts a message to #random without Overseer.
 async fn say(app: &App, text: &str) {
     let said = app
         .request(Method::POST, "/playground/slack/api/chat.postMessage")
@@ -32,7 +32,7 @@ fn ids(items: &Value) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_message_is_sent_under_every_name_of_the_action() {
+async fn every_alias_sends_a_message() {
     let app = App::start().await;
     for name in ["send_message", "send", "post_message"] {
         let context = json!({ "channel": GENERAL, "text": format!("Grüße von {name} 👋 {{{{ 1 + 1 }}}}") });
@@ -45,14 +45,14 @@ async fn a_message_is_sent_under_every_name_of_the_action() {
         let received = app.last_received();
         assert_eq!((received.method.as_str(), received.status), ("POST", 200));
         assert_eq!(received.path, "/playground/slack/api/chat.postMessage");
-        // What was left out sends no key, not even null.
+        // An omitted parameter sends no key, not even null.
         assert_eq!(received.body, context);
     }
     assert_eq!(app.playground.received_total(), 3);
 }
 
 #[tokio::test]
-async fn an_answer_goes_into_its_thread_and_blocks_are_passed_through() {
+async fn reply_goes_into_its_thread() {
     let app = App::start().await;
     let first = app.intend("slack", "send", json!({ "channel": "#general", "text": "question" })).await.data();
     let blocks = json!([{ "type": "section", "text": { "type": "mrkdwn", "text": "*bold*" }, "n": [1, 2.5, null] }]);
@@ -63,7 +63,7 @@ async fn an_answer_goes_into_its_thread_and_blocks_are_passed_through() {
 }
 
 #[tokio::test]
-async fn a_message_is_scheduled_by_time_and_by_seconds() {
+async fn message_is_scheduled_by_time_or_by_seconds() {
     let app = App::start().await;
     let at = START_S + 3600;
     for (name, post_at) in [
@@ -84,7 +84,7 @@ async fn a_message_is_scheduled_by_time_and_by_seconds() {
 }
 
 #[tokio::test]
-async fn a_time_that_is_past_or_too_far_is_rejected_by_the_service() {
+async fn time_out_of_range_is_rejected_by_the_service() {
     let app = App::start().await;
     let now = app.engine.ports.clock.now().as_second();
     for post_at in [json!(now - 1), json!("2026-11-21T08:59:59Z"), json!(now + 121 * 86_400)] {
@@ -96,7 +96,7 @@ async fn a_time_that_is_past_or_too_far_is_rejected_by_the_service() {
 }
 
 #[tokio::test]
-async fn what_is_no_time_is_refused_before_anything_leaves() {
+async fn invalid_time_is_refused_before_any_call() {
     let app = App::start().await;
     for post_at in [json!("tomorrow"), json!("2026-11-21"), json!("2026-11-21T10:00:00"), json!(1.5), json!(null)] {
         let context = json!({ "channel": GENERAL, "text": "when?", "post_at": post_at });
@@ -105,7 +105,7 @@ async fn what_is_no_time_is_refused_before_anything_leaves() {
 }
 
 #[tokio::test]
-async fn channels_are_listed_whole_or_in_pages_without_loss_or_duplicate() {
+async fn channel_pages_have_no_loss_or_duplicate() {
     let app = App::start().await;
     for name in ["list_channels", "channels"] {
         let data = success(&app.intend("slack", name, json!({})).await, "slack", "list_channels");
@@ -150,7 +150,7 @@ async fn channels_are_listed_whole_or_in_pages_without_loss_or_duplicate() {
 }
 
 #[tokio::test]
-async fn a_history_has_what_was_sent_the_newest_first() {
+async fn history_lists_the_newest_message_first() {
     let app = App::start().await;
     for text in ["one", "two", "three"] {
         app.intend("slack", "send", json!({ "channel": "#random", "text": text })).await.data();
@@ -171,7 +171,7 @@ async fn a_history_has_what_was_sent_the_newest_first() {
 }
 
 #[tokio::test]
-async fn a_history_of_more_than_one_page_is_read_up_to_the_limit_and_goes_on_from_there() {
+async fn history_longer_than_a_page_continues_after_the_limit() {
     let app = App::start().await;
     for number in 0..205 {
         say(&app, &format!("{number}")).await;
@@ -190,7 +190,7 @@ async fn a_history_of_more_than_one_page_is_read_up_to_the_limit_and_goes_on_fro
 }
 
 #[tokio::test]
-async fn what_the_service_refuses_is_rejected_with_its_code() {
+async fn service_refusal_keeps_its_code() {
     let app = App::start().await;
     for (intent, context, code) in [
         ("send", json!({ "channel": "C0NOWHERE", "text": "hello" }), "channel_not_found"),
@@ -207,7 +207,7 @@ async fn what_the_service_refuses_is_rejected_with_its_code() {
 }
 
 #[tokio::test]
-async fn every_wrong_parameter_is_named_and_nothing_leaves() {
+async fn every_invalid_parameter_is_named() {
     let app = App::start().await;
     for (intent, context, pointers) in [
         ("send", json!({}), vec!["/context/channel", "/context/text"]),

@@ -19,7 +19,7 @@ fn all(value: &Value) -> BTreeMap<String, Value> {
 }
 
 #[tokio::test]
-async fn the_list_names_every_action_in_the_words_of_an_intent() {
+async fn tool_list_names_every_action_as_an_intent_does() {
     let app = App::start().await;
     let list = app.get(PATH).await.json();
     let tools: BTreeMap<&str, &Value> =
@@ -46,7 +46,7 @@ async fn the_list_names_every_action_in_the_words_of_an_intent() {
 }
 
 #[tokio::test]
-async fn the_list_says_what_is_connected_and_for_whom() {
+async fn tool_list_shows_connected_accounts() {
     let app = App::with(Options { unconnected: true, ..Options::default() }).await;
     assert_eq!(connected(&app.get(PATH).await.json()), all(&json!(false)));
     app.connect("slack", "xoxb-playground").await;
@@ -60,13 +60,13 @@ async fn the_list_says_what_is_connected_and_for_whom() {
     assert_eq!(connected(&app.send(&user, Method::GET, PATH, None).await.json()), all(&json!(false)));
     let foreign = app.send(&user, Method::GET, &format!("{PATH}?userId=admin"), None).await;
     assert_eq!(foreign.problem(403), "forbidden");
-    // Without a user there is nobody whose accounts could be looked at.
+    // Without a user there are no accounts to look up.
     let service = app.key("acme", &[Role::Service], None).await;
     assert_eq!(connected(&app.send(&service, Method::GET, PATH, None).await.json()), all(&Value::Null));
 }
 
 #[tokio::test]
-async fn a_plugin_without_an_account_counts_as_connected() {
+async fn plugin_without_auth_counts_as_connected() {
     let manifest = r#"{"name": "open", "version": "0.1.0", "display_name": "Open", "description": "d",
         "runtime": {"type": "http", "base_url": "https://open.example"}, "permissions": ["network:open.example"],
         "actions": [{"name": "a", "description": "d", "effect": "read", "request": {"path": "/"}}]}"#;
@@ -75,7 +75,7 @@ async fn a_plugin_without_an_account_counts_as_connected() {
 }
 
 #[tokio::test]
-async fn each_format_has_the_shape_that_its_maker_asks_for() {
+async fn each_format_has_its_vendors_shape() {
     let app = App::start().await;
     let own = app.get(&format!("{PATH}?format=overseer")).await.json();
     assert_eq!(own, app.get(PATH).await.json());
@@ -114,7 +114,7 @@ async fn each_format_has_the_shape_that_its_maker_asks_for() {
 }
 
 #[test]
-fn a_name_that_models_cannot_take_is_refused_with_its_manifest() {
+fn action_name_that_models_refuse_fails_its_manifest() {
     let manifest = |action: usize| {
         json!({
             "name": "p".repeat(32), "version": "0.1.0", "display_name": "Long", "description": "d",
@@ -132,7 +132,7 @@ fn a_name_that_models_cannot_take_is_refused_with_its_manifest() {
 }
 
 #[tokio::test]
-async fn an_unknown_format_or_query_parameter_is_refused() {
+async fn unknown_format_or_query_parameter_is_refused() {
     let app = App::start().await;
     for query in ["format=xml", "format=", "format=OpenAI", "explain=true", "userId=", "user_id=ann", "format=mcp&x"] {
         let answer = app.get(&format!("{PATH}?{query}")).await;
@@ -141,7 +141,7 @@ async fn an_unknown_format_or_query_parameter_is_refused() {
 }
 
 #[tokio::test]
-async fn an_unknown_query_parameter_of_an_intent_is_refused_and_nothing_is_sent() {
+async fn unknown_query_parameter_of_an_intent_is_refused() {
     let app = App::start().await;
     let body = json!({ "tool": "slack", "intent": "send", "context": { "channel": "#general", "text": "hello" } });
     for query in ["explian=true", "dryRun", "userId=admin"] {

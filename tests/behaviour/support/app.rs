@@ -1,6 +1,6 @@
 //! A whole Overseer in the test's process: every route and the playground on a real port, records in memory, and a clock
-//! that only the test moves. Or, where `OVERSEER_TESTS_ON` is `lambdas`, the same routes behind a gateway, answered by the
-//! functions of the AWS bundle over stand-ins of AWS, by the machine's clock.
+//! that only the test moves. If `OVERSEER_TESTS_ON` is `lambdas`, the functions of the AWS bundle serve the same routes
+//! behind a gateway, over stand-ins of AWS and by the machine's clock.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -29,12 +29,12 @@ use tokio::net::TcpListener;
 use crate::support::counting::Counting;
 use crate::support::hooked::{Hooked, Hooks};
 use crate::support::lambdas::Lambdas;
-use crate::support::stand_ins;
+use crate::support::stand_ins::{ServedPlayground, stand_ins_variable};
 
 /// 2026-11-21T09:00:00Z.
 pub const START_S: i64 = 1_795_251_600;
 
-/// A clock that only the test moves; the machine's, where there are Lambdas.
+/// A clock that only the test moves; the machine's clock with Lambdas.
 pub struct TestClock(Option<AtomicI64>);
 
 impl TestClock {
@@ -78,7 +78,7 @@ impl Ids for TestIds {
     }
 }
 
-/// A timer whose alarms never go off.
+/// A timer whose alarms never fire.
 struct Deaf;
 
 #[async_trait]
@@ -111,7 +111,7 @@ impl Answer {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
     }
 
-    /// The machine code of an outcome that failed, which is an answer of status 200.
+    /// The error code of a failed outcome, whose status is 200.
     #[track_caller]
     pub fn failure(&self) -> String {
         assert_eq!(self.status, StatusCode::OK, "{}", self.text);
@@ -119,7 +119,7 @@ impl Answer {
         self.json()["error"]["code"].as_str().unwrap().to_owned()
     }
 
-    /// The data of an outcome that succeeded.
+    /// The data of a successful outcome.
     #[track_caller]
     pub fn data(&self) -> Value {
         assert_eq!(self.status, StatusCode::OK, "{}", self.text);
@@ -127,7 +127,7 @@ impl Answer {
         self.json()["data"].clone()
     }
 
-    /// A refused request: checks the form that every problem has, and gives its code.
+    /// Checks the form of a problem, and returns its code.
     #[track_caller]
     pub fn problem(&self, status: u16) -> String {
         assert_eq!(self.status.as_u16(), status, "{}", self.text);
@@ -152,32 +152,32 @@ impl Answer {
     }
 }
 
-/// How a plugin signs in whose provider is never asked.
+/// The `auth` of a plugin whose provider no test calls.
 pub fn oauth2() -> Value {
     json!({ "type": "oauth2", "authorization_url": "https://provider.example/authorize",
             "token_url": "https://provider.example/token" })
 }
 
-/// What differs from a plain Overseer.
+/// The differences from a plain Overseer.
 #[derive(Default)]
 pub struct Options {
     /// Manifests of more plugins.
     pub plugins: Vec<String>,
-    /// Addresses that calls may go to, beside the playground.
+    /// Private addresses that calls may reach, beside the playground.
     pub allowed: Vec<AllowedAddress>,
     /// The budget of an intent.
     pub budget: Option<Duration>,
     /// Leaves the standing tokens of the playground unconnected.
     pub unconnected: bool,
-    /// Where browsers may be sent on to.
+    /// URLs that browsers may be redirected to.
     pub return_to: Vec<String>,
-    /// What the cron route is called with.
+    /// The token of the cron route.
     pub cron_token: Option<String>,
-    /// Where browsers reach it, if that is not where it listens. For Lambdas.
+    /// The public URL, if it is not the address of the gateway. For Lambdas.
     pub public_url: Option<String>,
-    /// What is logged. For Lambdas.
+    /// The log level. For Lambdas.
     pub log: Option<String>,
-    /// Where tokens of Slack come from, if not from the playground. For Lambdas.
+    /// Slack's token endpoint, if it is not the playground's. For Lambdas.
     pub slack_tokens: Option<url::Url>,
 }
 
@@ -206,7 +206,7 @@ impl App {
         let mut app = match on.as_str() {
             "" => Self::here(options).await,
             "lambdas" => Self::on_lambdas(options, "secrets-manager").await,
-            other => panic!("OVERSEER_TESTS_ON is {other}, and lambdas is all that it may be"),
+            other => panic!("OVERSEER_TESTS_ON is {other}, and may only be lambdas"),
         };
         app.admin = app.key("acme", &[Role::Administrator], Some("admin")).await;
         if !unconnected {
@@ -265,25 +265,20 @@ impl App {
         Self { address, engine, playground, clock, table, admin, events, client, lambdas: None }
     }
 
-    /// With Lambdas that answer, and an engine of the test's own over the same stand-ins of AWS.
+    /// With Lambdas that serve the routes, and the test's own engine over the same stand-ins of AWS.
     pub async fn on_lambdas(options: Options, vault: &str) -> Self {
         let Options { plugins, allowed, budget, unconnected: _, return_to, cron_token, public_url, log, slack_tokens } =
             options;
         assert!(plugins.is_empty() && budget.is_none(), "Lambdas have the built-in plugins and limits only");
         let clock = Arc::new(TestClock(None));
         let now = clock.clone();
-        let playground = Playground::new(Arc::new(move || now.seconds()));
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let playing = listener.local_addr().unwrap();
-        tokio::spawn(axum::serve(listener, playground.router().with_state(())).into_future());
+        let served = ServedPlayground::start(Arc::new(move || now.seconds())).await;
+        let ServedPlayground { playground, address: playground_address, mut config } = served;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
 
-        let catalog = Catalog::built_in();
-        let mut config = Config::read(&catalog, |_| None).unwrap();
         let public_url = public_url.unwrap_or_else(|| format!("http://{address}"));
         config.public_url = public_url.parse().ok();
-        overseer::server::point_at_playground(&mut config, playing);
         config.allowed_addresses.extend(allowed.clone());
         config.return_to = return_to.iter().map(|url| url.parse().unwrap()).collect();
         if let Some(slack) = config.stand_ins.get_mut(&PluginName::parse("slack").unwrap()) {
@@ -291,45 +286,40 @@ impl App {
         }
 
         let secret = cron_token.map_or(json!({}), |token| json!({ "CRON_SECRET_TOKEN": token }));
-        let lambdas = Lambdas::start(listener, vault, &secret, |variables| {
-            let allowed = allowed.iter().map(|address| match address {
-                AllowedAddress::Network(network) => network.to_string(),
-                AllowedAddress::Socket(address) => address.to_string(),
-            });
-            let allowed = allowed.chain([playing.to_string()]);
-            let stand_ins = config.stand_ins.iter().map(|(plugin, stand_in)| (plugin.as_str(), stand_in));
-            variables.extend(
-                [
-                    ("PUBLIC_URL", public_url),
-                    ("OVERSEER_ALLOW_ADDRESSES", allowed.collect::<Vec<_>>().join(",")),
-                    ("OVERSEER_STAND_INS", stand_ins::services(stand_ins)),
-                    ("OVERSEER_RETURN_TO", return_to.join(",")),
-                    ("OVERSEER_LOG", log.unwrap_or_else(|| "info".to_owned())),
-                ]
-                .map(|(name, value)| (name.to_owned(), value)),
-            );
-        })
-        .await;
+        let allowed = allowed.iter().map(|address| match address {
+            AllowedAddress::Network(network) => network.to_string(),
+            AllowedAddress::Socket(address) => address.to_string(),
+        });
+        let allowed = allowed.chain([playground_address.to_string()]);
+        let variables = [
+            ("PUBLIC_URL", public_url),
+            ("OVERSEER_ALLOW_ADDRESSES", allowed.collect::<Vec<_>>().join(",")),
+            ("OVERSEER_STAND_INS", stand_ins_variable(&config)),
+            ("OVERSEER_RETURN_TO", return_to.join(",")),
+            ("OVERSEER_LOG", log.unwrap_or_else(|| "info".to_owned())),
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value));
+        let lambdas = Lambdas::start(listener, vault, &secret, variables.into()).await;
         let ports = lambdas.ports(Arc::new(SystemClock)).await;
         let table = Arc::new(Counting::new(ports.table.clone(), Arc::default()));
-        let engine = Engine::new(Ports { table: table.clone(), ..ports }, catalog, config).unwrap();
+        let engine = Engine::new(Ports { table: table.clone(), ..ports }, Catalog::built_in(), config).unwrap();
         let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         let (admin, events) = (String::new(), Arc::default());
         Self { address, engine, playground, clock, table, admin, events, client, lambdas: Some(lambdas) }
     }
 
-    /// The Lambdas, where there are any.
+    /// The Lambdas; panics if the app has none.
     #[track_caller]
     pub fn lambdas(&self) -> &Lambdas {
-        self.lambdas.as_ref().expect("there are no Lambdas here")
+        self.lambdas.as_ref().expect("this app has no Lambdas")
     }
 
-    /// Another engine over the same records. No alarm that it sets goes off.
+    /// Another engine over the same records. Its alarms never fire.
     pub fn deaf(&self) -> Arc<Engine> {
         self.deaf_over(self.table.clone())
     }
 
-    /// As [`Self::deaf`], and around each operation of its store something happens.
+    /// As [`Self::deaf`], with hooks around each operation of its table.
     pub fn hooked(&self, hooks: Arc<impl Hooks + 'static>) -> Arc<Engine> {
         self.deaf_over(Arc::new(Hooked::new(self.table.clone(), hooks)))
     }
@@ -340,7 +330,7 @@ impl App {
         Engine::new(ports, catalog.clone(), config.clone()).unwrap()
     }
 
-    /// Makes an organization, if it is not there, and a key of it.
+    /// Makes a key of an organization, and the organization if it does not exist.
     pub async fn key(&self, org: &str, roles: &[Role], user: Option<&str>) -> String {
         let org = OrgId::parse(org).unwrap();
         self.engine.create_organization(&org).await.unwrap();
@@ -360,12 +350,12 @@ impl App {
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
     }
 
-    /// A request as it would be made by hand; without a key unless the caller adds one.
+    /// A plain request, without a key.
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.client.request(method, format!("http://{}{path}", self.address))
     }
 
-    /// A request with the key `key`, and with a JSON body if there is one.
+    /// Sends a request with the key `key`, and with a JSON body if there is one.
     pub async fn send(&self, key: &str, method: Method, path: &str, body: Option<&Value>) -> Answer {
         let mut request = self.request(method, path).header("authorization", format!("Bearer {key}"));
         if let Some(body) = body {
@@ -386,13 +376,13 @@ impl App {
         self.send(&self.admin, Method::DELETE, path, None).await
     }
 
-    /// An intent of the administrator.
+    /// Sends an intent of the administrator.
     pub async fn intend(&self, tool: &str, intent: &str, context: Value) -> Answer {
         let body = json!({ "agentId": "agent_1", "tool": tool, "intent": intent, "context": context });
         self.post("/api/plugin-engine", &body).await
     }
 
-    /// The next `calls` calls of a service misbehave.
+    /// Makes the next `calls` calls of a service misbehave.
     pub fn misbehave(&self, service: Service, mode: Mode, calls: u32) {
         self.playground.set_switch(Switch::new(service, mode, calls));
     }
@@ -404,10 +394,10 @@ impl App {
     }
 }
 
-/// Checks that a request was refused at exactly these places, and that nothing left.
+/// Checks that a request was refused with exactly these pointers, and that no service was called.
 #[track_caller]
 pub fn refused(app: &App, answer: &Answer, pointers: &[&str]) {
     assert_eq!(answer.problem(400), "invalid_parameters", "{}", answer.text);
     assert_eq!(answer.pointers(), pointers, "{}", answer.text);
-    assert_eq!(app.playground.received_total(), 0, "something left all the same");
+    assert_eq!(app.playground.received_total(), 0, "a service was called");
 }

@@ -1,4 +1,4 @@
-//! Clients of AWS for the tests of alarms and events: pointed at a stand-in, with or without somebody who listens.
+//! Clients of AWS for the tests of alarms and events: pointed at a stand-in, with or without a recording of requests.
 
 use std::error::Error;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,31 +17,31 @@ use serde_json::Value;
 use crate::support::app::App;
 use crate::support::ministack::Ministack;
 
-/// The group that schedules are in.
+/// The schedule group.
 pub const GROUP: &str = "overseer";
-/// Nobody checks it in a stand-in.
+/// The role of schedules, which the stand-in does not check.
 pub const ROLE: &str = "arn:aws:iam::000000000000:role/alarms";
 /// The bus of the events.
 pub const BUS: &str = "overseer";
 
-/// A request as it left: what was asked, such as `AmazonSQS.SendMessage` or `POST /schedules/…`, and the body.
+/// A recorded request: the operation, such as `AmazonSQS.SendMessage` or `POST /schedules/…`, and the body.
 #[derive(Debug, Clone)]
 pub struct Seen {
     pub what: String,
     pub body: Value,
 }
 
-/// What went over the wire, in order.
+/// The recorded requests, in order.
 #[derive(Debug, Clone, Default)]
 pub struct Wire(Arc<Mutex<Vec<Seen>>>);
 
 impl Wire {
-    /// The requests since it was asked last.
+    /// The requests since the last call.
     pub fn take(&self) -> Vec<Seen> {
         std::mem::take(&mut *self.0.lock().unwrap())
     }
 
-    /// Of the requests since it was asked last, what was asked.
+    /// The operations of the requests since the last call.
     pub fn asked(&self) -> Vec<String> {
         self.take().into_iter().map(|seen| seen.what).collect()
     }
@@ -69,7 +69,7 @@ impl Intercept for Wire {
     }
 }
 
-/// A client of `$sdk` at `$endpoint` with what else is to be configured.
+/// A client of `$sdk` at `$endpoint`, with more configuration.
 macro_rules! client {
     ($sdk:ident, $endpoint:expr $(, $more:ident($with:expr))*) => {{
         let config = $sdk::Config::builder()
@@ -97,7 +97,7 @@ impl Clock for Stopped {
     }
 }
 
-/// Ids that are all zeros: whoever waits for a random time waits for none.
+/// Ids that are all zeros: a random backoff then has no length.
 pub struct Zeros;
 
 impl Ids for Zeros {
@@ -106,14 +106,14 @@ impl Ids for Zeros {
     }
 }
 
-/// A stand-in of AWS with a queue, a group of schedules and a bus. Its own clients leave no trace on the wire.
+/// A stand-in of AWS with a queue, a schedule group and a bus. The requests of its public clients are not recorded.
 pub struct Cloud {
     pub wire: Wire,
     pub sqs: aws_sdk_sqs::Client,
     pub scheduler: aws_sdk_scheduler::Client,
     pub bus: aws_sdk_eventbridge::Client,
     pub alarms: TimerConfig,
-    /// How many clients were made that are not always needed.
+    /// The number of clients that were made on first use.
     pub made: Arc<AtomicUsize>,
     ministack: Ministack,
 }
@@ -132,7 +132,7 @@ impl Cloud {
         Self { wire: Wire::default(), sqs, scheduler, bus, alarms, made: Arc::default(), ministack }
     }
 
-    /// A timer whose requests are seen.
+    /// A timer whose requests are recorded.
     pub fn timer(&self, clock: Arc<dyn Clock>) -> AwsTimer {
         self.timer_of(self.alarms.clone(), clock)
     }
@@ -147,7 +147,7 @@ impl Cloud {
         AwsTimer::new(|| sqs, scheduler, alarms, clock)
     }
 
-    /// A bus whose requests are seen.
+    /// A bus whose requests are recorded.
     pub fn events(&self) -> AwsEvents {
         let (endpoint, wire, made) = (self.ministack.endpoint.clone(), self.wire.clone(), Arc::clone(&self.made));
         let client = move || {
@@ -176,7 +176,7 @@ impl Cloud {
         url
     }
 
-    /// Takes the next message that can be taken, and waits for it for some time.
+    /// Receives and deletes the next message; waits up to 20 seconds for it.
     pub async fn receive(&self, queue_url: &str) -> Option<String> {
         let messages = self.sqs.receive_message().queue_url(queue_url).wait_time_seconds(20).send().await.unwrap();
         let message = messages.messages?.into_iter().next()?;
@@ -185,12 +185,12 @@ impl Cloud {
         message.body
     }
 
-    /// How many messages can be taken from a queue, and how many are delayed.
+    /// The number of visible messages of a queue, and of delayed ones.
     pub async fn waiting(&self, queue_url: &str) -> (String, String) {
         use QueueAttributeName::{ApproximateNumberOfMessages as Now, ApproximateNumberOfMessagesDelayed as Later};
-        let asked = self.sqs.get_queue_attributes().queue_url(queue_url).attribute_names(Now).attribute_names(Later);
-        let found = asked.send().await.unwrap().attributes.unwrap();
-        (found[&Now].clone(), found[&Later].clone())
+        let request = self.sqs.get_queue_attributes().queue_url(queue_url).attribute_names(Now).attribute_names(Later);
+        let attributes = request.send().await.unwrap().attributes.unwrap();
+        (attributes[&Now].clone(), attributes[&Later].clone())
     }
 }
 

@@ -1,4 +1,4 @@
-//! A real browser: Chromium without a window, spoken to through chromedriver as the W3C's standard says.
+//! A real browser: headless Chromium, driven through chromedriver by the W3C's `WebDriver` standard.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -10,12 +10,12 @@ use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// How long a page may take to show what is looked for.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// The name under which the standard gives an element.
+/// How long a page may take to show an element.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// The key of an element's reference in the standard.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
-/// A running browser with one window, and a profile that nobody used before or will again.
+/// A running browser with one window and a fresh profile.
 pub struct Browser {
     driver: Child,
     /// Held so that the driver can go on writing.
@@ -53,7 +53,7 @@ impl Browser {
         }
         let capabilities = json!({ "capabilities": { "alwaysMatch": {
             "browserName": "chrome",
-            "timeouts": { "implicit": PATIENCE.as_secs() * 1000, "pageLoad": 30_000, "script": 30_000 },
+            "timeouts": { "implicit": TIMEOUT.as_secs() * 1000, "pageLoad": 30_000, "script": 30_000 },
             "goog:chromeOptions": { "args": arguments },
         } } });
         let http = Client::builder().no_proxy().build().unwrap();
@@ -87,7 +87,7 @@ impl Browser {
         self.ask(Method::GET, "/cookie", &Value::Null).await.unwrap().as_array().unwrap().clone()
     }
 
-    /// Clicks an element, and does not wait for what comes of it.
+    /// Clicks an element without waiting for the effect.
     pub async fn click(&self, css: &str) {
         let element = self.find(css).await;
         self.ask(Method::POST, &format!("/element/{element}/click"), &json!({})).await.unwrap();
@@ -108,20 +108,20 @@ impl Browser {
         self.ask(Method::POST, &format!("/element/{element}/value"), &json!({ "text": text })).await.unwrap();
     }
 
-    /// Runs the body of a function in the page, and gives what it returns.
+    /// Runs the body of a function in the page, and returns its value.
     pub async fn execute(&self, js: &str) -> Value {
         self.ask(Method::POST, "/execute/sync", &json!({ "script": js, "args": [] })).await.unwrap()
     }
 
     /// Waits until an expression is true in the page, whatever page there is by then.
     pub async fn wait_until(&self, expression: &str) {
-        // The page answers with its next frame, which paces the questions.
+        // The page answers with its next frame, which paces the loop.
         let script = format!(
             "const done = arguments[0]; let is = false; try {{ is = Boolean({expression}); }} catch {{}} \
              if (is) done(true); else requestAnimationFrame(() => done(false));"
         );
-        let until = Instant::now() + PATIENCE;
-        // An error is a page that left while it was asked.
+        let until = Instant::now() + TIMEOUT;
+        // An error means that the browser left the page meanwhile.
         let ask = async || self.ask(Method::POST, "/execute/async", &json!({ "script": script, "args": [] })).await;
         while ask().await != Ok(Value::Bool(true)) {
             let page = async || format!("{}\n{}", self.url().await, self.source().await);
@@ -131,8 +131,7 @@ impl Browser {
 
     /// The reference of the first element that matches, waiting for it if need be.
     async fn find(&self, css: &str) -> String {
-        let found = self.ask(Method::POST, "/element", &json!({ "using": "css selector", "value": css })).await;
-        match found {
+        match self.ask(Method::POST, "/element", &json!({ "using": "css selector", "value": css })).await {
             Ok(element) => element[ELEMENT].as_str().unwrap().to_owned(),
             Err(error) => panic!("{css}: {error}\n{}\n{}", self.url().await, self.source().await),
         }
@@ -149,22 +148,22 @@ impl Browser {
             request = request.body(body.to_string());
         }
         let answer = request.send().await.unwrap();
-        let done = answer.status().is_success();
-        let mut said: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
-        let value = said["value"].take();
-        if done { Ok(value) } else { Err(format!("{}: {}", value["error"], value["message"])) }
+        let success = answer.status().is_success();
+        let mut body: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+        let value = body["value"].take();
+        if success { Ok(value) } else { Err(format!("{}: {}", value["error"], value["message"])) }
     }
 }
 
 impl Drop for Browser {
-    /// Ends the session first, since a driver that is killed leaves its browser behind.
+    /// Ends the session first: a killed driver would leave its browser running.
     fn drop(&mut self) {
         if !self.session.is_empty()
             && let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port))
         {
-            let _ = stream.set_read_timeout(Some(PATIENCE));
+            let _ = stream.set_read_timeout(Some(TIMEOUT));
             let _ = write!(stream, "DELETE /session{} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", self.session);
-            // The answer begins when the browser has ended.
+            // The response begins when the browser has ended.
             let _ = stream.read(&mut [0; 64]);
         }
         let _ = self.driver.kill();

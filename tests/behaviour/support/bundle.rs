@@ -1,4 +1,4 @@
-//! What `template.yaml` and the templates in `infra/` say.
+//! The resources of `template.yaml` and of the templates in `infra/`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,12 +10,12 @@ use super::gateway::Route;
 
 /// The resources of all templates.
 pub struct Bundle {
-    /// By their names, which are told apart by the file: `routes/Intent`, `template/Table`.
+    /// By the file's name and their own: `routes/Intent`, `template/Table`.
     resources: BTreeMap<String, Value>,
 }
 
 impl Bundle {
-    /// Reads them. A short tag of `CloudFormation` (`!Ref`) is dropped, and its text stays.
+    /// Reads the templates. The short tags of `CloudFormation` (`!Ref`) are dropped, their text stays.
     pub fn read() -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let nested = fs::read_dir(root.join("infra")).unwrap().map(|entry| entry.unwrap().path());
@@ -34,25 +34,32 @@ impl Bundle {
         Self { resources }
     }
 
-    fn of_type(&self, wanted: &str) -> impl Iterator<Item = (&String, &Value)> {
-        self.resources
-            .iter()
-            .filter(move |(_, resource)| resource["Type"] == wanted)
-            .map(|(id, of)| (id, &of["Properties"]))
+    /// The resource of that name in a file, such as `Table` in `template`.
+    pub fn resource(&self, file: &str, name: &str) -> &Value {
+        &self.resources[&format!("{file}/{name}")]
     }
 
-    /// What the template says of the function of that name.
+    /// The properties of the resources of one type in a file, by their names.
+    pub fn of_type(&self, file: &str, kind: &str) -> BTreeMap<&str, &Value> {
+        let in_file = self.resources.iter().filter_map(|(id, resource)| {
+            let name = id.strip_prefix(file)?.strip_prefix('/')?;
+            (resource["Type"] == kind).then_some((name, &resource["Properties"]))
+        });
+        in_file.collect()
+    }
+
+    /// The properties of the function of that name.
     pub fn function(&self, name: &str) -> &Value {
-        let wanted = format!("target/lambda/{name}/");
-        let mut functions = self.of_type("AWS::Serverless::Function").map(|(_, properties)| properties);
-        functions.find(|properties| properties["CodeUri"] == wanted).unwrap()
+        let code = format!("target/lambda/{name}/");
+        let mut functions = self.of_type("template", "AWS::Serverless::Function").into_values();
+        functions.find(|properties| properties["CodeUri"] == code).unwrap()
     }
 
-    /// Those of `variables` that a function is told: the operator's secret ones are for some only.
-    pub fn told(&self, function: &str, variables: &[(String, String)]) -> Vec<(String, String)> {
+    /// Those of `variables` that a function has in its environment: only some functions have the operator's secret ones.
+    pub fn environment(&self, function: &str, variables: &[(String, String)]) -> Vec<(String, String)> {
         let own = &self.function(function)["Environment"]["Variables"];
-        let told = |name: &str| name != "OVERSEER_SETTINGS" || own[name].is_string();
-        variables.iter().filter(|(name, _)| told(name)).cloned().collect()
+        let has = |name: &str| name != "OVERSEER_SETTINGS" || own[name].is_string();
+        variables.iter().filter(|(name, _)| has(name)).cloned().collect()
     }
 
     /// The routes of the HTTP API, each with its function.
@@ -61,26 +68,29 @@ impl Bundle {
             let (method, path) = properties["RouteKey"].as_str().unwrap().split_once(' ').unwrap();
             let target = properties["Target"].as_str().unwrap();
             let integration = target.strip_prefix("integrations/${").unwrap().strip_suffix('}').unwrap();
-            let uri = &self.resources[&format!("routes/{integration}")]["Properties"]["IntegrationUri"];
-            let (_, function) = uri.as_str().unwrap().rsplit_once("function:${Prefix}-").unwrap();
+            let uri = &self.resource("routes", integration)["Properties"]["IntegrationUri"];
+            let (_, function) = uri.as_str().unwrap().split_once(":function:${Prefix}-").unwrap();
             Route { method: method.to_owned(), path: path.to_owned(), function: function.replace('-', "_") }
         };
-        self.of_type("AWS::ApiGatewayV2::Route").map(|(_, properties)| route(properties)).collect()
+        self.of_type("routes", "AWS::ApiGatewayV2::Route").into_values().map(route).collect()
     }
 
-    /// What the role of a function allows, as [`super::gateway::Call::needs`] has it, where `vault` is where secrets are.
+    /// The actions that the role of a function allows with this kind of vault, in the form of
+    /// [`super::gateway::Call::needs`].
     pub fn allowed(&self, function: &str, vault: &str) -> BTreeSet<String> {
         let (_, role) = self.function(function)["Role"].as_str().unwrap().rsplit_once('.').unwrap();
-        let role = &self.resources[&format!("access/{role}")]["Properties"];
-        let managed = role["ManagedPolicyArns"].as_array().into_iter().flatten().map(|policy| {
-            &self.resources[&format!("access/{}", policy.as_str().unwrap())]["Properties"]["PolicyDocument"]
-        });
+        let role = &self.resource("access", role)["Properties"];
+        let managed = role["ManagedPolicyArns"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|policy| &self.resource("access", policy.as_str().unwrap())["Properties"]["PolicyDocument"]);
         let own = role["Policies"].as_array().unwrap().iter().map(|policy| &policy["PolicyDocument"]);
         let statements = managed.chain(own).flat_map(|document| document["Statement"].as_array().unwrap());
         let holds = |condition: &str| match condition {
             "InSecretsManager" => vault == "secrets-manager",
             "InTable" => vault == "envelope",
-            other => panic!("a condition that is not known: {other}"),
+            other => panic!("unknown condition: {other}"),
         };
         // `!If [condition, this, that]` is a list here.
         let chosen = |value: &Value| match value.as_array().map(Vec::as_slice) {
@@ -107,7 +117,7 @@ impl Bundle {
                 "ScheduleRole.Arn" => "schedule role",
                 schedules if schedules.contains(":schedule/${ScheduleGroup}/*") => "schedules",
                 log if log.ends_with("Log.Arn") => continue,
-                other => panic!("a resource that is not known: {other}"),
+                other => panic!("unknown resource: {other}"),
             };
             let actions = chosen(&statement["Action"]);
             let actions = actions.as_array().cloned().unwrap_or_else(|| vec![actions.clone()]);

@@ -1,4 +1,4 @@
-//! A table that counts what it is asked, and what each route may ask of it.
+//! A table that counts its operations, and the number that each route may use.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,50 +19,50 @@ use crate::accounts::authorize::{Browser, leads_to, link};
 use crate::support::app::{App, Options};
 use crate::support::hooked::{Hooked, Hooks, Operation};
 
-/// A store that counts round trips.
+/// A table that counts round trips.
 pub type Counting = Hooked<Counts>;
 
 #[derive(Default)]
 pub struct Counts {
     reads: AtomicUsize,
     writes: AtomicUsize,
-    /// How often everybody else gets a turn before something is put.
+    /// How often each put yields to other tasks first.
     turns: AtomicUsize,
     /// Every key that was ever put.
     keys: Mutex<BTreeSet<Key>>,
 }
 
 impl Counting {
-    /// From here on each put is slow, so that of many that change the same item all but one come too late each time.
+    /// Makes each put slow from here on: of many concurrent updates of an item all but one lose each round.
     pub fn slow_down(&self) {
         self.hooks.turns.store(200, Ordering::SeqCst);
     }
 
-    /// Reads and writes since this was last asked.
+    /// Reads and writes since the last call of this.
     pub fn take(&self) -> (usize, usize) {
         (self.hooks.reads.swap(0, Ordering::SeqCst), self.hooks.writes.swap(0, Ordering::SeqCst))
     }
 
-    /// The keys of everything that stands in the store now. (A store does not list itself; this one has watched.)
+    /// The keys of all current items. (A table cannot list itself; this one has recorded every key.)
     pub async fn items(&self) -> Vec<Key> {
         let keys: Vec<Key> = self.hooks.keys.lock().unwrap().iter().cloned().collect();
-        let mut standing = Vec::new();
+        let mut current = Vec::new();
         for key in keys {
             if self.inner.get(&key, Read::Consistent).await.unwrap().is_some() {
-                standing.push(key);
+                current.push(key);
             }
         }
-        standing
+        current
     }
 }
 
 #[async_trait]
 impl Hooks for Counts {
-    async fn before(&self, asked: &Operation<'_>) -> Result<(), TableError> {
-        let count = match asked {
+    async fn before(&self, operation: &Operation<'_>) -> Result<(), TableError> {
+        let count = match operation {
             Operation::Get(_) | Operation::BatchGet(_) | Operation::List => &self.reads,
             Operation::Put(_) | Operation::Transact(_) => {
-                self.keys.lock().unwrap().extend(asked.keys().into_iter().cloned());
+                self.keys.lock().unwrap().extend(operation.keys().into_iter().cloned());
                 &self.writes
             }
             Operation::Add(key) => {
@@ -71,7 +71,7 @@ impl Hooks for Counts {
             }
             Operation::Delete(_) => &self.writes,
         };
-        if matches!(asked, Operation::Put(_)) {
+        if matches!(operation, Operation::Put(_)) {
             for _ in 0..self.turns.load(Ordering::SeqCst) {
                 tokio::task::yield_now().await;
             }
@@ -81,12 +81,12 @@ impl Hooks for Counts {
     }
 }
 
-/// What is asked, how, and the reads and writes that it may cost.
+/// A description, the request, and the reads and writes that it may cost.
 type Case<'a> = (&'a str, Method, &'a str, Option<&'a Value>, (usize, usize));
 
 /// What ARCHITECTURE.md says that each route costs.
 #[tokio::test]
-async fn each_route_costs_what_is_written() {
+async fn each_route_costs_the_documented_requests() {
     let app = App::start().await;
     let send = json!({ "tool": "slack", "intent": "send", "context": { "channel": "C0PLAYGEN1", "text": "hello" } });
     let read = json!({ "tool": "slack", "intent": "channels" });
@@ -117,7 +117,7 @@ async fn each_route_costs_what_is_written() {
         assert!(answer.status.is_success(), "{what}: {}", answer.text);
         assert_eq!(app.table.take(), expected, "{what}");
     }
-    // An organization's first secret comes with a data key, which this process then knows and another reads once.
+    // An organization's first secret makes a data key. This process then caches it; another reads it once.
     let other = app.key("other", &[Role::Administrator], Some("admin")).await;
     app.send(&other, Method::GET, tools, None).await;
     for (plugin, expected) in [("slack", (3, 3)), ("notion", (2, 2))] {
@@ -139,16 +139,16 @@ async fn each_route_costs_what_is_written() {
         vault.get(&id, version).await.unwrap().unwrap();
         assert_eq!(app.table.take(), (1, 0), "version {version}");
     }
-    // The key is looked at again once it was seen a minute ago.
+    // The cached API key is read again after a minute.
     app.clock.advance(60);
     app.post(tools, &read).await.data();
     assert_eq!(app.table.take(), (2, 0));
 }
 
-/// What an intent costs once the process is warm: requests to the table, and calls of the service.
+/// The cost of an intent in a warm process: requests to the table, and calls of the service.
 #[tokio::test]
 #[expect(clippy::print_stdout, reason = "the counts are what is to be seen")]
-async fn a_warm_intent_costs_one_read_and_one_call_and_with_an_effect_two_writes() {
+async fn warm_intent_costs_the_documented_requests() {
     let app = App::start().await;
     let send = json!({ "tool": "slack", "intent": "send", "context": { "channel": "#general", "text": "hello" } });
     let read = json!({ "tool": "slack", "intent": "fetch", "context": { "channel": "#general" } });
@@ -176,9 +176,9 @@ async fn a_warm_intent_costs_one_read_and_one_call_and_with_an_effect_two_writes
 
 /// What ARCHITECTURE.md says that connecting by a browser, renewing and disconnecting cost.
 #[tokio::test]
-async fn each_step_of_an_account_costs_what_is_written() {
+async fn each_account_step_costs_the_documented_requests() {
     let app = App::with(Options { unconnected: true, ..Options::default() }).await;
-    // The data key is known from here on, for an hour.
+    // The data key is cached from here on, for an hour.
     app.connect("gmail", "ya29.playground").await;
     app.table.take();
     let costs = |what: &str, expected: (usize, usize)| assert_eq!(app.table.take(), expected, "{what}");
@@ -202,7 +202,7 @@ async fn each_step_of_an_account_costs_what_is_written() {
     app.get("/api/plugin-engine/integrations").await.json();
     costs("the list", (4, 0));
     app.clock.advance(3600);
-    // That reads the API key again, and the data key.
+    // This reads the API key and the data key again.
     app.connect("gmail", "ya29.playground").await;
     app.table.take();
     app.post("/api/plugin-engine", &read).await.data();
@@ -213,7 +213,7 @@ async fn each_step_of_an_account_costs_what_is_written() {
 
 /// What ARCHITECTURE.md says that tasks cost.
 #[tokio::test]
-async fn each_step_of_a_task_costs_what_is_written() {
+async fn each_task_step_costs_the_documented_requests() {
     let app = App::start().await;
     let send = json!({ "tool": "slack", "intent": "send", "context": { "channel": "C0PLAYGEN1", "text": "hello" } });
     app.post("/api/plugin-engine", &send).await.data();
@@ -246,7 +246,7 @@ async fn each_step_of_a_task_costs_what_is_written() {
 
 /// What ARCHITECTURE.md says that failures cost.
 #[tokio::test]
-async fn each_step_of_the_error_log_costs_what_is_written() {
+async fn each_error_log_step_costs_the_documented_requests() {
     let app = App::with(Options { unconnected: true, ..Options::default() }).await;
     let intend = "/api/plugin-engine";
     let send = json!({ "tool": "slack", "intent": "send", "context": { "channel": "#general", "text": "hello" } });

@@ -1,6 +1,6 @@
-//! Stand-ins of what is around a Lambda: API Gateway, which makes an event of each request by the routes of
-//! `template.yaml`, and Lambda's runtime API, from which the functions take their events. Between a function and the
-//! stand-ins of AWS every request is seen and put down.
+//! Stand-ins of the services around a Lambda: API Gateway, which turns requests into events by the routes of the template,
+//! and Lambda's runtime API, from which functions take their events. A proxy between each function and the stand-ins of AWS
+//! records every request.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -22,40 +22,47 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Mutex as AsyncMutex, oneshot, watch};
 
-/// A body that a gateway would let through: 10 MB.
+/// The largest body that API Gateway accepts: 10 MB.
 const BODY_MAX_BYTES: usize = 10 * 1024 * 1024;
 
-/// What came of an invocation: the function's answer, or its error.
+/// The result of an invocation: the function's response, or its error.
 type Answered = Result<Value, Value>;
 
-/// The functions, each in a process of its own once it is needed, and a gateway before them.
+/// The functions, each in its own process from its first event on, behind a gateway.
 pub struct Gateway {
     functions: Arc<Functions>,
 }
 
-/// Gives the command that starts a process of a function, with what the function is told in its environment.
+/// Returns the command that starts a process of a function, with the function's environment.
 pub type Launch = Box<dyn Fn(&str) -> Command + Send + Sync>;
+
+/// The addresses of the stand-ins of AWS.
+#[derive(Debug, Clone, Copy)]
+pub struct AwsEndpoints {
+    /// DynamoDB.
+    pub dynamo: SocketAddr,
+    /// Every other service.
+    pub aws: SocketAddr,
+}
 
 struct Functions {
     routes: Vec<Route>,
     launch: Launch,
-    /// What stands in for DynamoDB, and for everything else of AWS.
-    dynamo: SocketAddr,
-    aws: SocketAddr,
+    endpoints: AwsEndpoints,
     running: AsyncMutex<BTreeMap<String, Arc<Function>>>,
-    /// The requests that functions made of AWS.
+    /// The requests that functions sent to AWS.
     calls: Arc<Mutex<Vec<Call>>>,
     client: reqwest::Client,
 }
 
-/// A request that a function made of AWS.
+/// A request that a function sent to AWS.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// Which function.
+    /// The function's name.
     pub function: String,
-    /// What it asked, such as `dynamodb:GetItem`.
+    /// The operation, such as `dynamodb:GetItem`.
     pub operation: String,
-    /// The actions of IAM that it needs for that, each with what it is done to, such as `dynamodb:Query table/index/list`.
+    /// The IAM actions that it requires, each with its resource, such as `dynamodb:Query table/index/list`.
     pub needs: Vec<String>,
 }
 
@@ -66,17 +73,17 @@ pub struct Route {
     pub method: String,
     /// With parameters in braces.
     pub path: String,
-    /// Where it leads.
+    /// The function that handles it.
     pub function: String,
 }
 
 impl Route {
     fn takes(&self, method: &Method, path: &str) -> bool {
-        let (wanted, given): (Vec<_>, Vec<_>) = (self.path.split('/').collect(), path.split('/').collect());
-        let same = |(wanted, given): (&&str, &&str)| (wanted.starts_with('{') && !given.is_empty()) || wanted == given;
+        let (pattern, segments): (Vec<_>, Vec<_>) = (self.path.split('/').collect(), path.split('/').collect());
+        let mut pairs = pattern.iter().zip(&segments);
         (self.method == "ANY" || self.method == method.as_str())
-            && wanted.len() == given.len()
-            && wanted.iter().zip(&given).all(same)
+            && pattern.len() == segments.len()
+            && pairs.all(|(part, segment)| (part.starts_with('{') && !segment.is_empty()) || part == segment)
     }
 
     /// The route that a request takes: fixed parts go before parameters, as in API Gateway.
@@ -90,7 +97,7 @@ struct Function {
     name: String,
     events: UnboundedSender<Invocation>,
     waiting: Arc<Mutex<HashMap<String, oneshot::Sender<Answered>>>>,
-    /// How often a process asked for its next event.
+    /// How often a process requested its next event.
     asked: watch::Receiver<usize>,
     next_id: AtomicU64,
     processes: Mutex<Vec<Child>>,
@@ -114,32 +121,27 @@ impl Drop for Function {
 }
 
 impl Gateway {
-    /// A gateway with these routes before functions. `dynamo` stands in for DynamoDB, `aws` for everything else.
-    pub fn start(
-        listener: TcpListener,
-        routes: Vec<Route>,
-        (dynamo, aws): (SocketAddr, SocketAddr),
-        launch: Launch,
-    ) -> Self {
+    /// A gateway with these routes before functions that use these stand-ins.
+    pub fn start(listener: TcpListener, routes: Vec<Route>, endpoints: AwsEndpoints, launch: Launch) -> Self {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let running = AsyncMutex::default();
-        let functions = Arc::new(Functions { routes, launch, dynamo, aws, running, calls: Arc::default(), client });
+        let functions = Arc::new(Functions { routes, launch, endpoints, running, calls: Arc::default(), client });
         let routes = Router::new().fallback(gateway).with_state(functions.clone());
         tokio::spawn(axum::serve(listener, routes).into_future());
         Self { functions }
     }
 
-    /// Invokes a function with an event, and gives its answer or its error.
+    /// Invokes a function with an event, and returns its response or its error.
     pub async fn invoke(&self, name: &str, event: Value) -> Answered {
         self.functions.function(name).await.invoke(event, Duration::from_mins(3)).await
     }
 
-    /// As [`Self::invoke`], with the time that the invocation has.
+    /// As [`Self::invoke`], with the invocation's timeout.
     pub async fn invoke_within(&self, name: &str, event: Value, time: Duration) -> Answered {
         self.functions.function(name).await.invoke(event, time).await
     }
 
-    /// Lets a function have so many processes.
+    /// Starts processes of a function until it has this many.
     pub async fn processes(&self, name: &str, count: usize) {
         let function = self.functions.function(name).await;
         while function.processes.lock().unwrap().len() < count {
@@ -147,14 +149,13 @@ impl Gateway {
         }
     }
 
-    /// Waits until the process of a function has asked for so many events: as many as it was given, and the one that it
-    /// then waits for.
+    /// Waits until the processes of a function have requested this many events: the handled ones, and the next one.
     pub async fn asked(&self, name: &str, count: usize) {
         let mut asked = self.functions.function(name).await.asked.clone();
         asked.wait_for(|asked| *asked >= count).await.unwrap();
     }
 
-    /// Tells the one process of a function to end, and waits until it has.
+    /// Terminates the only process of a function, and waits for its end.
     pub async fn end(&self, name: &str) -> ExitStatus {
         let function = self.functions.running.lock().await.remove(name).unwrap();
         let mut child = function.processes.lock().unwrap().pop().unwrap();
@@ -162,17 +163,17 @@ impl Gateway {
         tokio::task::spawn_blocking(move || child.wait()).await.unwrap().unwrap()
     }
 
-    /// Stops the processes of a function; it begins anew with the next event, cold.
+    /// Kills the processes of a function; the next event is a cold start.
     pub async fn stop(&self, name: &str) {
         self.functions.running.lock().await.remove(name);
     }
 
-    /// Where somebody of that name reaches the stand-ins of AWS, and is seen.
+    /// The address of a new proxy to the stand-ins of AWS, which records requests under this name.
     pub async fn tap(&self, name: &str) -> SocketAddr {
         self.functions.tap(name).await
     }
 
-    /// The requests that functions made of AWS since it was asked last.
+    /// The requests that functions sent to AWS since the last call of this.
     pub fn calls(&self) -> Vec<Call> {
         std::mem::take(&mut self.functions.calls.lock().unwrap())
     }
@@ -213,7 +214,7 @@ impl Functions {
 impl Functions {
     async fn tap(&self, name: &str) -> SocketAddr {
         let (function, calls, client) = (name.to_owned(), self.calls.clone(), self.client.clone());
-        let tap = Tap { function, dynamo: self.dynamo, aws: self.aws, calls, client };
+        let tap = Tap { function, endpoints: self.endpoints, calls, client };
         serve(Router::new().fallback(pass_on).with_state(tap)).await
     }
 }
@@ -256,7 +257,7 @@ struct RuntimeApi {
     waiting: Arc<Mutex<HashMap<String, oneshot::Sender<Answered>>>>,
 }
 
-/// The next event; with none left it does not answer, as Lambda does.
+/// The next event. As at Lambda, the response waits until there is one.
 async fn next(State(api): State<RuntimeApi>) -> impl IntoResponse {
     api.asking.send_modify(|asked| *asked += 1);
     let invocation = api.events.lock().await.recv().await;
@@ -281,18 +282,17 @@ async fn fail(State(api): State<RuntimeApi>, Path(id): Path<String>, body: Strin
 impl RuntimeApi {
     fn end(&self, id: &str, answered: Answered) -> &'static str {
         let waiting = self.waiting.lock().unwrap().remove(id);
-        // Whoever asked may have hung up.
+        // The caller may have stopped waiting.
         let _ = waiting.unwrap().send(answered);
         r#"{"status": "OK"}"#
     }
 }
 
-/// Between a function and the stand-ins of AWS.
+/// A proxy between a function and the stand-ins of AWS.
 #[derive(Clone)]
 struct Tap {
     function: String,
-    dynamo: SocketAddr,
-    aws: SocketAddr,
+    endpoints: AwsEndpoints,
     calls: Arc<Mutex<Vec<Call>>>,
     client: reqwest::Client,
 }
@@ -300,7 +300,7 @@ struct Tap {
 async fn pass_on(State(tap): State<Tap>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
     let target = headers.get("x-amz-target").map(|target| target.to_str().unwrap().to_owned());
     let operation = operation(&method, uri.path(), target.as_deref());
-    let to = if operation.starts_with("dynamodb:") { tap.dynamo } else { tap.aws };
+    let to = if operation.starts_with("dynamodb:") { tap.endpoints.dynamo } else { tap.endpoints.aws };
     let needs = needs(&operation, &serde_json::from_slice(&body).unwrap_or_default());
     tap.calls.lock().unwrap().push(Call { function: tap.function.clone(), operation, needs });
     let mut request = tap.client.request(method, format!("http://{to}{uri}")).body(body);
@@ -320,7 +320,7 @@ async fn pass_on(State(tap): State<Tap>, method: Method, uri: Uri, headers: Head
     response
 }
 
-/// What a request asks of AWS, as IAM would call it.
+/// The operation of a request to AWS, named as an IAM action.
 fn operation(method: &Method, path: &str, target: Option<&str>) -> String {
     if let Some((service, operation)) = target.and_then(|target| target.split_once('.')) {
         let service = match service {
@@ -329,28 +329,28 @@ fn operation(method: &Method, path: &str, target: Option<&str>) -> String {
             "TrentService" => "kms",
             "AmazonSQS" => "sqs",
             "AWSEvents" => "events",
-            other => panic!("a service that is not known: {other}"),
+            other => panic!("unknown service: {other}"),
         };
         return format!("{service}:{operation}");
     }
-    assert!(path.starts_with("/schedules/"), "a request that is not known: {method} {path}");
+    assert!(path.starts_with("/schedules/"), "unknown request: {method} {path}");
     let operation = match method.as_str() {
         "POST" => "CreateSchedule",
         "PUT" => "UpdateSchedule",
         "DELETE" => "DeleteSchedule",
         "GET" => "GetSchedule",
-        other => panic!("a method that is not known: {other}"),
+        other => panic!("unknown method: {other}"),
     };
     format!("scheduler:{operation}")
 }
 
-/// The actions of IAM that a request needs, with what they are done to.
+/// The IAM actions that a request requires, with their resources.
 /// <https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html>
 fn needs(operation: &str, body: &Value) -> Vec<String> {
     let (service, name) = operation.split_once(':').unwrap();
     let one = |on: &str| vec![format!("{operation} {on}")];
     match (service, name) {
-        // A transaction has no action of its own.
+        // A transaction requires the actions of its parts.
         ("dynamodb", "TransactWriteItems") => {
             let parts = body["TransactItems"].as_array().unwrap().iter();
             let actions = parts.map(|part| match part.as_object().unwrap().keys().next().unwrap().as_str() {
@@ -366,7 +366,7 @@ fn needs(operation: &str, body: &Value) -> Vec<String> {
         ("secretsmanager", _) => {
             let secret = body["SecretId"].as_str().or(body["Name"].as_str()).unwrap();
             let on = if secret.contains("accounts/") { "accounts" } else { "settings" };
-            // Secrets Manager uses the key in the name of whoever asks.
+            // Secrets Manager uses the KMS key on behalf of the caller.
             let key: &[&str] = match name {
                 "GetSecretValue" => &["kms:Decrypt key"],
                 "CreateSecret" | "PutSecretValue" => &["kms:Decrypt key", "kms:GenerateDataKey key"],
@@ -381,11 +381,11 @@ fn needs(operation: &str, body: &Value) -> Vec<String> {
         ("sqs", _) => one("queue"),
         ("events", _) => one("bus"),
         ("kms", _) => one("key"),
-        _ => panic!("a request that is not known: {operation}"),
+        _ => panic!("unknown request: {operation}"),
     }
 }
 
-/// What API Gateway does with a request to an HTTP API.
+/// Handles a request as API Gateway does for an HTTP API.
 async fn gateway(State(functions): State<Arc<Functions>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();

@@ -1,4 +1,4 @@
-//! A store around which a test does what it wants: before and after each operation it may watch, wait and fail.
+//! A table with a test's hooks around each operation: they may observe, wait and fail.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,11 +10,11 @@ use overseer_engine::ports::table::{
 };
 use tokio::sync::Notify;
 
-/// What the store is asked.
+/// An operation of the table.
 pub enum Operation<'a> {
     Get(&'a Key),
     BatchGet(&'a [Key]),
-    /// A page of items, of a list or of what is due.
+    /// A page of items, of a list or of a queue.
     List,
     Put(&'a NewItem),
     Delete(&'a Key),
@@ -23,7 +23,7 @@ pub enum Operation<'a> {
 }
 
 impl Operation<'_> {
-    /// The items that are named.
+    /// The keys of the items that the operation names.
     pub fn keys(&self) -> Vec<&Key> {
         match self {
             Self::Get(key) | Self::Delete(key) | Self::Add(key) => vec![key],
@@ -34,27 +34,27 @@ impl Operation<'_> {
         }
     }
 
-    /// Whether one item is put whose sort key begins so.
+    /// Whether this puts one item whose sort key begins with `prefix`.
     pub fn puts(&self, prefix: &str) -> bool {
         matches!(self, Self::Put(item) if item.key.sort.starts_with(prefix))
     }
 }
 
-/// What happens around each operation.
+/// Hooks around each operation.
 #[async_trait]
 pub trait Hooks: Send + Sync {
-    /// An error is the answer in the place of the operation.
-    async fn before(&self, _asked: &Operation<'_>) -> Result<(), TableError> {
+    /// Runs before the operation. An error is returned instead of doing it.
+    async fn before(&self, _operation: &Operation<'_>) -> Result<(), TableError> {
         Ok(())
     }
 
-    /// After an operation that went well. An error is the answer although it did.
-    async fn after(&self, _asked: &Operation<'_>) -> Result<(), TableError> {
+    /// Runs after a successful operation. An error is returned although it succeeded.
+    async fn after(&self, _operation: &Operation<'_>) -> Result<(), TableError> {
         Ok(())
     }
 }
 
-/// A store with hooks around it.
+/// A table with hooks.
 pub struct Hooked<H> {
     pub inner: Arc<dyn Table>,
     pub hooks: Arc<H>,
@@ -67,13 +67,13 @@ impl<H: Hooks> Hooked<H> {
 
     async fn around<T: Send>(
         &self,
-        asked: Operation<'_>,
-        doing: impl Future<Output = Result<T, TableError>> + Send,
+        operation: Operation<'_>,
+        run: impl Future<Output = Result<T, TableError>> + Send,
     ) -> Result<T, TableError> {
-        self.hooks.before(&asked).await?;
-        let done = doing.await?;
-        self.hooks.after(&asked).await?;
-        Ok(done)
+        self.hooks.before(&operation).await?;
+        let result = run.await?;
+        self.hooks.after(&operation).await?;
+        Ok(result)
     }
 }
 
@@ -122,7 +122,7 @@ impl<H: Hooks> Table for Hooked<H> {
     }
 }
 
-/// Holds whoever comes first until the test lets them go. Everybody after that just goes on.
+/// Holds the first caller until the test opens it. Later callers pass at once.
 #[derive(Default)]
 pub struct Gate {
     passed: AtomicBool,
@@ -131,7 +131,7 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Goes through, and says whether that was the one who was held.
+    /// Passes the gate. Returns whether this caller was held.
     pub async fn pass(&self) -> bool {
         let first = !self.passed.swap(true, Ordering::SeqCst);
         if first {
@@ -141,12 +141,12 @@ impl Gate {
         first
     }
 
-    /// Waits until somebody is held.
+    /// Waits until a caller is held.
     pub async fn reached(&self) {
         self.reached.notified().await;
     }
 
-    /// Lets them go.
+    /// Releases the held caller.
     pub fn open(&self) {
         self.opened.notify_one();
     }

@@ -1,5 +1,5 @@
-//! The Lambdas of the AWS bundle, behind a gateway with the routes of `template.yaml`, over stand-ins of AWS. What comes to
-//! the work queue is brought to the function of cron, as an event source mapping does it.
+//! The Lambdas of the AWS bundle, behind a gateway with the template's routes, over stand-ins of AWS. Messages of the work
+//! queue go to the cron function, as by an event source mapping.
 
 use std::fs::{self, OpenOptions};
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use tempfile::NamedTempFile;
 use tokio::net::TcpListener;
 
 use crate::support::bundle::Bundle;
-use crate::support::gateway::Gateway;
+use crate::support::gateway::{AwsEndpoints, Gateway};
 use crate::support::process::command;
 use crate::support::stand_ins::{StandIns, sdk};
 
@@ -21,53 +21,51 @@ use crate::support::stand_ins::{StandIns, sdk};
 pub struct Lambdas {
     /// The gateway before them.
     pub gateway: Arc<Gateway>,
-    /// What stands in for AWS.
+    /// The stand-ins of AWS.
     pub stand_ins: StandIns,
     log: NamedTempFile,
 }
 
 impl Lambdas {
-    /// Starts them behind a gateway at `listener`; `tell` adds variables that they are told.
-    pub async fn start(
-        listener: TcpListener,
-        vault: &str,
-        secret: &Value,
-        tell: impl FnOnce(&mut Vec<(String, String)>),
-    ) -> Self {
+    /// Starts them behind a gateway at `listener`, with `more` environment variables beside those of the stand-ins.
+    pub async fn start(listener: TcpListener, vault: &str, secret: &Value, more: Vec<(String, String)>) -> Self {
         let stand_ins = StandIns::start(vault, secret).await;
-        let mut variables = stand_ins.variables.clone();
-        tell(&mut variables);
+        let variables = [stand_ins.variables.clone(), more].concat();
         let bundle = Bundle::read();
         let log = NamedTempFile::new().unwrap();
         let to = log.path().to_owned();
         let routes = bundle.routes();
         let launch = Box::new(move |name: &str| {
             let mut function = command(name);
-            function.envs(bundle.told(name, &variables));
+            function.envs(bundle.environment(name, &variables));
             let log = OpenOptions::new().create(true).append(true).open(&to).unwrap();
             function.stdout(log).stderr(Stdio::inherit());
             function
         });
-        let gateway = Gateway::start(listener, routes, (stand_ins.dynamo, stand_ins.aws), launch);
-        let gateway = Arc::new(gateway);
-        tokio::spawn(bring(gateway.clone(), stand_ins.aws, stand_ins.variable("OVERSEER_QUEUE_URL").unwrap()));
+        let endpoints = AwsEndpoints { dynamo: stand_ins.dynamo, aws: stand_ins.aws };
+        let gateway = Arc::new(Gateway::start(listener, routes, endpoints, launch));
+        tokio::spawn(deliver_messages(
+            gateway.clone(),
+            stand_ins.aws,
+            stand_ins.variable("OVERSEER_QUEUE_URL").unwrap(),
+        ));
         Self { gateway, stand_ins, log }
     }
 
-    /// What all functions have logged, which on AWS is for `CloudWatch`.
+    /// The log of all functions, which on AWS goes to `CloudWatch`.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log.path()).unwrap()
     }
 
-    /// The ports of an engine of the test's own over the same stand-ins.
+    /// Ports over the same stand-ins, for the test's own engine.
     pub async fn ports(&self, clock: Arc<dyn Clock>) -> Ports {
         let endpoint = self.gateway.tap("test").await;
         self.stand_ins.ports(endpoint, clock, Arc::new(RandomIds))
     }
 }
 
-/// Brings what comes to the queue to the function of cron, until the test ends.
-async fn bring(gateway: Arc<Gateway>, aws: SocketAddr, queue_url: String) {
+/// Invokes the cron function with messages of the queue, and deletes those that it handled, until the test ends.
+async fn deliver_messages(gateway: Arc<Gateway>, aws: SocketAddr, queue_url: String) {
     let queue = aws_sdk_sqs::Client::new(&sdk(aws));
     loop {
         let received = queue.receive_message().queue_url(&queue_url).max_number_of_messages(10).wait_time_seconds(20);
@@ -83,9 +81,9 @@ async fn bring(gateway: Arc<Gateway>, aws: SocketAddr, queue_url: String) {
         });
         let event = json!({ "Records": records.collect::<Vec<_>>() });
         let Ok(answer) = gateway.invoke("cron", event).await else { continue };
-        let again: Vec<_> = answer["batchItemFailures"].as_array().unwrap().iter().collect();
+        let failures = answer["batchItemFailures"].as_array().unwrap();
         for message in &messages {
-            if again.iter().any(|failed| failed["itemIdentifier"].as_str() == message.message_id.as_deref()) {
+            if failures.iter().any(|failed| failed["itemIdentifier"].as_str() == message.message_id.as_deref()) {
                 continue;
             }
             let receipt = message.receipt_handle.clone().unwrap();

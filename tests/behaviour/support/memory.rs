@@ -1,5 +1,5 @@
-//! A table in maps, which does each operation at once: for simulations, where a store with a thread and a file format of
-//! its own would take most of the time. It passes the conformance suite as the others do.
+//! A table in maps, for simulations: the store with its own thread and file format would take most of their time. It passes
+//! the conformance suite.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Included};
@@ -61,7 +61,7 @@ impl State {
 }
 
 impl MemoryTable {
-    /// An empty one.
+    /// An empty table.
     pub fn new(clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Self {
         Self { clock, ids, state: Mutex::default() }
     }
@@ -74,7 +74,7 @@ impl MemoryTable {
         Version(self.ids.hex(16))
     }
 
-    /// All of the writes or none, and the counter that the last one leaves.
+    /// Does all of the writes or none. Returns the new versions, and the sum of the last counter.
     fn write(&self, writes: Vec<Write>) -> Result<(Vec<Version>, Option<i64>), TableError> {
         let now_s = self.now_s();
         let mut state = self.state.lock().unwrap();
@@ -150,7 +150,7 @@ impl MemoryTable {
     }
 }
 
-/// What a query is about, and where the page before ended.
+/// A query, and the position where the previous page ended.
 struct Span {
     query: Query,
     after: Option<(String, Option<Key>)>,
@@ -165,12 +165,12 @@ impl Span {
         }
     }
 
-    /// Whether what stands there comes after the page before.
+    /// Whether an entry at this position comes after the previous page.
     fn is_next(&self, sort: &str, key: Option<&Key>) -> bool {
         self.has(sort)
             && self.after.as_ref().is_none_or(|(after, of)| {
-                let (after, here) = ((after.as_str(), of.as_ref()), (sort, key));
-                if self.query.backwards { here < after } else { here > after }
+                let (after, position) = ((after.as_str(), of.as_ref()), (sort, key));
+                if self.query.backwards { position < after } else { position > after }
             })
     }
 
@@ -182,7 +182,7 @@ impl Span {
     }
 }
 
-/// Times have whole seconds, and due ones milliseconds.
+/// Cuts times to whole seconds, and due times to milliseconds.
 fn whole(item: &mut NewItem) {
     item.expires_at = item.expires_at.map(|at| Timestamp::from_second(at.as_second()).unwrap());
     if let Some(due) = &mut item.due {
@@ -275,9 +275,9 @@ impl Table for MemoryTable {
         let least = Key { partition: String::new(), sort: String::new() };
         let from = after
             .map_or(Included((queue.to_owned(), i64::MIN, least)), |(at, key)| Excluded((queue.to_owned(), at, key)));
-        let standing = state.due.range((from, std::ops::Bound::Unbounded));
-        let standing = standing.take_while(|(of, at, _)| of == queue && *at <= until);
-        let live = standing.filter(|(_, _, key)| state.live(key, now_s).is_some()).take(limit.saturating_add(1));
+        let due = state.due.range((from, std::ops::Bound::Unbounded));
+        let due = due.take_while(|(of, at, _)| of == queue && *at <= until);
+        let live = due.filter(|(_, _, key)| state.live(key, now_s).is_some()).take(limit.saturating_add(1));
         let entry = |(_, at, key): &(String, i64, Key)| {
             let due = DueEntry { key: key.clone(), at: Timestamp::from_millisecond(*at).unwrap() };
             (json!((at, key)), 0, due)

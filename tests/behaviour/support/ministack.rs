@@ -1,6 +1,6 @@
 //! A stand-in of AWS: ministack, a Python program that `tests/run` installs. It shows that requests are well formed and that
-//! answers are understood, and nothing about permissions, quotas or time; where else it differs from AWS, the tests that
-//! meet the difference say so.
+//! responses are understood, and nothing about permissions, quotas or time. Tests that depend on another difference from AWS
+//! say so.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
@@ -9,10 +9,10 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-/// What it logs when it listens.
+/// The log line that says that it listens.
 const READY: &str = "Running on http://";
 
-/// A running stand-in, empty at first, which ends with this value.
+/// A running stand-in, empty at first, which stops when this is dropped.
 pub struct Ministack {
     child: Child,
     /// Such as `http://127.0.0.1:41234`, for every service, region and credential.
@@ -21,21 +21,21 @@ pub struct Ministack {
 }
 
 impl Ministack {
-    /// Starts one of the test's own.
-    #[expect(clippy::unused_async, reason = "the other parts start so too")]
+    /// Starts a stand-in for one test.
+    #[expect(clippy::unused_async, reason = "other parts of the harness start asynchronously")]
     pub async fn start() -> Self {
-        let mut said = String::new();
-        // Somebody else may take the port between looking and listening.
+        let mut log = String::new();
+        // Another process may take the port between the look and the listen.
         for _ in 0..5 {
             match Self::on(free_port()) {
                 Ok(started) => return started,
-                Err(instead) => said = instead,
+                Err(failed) => log = failed,
             }
         }
-        panic!("ministack ended before it was ready: {said}")
+        panic!("ministack ended before it was ready: {log}")
     }
 
-    /// What it said, where it ended before it was ready.
+    /// Starts it on this port. The error is its log, if it ended before it was ready.
     fn on(port: u16) -> Result<Self, String> {
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let program = workspace.join("target/tools/bin/ministack");
@@ -53,15 +53,15 @@ impl Ministack {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let mut said = String::new();
-        while !said.contains(READY) {
+        let mut log = String::new();
+        while !log.contains(READY) {
             let Some(line) = lines.next() else {
                 child.wait().unwrap();
-                return Err(said);
+                return Err(log);
             };
-            said = format!("{said}{line}\n");
+            log = format!("{log}{line}\n");
         }
-        // It would stop at a full pipe.
+        // It would block on a full pipe.
         std::thread::spawn(move || lines.for_each(drop));
         Ok(Self { child, endpoint: format!("http://127.0.0.1:{port}"), _folder: folder })
     }

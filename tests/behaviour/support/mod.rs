@@ -1,4 +1,4 @@
-//! What tests stand on: the application under test, stores and stand-ins to look into, and real counterparts.
+//! The harness of the tests: the application under test, observable tables and stand-ins, and real counterparts.
 
 pub mod app;
 pub mod aws;

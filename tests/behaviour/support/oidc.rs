@@ -1,4 +1,4 @@
-//! A real OIDC provider of the test's own: npm's oidc-provider, which `tests/providers/oidc.mjs` starts in Node.
+//! A real OIDC provider for one test: npm's oidc-provider, which `tests/providers/oidc.mjs` starts in Node.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
@@ -9,7 +9,7 @@ use reqwest::header::{COOKIE, LOCATION, SET_COOKIE};
 use reqwest::{Client, Method, StatusCode, Url};
 use serde_json::{Value, json};
 
-/// What differs from a provider that rotates refresh tokens, always gives one, and sends `iss`.
+/// The differences from a provider that rotates refresh tokens, always issues one, and sends `iss`.
 pub struct Options {
     /// Client metadata by the names of RFC 7591, as [`client`] makes it.
     pub clients: Vec<Value>,
@@ -37,7 +37,7 @@ impl Default for Options {
     }
 }
 
-/// A client that sends people to the provider, and shows its secret as `client_secret_basic`.
+/// A client for the authorization code flow that authenticates by `client_secret_basic`.
 pub fn client(id: &str, secret: &str, redirect_uri: &str) -> Value {
     json!({
         "client_id": id,
@@ -48,7 +48,7 @@ pub fn client(id: &str, secret: &str, redirect_uri: &str) -> Value {
     })
 }
 
-/// A client that acts for itself.
+/// A client for the client credentials grant.
 pub fn service_client(id: &str, secret: &str) -> Value {
     json!({
         "client_id": id,
@@ -115,17 +115,17 @@ impl Oidc {
         self.control(Method::POST, "clients", client).await;
     }
 
-    /// Signs in as `account`, allows what is asked, and gives the URL to which the person is then sent.
+    /// Signs in as `account`, grants consent, and returns the URL that the browser is redirected to.
     pub async fn allow(&self, authorization_url: &str, account: &str) -> String {
         self.decide(authorization_url, &[("login", account), ("decision", "allow")]).await
     }
 
-    /// Denies what is asked, and gives the URL to which the person is then sent.
+    /// Denies consent, and returns the URL that the browser is redirected to.
     pub async fn deny(&self, authorization_url: &str, account: &str) -> String {
         self.decide(authorization_url, &[("login", account), ("decision", "deny")]).await
     }
 
-    /// Goes the way of a browser that was never here before.
+    /// Follows the flow as a browser without cookies.
     async fn decide(&self, authorization_url: &str, decision: &[(&str, &str)]) -> String {
         let mut cookies = BTreeMap::new();
         let mut url = Url::parse(authorization_url).unwrap();
@@ -182,7 +182,7 @@ impl Oidc {
         self.control(Method::POST, "held", &json!({ "calls": calls })).await;
     }
 
-    /// Lets the held calls go, and holds no more.
+    /// Releases the held calls, and holds no more.
     pub async fn release(&self) {
         self.control(Method::POST, "release", &json!({})).await;
     }

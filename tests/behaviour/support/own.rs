@@ -1,4 +1,4 @@
-//! A service of the test's own, and the plugin for it.
+//! A service that a test defines, and the plugin for it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 
 use crate::support::app::{App, Options};
 
-/// A running service that remembers what it was sent.
+/// A running service that records its requests.
 #[derive(Clone)]
 pub struct OwnService {
     pub address: SocketAddr,
@@ -26,7 +26,7 @@ impl OwnService {
         Self::start_with(|_| routes).await
     }
 
-    /// For routes that need to know where they are.
+    /// As [`Self::start`], for routes that need the service's address.
     pub async fn start_with(routes: impl FnOnce(SocketAddr) -> Router) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -76,7 +76,7 @@ pub fn manifest(base_url: &str, auth: &Value) -> String {
     json!({
         "name": "own", "version": "1.0.0", "display_name": "Own", "description": "A service of a test.",
         "runtime": { "type": "http", "base_url": base_url }, "permissions": [format!("network:{host}")], "auth": auth,
-        // A service that fails all the time is what most of these tests want.
+        // Most of these tests make the service fail, and must not open the breaker.
         "breaker": { "failures": 100 },
         "actions": [
             { "name": "read", "description": "Reads.", "effect": "read", "parameters": parameters,

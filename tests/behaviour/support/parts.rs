@@ -1,4 +1,4 @@
-//! The parts that other tests stand on: a real OIDC provider, and a real browser.
+//! Tests of the harness itself: the real OIDC provider, and the real browser.
 
 use axum::Router;
 use axum::extract::RawQuery;
@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use crate::support::browser::Browser;
 use crate::support::oidc::{Oidc, Options, client, form, service_client};
 
-/// Nobody listens there, and nobody has to: `allow` does not follow.
+/// No server listens there: `allow` does not follow the redirect.
 const CALLBACK: &str = "http://127.0.0.1:9/callback";
 /// The example of RFC 7636, appendix B.
 const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
@@ -89,7 +89,7 @@ fn refused(error: &str) -> impl Fn((u16, Value)) {
 }
 
 #[tokio::test]
-async fn a_code_becomes_tokens_that_the_resource_takes() {
+async fn code_is_exchanged_for_working_tokens() {
     let oidc = provider(Options { access_ttl_s: 120, ..Options::default() }).await;
     let back = oidc.allow(&authorization_url(&oidc, CALLBACK, &[("scope", "read")]), "ada").await;
     assert!(back.starts_with(CALLBACK), "{back}");
@@ -122,7 +122,7 @@ async fn a_code_becomes_tokens_that_the_resource_takes() {
 }
 
 #[tokio::test]
-async fn the_provider_refuses_what_is_made_up() {
+async fn provider_refuses_forged_credentials() {
     let oidc = provider(Options::default()).await;
     refused("invalid_grant")(redeem(&oidc, "made-up").await);
     refused("invalid_grant")(refresh(&oidc, &json!({ "refresh_token": "made-up" })).await);
@@ -135,7 +135,7 @@ async fn the_provider_refuses_what_is_made_up() {
 }
 
 #[tokio::test]
-async fn reuse_of_a_refresh_token_ends_its_whole_family() {
+async fn reused_refresh_token_revokes_its_family() {
     let oidc = provider(Options::default()).await;
     let first = connected(&oidc).await;
     let other = connected(&oidc).await;
@@ -154,7 +154,7 @@ async fn reuse_of_a_refresh_token_ends_its_whole_family() {
 }
 
 #[tokio::test]
-async fn what_the_options_change() {
+async fn provider_options_apply() {
     let options = Options { rotate: false, offline_access: true, iss: false, ..Options::default() };
     let oidc = provider(options).await;
     let back = oidc.allow(&authorization_url(&oidc, CALLBACK, &[("scope", "read")]), "ada").await;
@@ -173,7 +173,7 @@ async fn what_the_options_change() {
 }
 
 #[tokio::test]
-async fn a_person_says_no() {
+async fn denied_consent_returns_an_error() {
     let oidc = provider(Options::default()).await;
     let back = oidc.deny(&authorization_url(&oidc, CALLBACK, &[("scope", "read")]), "ada").await;
     assert_eq!(parameter(&back, "error").unwrap(), "access_denied");
@@ -182,7 +182,7 @@ async fn a_person_says_no() {
 }
 
 #[tokio::test]
-async fn a_token_ends_by_revocation_or_by_the_switch() {
+async fn revocation_and_switch_end_a_token() {
     let oidc = provider(Options::default()).await;
     let tokens = connected(&oidc).await;
     oidc.expire(tokens["access_token"].as_str().unwrap()).await;
@@ -200,7 +200,7 @@ async fn a_token_ends_by_revocation_or_by_the_switch() {
 }
 
 #[tokio::test]
-async fn a_service_acts_for_itself() {
+async fn client_credentials_grant_gives_a_token() {
     let oidc = Oidc::start().await;
     oidc.register(&service_client("robot", "secret")).await;
     let asked = [("grant_type", "client_credentials"), ("scope", "read")];
@@ -212,7 +212,7 @@ async fn a_service_acts_for_itself() {
 }
 
 #[tokio::test]
-async fn the_token_endpoint_fails_on_request() {
+async fn token_endpoint_fails_on_request() {
     let oidc = provider(Options::default()).await;
     let tokens = connected(&oidc).await;
     oidc.token_endpoint("down", 1).await;
@@ -261,7 +261,7 @@ async fn serve(routes: Router) -> String {
 }
 
 #[tokio::test]
-async fn a_browser_clicks_and_sees_what_comes() {
+async fn browser_follows_the_link() {
     const PAGE: &str = "<!doctype html><title>A page</title><form action=/done><input name=who value=nobody>
         <button id=go>Go</button></form><button id=late onclick=\"setTimeout(() => {
         document.body.insertAdjacentHTML('beforeend', '<p id=came>It came late.</p>') })\">Late</button>";
@@ -287,7 +287,7 @@ async fn a_browser_clicks_and_sees_what_comes() {
 }
 
 #[tokio::test]
-async fn a_browser_consents_at_the_provider() {
+async fn browser_consents_at_the_provider() {
     let origin = serve(Router::new().route("/callback", get(async || "You can close this page."))).await;
     let callback = format!("{origin}/callback");
     let oidc = Oidc::start().await;
@@ -300,7 +300,7 @@ async fn a_browser_consents_at_the_provider() {
     assert_eq!(browser.text().await, "You can close this page.");
     assert!(parameter(&browser.url().await, "code").is_some());
 
-    // It is known there now, and is asked only for its consent.
+    // The browser is signed in now, and the provider asks only for consent.
     browser.open(&authorization_url(&oidc, &callback, &[("scope", "read"), ("prompt", "consent")])).await;
     assert!(browser.text().await.contains("Signed in as ada."));
     browser.follow("[value=deny]").await;

@@ -13,7 +13,7 @@ pub fn program(name: &str) -> PathBuf {
     program
 }
 
-/// The program with the given arguments and nothing configured in its environment.
+/// The program, with none of Overseer's variables in its environment.
 pub fn command(name: &str) -> Command {
     let mut command = Command::new(program(name));
     for (variable, _) in std::env::vars_os() {
@@ -27,31 +27,31 @@ pub fn command(name: &str) -> Command {
     command
 }
 
-/// Runs `overseer` to its end.
+/// Runs `overseer` and waits for its end.
 pub fn overseer(arguments: &[&str]) -> Output {
     command("overseer").args(arguments).output().unwrap()
 }
 
-/// Checks that a run failed with one sentence, and gives it.
+/// Checks that a run failed with one sentence, and returns it.
 #[track_caller]
 pub fn sentence(output: &Output) -> String {
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    let mut sentences = said.lines().filter_map(|line| line.strip_prefix("overseer: "));
-    let sentence = sentences.next().unwrap_or_else(|| panic!("it did not say why: {said}")).to_owned();
-    assert_eq!(sentences.next(), None, "{said}");
-    assert!(!said.contains("panicked"), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    let mut sentences = stderr.lines().filter_map(|line| line.strip_prefix("overseer: "));
+    let sentence = sentences.next().unwrap_or_else(|| panic!("it gave no reason: {stderr}")).to_owned();
+    assert_eq!(sentences.next(), None, "{stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
     sentence
 }
 
 /// A running server.
 pub struct Server {
     child: Child,
-    /// What it listens on, such as `127.0.0.1:41234`.
+    /// The address that it listens on, such as `127.0.0.1:41234`.
     pub address: String,
-    /// What it printed before it was ready.
+    /// The lines that it printed before it was ready.
     pub greeting: String,
-    /// The line that it says works when pasted.
+    /// The `curl` line of its banner.
     pub curl: String,
     log: Receiver<String>,
     logged: Vec<String>,
@@ -85,7 +85,7 @@ impl Server {
         Self { child, address, greeting, curl, log, logged: Vec::new() }
     }
 
-    /// Waits for a line of the log that holds `text`.
+    /// Waits for a line of the log that contains `text`.
     pub fn wait_for_log(&mut self, text: &str) {
         while !self.logged.iter().any(|line| line.contains(text)) {
             let line = self.log.recv().unwrap_or_else(|_| panic!("it never logged {text:?}: {:#?}", self.logged));
@@ -93,7 +93,7 @@ impl Server {
         }
     }
 
-    /// Everything that was logged, once it has ended.
+    /// The whole log, once the server has ended.
     pub fn whole_log(&mut self) -> String {
         self.logged.extend(self.log.iter());
         self.logged.join("\n")
@@ -105,18 +105,18 @@ impl Server {
         assert!(sent.success());
     }
 
-    /// Ends it at once, as a crash would.
+    /// Kills it, as a crash would.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Waits until it has ended by itself, and gives its exit code.
+    /// Waits until it has ended by itself, and returns its exit code.
     pub fn wait(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
     }
 
-    /// Runs a line of shell and gives what it printed.
+    /// Runs a line of shell and returns its output.
     pub fn paste(line: &str) -> String {
         let mut child =
             Command::new("bash").args(["-euo", "pipefail", "-c", line]).stdout(Stdio::piped()).spawn().unwrap();

@@ -1,4 +1,4 @@
-//! A service that does what a test has written down for each call, and a plugin for it with an action of each effect.
+//! A service that follows a test's script, and a plugin for it with an action of each effect.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,15 +19,15 @@ use crate::support::own::OwnService;
 
 /// What the service does with a call.
 pub enum Does {
-    /// Ends the connection without an answer.
+    /// Closes the connection without a response.
     BreaksOff,
     /// Answers with this status and body.
     Says(u16, Value),
-    /// Answers with this status once the test has let it go.
+    /// Answers with this status once the test opens the gate.
     Waits(u16),
 }
 
-/// Answers with this status, and says nothing.
+/// Answers with this status and an empty object.
 pub fn says(status: u16) -> Does {
     Does::Says(status, json!({}))
 }
@@ -36,7 +36,7 @@ pub fn says(status: u16) -> Does {
 pub struct Scripted {
     pub app: App,
     pub service: OwnService,
-    /// Where the service waits.
+    /// The gate of [`Does::Waits`].
     pub gate: Arc<Gate>,
 }
 
@@ -50,7 +50,7 @@ async fn act(State(script): State<Arc<Script>>) -> Response {
     let call = script.calls.fetch_add(1, Ordering::SeqCst).min(script.does.len() - 1);
     let nothing = json!({});
     let (status, body) = match &script.does[call] {
-        // Without the noise of a panic.
+        // Unlike a panic, this prints nothing.
         Does::BreaksOff => std::panic::resume_unwind(Box::new(())),
         Does::Says(status, body) => (status, body),
         Does::Waits(status) => {
@@ -85,13 +85,13 @@ fn plugin(address: SocketAddr, breaker: &Value) -> String {
     .to_string()
 }
 
-/// An intent to do the action of this effect.
+/// An intent for the action of this effect.
 pub fn act_as(effect: &str) -> Value {
     json!({ "tool": "own", "intent": effect })
 }
 
 impl Scripted {
-    /// What comes last is done with every call after it, too.
+    /// The last entry also applies to every later call.
     pub async fn start(does: Vec<Does>) -> Self {
         Self::with_breaker(does, &json!({ "failures": 100 })).await
     }
@@ -111,20 +111,20 @@ impl Scripted {
         self.service.calls().len()
     }
 
-    /// The administrator, for an engine without routes.
+    /// The administrator's principal, for direct calls of the engine.
     pub async fn principal(&self) -> Principal {
         self.app.engine.authenticate(&self.app.admin.as_str().into()).await.unwrap()
     }
 
-    /// The run that began last.
+    /// The latest run.
     pub async fn run(&self) -> Value {
         self.app.get("/api/plugin-engine/runs").await.json()["runs"][0].clone()
     }
 
-    /// Somebody looked, and says what had become of the run that began last; gives its state then.
-    pub async fn resolve(&self, found: &str) -> Value {
+    /// Resolves the latest run as this state, as a person does who checked the service. Returns the run's new state.
+    pub async fn resolve(&self, outcome: &str) -> Value {
         let run = self.run().await;
         let path = format!("/api/plugin-engine/runs/{}/resolve", run["id"].as_str().unwrap());
-        self.app.post(&path, &json!({ "as": found })).await.json()["state"].clone()
+        self.app.post(&path, &json!({ "as": outcome })).await.json()["state"].clone()
     }
 }

@@ -1,5 +1,6 @@
-//! What stands in for AWS on one machine: dynoxide for DynamoDB, in this process, and ministack for everything else, with
-//! the table, the queue, the bus, the keys and the settings that `template.yaml` makes on AWS.
+//! Stand-ins on one machine. For AWS: dynoxide for DynamoDB, in this process, and ministack for everything else, with the
+//! table, the queue, the bus, the keys and the settings that `template.yaml` makes on AWS. For Slack, Gmail and Notion: the
+//! playground.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,28 +10,30 @@ use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
 use overseer_aws::Settings;
 use overseer_aws::table::create_table;
 use overseer_engine::engine::Ports;
-use overseer_engine::outbound::config::StandIn;
+use overseer_engine::outbound::config::{Config, StandIn};
+use overseer_engine::plugin::catalog::Catalog;
 use overseer_engine::ports::{Clock, Ids};
+use overseer_playground::Playground;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::ministack::Ministack;
 
-/// Running stand-ins, which end with this value.
+/// Running stand-ins of AWS, which stop when this is dropped.
 pub struct StandIns {
     /// DynamoDB.
     pub dynamo: SocketAddr,
     /// Everything else.
     pub aws: SocketAddr,
-    /// What functions are told: the variables that `template.yaml` sets.
+    /// The environment variables that `template.yaml` sets for functions.
     pub variables: Vec<(String, String)>,
     _ministack: Ministack,
 }
 
 impl StandIns {
-    /// Starts them. `vault` is where secrets are kept: `secrets-manager` or `envelope`. `secret` are the variables that
-    /// are kept in a secret.
+    /// Starts them. `vault` is the kind of vault: `secrets-manager` or `envelope`. `secret` holds the variables that come
+    /// from a secret.
     pub async fn start(vault: &str, secret: &Value) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let dynamo = listener.local_addr().unwrap();
@@ -72,14 +75,14 @@ impl StandIns {
         self.variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
     }
 
-    /// The engine's ports on them. `endpoint` leads to both.
+    /// The engine's ports on them. `endpoint` must forward to both.
     pub fn ports(&self, endpoint: SocketAddr, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Ports {
         let settings = Settings::read(|name| self.variable(name)).unwrap();
         overseer_aws::ports(settings, &sdk(endpoint), clock, ids)
     }
 }
 
-/// What clients need to reach a stand-in, which takes any credentials.
+/// The configuration of clients for a stand-in, which accepts any credentials.
 pub fn sdk(endpoint: SocketAddr) -> SdkConfig {
     let credentials = Credentials::new("test", "test", None, None, "a test");
     SdkConfig::builder()
@@ -90,15 +93,36 @@ pub fn sdk(endpoint: SocketAddr) -> SdkConfig {
         .build()
 }
 
-/// What functions are told of the stand-ins of the services of plugins.
-pub fn services<'a>(stand_ins: impl Iterator<Item = (&'a str, &'a StandIn)>) -> String {
-    let one = |stand_in: &StandIn| {
+/// The playground on a port of this machine.
+pub struct ServedPlayground {
+    pub playground: Playground,
+    pub address: SocketAddr,
+    /// An empty configuration but for its stand-ins, which are this playground.
+    pub config: Config,
+}
+
+impl ServedPlayground {
+    /// Serves a playground; `clock` returns the time in Unix seconds.
+    pub async fn start(clock: Arc<dyn Fn() -> i64 + Send + Sync>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let playground = Playground::new(clock);
+        tokio::spawn(axum::serve(listener, playground.router().with_state(())).into_future());
+        let mut config = Config::read(&Catalog::built_in(), |_| None).unwrap();
+        overseer::server::point_at_playground(&mut config, address);
+        Self { playground, address, config }
+    }
+}
+
+/// The value of `OVERSEER_STAND_INS`, which tells functions the stand-ins of this configuration.
+pub fn stand_ins_variable(config: &Config) -> String {
+    let document = |stand_in: &StandIn| {
         json!({
             "base_url": stand_in.base_url, "authorization_url": stand_in.authorization_url,
             "token_url": stand_in.token_url, "revocation_url": stand_in.revocation_url,
             "client": { "id": stand_in.client.id, "secret": stand_in.client.secret.as_ref().map(ExposeSecret::expose_secret) },
         })
     };
-    json!(stand_ins.map(|(plugin, stand_in)| (plugin.to_owned(), one(stand_in))).collect::<serde_json::Map<_, _>>())
-        .to_string()
+    let documents = config.stand_ins.iter().map(|(plugin, stand_in)| (plugin.as_str().to_owned(), document(stand_in)));
+    Value::Object(documents.collect()).to_string()
 }

@@ -1,5 +1,5 @@
-//! Adding to a counter. An item that stands there keeps all but its count, one that is absent or expired is made anew: no
-//! single expression says all of that, so the likeliest is tried, and the refusal shows which is right.
+//! Adds to a counter. An existing item keeps all but its count; an absent or expired one is replaced by a new one. No single
+//! expression does both, so the likeliest is tried first, and a refusal shows which one is right.
 
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::ReturnValuesOnConditionCheckFailure::AllOld;
@@ -9,29 +9,29 @@ use overseer_engine::ports::table::{Key, TableError};
 use super::expression::{ABSENT, NOT_EXPIRED, Values, names, values};
 use super::row::{self, Row, number, text};
 use super::{DynamoTable, failure, in_conflict};
-use crate::patience::Backoff;
+use crate::backoff::Backoff;
 
-/// The answer where the sum would not fit.
+/// The error where the sum would overflow.
 const OUT_OF_RANGE: TableError = TableError::Request("a counter would leave its range");
 
-/// What is taken to stand there.
+/// The expected state of the stored item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Guess {
-    /// Nothing, or a counter that has its expiry if this one is to have one.
+    /// No item, or a counter that expires if the addition does.
     Usual,
-    /// What has expired.
+    /// An expired item.
     Expired,
-    /// What has no expiry, and is not to get one.
+    /// An item that never expires, and does not get an expiry from the addition.
     Lasting,
 }
 
-/// One amount for one counter.
+/// An amount to add to one counter.
 #[derive(Debug, Clone)]
 pub(super) struct Addition {
     key: Row,
     amount: i64,
     expires_at_s: Option<i64>,
-    /// The version of the item if it is made.
+    /// The version of the item if this addition creates it.
     version: String,
     now_s: i64,
     guess: Guess,
@@ -42,9 +42,9 @@ impl Addition {
         Self { key: row::key(key), amount, expires_at_s, version, now_s, guess: Guess::Usual }
     }
 
-    /// Corrects the guess by what stands there.
-    pub(super) fn refused(&mut self, standing: Option<&Row>) -> Result<(), TableError> {
-        self.guess = match standing {
+    /// Corrects the guess after a refusal, by the stored item.
+    pub(super) fn correct(&mut self, stored: Option<&Row>) -> Result<(), TableError> {
+        self.guess = match stored {
             None => Guess::Usual,
             Some(row) if row::expired(row, self.now_s)? => Guess::Expired,
             Some(row) => {
@@ -56,19 +56,19 @@ impl Addition {
         Ok(())
     }
 
-    /// What changes, on which condition.
+    /// The update expression and its condition.
     fn expressions(&self) -> (String, String) {
         let expires = self.expires_at_s.is_some();
         let fits = "(attribute_not_exists(#count) OR #count BETWEEN :low AND :high)";
         match self.guess {
             Guess::Usual => {
                 let keep = if expires { ", #expires_at = if_not_exists(#expires_at, :expires_at)" } else { "" };
-                let stands =
+                let live =
                     if expires { "(attribute_not_exists(#partition) OR #expires_at > :now)" } else { NOT_EXPIRED };
                 let update = format!(
                     "SET #version = if_not_exists(#version, :version), #body = if_not_exists(#body, :body){keep} ADD #count :amount"
                 );
-                (update, format!("{stands} AND {fits}"))
+                (update, format!("{live} AND {fits}"))
             }
             Guess::Expired => {
                 let (set, remove) = if expires { (", #expires_at = :expires_at", "") } else { ("", ", #expires_at") };
@@ -79,13 +79,13 @@ impl Addition {
                 (update, ABSENT.to_owned())
             }
             Guess::Lasting => {
-                let stands = "attribute_exists(#partition) AND attribute_not_exists(#expires_at)";
-                ("ADD #count :amount".to_owned(), format!("{stands} AND {fits}"))
+                let live = "attribute_exists(#partition) AND attribute_not_exists(#expires_at)";
+                ("ADD #count :amount".to_owned(), format!("{live} AND {fits}"))
             }
         }
     }
 
-    /// The values that stand in the expressions.
+    /// The values that the expressions use.
     fn values(&self, update: &str, condition: &str) -> Values {
         let mut all = values([
             (":amount", number(self.amount)),
@@ -96,12 +96,12 @@ impl Addition {
             (":high", number(i64::MAX.saturating_sub(self.amount.max(0)))),
         ]);
         all.extend(self.expires_at_s.map(|at| (":expires_at".to_owned(), number(at))));
-        // No name begins with another.
+        // `contains` is exact enough: no placeholder is a prefix of another.
         all.retain(|name, _| update.contains(name.as_str()) || condition.contains(name.as_str()));
         all
     }
 
-    /// As a part of a transaction.
+    /// The addition as a part of a transaction.
     pub(super) fn part(&self, table: &str) -> Result<Update, TableError> {
         let (update, condition) = self.expressions();
         Update::builder()
@@ -118,10 +118,10 @@ impl Addition {
 }
 
 impl DynamoTable {
-    /// Where an answer is lost, the SDK sends the addition again, and it may count twice.
+    /// Not idempotent: if the response is lost, the SDK sends the addition again, and it may count twice.
     pub(super) async fn add_one(&self, key: &Key, amount: i64, expires_at_s: Option<i64>) -> Result<i64, TableError> {
         let mut addition = Addition::new(key, amount, expires_at_s, self.version().0, self.now_s());
-        let mut patience = Backoff::default();
+        let mut backoff = Backoff::default();
         loop {
             let (update, condition) = addition.expressions();
             let request = self
@@ -136,15 +136,15 @@ impl DynamoTable {
                 .return_values(ReturnValue::UpdatedNew)
                 .return_values_on_condition_check_failure(AllOld);
             let error = match request.send().await {
-                Ok(answer) => return row::find_number(&answer.attributes.unwrap_or_default(), row::COUNT),
+                Ok(response) => return row::find_number(&response.attributes.unwrap_or_default(), row::COUNT),
                 Err(error) => error,
             };
             if let Some(UpdateItemError::ConditionalCheckFailedException(refusal)) = error.as_service_error() {
-                addition.refused(refusal.item())?;
+                addition.correct(refusal.item())?;
             } else if !in_conflict(&error) {
                 return Err(failure("UpdateItem", error));
             }
-            if !patience.wait(&*self.ids).await {
+            if !backoff.wait(&*self.ids).await {
                 return Err(failure("UpdateItem", error));
             }
         }

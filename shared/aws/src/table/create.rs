@@ -1,4 +1,4 @@
-//! Making the table where no template does it: in tests, and for a local stack.
+//! Creates the table where no template does: in tests, and for a local stack.
 
 use std::error::Error;
 
@@ -10,9 +10,9 @@ use aws_sdk_dynamodb::types::{
 
 use super::row::{DUE, DUE_AT, DUE_SHARD, EXPIRES_AT, LIST, LIST_PARTITION, LIST_SORT, PARTITION, SORT};
 
-/// The table could not be made.
+/// The table could not be created.
 #[derive(Debug, thiserror::Error)]
-#[error("the table could not be made")]
+#[error("the table could not be created")]
 pub struct CreateError(#[source] Box<dyn Error + Send + Sync>);
 
 impl CreateError {
@@ -21,8 +21,8 @@ impl CreateError {
     }
 }
 
-/// Makes an empty table with its indexes and its time to live, as `template.yaml` does on AWS. It does not wait until the
-/// table can be used: stand-ins of DynamoDB have it at once.
+/// Creates an empty table with its indexes and its time to live, as `template.yaml` does on AWS. It does not wait until the
+/// table is active: emulators of DynamoDB create it at once.
 pub async fn create_table(client: &Client, name: &str) -> Result<(), CreateError> {
     let texts = [PARTITION, SORT, LIST_PARTITION, LIST_SORT, DUE_SHARD].map(|name| (name, ScalarAttributeType::S));
     let attributes: Result<Vec<_>, _> = texts

@@ -1,5 +1,4 @@
-//! Expressions, and the names and values that belong to them. Every attribute is written as `#name`, since DynamoDB keeps
-//! some 570 words for itself.
+//! Expressions with their names and values. Every attribute is written as `#name`, since DynamoDB reserves some 570 words.
 
 use std::collections::HashMap;
 
@@ -8,15 +7,15 @@ use overseer_engine::ports::table::Condition;
 
 use super::row::{number, text};
 
-/// Holds for what stands there and has not expired, and for what does not stand there.
+/// Holds for an item that has not expired, and where there is no item.
 pub(super) const NOT_EXPIRED: &str = "(attribute_not_exists(#expires_at) OR #expires_at > :now)";
-/// Holds for what counts as absent.
+/// Holds where there is no item, or an expired one.
 pub(super) const ABSENT: &str = "(attribute_not_exists(#partition) OR #expires_at <= :now)";
 
 /// The values of an expression, by their placeholders.
 pub(super) type Values = HashMap<String, AttributeValue>;
 
-/// What must hold for a write.
+/// The condition of a write. Without an expression it always holds.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ConditionExpr {
     pub(super) expression: Option<String>,
@@ -25,7 +24,7 @@ pub(super) struct ConditionExpr {
 }
 
 impl ConditionExpr {
-    /// In that second.
+    /// The condition for a write at `now_s`.
     pub(super) fn of(condition: &Condition, now_s: i64) -> Self {
         let (expression, version) = match condition {
             Condition::Any => return Self::default(),
@@ -38,10 +37,10 @@ impl ConditionExpr {
     }
 }
 
-/// The attributes that stand in these expressions as `#name`. DynamoDB refuses a name that none of them has.
+/// The attributes that these expressions name as `#name`. DynamoDB refuses a name that no expression uses.
 pub(super) fn names(expressions: &[&str]) -> HashMap<String, String> {
-    let parts = expressions.iter().flat_map(|expression| expression.split('#').skip(1));
-    parts
+    let references = expressions.iter().flat_map(|expression| expression.split('#').skip(1));
+    references
         .map(|part| {
             let end = part.find(|letter: char| !letter.is_ascii_lowercase() && letter != '_').unwrap_or(part.len());
             let name = part.get(..end).unwrap_or(part);
@@ -60,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_found_wherever_they_stand() {
+    fn names_are_found_anywhere_in_an_expression() {
         let found = names(&["SET #a = if_not_exists(#a, :b), #c_d=:e", "#f>:g", "no name"]);
         let mut found: Vec<_> = found.iter().map(|(key, name)| (key.as_str(), name.as_str())).collect();
         found.sort_unstable();

@@ -1,4 +1,4 @@
-//! What DynamoDB said when it did not do as asked, without anything of an item in it.
+//! Errors of DynamoDB, without the data of any item.
 
 use std::error::Error;
 
@@ -8,16 +8,16 @@ use overseer_engine::ports::table::TableError;
 
 use crate::failure::Failure;
 
-/// A failure of the store: whatever the port has no other name for.
+/// A failure of the store that the port has no error of its own for.
 pub(super) fn failure<E>(operation: &'static str, error: SdkError<E, HttpResponse>) -> TableError
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
 {
-    // That one's message says which value was wrong; the items of a cancelled transaction stand in the error itself.
+    // A validation message quotes the invalid value. `Failure` drops the items that a cancellation holds.
     TableError::store(Failure::new(operation, error, |code| code != "ValidationException"))
 }
 
-/// Whether a transaction had its hands on the item; nothing was written.
+/// Whether a transaction was writing the item, so that nothing was written here.
 pub(super) fn in_conflict(error: &impl ProvideErrorMetadata) -> bool {
     matches!(error.code(), Some("TransactionConflictException" | "ReplicatedWriteConflictException"))
 }

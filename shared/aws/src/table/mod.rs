@@ -1,8 +1,8 @@
 //! The table on DynamoDB: one table and its two indexes, `list` and `due`.
 //!
 //! Requests for each operation: `get`, `batch_get`, `put`, `delete`, `transact` and `query_list` one; `add` one, and one
-//! more where the item has expired, or lasts for ever and a new one would not; `query` one, and more where much has
-//! expired in between; `query_due` one for each shard. What DynamoDB puts off is asked for again.
+//! more where the item has expired, or never expires and the addition would; `query` one, and more where many items of the
+//! range have expired; `query_due` one for each shard. Keys that DynamoDB leaves unprocessed are requested again.
 
 mod addition;
 mod create;
@@ -29,7 +29,7 @@ use overseer_engine::ports::table::{
 use overseer_engine::ports::{Clock, Ids, Table};
 use row::Row;
 
-use crate::patience::Backoff;
+use crate::backoff::Backoff;
 
 /// The table on DynamoDB.
 pub struct DynamoTable {
@@ -59,24 +59,24 @@ impl DynamoTable {
         Version(self.ids.hex(16))
     }
 
-    /// The rows at `keys`, in any order, expired ones too.
+    /// The rows at `keys`, in any order, including expired ones.
     async fn rows(&self, keys: Vec<Row>, read: Read) -> Result<Vec<Row>, TableError> {
         let consistent = read == Read::Consistent;
-        let asked = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(consistent).build();
-        let mut asked = HashMap::from([(self.name.clone(), asked.map_err(TableError::store)?)]);
-        let (mut rows, mut patience) = (Vec::new(), Backoff::default());
+        let keys = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(consistent).build();
+        let mut unprocessed = HashMap::from([(self.name.clone(), keys.map_err(TableError::store)?)]);
+        let (mut rows, mut backoff) = (Vec::new(), Backoff::default());
         loop {
-            let answer = self.client.batch_get_item().set_request_items(Some(asked)).send().await;
-            let mut answer = answer.map_err(|error| failure("BatchGetItem", error))?;
-            let found = answer.responses.as_mut().and_then(|responses| responses.remove(&self.name));
-            rows.extend(found.unwrap_or_default());
-            asked = answer.unprocessed_keys.unwrap_or_default();
-            if asked.is_empty() {
+            let response = self.client.batch_get_item().set_request_items(Some(unprocessed)).send().await;
+            let mut response = response.map_err(|error| failure("BatchGetItem", error))?;
+            let page = response.responses.as_mut().and_then(|responses| responses.remove(&self.name));
+            rows.extend(page.unwrap_or_default());
+            unprocessed = response.unprocessed_keys.unwrap_or_default();
+            if unprocessed.is_empty() {
                 return Ok(rows);
             }
-            // An answer ends at 16 MB, too.
-            if !patience.wait(&*self.ids).await {
-                return Err(TableError::store("DynamoDB kept putting off a part of a batch"));
+            // Throttling leaves keys unprocessed, and so does the limit of 16 MB for a response.
+            if !backoff.wait(&*self.ids).await {
+                return Err(TableError::store("DynamoDB left a part of a batch unprocessed"));
             }
         }
     }
@@ -88,8 +88,8 @@ impl Table for DynamoTable {
         check_key(key)?;
         let now_s = self.now_s();
         let request = self.client.get_item().table_name(&self.name).set_key(Some(row::key(key)));
-        let answer = request.consistent_read(read == Read::Consistent).send().await;
-        let row = answer.map_err(|error| failure("GetItem", error))?.item;
+        let response = request.consistent_read(read == Read::Consistent).send().await;
+        let row = response.map_err(|error| failure("GetItem", error))?.item;
         row.map_or(Ok(None), |row| row::live(row, now_s))
     }
 
@@ -99,11 +99,11 @@ impl Table for DynamoTable {
             return Ok(Vec::new());
         }
         let now_s = self.now_s();
-        let mut found = HashMap::new();
+        let mut items = HashMap::new();
         for row in self.rows(keys.iter().map(row::key).collect(), read).await? {
-            found.insert(row::key_in(&row)?, row::live(row, now_s)?);
+            items.insert(row::key_in(&row)?, row::live(row, now_s)?);
         }
-        Ok(keys.iter().map(|key| found.remove(key).flatten()).collect())
+        Ok(keys.iter().map(|key| items.remove(key).flatten()).collect())
     }
 
     async fn put(&self, item: NewItem, condition: Condition) -> Result<Version, TableError> {
@@ -114,8 +114,8 @@ impl Table for DynamoTable {
     async fn delete(&self, key: &Key, condition: Condition) -> Result<(), TableError> {
         check_key(key)?;
         match condition {
-            // The SDK sends again what got no answer. A transaction with a token then knows that it was done; a plain
-            // removal would find nothing, and it would look as if somebody had been faster.
+            // The SDK retries a request without a response. A transaction's token then shows that it was done. A plain
+            // delete would find no item, as if it had lost the compare-and-set.
             Condition::Version(_) => self.transaction(vec![Write::Delete(key.clone(), condition)]).await.map(drop),
             Condition::Any | Condition::Absent => self.delete_one(key, &condition).await,
         }

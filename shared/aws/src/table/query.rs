@@ -1,4 +1,4 @@
-//! Pages of the three orders. One entry more than the page holds is asked for, so that a page that ends the list says so.
+//! Pages of the three orders. Each query requests one entry more than the page holds, so that the last page has no cursor.
 
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use futures_util::future::try_join_all;
@@ -13,10 +13,10 @@ use super::expression::{NOT_EXPIRED, Values, names, values};
 use super::row::{self, Row, number, text};
 use super::{DynamoTable, failure};
 
-/// The bytes of bodies after which a page of items is not filled further. One answer of DynamoDB has a megabyte at most.
+/// The bytes of bodies at which a page of items ends. One response of DynamoDB has a megabyte at most.
 const PAGE_BYTES: usize = 512 * 1024;
 
-/// What a cursor of a page is bound to.
+/// The query that a cursor is bound to.
 #[derive(Serialize)]
 struct Identity<'a> {
     order: &'static str,
@@ -39,23 +39,23 @@ impl<'a> Identity<'a> {
 impl DynamoTable {
     pub(super) async fn page_of_items(&self, query: &Query) -> Result<Page<Item>, TableError> {
         let identity = Identity::of("items", query);
-        let after: Option<String> = opened(&identity, query, |sort| sort)?;
+        let after: Option<String> = open_cursor(&identity, query, |sort| sort)?;
         let Some((condition, mut values)) = range(query, row::PARTITION, row::SORT) else { return Ok(empty_page()) };
         let now_s = self.now_s();
         values.insert(":now".to_owned(), number(now_s));
         let start = after.map(|sort| row::key(&Key { partition: query.partition.clone(), sort }));
         let request = self
-            .asking(&condition, values, Some(NOT_EXPIRED))
+            .query_request(&condition, values, Some(NOT_EXPIRED))
             .consistent_read(query.read == Read::Consistent)
             .scan_index_forward(!query.backwards);
         let (rows, end) = paginate(request, start, query.limit, |row| Ok(row::key_in(row)?.sort)).await?;
         let entries: Result<Vec<_>, _> = rows.into_iter().map(|row| row::live(row, now_s)).collect();
-        Ok(Page { entries: entries?.into_iter().flatten().collect(), next: sealed(&identity, end.as_ref())? })
+        Ok(Page { entries: entries?.into_iter().flatten().collect(), next: seal_cursor(&identity, end.as_ref())? })
     }
 
     pub(super) async fn page_of_list(&self, query: &Query) -> Result<Page<Key>, TableError> {
         let identity = Identity::of("list", query);
-        let after: Option<(String, Key)> = opened(&identity, query, |(sort, _)| sort)?;
+        let after: Option<(String, Key)> = open_cursor(&identity, query, |(sort, _)| sort)?;
         let Some((condition, values)) = range(query, row::LIST_PARTITION, row::LIST_SORT) else {
             return Ok(empty_page());
         };
@@ -69,15 +69,16 @@ impl DynamoTable {
                 Some(start)
             }
         };
-        let request = self.asking(&condition, values, None).index_name(row::LIST).scan_index_forward(!query.backwards);
-        let place = |row: &Row| Ok((row::find_text(row, row::LIST_SORT)?.to_owned(), row::key_in(row)?));
-        let (rows, end) = paginate(request, start, query.limit, place).await?;
+        let request =
+            self.query_request(&condition, values, None).index_name(row::LIST).scan_index_forward(!query.backwards);
+        let position = |row: &Row| Ok((row::find_text(row, row::LIST_SORT)?.to_owned(), row::key_in(row)?));
+        let (rows, end) = paginate(request, start, query.limit, position).await?;
         let entries: Result<Vec<_>, _> = rows.iter().map(row::key_in).collect();
-        Ok(Page { entries: entries?, next: sealed(&identity, end.as_ref())? })
+        Ok(Page { entries: entries?, next: seal_cursor(&identity, end.as_ref())? })
     }
 
-    /// All shards are asked at once, and what they have is merged by time. A cursor names one entry: a shard before its own
-    /// goes on with what is due later, a shard after it with what is due at the same time, too.
+    /// Queries all shards at once and merges their entries by time, then by shard. A cursor names one entry. A shard before
+    /// that entry's goes on with what is due later, a shard after it also with what is due at the same time.
     pub(super) async fn page_of_queue(
         &self,
         queue: &str,
@@ -94,21 +95,21 @@ impl DynamoTable {
         }
         let after = after.as_ref();
         let shards = (0..row::SHARDS).map(|shard| self.shard_of_queue(queue, shard, until_ms, limit, after));
-        let (found, more): (Vec<_>, Vec<_>) = try_join_all(shards).await?.into_iter().unzip();
-        let mut found = found.concat();
-        // The order within a shard stays, since sorting is stable.
-        found.sort_by_key(|(at_ms, shard, _)| (*at_ms, *shard));
-        let more = found.len() > limit || more.contains(&true);
-        found.truncate(limit);
-        let next = sealed(&identity, found.last().filter(|_| more))?;
-        let entries = found.into_iter().map(|(at_ms, _, key)| {
+        let (positions, more): (Vec<_>, Vec<_>) = try_join_all(shards).await?.into_iter().unzip();
+        let mut positions = positions.concat();
+        // The sort is stable, so each shard keeps its order.
+        positions.sort_by_key(|(at_ms, shard, _)| (*at_ms, *shard));
+        let more = positions.len() > limit || more.contains(&true);
+        positions.truncate(limit);
+        let next = seal_cursor(&identity, positions.last().filter(|_| more))?;
+        let entries = positions.into_iter().map(|(at_ms, _, key)| {
             let at = Timestamp::from_millisecond(at_ms).map_err(|error| TableError::Record(Box::new(error)))?;
             Ok(DueEntry { key, at })
         });
         Ok(Page { entries: entries.collect::<Result<_, TableError>>()?, next })
     }
 
-    /// What one shard has for a page, and whether it has more.
+    /// The entries of one shard for a page, and whether the shard has more.
     async fn shard_of_queue(
         &self,
         queue: &str,
@@ -134,13 +135,13 @@ impl DynamoTable {
         }
         let condition = "#due_shard = :shard AND #due_at BETWEEN :from AND :until";
         let values = values([(":shard", due_shard), (":from", number(from_ms)), (":until", number(until_ms))]);
-        let request = self.asking(condition, values, None).index_name(row::DUE);
-        let place = |row: &Row| Ok((row::find_number(row, row::DUE_AT)?, shard, row::key_in(row)?));
-        let (rows, end) = paginate(request, start, limit, place).await?;
-        Ok((rows.iter().map(place).collect::<Result<_, _>>()?, end.is_some()))
+        let request = self.query_request(condition, values, None).index_name(row::DUE);
+        let position = |row: &Row| Ok((row::find_number(row, row::DUE_AT)?, shard, row::key_in(row)?));
+        let (rows, end) = paginate(request, start, limit, position).await?;
+        Ok((rows.iter().map(position).collect::<Result<_, _>>()?, end.is_some()))
     }
 
-    fn asking(&self, condition: &str, values: Values, filter: Option<&str>) -> QueryFluentBuilder {
+    fn query_request(&self, condition: &str, values: Values, filter: Option<&str>) -> QueryFluentBuilder {
         self.client
             .query()
             .table_name(&self.name)
@@ -151,7 +152,7 @@ impl DynamoTable {
     }
 }
 
-/// The condition for the sort keys of a query, or none where no sort key can fit.
+/// The key condition of a query, or none if no sort key can match.
 fn range(query: &Query, partition: &str, sort: &str) -> Option<(String, Values)> {
     let mut values = values([(":partition", text(query.partition.as_str()))]);
     let mut add = |name: &str, bound: &str| values.insert(name.to_owned(), text(bound));
@@ -175,37 +176,37 @@ fn range(query: &Query, partition: &str, sort: &str) -> Option<(String, Values)>
     Some((condition, values))
 }
 
-/// Rows after `start`, up to `limit`, and the place of the last one if there are more. What has expired is passed over by
-/// asking for twice as many each time.
+/// Up to `limit` rows after `start`, and the position of the last one if there are more. Each request asks for twice as
+/// many as the one before, since the filter drops expired rows.
 async fn paginate<P>(
     request: QueryFluentBuilder,
     mut start: Option<Row>,
     limit: usize,
-    place: impl Fn(&Row) -> Result<P, TableError>,
+    position: impl Fn(&Row) -> Result<P, TableError>,
 ) -> Result<(Vec<Row>, Option<P>), TableError> {
-    let (mut rows, mut bytes, mut ask) = (Vec::<Row>::new(), 0, limit.saturating_add(1));
+    let (mut rows, mut bytes, mut wanted) = (Vec::<Row>::new(), 0, limit.saturating_add(1));
     loop {
-        let request = request.clone().limit(i32::try_from(ask).unwrap_or(i32::MAX)).set_exclusive_start_key(start);
-        let answer = request.send().await.map_err(|error| failure("Query", error))?;
-        let found = answer.items.unwrap_or_default();
-        bytes += found.iter().filter_map(|row| row::find_text(row, row::BODY).ok()).map(str::len).sum::<usize>();
-        rows.extend(found);
+        let request = request.clone().limit(i32::try_from(wanted).unwrap_or(i32::MAX)).set_exclusive_start_key(start);
+        let response = request.send().await.map_err(|error| failure("Query", error))?;
+        let items = response.items.unwrap_or_default();
+        bytes += items.iter().filter_map(|row| row::find_text(row, row::BODY).ok()).map(str::len).sum::<usize>();
+        rows.extend(items);
         if rows.len() > limit {
             rows.truncate(limit);
-            let end = rows.last().map(place).transpose()?;
+            let end = rows.last().map(position).transpose()?;
             return Ok((rows, end));
         }
-        let Some(end) = answer.last_evaluated_key else { return Ok((rows, None)) };
+        let Some(end) = response.last_evaluated_key else { return Ok((rows, None)) };
         if bytes > PAGE_BYTES {
-            return Ok((rows, Some(place(&end)?)));
+            return Ok((rows, Some(position(&end)?)));
         }
         start = Some(end);
-        ask = ask.saturating_mul(2);
+        wanted = wanted.saturating_mul(2);
     }
 }
 
-/// Where the cursor of a query says that the page before ended.
-fn opened<P: serde::de::DeserializeOwned>(
+/// The position in a query's cursor: where the previous page ended.
+fn open_cursor<P: serde::de::DeserializeOwned>(
     identity: &Identity<'_>,
     query: &Query,
     sort: impl FnOnce(&P) -> &String,
@@ -218,12 +219,12 @@ fn opened<P: serde::de::DeserializeOwned>(
         Range::Prefix(prefix) => sort.starts_with(prefix.as_str()),
         Range::Between(low, high) => (low..=high).contains(&sort),
     };
-    // DynamoDB does not go on from what cannot be a key.
-    let possible = (1..=SORT_MAX_BYTES).contains(&sort.len());
-    if within && possible { Ok(Some(position)) } else { Err(cursor::FOREIGN) }
+    // DynamoDB refuses a start that cannot be a key.
+    let is_key = (1..=SORT_MAX_BYTES).contains(&sort.len());
+    if within && is_key { Ok(Some(position)) } else { Err(cursor::FOREIGN) }
 }
 
-fn sealed(identity: &impl Serialize, end: Option<&impl Serialize>) -> Result<Option<Cursor>, TableError> {
+fn seal_cursor(identity: &impl Serialize, end: Option<&impl Serialize>) -> Result<Option<Cursor>, TableError> {
     end.map(|end| cursor::seal(identity, end)).transpose()
 }
 

@@ -1,4 +1,4 @@
-//! An item as DynamoDB keeps it: the one place that knows which attributes a row has.
+//! An item as a row of DynamoDB. Only this file knows a row's attributes.
 
 use std::collections::HashMap;
 
@@ -13,22 +13,23 @@ pub(super) const SORT: &str = "sort";
 pub(super) const VERSION: &str = "version";
 pub(super) const BODY: &str = "body";
 pub(super) const COUNT: &str = "count";
-/// In whole seconds; what DynamoDB's time to live goes by.
+/// In whole seconds; DynamoDB's time to live reads it.
 pub(super) const EXPIRES_AT: &str = "expires_at";
 /// The partition key of the index [`LIST`].
 pub(super) const LIST_PARTITION: &str = "list_partition";
 /// The sort key of the index [`LIST`].
 pub(super) const LIST_SORT: &str = "list_sort";
-/// The partition key of the index [`DUE`]: the queue and one of its shards.
+/// The partition key of the index [`DUE`]: the queue and the shard.
 pub(super) const DUE_SHARD: &str = "due_shard";
 /// The sort key of the index [`DUE`], in milliseconds.
 pub(super) const DUE_AT: &str = "due_at";
 
-/// The second order.
+/// The index with the second order of items.
 pub(super) const LIST: &str = "list";
-/// The queues.
+/// The index with the queues.
 pub(super) const DUE: &str = "due";
-/// A partition of an index takes a thousand writes a second, which a queue of all organizations may pass.
+/// The shards of each queue. A partition of an index takes a thousand writes a second, and a queue holds the work of all
+/// organizations.
 pub(super) const SHARDS: u8 = 8;
 
 /// What the SDK calls an item.
@@ -36,7 +37,7 @@ pub(super) type Row = HashMap<String, AttributeValue>;
 
 /// A row that Overseer could not have written.
 #[derive(Debug, thiserror::Error)]
-#[error("a row of the table has no {0}, or one that does not read")]
+#[error("a row of the table has no {0}, or an invalid one")]
 struct Damaged(&'static str);
 
 pub(super) fn text(value: impl Into<String>) -> AttributeValue {
@@ -102,7 +103,7 @@ pub(super) fn live(mut row: Row, now_s: i64) -> Result<Option<Item>, TableError>
     Ok(Some(Item { stored, version: Version(into_text(row.remove(VERSION), VERSION)?) }))
 }
 
-/// Whether what stands in a row counts as gone.
+/// Whether a row's item has expired.
 pub(super) fn expired(row: &Row, now_s: i64) -> Result<bool, TableError> {
     Ok(optional_number(row, EXPIRES_AT)?.is_some_and(|at| at <= now_s))
 }
@@ -142,9 +143,9 @@ pub(super) fn shard(queue: &str, number: u8) -> String {
     format!("{queue}#{number}")
 }
 
-/// The shard of an item, always the same, so that an item that is written again where it was moves nothing in the index.
+/// The shard of an item. It depends on the key alone, so a rewrite of the item does not move its index entry.
 fn shard_of(key: &Key) -> u8 {
-    // FNV-1a: the same in every process and every version, which std's hashers do not promise.
+    // FNV-1a gives the same hash in every process and version; std's hashers do not promise that.
     let mut hash: u32 = 0x811c_9dc5;
     for byte in key.partition.bytes().chain([0xff]).chain(key.sort.bytes()) {
         hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
@@ -159,8 +160,8 @@ mod tests {
 
     use super::*;
 
-    /// An item as DynamoDB counts it: the bytes of names and texts, and for a number half its digits and one byte, or
-    /// two with a sign.
+    /// The size of an item as DynamoDB counts it: the bytes of names and strings, and for a number half its digits and one
+    /// byte, or two with a sign.
     fn counted(row: &Row) -> usize {
         row.iter().fold(0, |sum, (name, value)| {
             let bytes = value.as_s().map_or_else(|_| value.as_n().unwrap().len() / 2 + 2, String::len);
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_item_fits_into_dynamodb() {
+    fn largest_item_fits_into_dynamodb() {
         let mut item = full("s");
         let rest = "ps{}lsa#1".len();
         item.body = "x".repeat(ITEM_MAX_BYTES - rest + item.body.len());
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_holds_the_whole_item() {
+    fn row_holds_the_whole_item() {
         let item = full("s");
         let mut seen = item.clone();
         seen.expires_at = Some(Timestamp::from_second(Timestamp::MIN.as_second()).unwrap());

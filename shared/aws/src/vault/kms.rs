@@ -1,8 +1,8 @@
-//! Data keys wrapped by a key of KMS, which never leaves it.
+//! Data keys wrapped by a KMS key, which never leaves KMS.
 //!
-//! The organization and the data key's name are the encryption context, so that a wrapped key that was moved elsewhere does
-//! not open. `CloudTrail` shows both with every use. Only keys that are named here are ever asked to decrypt: what stands in
-//! the table could name a key of somebody else's.
+//! The organization and the data key's name are the encryption context: a wrapped key that was moved to another record does
+//! not open, and `CloudTrail` shows both with every use. Only the configured KMS keys decrypt: a record in the table could
+//! name another party's key.
 //!
 //! Requests: one to wrap, one to open. See <https://docs.aws.amazon.com/kms/latest/developerguide/encrypt_context.html>.
 
@@ -23,12 +23,12 @@ use secrecy::{ExposeSecret as _, SecretSlice};
 use super::failure;
 use crate::Lazy;
 
-/// In an encryption context: whose data key it is.
+/// The entry of the encryption context for the organization that the data key belongs to.
 const ORGANIZATION: &str = "organization";
-/// In an encryption context: which of the organization's data keys it is.
+/// The entry of the encryption context for the data key's name within its organization.
 const DATA_KEY: &str = "data-key";
 
-/// Keys of KMS that wrap the data keys of a vault.
+/// The KMS keys that wrap the data keys of a vault.
 pub struct KmsKeys {
     client: Lazy<Client>,
     current: String,
@@ -43,9 +43,9 @@ impl fmt::Debug for KmsKeys {
 }
 
 impl KmsKeys {
-    /// `current` wraps; what an `older` key wrapped opens, too. They are ARNs of symmetric keys: an alias may come to mean
-    /// another key. The yearly rotation by KMS needs nothing here, since it keeps the ARN. The client is made by `client`,
-    /// when it is first needed.
+    /// `current` wraps; `older` keys still open what they wrapped. Both are ARNs of symmetric keys: an alias may be pointed
+    /// at another key. The yearly rotation by KMS needs no change here, since it keeps the ARN. `client` makes the client on
+    /// first use.
     pub fn new(
         client: impl FnOnce() -> Client + Send + 'static,
         current: impl Into<String>,
@@ -64,19 +64,19 @@ impl Wrap for KmsKeys {
     async fn wrap(&self, org: &OrgId, name: &str, data_key: &SecretSlice<u8>) -> Result<Sealed, VaultError> {
         let request = self.client.encrypt().key_id(&self.current).plaintext(Blob::new(data_key.expose_secret()));
         let request = request.encryption_context(ORGANIZATION, org.as_str()).encryption_context(DATA_KEY, name);
-        let answer = request.send().await.map_err(|error| failure("Encrypt", error))?;
-        let wrapped = answer.ciphertext_blob.ok_or_else(|| VaultError::service("KMS gave no ciphertext"))?;
+        let response = request.send().await.map_err(|error| failure("Encrypt", error))?;
+        let wrapped = response.ciphertext_blob.ok_or_else(|| VaultError::service("KMS returned no ciphertext"))?;
         Ok(Sealed { key: self.current.clone(), nonce: String::new(), ciphertext: STANDARD.encode(wrapped) })
     }
 
     async fn open(&self, org: &OrgId, name: &str, wrapped: &Sealed) -> Result<SecretSlice<u8>, VaultError> {
-        let mut all = once(&self.current).chain(&self.older);
-        let key = all.find(|key| **key == wrapped.key).ok_or(VaultError::DoesNotOpen)?;
+        let mut configured = once(&self.current).chain(&self.older);
+        let key = configured.find(|key| **key == wrapped.key).ok_or(VaultError::DoesNotOpen)?;
         let blob = STANDARD.decode(&wrapped.ciphertext).map_err(|_| VaultError::DoesNotOpen)?;
         let request = self.client.decrypt().key_id(key).ciphertext_blob(Blob::new(blob));
         let request = request.encryption_context(ORGANIZATION, org.as_str()).encryption_context(DATA_KEY, name);
         match request.send().await {
-            Ok(answer) => Ok(answer.plaintext.ok_or(VaultError::DoesNotOpen)?.into_inner().into()),
+            Ok(response) => Ok(response.plaintext.ok_or(VaultError::DoesNotOpen)?.into_inner().into()),
             Err(error) => match error.code().unwrap_or_default() {
                 "InvalidCiphertextException" | "IncorrectKeyException" => Err(VaultError::DoesNotOpen),
                 _ => Err(failure("Decrypt", error)),

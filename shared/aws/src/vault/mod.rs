@@ -1,4 +1,4 @@
-//! The vault on AWS: on Secrets Manager ([`SecretsManagerVault`]), or in the table under a key of KMS
+//! The vault on AWS: on Secrets Manager ([`SecretsManagerVault`]), or in the table under a KMS key
 //! ([`EnvelopeVault`](overseer_engine::storage::vault::EnvelopeVault) with [`KmsKeys`]).
 
 mod kms;
@@ -14,9 +14,9 @@ pub use secrets_manager::{SECRET_MAX_BYTES, SecretsManagerVault};
 
 use crate::failure::Failure;
 
-/// Errors whose messages speak of permissions, states and limits. Those of others, such as `InvalidParameterException`, may
-/// quote what was sent.
-const TOLD: [&str; 9] = [
+/// Errors whose messages are about permissions, states and limits, and may be logged. Messages of others, such as
+/// `InvalidParameterException`, may quote the request.
+const LOGGED_MESSAGES: [&str; 9] = [
     "AccessDeniedException",
     "DecryptionFailure",
     "DisabledException",
@@ -28,10 +28,10 @@ const TOLD: [&str; 9] = [
     "ThrottlingException",
 ];
 
-/// A failure of the service: whatever the port has no other name for.
+/// A failure of the service that the port has no error of its own for.
 fn failure<E>(operation: &'static str, error: SdkError<E, HttpResponse>) -> VaultError
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
 {
-    VaultError::service(Failure::new(operation, error, |code| TOLD.contains(&code)))
+    VaultError::service(Failure::new(operation, error, |code| LOGGED_MESSAGES.contains(&code)))
 }

@@ -1,24 +1,24 @@
-//! The vault on Secrets Manager: a secret for each [`SecretId`], named by its random id, which tells nothing where AWS logs it.
+//! The vault on Secrets Manager: a secret for each [`SecretId`], named by its random id, which reveals nothing in AWS's logs.
 //!
-//! A version's id is a hash over the whole [`SecretId`] and the version. That is what binds here, as the authenticated data
-//! do in the envelope vault: a record that was moved to another owner asks for a version that does not exist. (Deleting
-//! takes the name alone, so a moved record can delete; it can do no more.)
+//! A version's id is a hash over the whole [`SecretId`] and the version. It binds a secret to its owner, as the authenticated
+//! data do in the envelope vault: a record that was moved to another owner reads a version that does not exist. (Deleting
+//! needs only the name, so a moved record can delete a secret, and nothing more.)
 //!
-//! Secrets Manager keeps the versions that have a label, and may drop others (it does so when there are more than a hundred,
-//! and they are older than a day). So each version gets a label of its own, which is its id again, until it is given up; and
-//! `AWSCURRENT`, which moves on to the next one. A version that was put and never committed takes only `AWSCURRENT` from the
-//! committed one, and nothing here reads by that.
+//! Secrets Manager keeps versions that have a label, and may drop others (when there are more than a hundred of them, older
+//! than a day). So each version gets two labels: its own id, until the version is deleted, and `AWSCURRENT`, which moves on
+//! to the next version. A version that was put and never committed takes only `AWSCURRENT` from the committed one, and this
+//! vault never reads by that label.
 //!
-//! A secret has twenty labels at most. They run out only where many versions were never given up, each because a process
-//! ended, or was not heard, at the one moment between storing and giving up. The vault cannot tell which of them is the
-//! committed one, so it takes no label from any: it leaves the new version without its own. `AWSCURRENT`, and
-//! `AWSPREVIOUS` after it, keep such a version until two more are put.
+//! A secret has twenty labels at most. They run out only if many versions were never deleted, each because a process ended,
+//! or its request was lost, between storing the new version and deleting the old one. The vault cannot tell which version is
+//! committed, so it removes no label: the new version gets only `AWSCURRENT`. That label, and `AWSPREVIOUS` after it, keep
+//! the version until two more are put.
 //!
 //! Requests for each operation: one; `put` three where the secret is new. Where the labels have run out, `put` sends one more
-//! than the client is set to try, since the SDK takes that answer for one that passes.
+//! than the client's configured attempts, since the SDK retries that error as a transient one.
 //!
-//! At the level TRACE the SDK logs whole requests, secrets too (target `aws_smithy_runtime`): whoever sets up a log must
-//! leave that out.
+//! At the level TRACE the SDK logs whole requests, secrets too (target `aws_smithy_runtime`): the log's filter must exclude
+//! that target.
 //!
 //! See <https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html>.
 
@@ -38,10 +38,10 @@ use crate::Lazy;
 pub const SECRET_MAX_BYTES: usize = 65_536;
 /// The longest name of a secret, in characters.
 const NAME_MAX: usize = 512;
-/// The longest id of a [`SecretId`], in characters. The engine makes them of 32.
+/// The longest id of a [`SecretId`], in characters. The engine's ids have 32.
 const ID_MAX: usize = 64;
-/// What a name may hold beside letters and digits.
-const IN_NAMES: &[u8] = b"/_+=.@-";
+/// The characters of a name beside letters and digits.
+const NAME_PUNCTUATION: &[u8] = b"/_+=.@-";
 const CURRENT: &str = "AWSCURRENT";
 const DESCRIPTION: &str = "Made and deleted by Overseer";
 
@@ -59,9 +59,8 @@ impl fmt::Debug for SecretsManagerVault {
 }
 
 impl SecretsManagerVault {
-    /// A vault of secrets whose names begin with `prefix`: letters, digits and `/_+=.@-`. `kms_key` encrypts those that are
-    /// made from now on; without it the account's own key `aws/secretsmanager` does. The client is made by `client`, when it
-    /// is first needed.
+    /// A vault of secrets whose names begin with `prefix`: letters, digits and `/_+=.@-`. `kms_key` encrypts new secrets;
+    /// without it the account's default key `aws/secretsmanager` does. `client` makes the client on first use.
     pub fn new(
         client: impl FnOnce() -> Client + Send + 'static,
         prefix: impl Into<String>,
@@ -70,20 +69,20 @@ impl SecretsManagerVault {
         Self { client: Lazy::new(Box::new(client)), prefix: prefix.into(), kms_key }
     }
 
-    /// The name of a secret.
+    /// The secret's name in Secrets Manager.
     fn name(&self, id: &SecretId) -> Result<String, VaultError> {
         if !(1..=ID_MAX).contains(&id.id.len()) || !id.id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             return Err(VaultError::service("the id of a secret must be 1 to 64 letters and digits"));
         }
-        let in_names = |byte: u8| byte.is_ascii_alphanumeric() || IN_NAMES.contains(&byte);
-        if self.prefix.len() > NAME_MAX - ID_MAX || !self.prefix.bytes().all(in_names) {
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || NAME_PUNCTUATION.contains(&byte);
+        if self.prefix.len() > NAME_MAX - ID_MAX || !self.prefix.bytes().all(is_allowed) {
             let rule = "the prefix of secrets must be at most 448 letters, digits and /_+=.@-; configure another";
             return Err(VaultError::service(rule));
         }
         Ok(format!("{}{}", self.prefix, id.id))
     }
 
-    /// Makes a secret without a version; one that is there already does.
+    /// Creates a secret without a version, unless it exists.
     async fn create(&self, name: &str) -> Result<(), VaultError> {
         let request = self.client.create_secret().name(name).description(DESCRIPTION);
         match request.set_kms_key_id(self.kms_key.clone()).send().await {
@@ -122,8 +121,8 @@ impl Vault for SecretsManagerVault {
     async fn get(&self, id: &SecretId, version: &str) -> Result<Option<SecretString>, VaultError> {
         let request = self.client.get_secret_value().secret_id(self.name(id)?).version_id(id.digest(version)?);
         match request.send().await {
-            Ok(answer) => answer.secret_string.map(|text| Some(text.into())).ok_or(VaultError::DoesNotOpen),
-            // The latter for a secret that is being deleted.
+            Ok(response) => response.secret_string.map(|text| Some(text.into())).ok_or(VaultError::DoesNotOpen),
+            // InvalidRequestException: the secret is being deleted.
             Err(error) => match error.code().unwrap_or_default() {
                 "ResourceNotFoundException" | "InvalidRequestException" => Ok(None),
                 _ => Err(failure("GetSecretValue", error)),
@@ -137,7 +136,7 @@ impl Vault for SecretsManagerVault {
         match request.version_stage(&version).remove_from_version_id(&version).send().await {
             Ok(_) => Ok(()),
             Err(error) => match error.code().unwrap_or_default() {
-                // There is no such secret or version, the version has no such label, or the secret is being deleted.
+                // The secret or the version does not exist, the version has no such label, or the secret is being deleted.
                 "ResourceNotFoundException" | "InvalidParameterException" | "InvalidRequestException" => Ok(()),
                 _ => Err(failure("UpdateSecretVersionStage", error)),
             },

@@ -1,7 +1,7 @@
 //! The store of the local server: one redb file, in which every write is durable before it is acknowledged.
 //!
-//! Reads run on tokio's blocking threads, each from one snapshot. Writes go to one thread that commits all that wait
-//! at once, since a commit costs an fsync whatever it holds.
+//! Reads run on tokio's blocking threads, each on one snapshot. Writes go to one thread, which commits all waiting writes
+//! together: a commit costs one fsync, however many writes it holds.
 
 mod open;
 mod query;
@@ -30,9 +30,9 @@ use write::{WriteResult, Writer};
 
 /// The table in a redb file, or in memory.
 ///
-/// A write whose caller has gone happens all the same once it is queued. Dropping the table waits for what is queued.
+/// A queued write is done even if its caller stops waiting. Dropping the table waits for the queue.
 pub struct RedbTable {
-    // Before the store, so that the writer's thread has ended when the store is closed.
+    // Declared before the store, so that the writer's thread has ended when the store is closed.
     writer: Writer,
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
@@ -45,13 +45,12 @@ impl fmt::Debug for RedbTable {
 }
 
 impl RedbTable {
-    /// Opens the file, or makes it where there is none, readable by its owner only. One process at a time may have it
-    /// open.
+    /// Opens the file, or creates it, readable by its owner only. One process at a time may have it open.
     pub fn open(path: &Path, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Result<Self, OpenError> {
         Self::start(open::file(path)?, path, clock, ids)
     }
 
-    /// A table that is gone when it is dropped.
+    /// A table whose items are lost when it is dropped.
     pub fn in_memory(clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Result<Self, OpenError> {
         Self::start(open::memory()?, Path::new(open::IN_MEMORY), clock, ids)
     }
@@ -63,17 +62,17 @@ impl RedbTable {
         Ok(Self { writer, store, clock })
     }
 
-    /// How many commits there were since the table was opened. Writes that wait at the same time share one.
+    /// The number of commits since the table was opened. Writes that wait at the same time share one.
     pub fn commits(&self) -> u64 {
         self.writer.commits()
     }
 
-    /// How many items the store holds, those included that have expired and await their removal.
+    /// The number of stored items, including expired ones that are not yet removed.
     pub async fn stored_items(&self) -> Result<u64, TableError> {
         self.read(|transaction, _| transaction.open_table(ITEMS).map_err(store_error)?.len().map_err(store_error)).await
     }
 
-    /// Runs `work` on one snapshot of the store, with the second that it is.
+    /// Runs `work` on one snapshot of the store, with the current second.
     async fn read<R: Send + 'static>(
         &self,
         work: impl FnOnce(&ReadTransaction, i64) -> Result<R, TableError> + Send + 'static,
@@ -82,7 +81,7 @@ impl RedbTable {
         tokio::task::spawn_blocking(move || work(&store.begin_read()?, now)).await.map_err(TableError::store)?
     }
 
-    /// Does one write by itself and gives what came of it.
+    /// Does one write and returns its result.
     async fn write(&self, write: Write) -> Result<WriteResult, TableError> {
         Ok(self.writer.submit(vec![write]).await?.pop().unwrap_or(WriteResult::Done))
     }
@@ -115,7 +114,7 @@ impl Table for RedbTable {
         check_item(&item)?;
         match self.write(Write::Put(item, condition)).await? {
             WriteResult::Stored(version) => Ok(version),
-            WriteResult::Sum(_) | WriteResult::Done => Err(TableError::store("the writer gave no version")),
+            WriteResult::Sum(_) | WriteResult::Done => Err(TableError::store("the writer returned no version")),
         }
     }
 
@@ -154,9 +153,9 @@ impl Table for RedbTable {
                 check_item(item)?;
             }
         }
-        let outcomes = self.writer.submit(writes).await?.into_iter();
-        Ok(outcomes
-            .filter_map(|outcome| match outcome {
+        let results = self.writer.submit(writes).await?.into_iter();
+        Ok(results
+            .filter_map(|result| match result {
                 WriteResult::Stored(version) => Some(version),
                 WriteResult::Sum(_) | WriteResult::Done => None,
             })
@@ -167,7 +166,7 @@ impl Table for RedbTable {
         check_key(key)?;
         match self.write(Write::Add(key.clone(), amount, expires_at)).await? {
             WriteResult::Sum(sum) => Ok(sum),
-            WriteResult::Stored(_) | WriteResult::Done => Err(TableError::store("the writer gave no sum")),
+            WriteResult::Stored(_) | WriteResult::Done => Err(TableError::store("the writer returned no sum")),
         }
     }
 }

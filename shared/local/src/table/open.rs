@@ -1,4 +1,4 @@
-//! Opening the data file, and saying in words for a person why it cannot be opened.
+//! Opens the data file, or explains to the person at the terminal why it cannot be opened.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -18,14 +18,14 @@ use redb::{
 use super::schema::{Tables, store_error};
 use crate::files::{OWNER_ONLY, protect, sync_folder};
 
-/// Says that the file is Overseer's, and in which form its rows are.
+/// Marks the file as Overseer's, and holds the format of its rows.
 const MARK: TableDefinition<&str, u64> = TableDefinition::new("overseer");
 const FORMAT: &str = "format";
-/// The form that this code reads and writes.
+/// The format that this version reads and writes.
 const FORMAT_NOW: u64 = 1;
-/// What errors call a table that has no file.
+/// The path of a table without a file, in errors.
 pub(super) const IN_MEMORY: &str = "(in memory)";
-/// redb would take a whole gigabyte.
+/// redb's default is a whole gigabyte.
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -33,39 +33,39 @@ type Cause = Box<dyn std::error::Error + Send + Sync>;
 /// Why a data file could not be opened. The text is for the person who started Overseer.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process, or another part of this one, has it open.
+    /// Another process, or another part of this one, has the file open.
     #[error("the data file {} is already open in another Overseer; stop that first", path.display())]
     InUse {
-        /// The file.
+        /// The data file.
         path: PathBuf,
     },
-    /// It does not hold what Overseer writes.
+    /// The file is damaged, or not Overseer's.
     #[error("the data file {} is damaged, or not a data file of Overseer", path.display())]
     Damaged {
-        /// The file.
+        /// The data file.
         path: PathBuf,
-        /// What was found.
+        /// The reason from redb, or from the check of the file.
         source: Cause,
     },
-    /// Its rows have a form that this version does not know.
+    /// The rows have a format that this version does not know.
     #[error("the data file {} was written by a newer Overseer", path.display())]
     Newer {
-        /// The file.
+        /// The data file.
         path: PathBuf,
-        /// The form that it names.
+        /// The format that the file names.
         format: u64,
     },
-    /// The operating system refused.
+    /// The operating system refused access.
     #[error("the data file {} cannot be read or written: {source}", path.display())]
     Unusable {
-        /// The file.
+        /// The data file.
         path: PathBuf,
         /// The operating system's reason.
         source: io::Error,
     },
 }
 
-/// An open database. redb panics on some damaged pages, which a caller must not notice when it closes.
+/// An open database. redb panics on some damaged pages; closing it contains such a panic.
 pub(super) struct Store(Option<Database>);
 
 impl Store {
@@ -86,12 +86,12 @@ impl Drop for Store {
     fn drop(&mut self) {
         let database = self.0.take();
         if let Err(text) = catch_panic(|| drop(database)) {
-            tracing::error!(panic = text, "the data file is damaged and was not closed in good order");
+            tracing::error!(panic = text, "failed to close the data file; it is damaged");
         }
     }
 }
 
-/// Opens or makes the file.
+/// Opens the file, or creates it.
 pub(super) fn file(path: &Path) -> Result<Store, OpenError> {
     let unusable = |source| OpenError::Unusable { path: path.to_owned(), source };
     let new = !path.exists();
@@ -107,7 +107,7 @@ pub(super) fn file(path: &Path) -> Result<Store, OpenError> {
     Ok(store)
 }
 
-/// Makes a database without a file.
+/// Creates a database without a file.
 pub(super) fn memory() -> Result<Store, OpenError> {
     let path = Path::new(IN_MEMORY);
     guarded(path, || prepare(path, builder().create_with_backend(InMemoryBackend::new())))
@@ -125,7 +125,7 @@ fn options() -> OpenOptions {
     options
 }
 
-/// Sees that the database is ours, or new and made ours.
+/// Checks that the database is Overseer's and of a known format. Marks a new one.
 fn prepare(path: &Path, opened: Result<Database, DatabaseError>) -> Result<Database, OpenError> {
     let explained = |error: redb::Error| explain(path, error);
     let database = opened.map_err(|error| explained(error.into()))?;
@@ -164,7 +164,7 @@ fn explain(path: &Path, error: redb::Error) -> OpenError {
         return OpenError::InUse { path };
     }
     if let redb::Error::Io(source) = error {
-        // redb reports what it cannot make sense of as these two kinds.
+        // redb reports damage as an error of one of these two kinds.
         let damaged = matches!(source.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof);
         return if damaged {
             OpenError::Damaged { path, source: source.into() }
@@ -179,7 +179,7 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     text.unwrap_or("a panic without a message").to_owned()
@@ -190,8 +190,8 @@ fn guarded(path: &Path, open: impl FnOnce() -> Result<Database, OpenError>) -> R
     catch_panic(open).unwrap_or_else(damaged).map(|database| Store(Some(database)))
 }
 
-/// What `work` gives, or what it said when it panicked. redb panics on some damaged files instead of giving an error;
-/// what the panic would print is of no use to anybody.
+/// The result of `work`, or the message of its panic. redb panics on some damaged files instead of returning an error; the
+/// panic hook does not print these panics.
 fn catch_panic<R>(work: impl FnOnce() -> R) -> Result<R, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

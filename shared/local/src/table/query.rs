@@ -1,5 +1,5 @@
-//! Pages of the three orders. Each walks its range row by row and stops when the page is full, so that a large
-//! partition costs no more than a small one.
+//! Pages of the three orders. Each reads its range row by row and stops when the page is full: the cost does not depend on
+//! the size of the partition.
 
 use std::ops::Bound;
 
@@ -11,10 +11,10 @@ use serde::Serialize;
 
 use super::schema::{DUE, ITEMS, LIST, damaged, expired, parse_header, store_error};
 
-/// The bytes after which a page of items ends. DynamoDB's pages end there too, so callers meet short pages here first.
+/// The bytes at which a page of items ends, as a page of DynamoDB does: so callers see short pages in local runs, too.
 const PAGE_MAX_BYTES: usize = 1024 * 1024;
 
-/// Which entries of a queue, and how many at once.
+/// A query for the due entries of a queue.
 pub(super) struct DueQuery {
     pub(super) queue: String,
     pub(super) until_ms: i64,
@@ -34,8 +34,8 @@ pub(super) fn items(transaction: &ReadTransaction, query: &Query, now_s: i64) ->
     let table = transaction.open_table(ITEMS).map_err(store_error)?;
     let range = table.range::<(&str, &str)>(bounds).map_err(store_error)?;
     let rows = directed(range, query.backwards).map(|row| {
-        let (place, row) = row.map_err(store_error)?;
-        let ((partition, sort), (header, body)) = (place.value(), row.value());
+        let (key_row, row) = row.map_err(store_error)?;
+        let ((partition, sort), (header, body)) = (key_row.value(), row.value());
         let header = parse_header(header)?;
         if header.expired(now_s) {
             return Ok(None);
@@ -60,11 +60,11 @@ pub(super) fn list(transaction: &ReadTransaction, query: &Query, now_s: i64) -> 
     let table = transaction.open_table(LIST).map_err(store_error)?;
     let range = table.range::<(&str, &str, &str, &str)>(bounds).map_err(store_error)?;
     let rows = directed(range, query.backwards).map(|row| {
-        let (place, row) = row.map_err(store_error)?;
+        let (key_row, row) = row.map_err(store_error)?;
         if expired(row.value(), now_s) {
             return Ok(None);
         }
-        let (_, list_sort, partition, sort) = place.value();
+        let (_, list_sort, partition, sort) = key_row.value();
         let key = Key { partition: partition.to_owned(), sort: sort.to_owned() };
         Ok(Some(((list_sort.to_owned(), key.clone()), 0, key)))
     });
@@ -85,11 +85,11 @@ pub(super) fn due(transaction: &ReadTransaction, query: &DueQuery, now_s: i64) -
 
     let table = transaction.open_table(DUE).map_err(store_error)?;
     let rows = table.range::<(&str, i64, &str, &str)>(bounds).map_err(store_error)?.map(|row| {
-        let (place, row) = row.map_err(store_error)?;
+        let (key_row, row) = row.map_err(store_error)?;
         if expired(row.value(), now_s) {
             return Ok(None);
         }
-        let (_, at_ms, partition, sort) = place.value();
+        let (_, at_ms, partition, sort) = key_row.value();
         let key = Key { partition: partition.to_owned(), sort: sort.to_owned() };
         let at = Timestamp::from_millisecond(at_ms).map_err(damaged)?;
         Ok(Some(((at_ms, key.clone()), 0, DueEntry { key, at })))
@@ -97,36 +97,36 @@ pub(super) fn due(transaction: &ReadTransaction, query: &DueQuery, now_s: i64) -
     page(rows, query.limit, &identity)
 }
 
-/// The sort keys that a query is about, from `low` up to but without `high`, and what its cursors are bound to.
+/// The sort keys of a query, from `low` up to `high` exclusive. Cursors are bound to it.
 #[derive(Serialize)]
 struct Span<'a> {
     order: &'static str,
     partition: &'a str,
     low: String,
-    /// None means the end of the partition.
+    /// None for the end of the partition.
     high: Option<String>,
     backwards: bool,
 }
 
 impl<'a> Span<'a> {
-    /// None where no sort key fits.
+    /// None if no sort key can match.
     fn of(order: &'static str, query: &'a Query) -> Option<Self> {
         let (low, high) = match &query.range {
             Range::All => (String::new(), None),
             Range::Prefix(prefix) => (prefix.clone(), after_prefix(prefix)),
             Range::Between(low, high) if low > high => return None,
-            // No text stands between another and the same with a zero byte added.
+            // No string sorts between another and the same with a zero byte appended.
             Range::Between(low, high) => (low.clone(), Some(format!("{high}\0"))),
         };
         Some(Self { order, partition: &query.partition, low, high, backwards: query.backwards })
     }
 
-    /// The first partition that comes after this one.
+    /// The first partition key after this one.
     fn end(&self) -> String {
         format!("{}\0", self.partition)
     }
 
-    /// Where the cursor says that the page before ended.
+    /// The position in the cursor: where the previous page ended.
     fn after<P: serde::de::DeserializeOwned>(
         &self,
         sealed: Option<&Cursor>,
@@ -140,13 +140,13 @@ impl<'a> Span<'a> {
     }
 }
 
-/// The first text after all that begin with `prefix`; none where nothing can come after them.
+/// The first string after all that begin with `prefix`; none if no string can follow them.
 fn after_prefix(prefix: &str) -> Option<String> {
-    let mut text = prefix.to_owned();
-    while let Some(last) = text.pop() {
+    let mut successor = prefix.to_owned();
+    while let Some(last) = successor.pop() {
         if let Some(next) = (last..=char::MAX).nth(1) {
-            text.push(next);
-            return Some(text);
+            successor.push(next);
+            return Some(successor);
         }
     }
     None
@@ -164,8 +164,8 @@ fn directed<'a, I: DoubleEndedIterator + 'a>(rows: I, backwards: bool) -> Box<dy
     if backwards { Box::new(rows.rev()) } else { Box::new(rows) }
 }
 
-/// Fills a page from rows of (position, bytes, entry), passing over those that are none. It has a cursor only if one
-/// more entry was found.
+/// Fills a page from rows of (position, bytes, entry), and skips expired ones, which are none. The page has a cursor only if
+/// at least one more entry follows.
 fn page<T, P: Serialize>(
     rows: impl Iterator<Item = Result<Option<(P, usize, T)>, TableError>>,
     limit: usize,
@@ -195,7 +195,7 @@ mod tests {
     use super::after_prefix;
 
     #[test]
-    fn a_prefix_ends_before_the_next_character() {
+    fn prefix_ends_before_the_next_character() {
         assert_eq!(after_prefix("a"), Some("b".to_owned()));
         assert_eq!(after_prefix("a\u{10ffff}\u{10ffff}"), Some("b".to_owned()));
         assert_eq!(after_prefix("a\u{d7ff}"), Some("a\u{e000}".to_owned()));

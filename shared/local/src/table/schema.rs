@@ -1,7 +1,7 @@
-//! What stands in the file: the items and three indexes, which are kept in step with them here and nowhere else.
+//! The tables in the file: the items and three indexes. Only this file writes the indexes.
 //!
-//! redb compares the parts of a tuple key one by one and stores their lengths, so no character within a key can be
-//! taken for a separator, and text is ordered by its bytes.
+//! redb compares the parts of a tuple key one by one and stores their lengths, so no character within a key can act as a
+//! separator, and strings are ordered by their bytes.
 
 use jiff::Timestamp;
 use overseer_engine::ports::table::{Due, Item, Key, NewItem, TableError, Version};
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// Partition, sort.
 pub(super) type ItemKey = (&'static str, &'static str);
-/// The [`Header`] as JSON, the body as it came.
+/// The [`Header`] as JSON, and the body unchanged.
 pub(super) type ItemRow = (&'static str, &'static str);
 /// List partition, list sort, partition, sort.
 pub(super) type ListKey = (&'static str, &'static str, &'static str, &'static str);
@@ -20,16 +20,16 @@ pub(super) type DueKey = (&'static str, i64, &'static str, &'static str);
 pub(super) type ExpiryKey = (i64, &'static str, &'static str);
 
 pub(super) const ITEMS: TableDefinition<ItemKey, ItemRow> = TableDefinition::new("items");
-/// With the second at which the item expires, or [`NEVER`].
+/// The value is the second at which the item expires, or [`NEVER`].
 pub(super) const LIST: TableDefinition<ListKey, i64> = TableDefinition::new("list");
-/// With the second at which the item expires, or [`NEVER`].
+/// The value is the second at which the item expires, or [`NEVER`].
 pub(super) const DUE: TableDefinition<DueKey, i64> = TableDefinition::new("due");
 pub(super) const EXPIRY: TableDefinition<ExpiryKey, ()> = TableDefinition::new("expiry");
 
 /// The expiry second in an index row of an item that does not expire.
 const NEVER: i64 = i64::MAX;
 
-/// All of an item but its key and body.
+/// An item without its key and body.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Header {
     pub(super) version: Version,
@@ -38,26 +38,26 @@ pub(super) struct Header {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expires_at_s: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    due: Option<DuePlace>,
+    due: Option<DueRecord>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     list: Option<Key>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct DuePlace {
+struct DueRecord {
     queue: String,
     at_ms: i64,
 }
 
 impl Header {
-    /// The header of an item as it was given.
+    /// The header of an item to store.
     pub(super) fn of(item: &NewItem, version: Version) -> Self {
         let due = item.due.as_ref();
         Self {
             version,
             count: item.count,
             expires_at_s: item.expires_at.map(Timestamp::as_second),
-            due: due.map(|due| DuePlace { queue: due.queue.clone(), at_ms: due.at.as_millisecond() }),
+            due: due.map(|due| DueRecord { queue: due.queue.clone(), at_ms: due.at.as_millisecond() }),
             list: item.list.clone(),
         }
     }
@@ -67,17 +67,17 @@ impl Header {
         Self { version, count: Some(count), expires_at_s: expires_at.map(Timestamp::as_second), due: None, list: None }
     }
 
-    /// The same with another count.
+    /// This header with another count.
     pub(super) fn with_count(self, count: i64) -> Self {
         Self { count: Some(count), ..self }
     }
 
-    /// Whether the item counts as gone in that second.
+    /// Whether the item has expired at that second.
     pub(super) fn expired(&self, now_s: i64) -> bool {
         expired(self.index_row(), now_s)
     }
 
-    /// The whole item.
+    /// The item with this header.
     pub(super) fn into_item(self, key: Key, body: String) -> Result<Item, TableError> {
         let due = self.due.map(|due| {
             let at = Timestamp::from_millisecond(due.at_ms).map_err(damaged)?;
@@ -99,7 +99,7 @@ impl Header {
     }
 }
 
-/// Whether an item with that expiry second in its index rows counts as gone.
+/// Whether an item with this value in its index rows has expired.
 pub(super) fn expired(index_row: i64, now_s: i64) -> bool {
     index_row <= now_s
 }
@@ -119,7 +119,7 @@ pub(super) fn parse_header(text: &str) -> Result<Header, TableError> {
     serde_json::from_str(text).map_err(damaged)
 }
 
-/// What `read` makes of the item at `key`, expired or not.
+/// The result of `read` for the item at `key`, expired or not.
 pub(super) fn find<R>(
     items: &impl ReadableTable<ItemKey, ItemRow>,
     key: &Key,
@@ -141,7 +141,7 @@ pub(super) struct Tables<'txn> {
 }
 
 impl<'txn> Tables<'txn> {
-    /// Opens the tables; makes those that are not there.
+    /// Opens the tables, and creates missing ones.
     pub(super) fn open(transaction: &'txn WriteTransaction) -> Result<Self, redb::Error> {
         Ok(Self {
             items: transaction.open_table(ITEMS)?,
@@ -151,12 +151,12 @@ impl<'txn> Tables<'txn> {
         })
     }
 
-    /// What `read` makes of the item at `key`, expired or not.
+    /// The result of `read` for the item at `key`, expired or not.
     pub(super) fn find<R>(&self, key: &Key, read: impl FnOnce(Header, &str) -> R) -> Result<Option<R>, TableError> {
         find(&self.items, key, read)
     }
 
-    /// Puts an item in the place of the one whose header is `old`.
+    /// Stores an item, and replaces the one whose header is `old`.
     pub(super) fn replace(
         &mut self,
         key: &Key,
@@ -179,21 +179,21 @@ impl<'txn> Tables<'txn> {
         Ok(())
     }
 
-    /// Removes up to `most` of the items that have expired longest.
-    pub(super) fn sweep(&mut self, now_s: i64, most: usize) -> Result<(), TableError> {
+    /// Removes up to `limit` expired items, those that expired first.
+    pub(super) fn sweep(&mut self, now_s: i64, limit: usize) -> Result<(), TableError> {
         let mut keys = Vec::new();
-        for row in self.expiry.range(..(now_s.saturating_add(1), "", "")).map_err(store_error)?.take(most) {
-            let (place, ()) = row.map(|(place, row)| (place, row.value())).map_err(store_error)?;
-            let (second, partition, sort) = place.value();
+        for row in self.expiry.range(..(now_s.saturating_add(1), "", "")).map_err(store_error)?.take(limit) {
+            let (key_row, ()) = row.map(|(key_row, row)| (key_row, row.value())).map_err(store_error)?;
+            let (second, partition, sort) = key_row.value();
             keys.push((second, Key { partition: partition.to_owned(), sort: sort.to_owned() }));
         }
         for (second, key) in keys {
             match self.find(&key, |header, _| header) {
                 Ok(Some(old)) => self.remove(&key, &old)?,
-                // What does not read is left where it is, but must not be tried again with every commit.
+                // A damaged item stays, but its expiry row goes: else every commit would try again.
                 Ok(None) | Err(TableError::Record(_)) => {
-                    let place = (second, key.partition.as_str(), key.sort.as_str());
-                    self.expiry.remove(place).map_err(store_error)?;
+                    let expiry_key = (second, key.partition.as_str(), key.sort.as_str());
+                    self.expiry.remove(expiry_key).map_err(store_error)?;
                 }
                 Err(error) => return Err(error),
             }

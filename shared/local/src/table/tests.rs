@@ -1,4 +1,4 @@
-//! What the conformance suite cannot see: how files open, and what stands in the indexes.
+//! What the conformance suite cannot see: how files open, and the rows of the indexes.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -63,7 +63,7 @@ fn rows(table: &RedbTable) -> [u64; 4] {
 }
 
 #[tokio::test]
-async fn expired_items_leave_with_their_index_rows_a_hundred_with_each_commit() {
+async fn each_commit_removes_a_hundred_expired_items() {
     let clock = Arc::new(TestClock(Mutex::new(second(1_000))));
     let table = RedbTable::in_memory(clock.clone(), Arc::new(RandomIds)).unwrap();
     for number in 0..250 {
@@ -105,7 +105,7 @@ async fn index_rows_follow_their_item() {
 }
 
 #[tokio::test]
-async fn a_refused_request_costs_no_commit() {
+async fn refused_request_costs_no_commit() {
     let table = RedbTable::in_memory(Arc::new(SystemClock), Arc::new(RandomIds)).unwrap();
     table.put(item("a", "{}"), Condition::Any).await.unwrap();
     table.put(item("a", "{}"), Condition::Absent).await.unwrap_err();
@@ -115,7 +115,7 @@ async fn a_refused_request_costs_no_commit() {
 }
 
 #[test]
-fn the_file_is_its_owners_alone() {
+fn file_is_readable_by_its_owner_only() {
     let (_folder, path) = folder_and_file();
     drop(open(&path).unwrap());
     assert_eq!(mode(&path), 0o600);
@@ -125,7 +125,7 @@ fn the_file_is_its_owners_alone() {
 }
 
 #[test]
-fn a_second_opening_is_refused_until_the_first_ends() {
+fn second_opening_is_refused_until_the_first_closes() {
     let (_folder, path) = folder_and_file();
     let first = open(&path).unwrap();
     let error = open(&path).unwrap_err();
@@ -136,7 +136,7 @@ fn a_second_opening_is_refused_until_the_first_ends() {
 }
 
 #[test]
-fn an_unusable_path_is_named_with_the_reason() {
+fn unusable_path_is_named_with_the_reason() {
     let (folder, _) = folder_and_file();
     let path = folder.path().join("missing/overseer.redb");
     let reason = "cannot be read or written: No such file or directory (os error 2)";
@@ -146,7 +146,7 @@ fn an_unusable_path_is_named_with_the_reason() {
 }
 
 #[test]
-fn a_file_of_another_program_is_refused_and_left_as_it_was() {
+fn file_of_another_program_is_refused_unchanged() {
     let (_folder, path) = folder_and_file();
     for content in [b"hello".to_vec(), b"SQLite format 3\0".repeat(5_000), vec![0; 100_000], b"redb".to_vec()] {
         fs::write(&path, &content).unwrap();
@@ -160,34 +160,38 @@ fn a_file_of_another_program_is_refused_and_left_as_it_was() {
     assert!(matches!(open(device), Err(OpenError::Damaged { .. })));
 }
 
-fn write_rows(path: &Path, table: TableDefinition<&str, u64>, row: (&str, u64)) {
+fn write_row(path: &Path, table: TableDefinition<&str, u64>, key: &str, value: u64) {
     let database = Database::create(path).unwrap();
     let transaction = database.begin_write().unwrap();
-    transaction.open_table(table).unwrap().insert(row.0, row.1).unwrap();
+    transaction.open_table(table).unwrap().insert(key, value).unwrap();
     transaction.commit().unwrap();
 }
 
 #[test]
-fn a_database_of_another_program_or_a_newer_overseer_is_refused() {
+fn database_of_another_program_is_refused() {
     let (_folder, path) = folder_and_file();
-    write_rows(&path, TableDefinition::new("others"), ("a", 1));
+    write_row(&path, TableDefinition::new("others"), "a", 1);
     assert!(matches!(open(&path), Err(OpenError::Damaged { .. })));
-    fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn database_of_a_newer_overseer_is_refused() {
+    let (_folder, path) = folder_and_file();
     drop(open(&path).unwrap());
-    write_rows(&path, TableDefinition::new("overseer"), ("format", 2));
+    write_row(&path, TableDefinition::new("overseer"), "format", 2);
     let error = open(&path).unwrap_err();
     assert!(matches!(error, OpenError::Newer { format: 2, .. }));
     assert_eq!(error.to_string(), sentence(&path, "was written by a newer Overseer"));
 }
 
 #[test]
-fn an_empty_file_becomes_a_data_file() {
+fn empty_file_becomes_a_data_file() {
     let (_folder, path) = folder_and_file();
     fs::write(&path, b"").unwrap();
     open(&path).unwrap();
 }
 
-/// A data file with a thousand items, closed in good order or left as a crash would leave it.
+/// A data file with a thousand items, closed cleanly or left as by a crash.
 async fn filled(path: &Path, crashed: bool) -> Vec<u8> {
     let table = open(path).unwrap();
     let body = "x".repeat(300);
@@ -205,7 +209,7 @@ async fn filled(path: &Path, crashed: bool) -> Vec<u8> {
     if crashed { while_open } else { fs::read(path).unwrap() }
 }
 
-/// Opens a damaged file and uses it in every way. Any answer will do; a panic out of the store will not.
+/// Opens a damaged file and runs every operation on it. Errors are fine; a panic out of the store is not.
 async fn try_everything(path: &Path) -> Option<OpenError> {
     let table = match open(path) {
         Ok(table) => table,
@@ -254,11 +258,11 @@ async fn files_with_changed_bytes_open_or_are_refused() {
         let whole = filled(&path, crashed).await;
         for round in 0..60 {
             let mut bytes = whole.clone();
-            // The head of the file, where the roots are, gets every other hit.
+            // Every other round damages the head of the file, where the roots are.
             let within = if round % 2 == 0 { 512 } else { bytes.len() };
             for _ in 0..=next(8) {
-                let place = next(within);
-                bytes[place] ^= u8::try_from(1 + next(255)).unwrap();
+                let index = next(within);
+                bytes[index] ^= u8::try_from(1 + next(255)).unwrap();
             }
             if round % 5 == 0 {
                 let page = next(bytes.len() / 4096) * 4096;

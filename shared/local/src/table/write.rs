@@ -1,5 +1,5 @@
-//! The one thread that writes. It takes all requests that wait, runs them in order in one redb transaction, commits
-//! once, and then answers each.
+//! The writer thread. It takes all waiting requests, runs them in order in one redb transaction, commits once, and then
+//! replies to each.
 
 use std::borrow::Cow;
 use std::io;
@@ -19,28 +19,28 @@ use super::schema::{Header, Tables, store_error};
 
 /// The most requests that wait, and the most that share a commit.
 const QUEUE_MAX: usize = 1024;
-/// The most expired items that are removed with one commit.
+/// The most expired items that one commit removes.
 const SWEEP_MAX: usize = 100;
 
-/// What came of one write.
+/// The result of one write.
 pub(super) enum WriteResult {
-    /// An item was stored, with this version.
+    /// The version of the stored item.
     Stored(Version),
-    /// A counter was changed to this.
+    /// The new value of the counter.
     Sum(i64),
-    /// There is nothing to tell.
+    /// A write without a value.
     Done,
 }
 
 type WriteReply = Result<Vec<WriteResult>, TableError>;
 
 struct Request {
-    /// At most one for an item.
+    /// At most one write for each item.
     writes: Vec<Write>,
     reply: oneshot::Sender<WriteReply>,
 }
 
-/// A handle on the thread; it ends when the handle is dropped.
+/// A handle on the thread. Dropping it ends the thread.
 pub(super) struct Writer {
     requests: Option<mpsc::Sender<Request>>,
     commits: Arc<AtomicU64>,
@@ -51,8 +51,8 @@ impl Writer {
     pub(super) fn start(store: Arc<Store>, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> io::Result<Self> {
         let (requests, queue) = mpsc::channel(QUEUE_MAX);
         let commits = Arc::new(AtomicU64::new(0));
-        let work = WriterLoop { store, clock, ids, commits: Arc::clone(&commits) };
-        let thread = Builder::new().name("overseer-writer".to_owned()).spawn(move || work.run(queue))?;
+        let writer = WriterLoop { store, clock, ids, commits: Arc::clone(&commits) };
+        let thread = Builder::new().name("overseer-writer".to_owned()).spawn(move || writer.run(queue))?;
         Ok(Self { requests: Some(requests), commits, thread: Some(thread) })
     }
 
@@ -60,12 +60,12 @@ impl Writer {
         self.commits.load(Ordering::Relaxed)
     }
 
-    /// Does all of the writes or none, and gives an outcome for each.
+    /// Does all of the writes or none, and returns a result for each.
     pub(super) async fn submit(&self, writes: Vec<Write>) -> WriteReply {
-        let (reply, answer) = oneshot::channel();
+        let (reply, replied) = oneshot::channel();
         let queue = self.requests.as_ref().ok_or_else(writer_stopped)?;
         queue.send(Request { writes, reply }).await.map_err(|_| writer_stopped())?;
-        answer.await.map_err(|_| writer_stopped())?
+        replied.await.map_err(|_| writer_stopped())?
     }
 }
 
@@ -73,17 +73,17 @@ impl Drop for Writer {
     fn drop(&mut self) {
         self.requests = None;
         if let Some(thread) = self.thread.take() {
-            // It catches its panics, and a dropped handle could do nothing about one.
+            // The thread catches its panics, and a drop could not report one.
             let _ = thread.join();
         }
     }
 }
 
 fn writer_stopped() -> TableError {
-    TableError::store("the writer has ended")
+    TableError::store("the writer has stopped")
 }
 
-/// What a write does to one item, once all conditions of its request are known to hold.
+/// The change of one item, planned after all conditions of its request were checked.
 struct Change<'a> {
     key: &'a Key,
     old: Option<Header>,
@@ -101,19 +101,19 @@ impl WriterLoop {
     fn run(&self, mut queue: mpsc::Receiver<Request>) {
         let mut batch = Vec::new();
         while queue.blocking_recv_many(&mut batch, QUEUE_MAX) > 0 {
-            // redb panics on some damaged pages; the next batch may not touch them.
-            let answers = catch_unwind(AssertUnwindSafe(|| self.commit(&batch)))
+            // redb panics on some damaged pages. The thread goes on, since the next batch may not touch them.
+            let replies = catch_unwind(AssertUnwindSafe(|| self.commit(&batch)))
                 .unwrap_or_else(|panic| Err(TableError::store(panic_text(&*panic))));
-            match answers {
-                Ok(answers) => {
-                    for (request, answer) in batch.drain(..).zip(answers) {
-                        // The caller may have gone.
-                        let _ = request.reply.send(answer);
+            match replies {
+                Ok(replies) => {
+                    for (request, reply) in batch.drain(..).zip(replies) {
+                        // Fails if the caller has stopped waiting.
+                        let _ = request.reply.send(reply);
                     }
                 }
                 Err(error) => {
                     let cause: &dyn std::error::Error = &error;
-                    tracing::error!(cause, "the store failed to commit");
+                    tracing::error!(cause, "store commit failed");
                     let error = Arc::new(error);
                     for request in batch.drain(..) {
                         let _ = request.reply.send(Err(TableError::store(Arc::clone(&error))));
@@ -123,24 +123,25 @@ impl WriterLoop {
         }
     }
 
-    /// One answer for each request, to be given only when this has returned. An error is everyone's.
+    /// Commits a batch and returns one reply for each request, to be sent only after this has returned. An error is the
+    /// reply to every request of the batch.
     fn commit(&self, batch: &[Request]) -> Result<Vec<WriteReply>, TableError> {
         let now_s = self.clock.now().as_second();
         let mut transaction = self.store.begin_write()?;
         transaction.set_durability(Durability::Immediate).map_err(store_error)?;
         let mut tables = Tables::open(&transaction).map_err(store_error)?;
-        let mut answers = Vec::with_capacity(batch.len());
+        let mut replies = Vec::with_capacity(batch.len());
         let mut dirty = false;
         for request in batch {
             match self.plan(&tables, &request.writes, now_s) {
-                Ok((changes, outcomes)) => {
+                Ok((changes, results)) => {
                     for change in changes {
                         dirty |= apply(&mut tables, &change)?;
                     }
-                    answers.push(Ok(outcomes));
+                    replies.push(Ok(results));
                 }
                 Err(error @ TableError::Store(_)) => return Err(error),
-                Err(refusal) => answers.push(Err(refusal)),
+                Err(refusal) => replies.push(Err(refusal)),
             }
         }
         if dirty {
@@ -152,10 +153,10 @@ impl WriterLoop {
             drop(tables);
             transaction.abort().map_err(store_error)?;
         }
-        Ok(answers)
+        Ok(replies)
     }
 
-    /// Checks everything and changes nothing.
+    /// Checks every condition of a request and plans its changes. Writes nothing.
     fn plan<'a>(
         &self,
         tables: &Tables<'_>,
@@ -163,15 +164,15 @@ impl WriterLoop {
         now_s: i64,
     ) -> Result<(Vec<Change<'a>>, Vec<WriteResult>), TableError> {
         let mut changes = Vec::with_capacity(writes.len());
-        let mut outcomes = Vec::with_capacity(writes.len());
+        let mut results = Vec::with_capacity(writes.len());
         for (index, write) in writes.iter().enumerate() {
-            let (change, outcome) = match write {
+            let (change, result) = match write {
                 Write::Put(item, condition) => {
                     let old = check(tables, index, &item.key, condition, now_s)?;
                     let header = Header::of(item, self.version());
-                    let outcome = WriteResult::Stored(header.version.clone());
+                    let result = WriteResult::Stored(header.version.clone());
                     let new = Some((header, Cow::Borrowed(item.body.as_str())));
-                    (Some(Change { key: &item.key, old, new }), outcome)
+                    (Some(Change { key: &item.key, old, new }), result)
                 }
                 Write::Delete(key, condition) => {
                     let old = check(tables, index, key, condition, now_s)?;
@@ -187,9 +188,9 @@ impl WriterLoop {
                 }
             };
             changes.extend(change);
-            outcomes.push(outcome);
+            results.push(result);
         }
-        Ok((changes, outcomes))
+        Ok((changes, results))
     }
 
     fn plan_add<'a>(
@@ -221,7 +222,7 @@ impl WriterLoop {
     }
 }
 
-/// The header of what stands at `key`, expired or not, if the condition holds.
+/// The header of the stored item, expired or not, if the condition holds.
 fn check(
     tables: &Tables<'_>,
     index: usize,
@@ -246,7 +247,7 @@ fn check(
     Err(TableError::Condition { index, standing: standing.map(Box::new) })
 }
 
-/// Whether there was anything to change.
+/// Writes a change. Returns whether it changed anything.
 fn apply(tables: &mut Tables<'_>, change: &Change<'_>) -> Result<bool, TableError> {
     match (&change.old, &change.new) {
         (old, Some((header, body))) => tables.replace(change.key, old.as_ref(), header, body)?,

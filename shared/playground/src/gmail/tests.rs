@@ -1,4 +1,4 @@
-//! What the stand-in of Gmail promises: Google's shapes, searches and errors.
+//! The stand-in of Gmail has Google's shapes, searches and errors.
 
 use base64::Engine;
 use serde_json::{Value, json};
@@ -18,12 +18,12 @@ async fn ids(bench: &Bench, query: &str) -> Vec<String> {
 }
 
 async fn read(bench: &Bench, query: &str) -> Value {
-    let found = ids(bench, query).await;
-    bench.gmail("GET", &format!("messages/{}", found[0]), Value::Null).await.json()
+    let mail_ids = ids(bench, query).await;
+    bench.gmail("GET", &format!("messages/{}", mail_ids[0]), Value::Null).await.json()
 }
 
 #[tokio::test]
-async fn sends_and_finds_what_was_sent() {
+async fn sent_mail_is_found() {
     let bench = Bench::new();
     for raw in [BASE64_URL.encode(MAIL), BASE64_URL.encode(MAIL).trim_end_matches('=').to_owned()] {
         let sent = bench.gmail("POST", "messages/send", json!({"raw": raw})).await.json();
@@ -44,7 +44,7 @@ async fn sends_and_finds_what_was_sent() {
 }
 
 #[tokio::test]
-async fn the_profile_says_whose_mailbox_it_is() {
+async fn profile_names_the_mailbox() {
     let bench = Bench::new();
     let first = bench.gmail("GET", "messages", Value::Null).await.json()["messages"][0]["threadId"].clone();
     let raw = BASE64_URL.encode(MAIL);
@@ -101,7 +101,7 @@ async fn seeds_have_gmails_shapes() {
 }
 
 #[tokio::test]
-async fn formats_differ() {
+async fn each_format_has_its_fields() {
     let bench = Bench::new();
     let id = ids(&bench, "q=lunch").await.remove(0);
     let get = async |query: &str| bench.gmail("GET", &format!("messages/{id}?{query}"), Value::Null).await;
@@ -169,7 +169,7 @@ async fn failures_have_googles_shape() {
 }
 
 #[tokio::test]
-async fn deeply_nested_mails_do_no_harm() {
+async fn deeply_nested_mail_is_harmless() {
     let bench = Bench::new();
     for (levels, status) in [(400, 200), (50_000, 400)] {
         let messages = "Content-Type: message/rfc822\r\n\r\n".repeat(levels);
@@ -186,7 +186,7 @@ async fn deeply_nested_mails_do_no_harm() {
 }
 
 #[test]
-fn searches_know_ages_and_refuse_what_they_do_not_know() {
+fn search_refuses_unknown_operators() {
     assert_eq!(super::age("7d"), Some(7 * 86_400));
     assert_eq!(super::age("2y"), Some(730 * 86_400));
     assert_eq!((super::age("d"), super::age("7"), super::age("")), (None, None, None));

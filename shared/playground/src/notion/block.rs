@@ -1,4 +1,4 @@
-//! Blocks: the limits on what a request may hold, and the children of pages and blocks.
+//! Blocks: the size limits of requests, and the children of pages and blocks.
 
 use serde_json::{Value, json};
 
@@ -32,14 +32,14 @@ const KINDS: [&str; 22] = [
     "toggle",
 ];
 
-/// A block that was read: its type, its content and its own children.
+/// A parsed block: its type, its content and its children.
 pub(super) struct Block {
     kind: &'static str,
     content: Value,
     children: Vec<Block>,
 }
 
-/// Notion's limits on the length of texts and arrays, wherever they stand.
+/// Checks Notion's limits on the length of strings and arrays, at any depth.
 pub(super) fn check(value: &Value, path: &str) -> Result<(), Failure> {
     match value {
         Value::Array(items) => {
@@ -95,7 +95,7 @@ fn read_one(block: &Value, path: &str) -> Result<Block, Failure> {
 }
 
 impl Notion {
-    /// Adds blocks at the end, or after the block named, and answers them.
+    /// Adds blocks at the end, or after a named block, and returns them.
     pub(super) fn add_blocks(
         &mut self,
         holder: &str,
@@ -150,14 +150,14 @@ impl Notion {
         for block in self.children.values_mut().flatten().filter(|block| block_id(block) == id) {
             set(block, "has_children", true.into());
         }
-        let place = self.pages.iter_mut().find(|page| page.id == id).map_or_else(
+        let parent = self.pages.iter_mut().find(|page| page.id == id).map_or_else(
             || "a block".to_owned(),
             |page| {
                 page.edited = call.now;
                 page.title()
             },
         );
-        let note = format!("{} blocks added to {place}", added.len());
+        let note = format!("{} blocks added to {parent}", added.len());
         Ok(Answer::success(
             json!({
                 "object": "list", "results": added, "next_cursor": null, "has_more": false, "type": "block",

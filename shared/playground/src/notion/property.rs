@@ -1,4 +1,4 @@
-//! Property values of pages: what is accepted, and how Notion writes it back.
+//! Property values of pages: validation, and the form in which Notion returns them.
 
 use serde_json::{Map, Value, json};
 
@@ -14,7 +14,7 @@ const TASKS: [(&str, &str, &str); 5] = [
     ("Notes", "Note", "rich_text"),
     ("Due", "DueD", "date"),
 ];
-/// A page that is in no database has a title and nothing else.
+/// A page outside of a database has only a title.
 const PAGE: [(&str, &str, &str); 1] = [("title", "title", "title")];
 const STATUSES: [&str; 3] = ["To do", "In progress", "Done"];
 
@@ -22,13 +22,13 @@ fn known(is_row: bool) -> &'static [(&'static str, &'static str, &'static str)] 
     if is_row { &TASKS } else { &PAGE }
 }
 
-/// The type of a property of the Tasks database, which can also be named by its id.
+/// The type of a property of the Tasks database, by its name or id.
 pub(super) fn kind(name: &str) -> Option<(&'static str, &'static str)> {
     let found = TASKS.into_iter().find(|(known, id, _)| *known == name || *id == name);
     found.map(|(name, _, kind)| (name, kind))
 }
 
-/// The properties of a page on which nothing was set.
+/// The properties of an empty page.
 pub(super) fn empty(is_row: bool) -> Map<String, Value> {
     let blank = |kind: &str| match kind {
         "title" | "rich_text" => json!([]),
@@ -41,7 +41,7 @@ pub(super) fn empty(is_row: bool) -> Map<String, Value> {
     known(is_row).iter().map(described).collect()
 }
 
-/// Sets `values` over what there was.
+/// Overwrites properties with `values`.
 pub(super) fn properties(
     values: &Value,
     is_row: bool,
@@ -70,7 +70,7 @@ pub(super) fn properties(
     Ok(properties)
 }
 
-/// Rich text as Notion writes it: with annotations, plain text and link.
+/// Rich text in Notion's form: with annotations, plain text and link.
 pub(super) fn rich_text(items: &Value, path: &str) -> Result<Value, Failure> {
     let items = items.as_array().ok_or_else(|| invalid_body(format!("{path} should be an array.")))?;
     let mut written = Vec::new();
@@ -104,7 +104,7 @@ pub(super) fn rich_text(items: &Value, path: &str) -> Result<Value, Failure> {
     Ok(written.into())
 }
 
-/// The plain text of a property or block content that holds rich text.
+/// The plain text of a property or block that holds rich text.
 pub(super) fn plain_text(property: &Value) -> String {
     let items = ["title", "rich_text"].into_iter().find_map(|kind| property.get(kind)?.as_array());
     let texts = items.into_iter().flatten().filter_map(|item| item.get("plain_text")?.as_str());

@@ -22,7 +22,7 @@ impl Notion {
             .filter(|page| filter.as_ref().is_none_or(|filter| filter.matches(page)))
             .collect();
         let sorts = call.body.get("sorts").and_then(Value::as_array);
-        // A stable sort by the last criterion first leaves the first criterion in charge.
+        // Stable sorts by the last criterion first, so the first criterion decides.
         for sort in sorts.into_iter().flatten().rev() {
             self::sort(&mut rows, sort)?;
         }
@@ -60,7 +60,7 @@ impl Notion {
         }
         let ascending = call.body.pointer("/sort/direction").is_some_and(|direction| direction == "ascending");
         found.sort_by_key(|(edited, object)| {
-            // The home page comes first among what was seeded.
+            // The home page comes first among the seeded objects.
             let is_home = object.get("id").is_some_and(|id| id == NOTION_HOME_PAGE);
             (if ascending { *edited } else { edited.saturating_neg() }, !is_home)
         });
@@ -126,7 +126,7 @@ impl Filter {
     }
 }
 
-/// What rows are compared by.
+/// The key that rows are compared by.
 type Key = dyn Fn(&Page) -> (i64, Option<String>);
 
 fn sort(rows: &mut [&Page], sort: &Value) -> Result<(), Failure> {
@@ -154,8 +154,8 @@ fn sort(rows: &mut [&Page], sort: &Value) -> Result<(), Failure> {
 }
 
 fn sort_key(property: &Value) -> String {
-    let place = ["/date/start", "/select/name"].into_iter().find_map(|place| property.pointer(place)?.as_str());
-    match (place, property.get("checkbox").and_then(Value::as_bool)) {
+    let text = ["/date/start", "/select/name"].into_iter().find_map(|pointer| property.pointer(pointer)?.as_str());
+    match (text, property.get("checkbox").and_then(Value::as_bool)) {
         (Some(text), _) => text.to_owned(),
         (None, Some(checked)) => checked.to_string(),
         (None, None) => property::plain_text(property).to_lowercase(),
@@ -170,7 +170,7 @@ fn page_of(items: Vec<Value>, body: &Value) -> Result<Value, Failure> {
     list(items, "page_or_database", body.get("start_cursor").and_then(Value::as_str), size)
 }
 
-/// One page of a list. The cursor is the id of the first item to come, as at Notion.
+/// One page of a list. As at Notion, the cursor is the id of the first item of the next page.
 pub(super) fn list(items: Vec<Value>, kind: &str, cursor: Option<&str>, size: Option<u64>) -> Result<Value, Failure> {
     let size = size.unwrap_or(MOST_RESULTS);
     if size == 0 || size > MOST_RESULTS {

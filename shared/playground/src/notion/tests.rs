@@ -1,4 +1,4 @@
-//! What the stand-in of Notion promises: Notion's objects, limits and errors.
+//! The stand-in of Notion has Notion's objects, limits and errors.
 
 use serde_json::{Value, json};
 
@@ -23,7 +23,7 @@ fn names(list: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn pages_are_created_read_and_changed() {
+async fn page_is_created_read_and_changed() {
     let bench = Bench::new();
     let body = json!({
         "parent": {"page_id": NOTION_HOME_PAGE.replace('-', "")},
@@ -68,7 +68,7 @@ async fn pages_are_created_read_and_changed() {
 }
 
 #[tokio::test]
-async fn the_database_is_queried_filtered_and_sorted() {
+async fn database_query_filters_and_sorts() {
     let bench = Bench::new();
     let first = query(&bench, json!({"page_size": 3})).await;
     assert_eq!((first["results"].as_array().unwrap().len(), &first["has_more"]), (3, &json!(true)));
@@ -115,7 +115,7 @@ async fn the_database_is_queried_filtered_and_sorted() {
 }
 
 #[tokio::test]
-async fn the_bot_says_who_let_it_in() {
+async fn bot_names_its_owner() {
     let bench = Bench::new();
     let me = bench.notion("GET", "users/me", Value::Null).await.json();
     assert_eq!((&me["object"], &me["type"]), (&json!("user"), &json!("bot")));

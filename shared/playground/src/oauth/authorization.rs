@@ -1,4 +1,4 @@
-//! The part of OAuth that people see: the consent page, and the redirect with a code or an error.
+//! The part of OAuth in the browser: the consent page, and the redirect with a code or an error.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -20,7 +20,7 @@ use crate::identifier::same_secret;
 use crate::page::{OWN_FORMS, document, escape};
 use crate::{Playground, Service};
 
-/// Tokens carry their scope, and are to stay under 1 KB.
+/// Tokens carry their scope, and must stay under 1 KB.
 const MOST_SCOPE_BYTES: usize = 500;
 
 pub(super) fn routes(service: Service) -> Router<Playground> {
@@ -39,7 +39,7 @@ pub(super) fn challenge(verifier: &str) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA256, verifier.as_bytes()))
 }
 
-/// Parameters by name; none may come twice.
+/// Parameters by name; none if one occurs twice.
 pub(super) fn parameters(text: &[u8]) -> Option<HashMap<String, String>> {
     let pairs: Vec<(String, String)> = serde_urlencoded::from_bytes(text).ok()?;
     let count = pairs.len();
@@ -87,7 +87,7 @@ impl Playground {
                     challenge: challenge.to_owned(),
                     expires: now.saturating_add(REQUEST_SECONDS),
                 };
-                match self.state().grants.ask(request, now) {
+                match self.state().grants.add_request(request, now) {
                     Ok(id) => consent_page(service, &id, &page_scopes, &target),
                     Err(_) => refuse("server_error", "no randomness"),
                 }
@@ -106,7 +106,7 @@ impl Playground {
         let field = |name: &str| fields.get(name).map(String::as_str).unwrap_or_default();
         let now = self.now();
         let mut state = self.state();
-        let Some(request) = state.grants.decide(service, field("request"), now) else {
+        let Some(request) = state.grants.take_request(service, field("request"), now) else {
             return problem(service, "This request is unknown, was answered already, or waited too long. Start again.");
         };
         let Some(target) = redirect_target(&request.redirect_uri) else {
@@ -124,7 +124,7 @@ impl Playground {
     }
 }
 
-/// https anywhere, http on this machine only; no fragment and no credentials.
+/// A valid redirect URI: https anywhere, http on this machine only; no fragment and no credentials.
 fn redirect_target(text: &str) -> Option<Url> {
     let url = Url::parse(text).ok()?;
     let is_local = match url.host()? {
@@ -141,7 +141,7 @@ fn is_challenge(text: &str) -> bool {
     text.len() == 43 && text.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_".contains(letter))
 }
 
-/// The characters of RFC 6749, and Slack's comma for the space of the others.
+/// The characters of RFC 6749; Slack separates scopes with a comma, the others with a space.
 fn is_scope(service: Service, text: &str) -> bool {
     let (separator, misplaced) = if service == Service::Slack { (',', ' ') } else { (' ', ',') };
     let is_part = |letter: char| letter.is_ascii_graphic() && !['"', '\\', misplaced].contains(&letter);
@@ -166,7 +166,7 @@ fn redirect(target: &Url, fields: &[(&str, &str)], state: Option<&str>) -> Respo
     (StatusCode::SEE_OTHER, headers).into_response()
 }
 
-/// What is asked for, as items of a list.
+/// The requested scopes, as items of a list.
 fn listed(scopes: &[(Holder, String)]) -> String {
     let mut items = String::new();
     for (holder, scope) in scopes {
@@ -191,7 +191,7 @@ fn consent_page(service: Service, id: &str, scopes: &str, target: &Url) -> Respo
         escape(&target.origin().ascii_serialization()),
         escape(id),
     );
-    // Chrome applies form-action to every redirect that follows the form; only the client knows where those lead.
+    // Chrome applies form-action to every redirect after the form, and only the client knows where those lead.
     document(StatusCode::OK, title, &body, "")
 }
 

@@ -1,5 +1,4 @@
-//! Tokens that say themselves what they are, behind a signature: whoever has the key accepts them, also a
-//! process that was not there when they were issued.
+//! Self-contained signed tokens: every process with the key accepts them, also one that did not issue them.
 
 use aws_lc_rs::digest::SHA256_OUTPUT_LEN;
 use aws_lc_rs::error::Unspecified;
@@ -10,16 +9,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::Service;
 
-/// What a token can begin with; `Token::prefix` says which is whose.
+/// The prefixes of tokens; `Token::prefix` says which token has which.
 const PREFIXES: [&str; 7] = ["xoxe.xoxb-1-", "xoxe.xoxp-1-", "xoxe-1-", "ya29.", "1//0", "ntn_", "nrt_"];
 
-/// What a token says.
+/// The claims of a token.
 #[derive(Deserialize, Serialize)]
 pub(super) struct Token {
     pub(super) service: Service,
     pub(super) kind: Kind,
     pub(super) holder: Holder,
-    /// What came of one consent has one family.
+    /// All tokens of one consent share a family.
     pub(super) family: String,
     pub(super) id: String,
     pub(super) scope: String,
@@ -32,7 +31,7 @@ pub(super) enum Kind {
     Refresh,
 }
 
-/// Who acts with a token. Only Slack issues tokens of the person who consented beside those of the app.
+/// The party that acts with a token. Only Slack issues tokens of the consenting person besides those of the app.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Holder {
@@ -48,7 +47,7 @@ impl Token {
         Ok(format!("{}{body}", self.prefix()))
     }
 
-    /// What was signed with the key; nothing else is ever looked into.
+    /// The token in a text, if the key signed it. Unsigned claims are never parsed.
     pub(super) fn read(key: &Key, text: &str) -> Option<Self> {
         let body = PREFIXES.iter().find_map(|prefix| text.strip_prefix(prefix))?;
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(body).ok()?;

@@ -1,5 +1,4 @@
-//! The part of OAuth that clients use: tokens for codes and refresh tokens, and their revocation, in
-//! each vendor's dialect.
+//! The part of OAuth that clients call: the token endpoint and revocation, in each vendor's dialect.
 
 use std::collections::HashMap;
 
@@ -28,14 +27,14 @@ pub(super) fn routes(service: Service) -> Router<Playground> {
     };
     let router = Router::new().route(&format!("/playground/oauth/{service}/token"), post(token));
     match service {
-        // Slack's is a method of its API.
+        // Slack revokes by a method of its API.
         Service::Slack => router,
         Service::Gmail => router.route("/playground/oauth/gmail/revoke", post(revoke_grant)),
         Service::Notion => router.route("/playground/oauth/notion/revoke", post(revoke_token)),
     }
 }
 
-/// Google asks for nothing but the token, in the form or in the query.
+/// Google requires only the token, in the form or in the query.
 async fn revoke_grant(State(playground): State<Playground>, RawQuery(query): RawQuery, body: Bytes) -> Response {
     let token = [&body, query.unwrap_or_default().as_bytes()]
         .into_iter()
@@ -51,7 +50,7 @@ async fn revoke_grant(State(playground): State<Playground>, RawQuery(query): Raw
     answer(Service::Gmail, revoked)
 }
 
-/// Notion takes back what it knows, and has nothing against what it does not know (RFC 7009).
+/// Notion revokes a known token, and answers an unknown one with success (RFC 7009).
 async fn revoke_token(State(playground): State<Playground>, headers: HeaderMap, body: Bytes) -> Response {
     let revoked = read(Service::Notion, &body).and_then(|fields| {
         authenticate(Service::Notion, &headers, &fields)?;
@@ -76,7 +75,7 @@ impl Playground {
         let required = |name: &str| field(name).ok_or(Refusal::Malformed);
         let now = self.now();
         let mut state = self.state();
-        // Slack takes a code without any grant type.
+        // Slack accepts a code without a grant type.
         let implied = (service == Service::Slack && field("code").is_some()).then_some("authorization_code");
         match field("grant_type").or(implied) {
             Some("authorization_code") => {
@@ -105,7 +104,7 @@ fn read(service: Service, body: &[u8]) -> Result<Fields, Refusal> {
     fields.ok_or(Refusal::Malformed)
 }
 
-/// Basic authentication everywhere, or credentials in the body except at Notion, but not both.
+/// Checks the client's credentials: Basic authentication, or fields of the body except at Notion, but not both.
 fn authenticate(service: Service, headers: &HeaderMap, fields: &Fields) -> Result<(), Refusal> {
     let in_body = fields.get("client_secret").filter(|_| service != Service::Notion);
     let (id, secret) = match (headers.get(AUTHORIZATION), in_body) {
@@ -127,13 +126,14 @@ fn basic(header: &HeaderValue) -> Option<(String, String)> {
     text.split_once(':').map(|(id, secret)| (id.to_owned(), secret.to_owned()))
 }
 
-/// The answer to a code. At Slack a person's tokens stand apart, and the app's are missing where none were asked for.
+/// The response to a code. At Slack the person's tokens are in `authed_user`, and the app's are missing if none were
+/// requested.
 fn granted(service: Service, pairs: &[Pair]) -> Value {
-    let mut answer = surroundings(service);
+    let mut answer = metadata(service);
     let mut person = json!({"id": slack::PERSON});
     for pair in pairs {
-        let place = if pair.holder == Holder::Person { &mut person } else { &mut answer };
-        add(place, credentials(service, pair));
+        let target = if pair.holder == Holder::Person { &mut person } else { &mut answer };
+        add(target, credentials(service, pair));
     }
     if service == Service::Slack {
         set(&mut answer, "authed_user", person);
@@ -141,14 +141,15 @@ fn granted(service: Service, pairs: &[Pair]) -> Value {
     answer
 }
 
-/// The answer to a refresh token, where even Slack puts whatever it gives at the top.
+/// The response to a refresh token, where even Slack puts a person's tokens at the top.
 fn refreshed(service: Service, pair: &Pair) -> Value {
-    let mut answer = surroundings(service);
+    let mut answer = metadata(service);
     add(&mut answer, credentials(service, pair));
     answer
 }
 
-fn credentials(service: Service, Pair { holder, access, refresh, scope }: &Pair) -> Value {
+fn credentials(service: Service, pair: &Pair) -> Value {
+    let Pair { holder, access, refresh, scope } = pair;
     match (service, holder) {
         (Service::Slack, Holder::App) => json!({
             "access_token": access, "token_type": "bot", "scope": scope, "bot_user_id": slack::USER,
@@ -166,8 +167,8 @@ fn credentials(service: Service, Pair { holder, access, refresh, scope }: &Pair)
     }
 }
 
-/// What stands around the tokens.
-fn surroundings(service: Service) -> Value {
+/// The fields beside the tokens.
+fn metadata(service: Service) -> Value {
     match service {
         Service::Slack => json!({
             "ok": true, "app_id": slack::APP, "team": {"id": slack::TEAM, "name": slack::TEAM_NAME},

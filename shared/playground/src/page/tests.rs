@@ -1,4 +1,4 @@
-//! What people and tests see: the page, the log and every switch.
+//! The page, the log and every switch.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use crate::testing::Bench;
 use crate::{Mode, Service, Switch};
 
 #[tokio::test]
-async fn the_page_escapes_what_it_shows() {
+async fn page_escapes_received_calls() {
     let bench = Bench::new();
     let text = "<script>alert('x')</script>";
     bench.slack("chat.postMessage", json!({"channel": "general", "text": text})).await;
@@ -16,25 +16,25 @@ async fn the_page_escapes_what_it_shows() {
     assert!(!page.text.contains("<script"));
     assert!(page.header("content-security-policy").starts_with("default-src 'none'; style-src 'unsafe-inline'"));
     assert!(page.header("content-security-policy").contains("; form-action 'self';"));
-    // Under no-referrer a browser sends Origin: null with the page's own forms, and the local server refuses them.
+    // With no-referrer a browser sends Origin: null with the page's own forms, which the local server refuses.
     assert_eq!(page.header("referrer-policy"), "same-origin");
 }
 
 #[tokio::test]
-async fn tokens_are_never_kept() {
+async fn log_masks_tokens() {
     let bench = Bench::new();
     bench.playground.accept_token(Service::Slack, "xoxb-canary");
     let body = json!({"channel": "general", "text": "my xoxb-canary", "token": "other-secret"});
     bench.call(Service::Slack, "POST", "chat.postMessage", "xoxb-canary", body).await;
     bench.call(Service::Slack, "POST", "chat.postMessage", "xoxb-wrong", json!({"text": "xoxb-wrong"})).await;
     for path in ["/playground", "/playground/received"] {
-        let shown = bench.send("GET", path, &[], String::new()).await.text;
-        assert!(!["xoxb-canary", "other-secret", "xoxb-wrong"].iter().any(|secret| shown.contains(secret)), "{shown}");
+        let html = bench.send("GET", path, &[], String::new()).await.text;
+        assert!(!["xoxb-canary", "other-secret", "xoxb-wrong"].iter().any(|secret| html.contains(secret)), "{html}");
     }
 }
 
 #[tokio::test]
-async fn the_log_is_a_ring_and_can_be_cleared() {
+async fn log_keeps_the_latest_calls() {
     let bench = Bench::new();
     for _ in 0..502 {
         bench.slack("auth.test", Value::Null).await;
@@ -72,7 +72,7 @@ async fn rate_limits_and_errors_have_each_vendors_shape() {
 }
 
 #[tokio::test]
-async fn other_misbehaviour() {
+async fn other_switches_misbehave() {
     let bench = Bench::new();
     let call = async || bench.slack("chat.postMessage", json!({"channel": "x", "text": "y"})).await;
     bench.switch(Service::Slack, "nonsense", 1).await;
@@ -98,7 +98,7 @@ async fn other_misbehaviour() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_never_answers_in_time() {
+async fn timeout_switch_never_answers_in_time() {
     let bench = Bench::new();
     bench.switch(Service::Slack, "timeout", 1).await;
     let patient = tokio::time::Duration::from_secs(119);
@@ -121,7 +121,7 @@ async fn switches_count_authenticated_calls_only() {
 }
 
 #[tokio::test]
-async fn forms_lead_back_and_mistakes_are_named() {
+async fn invalid_switch_names_its_field() {
     let bench = Bench::new();
     let fields = [("service", "gmail"), ("mode", "rate_limited"), ("calls", "1"), ("retry_after", "7")];
     let set = bench.form("/playground/switches", &fields).await;

@@ -1,4 +1,4 @@
-//! What the stand-in of Slack promises: Slack's shapes, pages and error codes.
+//! The stand-in of Slack has Slack's shapes, pages and error codes.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use crate::Service;
 use crate::testing::{Bench, FORM, START};
 
 #[tokio::test]
-async fn posts_show_up_in_the_history_newest_first() {
+async fn history_lists_the_newest_post_first() {
     let bench = Bench::new();
     let posted = bench.slack("chat.postMessage", json!({"channel": "#general", "text": "hello"})).await.json();
     assert_eq!(posted["ok"], true);
@@ -75,7 +75,7 @@ async fn channels_come_in_pages() {
 }
 
 #[tokio::test]
-async fn schedules_within_120_days() {
+async fn schedule_is_limited_to_120_days() {
     let bench = Bench::new();
     let schedule = async |post_at: i64| {
         let body = json!({"channel": "general", "text": "later", "post_at": post_at});
@@ -89,7 +89,7 @@ async fn schedules_within_120_days() {
 }
 
 #[tokio::test]
-async fn failures_are_answered_with_200() {
+async fn failures_have_status_200() {
     let bench = Bench::new();
     let long = "x".repeat(40_001);
     let cases = [
@@ -116,7 +116,7 @@ async fn failures_are_answered_with_200() {
 }
 
 #[tokio::test]
-async fn tokens_come_before_everything_else() {
+async fn token_is_checked_first() {
     let bench = Bench::new();
     let path = "/playground/slack/api/no.such";
     let missing = bench.send("POST", path, &[], "{".to_owned()).await;

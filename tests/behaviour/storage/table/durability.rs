@@ -1,5 +1,5 @@
-//! What was acknowledged survives the death of the process. The test kills a child, which is this same test binary
-//! told to run [`child`] only.
+//! Acknowledged writes survive the death of the process. The test kills a child process: this same test binary, which runs
+//! [`child`] only.
 
 #![expect(clippy::unwrap_used, reason = "these are helpers of tests")]
 
@@ -26,7 +26,7 @@ fn open(path: &Path) -> RedbTable {
     RedbTable::open(path, Arc::new(SystemClock), Arc::new(RandomIds)).unwrap()
 }
 
-/// Tells the parent; when it has gone, so has the purpose of this process.
+/// Reports to the parent; exits if the parent has gone.
 fn acknowledge(line: &str) {
     let mut out = std::io::stdout().lock();
     if out.write_all(format!("\n{line}\n").as_bytes()).and_then(|()| out.flush()).is_err() {
@@ -34,7 +34,7 @@ fn acknowledge(line: &str) {
     }
 }
 
-/// Raises a counter that all writers fight over, and leaves a record of the number in the same transaction.
+/// Increments a counter that all writers share, and stores a record of the number in the same transaction.
 async fn raise(table: &RedbTable) -> Option<u64> {
     let place = key("p", "counter");
     let standing = table.get(&place, Read::Consistent).await.unwrap();
@@ -48,7 +48,7 @@ async fn raise(table: &RedbTable) -> Option<u64> {
     table.transact(writes).await.is_ok().then_some(number)
 }
 
-/// Writes without an end, if it is told to.
+/// Writes without end, if the environment says so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child() {
     let (Some(path), Ok(round)) = (std::env::var_os(FILE), std::env::var(ROUND)) else { return };
@@ -97,7 +97,7 @@ fn killed_child(path: &Path, round: usize) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn what_was_acknowledged_survives_a_kill() {
+async fn acknowledged_writes_survive_a_kill() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("overseer.redb");
     let mut acknowledged = HashSet::new();
@@ -105,7 +105,7 @@ async fn what_was_acknowledged_survives_a_kill() {
         let lines = killed_child(&path, round);
         assert!(lines.len() >= ACKNOWLEDGED);
         for line in lines {
-            // A number given to two writers would be a lost update.
+            // The same number for two writers would be a lost update.
             assert!(acknowledged.insert(line.clone()), "{line} was acknowledged twice");
         }
 

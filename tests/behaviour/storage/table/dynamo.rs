@@ -1,4 +1,4 @@
-//! What the table on DynamoDB promises beyond the port: what it costs, and what it does when an answer is lost or put off.
+//! What the table on DynamoDB promises beyond the port: its requests, and how it handles lost responses and throttling.
 //! DynamoDB is dynoxide, in this process.
 
 use std::collections::VecDeque;
@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 
 use super::{TestClock, body, forged, item, key, query, refused, too_large, wrong};
 
-/// Between the table and DynamoDB: counts requests, and puts other answers in the place of the next ones.
+/// A proxy between the table and DynamoDB: counts requests, and can replace the next responses.
 #[derive(Debug, Default)]
 pub(super) struct Wire {
     requests: AtomicUsize,
@@ -28,12 +28,12 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    /// DynamoDB does what it is asked next, but the caller is told this.
+    /// DynamoDB executes the next request, but the caller receives this response.
     fn say(&self, status: u16, answer: impl Into<String>) {
         self.answers.lock().unwrap().push_back((status, answer.into()));
     }
 
-    /// The requests since it was asked last.
+    /// The requests since the last call.
     fn requests(&self) -> usize {
         self.requests.swap(0, Ordering::Relaxed)
     }
@@ -71,7 +71,7 @@ impl Intercept for Tap {
     }
 }
 
-/// An empty table in a DynamoDB of its own, which ends with the test.
+/// An empty table in a new DynamoDB, which stops with the test.
 pub(super) async fn start() -> (DynamoTable, Arc<Wire>, Arc<TestClock>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -93,19 +93,19 @@ pub(super) async fn start() -> (DynamoTable, Arc<Wire>, Arc<TestClock>) {
     (table, wire, clock)
 }
 
-/// An answer that did not arrive: the SDK asks again.
+/// A lost response: the SDK sends the request again.
 fn lose(wire: &Wire) {
     wire.say(500, "");
 }
 
-async fn stands(table: &DynamoTable, place: &Key) -> Option<NewItem> {
-    table.get(place, Read::Consistent).await.unwrap().map(|item| item.stored)
+async fn stands(table: &DynamoTable, item_key: &Key) -> Option<NewItem> {
+    table.get(item_key, Read::Consistent).await.unwrap().map(|item| item.stored)
 }
 
 #[tokio::test]
-async fn each_operation_costs_as_many_requests_as_it_says() {
+async fn each_operation_sends_the_documented_requests() {
     let (table, wire, clock) = start().await;
-    let (place, page) = (key("p", "a"), query(Range::All));
+    let (item_key, page) = (key("p", "a"), query(Range::All));
     let expiring = |after_s| NewItem { expires_at: Some(clock.after_seconds(after_s)), ..item("p", "a") };
     let mut seen = Vec::new();
     let mut note = |what: &'static str| seen.push((what, wire.requests()));
@@ -114,7 +114,7 @@ async fn each_operation_costs_as_many_requests_as_it_says() {
     note("put");
     refused(table.put(item("p", "a"), Condition::Absent).await);
     note("put, refused, and what stands there");
-    table.get(&place, Read::Eventual).await.unwrap();
+    table.get(&item_key, Read::Eventual).await.unwrap();
     note("get");
     let keys: Vec<_> = (0..100).map(|number| key("p", &number.to_string())).collect();
     table.batch_get(&keys, Read::Eventual).await.unwrap();
@@ -126,30 +126,30 @@ async fn each_operation_costs_as_many_requests_as_it_says() {
     note("query_list");
     table.query_due("q", clock.after_seconds(0), 100, None).await.unwrap();
     note("query_due");
-    table.delete(&place, Condition::Version(version)).await.unwrap();
+    table.delete(&item_key, Condition::Version(version)).await.unwrap();
     note("delete of a version");
-    table.delete(&place, Condition::Any).await.unwrap();
+    table.delete(&item_key, Condition::Any).await.unwrap();
     note("delete");
-    table.transact(keys.iter().map(|place| Write::Add(place.clone(), 1, None)).collect()).await.unwrap();
+    table.transact(keys.iter().map(|item_key| Write::Add(item_key.clone(), 1, None)).collect()).await.unwrap();
     note("transact");
-    table.transact(vec![Write::Check(place.clone(), Condition::Any)]).await.unwrap();
+    table.transact(vec![Write::Check(item_key.clone(), Condition::Any)]).await.unwrap();
     note("transact of nothing");
-    table.add(&place, 1, None).await.unwrap();
+    table.add(&item_key, 1, None).await.unwrap();
     note("add, made");
-    table.add(&place, 1, None).await.unwrap();
+    table.add(&item_key, 1, None).await.unwrap();
     note("add");
-    table.add(&place, 1, Some(clock.after_seconds(9))).await.unwrap();
+    table.add(&item_key, 1, Some(clock.after_seconds(9))).await.unwrap();
     note("add to what lasts");
     for (what, again) in [("add to what has expired", None), ("the same with an expiry", Some(clock.after_seconds(9)))]
     {
         table.put(expiring(0), Condition::Any).await.unwrap();
         wire.requests();
-        table.add(&place, 1, again).await.unwrap();
+        table.add(&item_key, 1, again).await.unwrap();
         note(what);
     }
     table.put(expiring(0), Condition::Any).await.unwrap();
     wire.requests();
-    table.transact(vec![Write::Add(place.clone(), 1, None)]).await.unwrap();
+    table.transact(vec![Write::Add(item_key.clone(), 1, None)]).await.unwrap();
     note("transact with such an add");
     let expected = [
         ("put", 1),
@@ -174,7 +174,7 @@ async fn each_operation_costs_as_many_requests_as_it_says() {
 }
 
 #[tokio::test]
-async fn what_has_expired_costs_few_requests_on_the_way() {
+async fn expired_items_cost_few_requests() {
     let (table, wire, clock) = start().await;
     let writes = (0..300).map(|number| {
         let expires_at = (number != 299).then(|| clock.after_seconds(0));
@@ -192,14 +192,14 @@ async fn what_has_expired_costs_few_requests_on_the_way() {
 }
 
 #[tokio::test]
-async fn a_write_whose_answer_is_lost_is_not_taken_for_another_writers() {
+async fn write_with_a_lost_response_succeeds() {
     let (table, wire, _) = start().await;
-    let place = key("p", "a");
+    let item_key = key("p", "a");
     lose(&wire);
     let first = table.put(body("p", "a", "1"), Condition::Absent).await.unwrap();
     lose(&wire);
     let second = table.put(body("p", "a", "2"), Condition::Version(first)).await.unwrap();
-    assert_eq!(stands(&table, &place).await, Some(body("p", "a", "2")));
+    assert_eq!(stands(&table, &item_key).await, Some(body("p", "a", "2")));
     wire.requests();
     lose(&wire);
     let write = Write::Put(body("p", "a", "3"), Condition::Version(second));
@@ -208,13 +208,13 @@ async fn a_write_whose_answer_is_lost_is_not_taken_for_another_writers() {
     assert_eq!(wire.requests(), 2);
     assert_eq!(stands(&table, &key("p", "counter")).await.unwrap().count, Some(1));
     lose(&wire);
-    table.delete(&place, Condition::Version(third.clone())).await.unwrap();
-    assert_eq!(stands(&table, &place).await, None);
-    assert_eq!(refused(table.delete(&place, Condition::Version(third)).await), (0, None));
+    table.delete(&item_key, Condition::Version(third.clone())).await.unwrap();
+    assert_eq!(stands(&table, &item_key).await, None);
+    assert_eq!(refused(table.delete(&item_key, Condition::Version(third)).await), (0, None));
 }
 
 #[tokio::test]
-async fn what_another_transaction_was_in_the_way_of_is_tried_again() {
+async fn transaction_conflict_is_retried() {
     let (table, wire, _) = start().await;
     let conflict = r#"{"__type":"com.amazonaws.dynamodb.v20120810#TransactionConflictException"}"#;
     let cancelled = r#"{"__type":"com.amazonaws.dynamodb.v20120810#TransactionCanceledException","CancellationReasons":
@@ -233,12 +233,12 @@ async fn what_another_transaction_was_in_the_way_of_is_tried_again() {
 }
 
 #[tokio::test]
-async fn what_a_batch_does_not_reach_is_asked_for_again() {
+async fn unprocessed_keys_of_a_batch_are_requested_again() {
     let (table, wire, _) = start().await;
     let large = "x".repeat(390 * 1024);
     let keys: Vec<_> = (0..45).map(|number| key("p", &format!("{number:02}"))).collect();
-    for place in &keys {
-        table.put(body("p", &place.sort, &large), Condition::Any).await.unwrap();
+    for item_key in &keys {
+        table.put(body("p", &item_key.sort, &large), Condition::Any).await.unwrap();
     }
     wire.requests();
     let found = table.batch_get(&keys, Read::Consistent).await.unwrap();
@@ -248,7 +248,7 @@ async fn what_a_batch_does_not_reach_is_asked_for_again() {
 }
 
 #[tokio::test]
-async fn a_transaction_has_four_megabytes_at_most() {
+async fn transaction_holds_four_megabytes_at_most() {
     let (table, wire, _) = start().await;
     let large = "x".repeat(390_000);
     let writes = |many: usize| {
@@ -261,7 +261,7 @@ async fn a_transaction_has_four_megabytes_at_most() {
 }
 
 #[tokio::test]
-async fn a_forged_cursor_with_what_is_no_key_is_refused() {
+async fn forged_cursor_with_an_invalid_key_is_refused() {
     let (table, wire, clock) = start().await;
     for sort in ["a", "b"] {
         let due = Some(Due { queue: "q".to_owned(), at: clock.after_seconds(0) });
@@ -285,8 +285,8 @@ async fn a_forged_cursor_with_what_is_no_key_is_refused() {
     assert_eq!(wire.requests(), 0);
 }
 
-/// All that a log could say of an error.
-fn told(error: &TableError) -> String {
+/// Everything that a log could contain of an error.
+fn log_text(error: &TableError) -> String {
     let mut text = format!("{error:?}");
     let mut cause: Option<&dyn Error> = Some(error);
     while let Some(error) = cause {
@@ -297,7 +297,7 @@ fn told(error: &TableError) -> String {
 }
 
 #[tokio::test]
-async fn a_failure_says_what_failed_and_nothing_of_an_item() {
+async fn failure_reveals_nothing_of_an_item() {
     let (table, wire, _) = start().await;
     let invalid = r#"{"__type":"com.amazon.coral.validate#ValidationException","message":"Value 'SECRET' at 'key'"}"#;
     let cancelled = r#"{"__type":"com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
@@ -311,21 +311,24 @@ async fn a_failure_says_what_failed_and_nothing_of_an_item() {
         ("<SECRET>", "an error without a code"),
     ] {
         wire.say(400, answer);
-        let told = told(&table.put(secret(), Condition::Any).await.unwrap_err());
-        assert!(told.contains(expected) && !told.contains("SECRET"), "{told}");
+        let log_text = log_text(&table.put(secret(), Condition::Any).await.unwrap_err());
+        assert!(log_text.contains(expected) && !log_text.contains("SECRET"), "{log_text}");
     }
     wire.say(200, "SECRET");
-    let nonsense = told(&table.put(secret(), Condition::Any).await.unwrap_err());
+    let nonsense = log_text(&table.put(secret(), Condition::Any).await.unwrap_err());
     assert!(!nonsense.contains("SECRET"), "{nonsense}");
     wire.say(400, cancelled);
     let error = table.transact(vec![Write::Put(secret(), Condition::Any)]).await.unwrap_err();
     assert!(matches!(error, TableError::Store(_)));
-    let told = told(&error);
-    assert!(told.contains("TransactWriteItems: TransactionCanceledException") && !told.contains("SECRET"), "{told}");
+    let log_text = log_text(&error);
+    assert!(
+        log_text.contains("TransactWriteItems: TransactionCanceledException") && !log_text.contains("SECRET"),
+        "{log_text}"
+    );
 }
 
 #[tokio::test]
-async fn queues_are_spread_over_shards_and_come_in_order_all_the_same() {
+async fn sharded_queue_keeps_its_order() {
     let (table, _, clock) = start().await;
     for number in 0..40 {
         let due = Some(Due { queue: "q".to_owned(), at: clock.after_seconds(-(number % 20)) });

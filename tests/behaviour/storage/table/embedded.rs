@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::{Store, TestClock, body, follow, item, key, query};
 
 #[tokio::test]
-async fn a_file_keeps_everything() {
+async fn file_keeps_everything() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), TestClock::new());
     let path = folder.path().join("overseer.redb");
     let full = NewItem {
@@ -44,7 +44,7 @@ async fn a_file_keeps_everything() {
     assert_eq!(rest.into_iter().map(|item| item.stored).collect::<Vec<_>>(), [item("p", "c")]);
 }
 
-/// A clock that nobody can read while it is held. The writer looks at it once before each commit.
+/// A clock whose readers wait while the test holds it. The writer reads it once before each commit.
 struct HeldClock {
     held: Mutex<bool>,
     changed: Condvar,
@@ -59,7 +59,7 @@ impl Clock for HeldClock {
 }
 
 #[tokio::test]
-async fn a_thousand_concurrent_writes_share_two_commits_at_most() {
+async fn thousand_concurrent_writes_share_two_commits_at_most() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Arc::new(HeldClock { held: Mutex::new(true), changed: Condvar::new() });
     let path = folder.path().join("overseer.redb");
@@ -85,19 +85,19 @@ async fn a_thousand_concurrent_writes_share_two_commits_at_most() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_read_never_sees_half_a_transaction() {
+async fn read_never_sees_half_a_transaction() {
     let store = Store::redb_in_memory().await;
-    let places = [key("p", "a"), key("p", "b")];
-    store.table.transact(places.clone().map(|place| Write::Add(place, 0, None)).to_vec()).await.unwrap();
+    let keys = [key("p", "a"), key("p", "b")];
+    store.table.transact(keys.clone().map(|key| Write::Add(key, 0, None)).to_vec()).await.unwrap();
     let mut moves = JoinSet::new();
     for amount in 0..100 {
-        let (table, [from, to]) = (Arc::clone(&store.table), places.clone());
+        let (table, [from, to]) = (Arc::clone(&store.table), keys.clone());
         moves.spawn(async move {
             table.transact(vec![Write::Add(from, -amount, None), Write::Add(to, amount, None)]).await.unwrap();
         });
     }
     while !moves.is_empty() {
-        let found = store.table.batch_get(&places, Read::Consistent).await.unwrap();
+        let found = store.table.batch_get(&keys, Read::Consistent).await.unwrap();
         assert_eq!(found.into_iter().filter_map(|item| item.unwrap().stored.count).sum::<i64>(), 0);
         moves.join_next().await.unwrap().unwrap();
     }
@@ -120,7 +120,7 @@ async fn due_items_come_in_the_order_of_their_times() {
 }
 
 #[tokio::test]
-async fn a_write_sees_those_before_it_in_the_same_commit() {
+async fn write_sees_earlier_writes_of_the_same_commit() {
     let store = Store::redb_in_memory().await;
     let (one, other) = tokio::join!(
         store.table.put(body("p", "a", "1"), Condition::Absent),
@@ -130,7 +130,7 @@ async fn a_write_sees_those_before_it_in_the_same_commit() {
 }
 
 #[tokio::test]
-async fn expired_items_leave_lists_and_queues_at_once_and_the_file_in_time() {
+async fn expired_items_leave_indexes_at_once() {
     let clock = TestClock::new();
     let table = RedbTable::in_memory(clock.clone(), Arc::new(RandomIds)).unwrap();
     for number in 0..250_i64 {

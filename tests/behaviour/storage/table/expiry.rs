@@ -1,4 +1,4 @@
-//! Items whose time is over, whether or not anything has removed them.
+//! Expired items, whether or not the store has removed them.
 
 #![expect(clippy::unwrap_used, reason = "these are tests, called by a macro")]
 
@@ -22,7 +22,7 @@ impl Store {
     }
 }
 
-pub(super) async fn an_item_expires_to_the_second(store: Store) {
+pub(super) async fn item_expires_to_the_second(store: Store) {
     store.table.put(store.expiring("a", 10), Condition::Any).await.unwrap();
     let mut fraction = store.expiring("b", 10);
     fraction.expires_at = Some(store.clock.now_plus(SignedDuration::from_millis(10_900)));
@@ -52,13 +52,13 @@ pub(super) async fn expired_items_count_as_absent(store: Store) {
     table.put(item("p", "b"), Condition::Any).await.unwrap();
     table.delete(&key("p", "c"), Condition::Absent).await.unwrap();
     assert_eq!(store.sorts(query(Range::All)).await, ["a", "b"]);
-    // What took the place of an expired item has not inherited its end.
+    // The item that replaces an expired one does not inherit its expiry.
     store.clock.advance(SignedDuration::from_hours(1_000));
     store.table.put(item("p", "z"), Condition::Any).await.unwrap();
     assert_eq!(store.sorts(query(Range::All)).await, ["a", "b", "z"]);
 }
 
-pub(super) async fn expired_items_leave_pages_whole(store: Store) {
+pub(super) async fn expired_items_do_not_shorten_pages(store: Store) {
     let sorts: Vec<String> = (0..30).map(|number| format!("{number:02}")).collect();
     let mut expected = Vec::new();
     for (number, sort) in sorts.iter().enumerate() {
@@ -81,7 +81,7 @@ pub(super) async fn expired_items_leave_pages_whole(store: Store) {
     assert!(store.sorts(query(Range::All)).await.is_empty());
 }
 
-pub(super) async fn a_counter_starts_anew(store: Store) {
+pub(super) async fn expired_counter_starts_again(store: Store) {
     let place = key("p", "a");
     let old = NewItem { count: Some(41), list: Some(key("l", "1")), ..store.expiring("a", 10) };
     let old = store.table.put(old, Condition::Any).await.unwrap();
@@ -97,7 +97,7 @@ pub(super) async fn a_counter_starts_anew(store: Store) {
     assert_eq!(store.table.add(&place, 7, None).await.unwrap(), 7);
 }
 
-pub(super) async fn a_transaction_sees_expired_items_as_absent(store: Store) {
+pub(super) async fn transaction_sees_expired_items_as_absent(store: Store) {
     let version = store.table.put(store.expiring("a", 1), Condition::Any).await.unwrap();
     let expiring = store.expiring("b", 1);
     store.table.put(NewItem { count: Some(5), ..expiring }, Condition::Any).await.unwrap();

@@ -26,14 +26,14 @@ impl Store {
     }
 }
 
-pub(super) async fn a_list_is_ordered_and_paged(store: Store) {
+pub(super) async fn list_is_paged_in_order(store: Store) {
     for (sort, list_sort) in [("1", "c"), ("2", "b"), ("3", "b"), ("4", "b"), ("5", "a"), ("6", "d")] {
         store.put(listed(sort, list_sort)).await;
     }
     store.put(item("p", "7")).await;
     store.put(NewItem { list: Some(key("other", "b")), ..item("p", "8") }).await;
     let whole = store.listed(all()).await;
-    // Those in one place may stand in any order, as long as it stays the same.
+    // Entries with the same position may have any stable order.
     let mut middle: Vec<_> = whole.iter().skip(1).take(3).cloned().collect();
     middle.sort();
     assert_eq!(middle, [key("p", "2"), key("p", "3"), key("p", "4")]);
@@ -46,7 +46,7 @@ pub(super) async fn a_list_is_ordered_and_paged(store: Store) {
     }
 }
 
-pub(super) async fn a_list_has_ranges(store: Store) {
+pub(super) async fn list_has_ranges(store: Store) {
     for sort in ["a", "a/1", "a/2", "b", "b\0", "c"] {
         store.put(listed(sort, sort)).await;
     }
@@ -61,7 +61,7 @@ pub(super) async fn a_list_has_ranges(store: Store) {
     }
 }
 
-pub(super) async fn an_item_leaves_its_list(store: Store) {
+pub(super) async fn item_leaves_its_list(store: Store) {
     store.put(listed("1", "a")).await;
     store.put(listed("2", "b")).await;
     store.put(listed("1", "c")).await;
@@ -74,7 +74,7 @@ pub(super) async fn an_item_leaves_its_list(store: Store) {
     assert!(store.listed(all()).await.is_empty());
 }
 
-pub(super) async fn due_items_come_when_they_are_due(store: Store) {
+pub(super) async fn due_items_are_listed_from_their_time_on(store: Store) {
     for (sort, after_ms) in [("c", 2_000), ("a", 1_000), ("b", 1_999), ("d", 2_001), ("past", -86_400_000)] {
         store.put(store.due_item(sort, "q", after_ms)).await;
     }
@@ -99,7 +99,7 @@ pub(super) async fn due_items_are_paged(store: Store) {
     }
 }
 
-pub(super) async fn an_item_leaves_its_queue(store: Store) {
+pub(super) async fn item_leaves_its_queue(store: Store) {
     let until = store.clock.after_seconds(10);
     store.put(store.due_item("a", "q", 1)).await;
     store.put(store.due_item("b", "q", 2)).await;

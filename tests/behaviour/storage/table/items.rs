@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::{Store, body, item, key, refused, too_large, wrong};
 
-pub(super) async fn an_item_is_stored_replaced_and_removed(store: Store) {
+pub(super) async fn item_is_stored_replaced_and_removed(store: Store) {
     let table = &store.table;
     let full = NewItem {
         key: key("p", "a"),
@@ -48,7 +48,7 @@ pub(super) async fn times_lose_their_fractions(store: Store) {
     assert_eq!(found.due.unwrap().at, store.clock.now_plus(SignedDuration::from_millis(60_123)));
 }
 
-pub(super) async fn absent_is_asked(store: Store) {
+pub(super) async fn absent_condition_is_checked(store: Store) {
     let first = store.table.put(body("p", "a", "1"), Condition::Absent).await.unwrap();
     let (index, standing) = refused(store.table.put(body("p", "a", "2"), Condition::Absent).await);
     let standing = standing.unwrap();
@@ -56,7 +56,7 @@ pub(super) async fn absent_is_asked(store: Store) {
     assert_eq!(store.table.get(&key("p", "a"), Read::Consistent).await.unwrap(), Some(standing));
 }
 
-pub(super) async fn a_version_is_asked(store: Store) {
+pub(super) async fn version_condition_is_checked(store: Store) {
     let table = &store.table;
     let unknown = || Condition::Version(Version("unknown".to_owned()));
     assert_eq!(refused(table.put(item("p", "a"), unknown()).await), (0, None));
@@ -69,7 +69,7 @@ pub(super) async fn a_version_is_asked(store: Store) {
     assert_eq!((standing.version, standing.stored), (second, body("p", "a", "2")));
 }
 
-pub(super) async fn a_removal_can_be_conditional(store: Store) {
+pub(super) async fn delete_can_be_conditional(store: Store) {
     let (table, place) = (&store.table, key("p", "a"));
     table.delete(&place, Condition::Absent).await.unwrap();
     let unknown = Condition::Version(Version("unknown".to_owned()));
@@ -83,7 +83,7 @@ pub(super) async fn a_removal_can_be_conditional(store: Store) {
     assert_eq!(table.get(&place, Read::Consistent).await.unwrap(), None);
 }
 
-pub(super) async fn a_version_never_matches_an_item_made_anew(store: Store) {
+pub(super) async fn old_version_never_matches_a_recreated_item(store: Store) {
     let old = store.table.put(item("p", "a"), Condition::Any).await.unwrap();
     store.table.delete(&key("p", "a"), Condition::Any).await.unwrap();
     let new = store.table.put(item("p", "a"), Condition::Any).await.unwrap();
@@ -91,14 +91,14 @@ pub(super) async fn a_version_never_matches_an_item_made_anew(store: Store) {
     assert_eq!(standing.unwrap().version, new);
 }
 
-pub(super) async fn a_lost_update_is_refused(store: Store) {
+pub(super) async fn lost_update_is_refused(store: Store) {
     let read = store.table.put(body("p", "a", "0"), Condition::Any).await.unwrap();
     let won = store.table.put(body("p", "a", "1"), Condition::Version(read.clone())).await.unwrap();
     let (_, standing) = refused(store.table.put(body("p", "a", "2"), Condition::Version(read)).await);
     assert_eq!(standing.unwrap().version, won);
 }
 
-/// Puts fifty items into one place at once; exactly one may come through, and the others must be shown that one.
+/// Puts fifty items under one key at once. Exactly one may succeed, and the other errors must hold that one.
 async fn race(store: &Store, condition: Condition) {
     let mut race = JoinSet::new();
     for number in 0..50 {
@@ -114,16 +114,16 @@ async fn race(store: &Store, condition: Condition) {
     }
 }
 
-pub(super) async fn of_fifty_concurrent_updates_one_wins(store: Store) {
+pub(super) async fn one_of_fifty_concurrent_updates_wins(store: Store) {
     let version = store.table.put(item("p", "a"), Condition::Any).await.unwrap();
     race(&store, Condition::Version(version)).await;
 }
 
-pub(super) async fn of_fifty_concurrent_makers_one_wins(store: Store) {
+pub(super) async fn one_of_fifty_concurrent_creators_wins(store: Store) {
     race(&store, Condition::Absent).await;
 }
 
-pub(super) async fn a_batch_keeps_its_order(store: Store) {
+pub(super) async fn batch_keeps_its_order(store: Store) {
     store.fill(&["a", "b", "c"]).await;
     assert_eq!(store.table.batch_get(&[], Read::Consistent).await.unwrap(), []);
     let keys = [key("p", "c"), key("q", "a"), key("p", "a"), key("p", "x"), key("p", "b")];
@@ -134,7 +134,7 @@ pub(super) async fn a_batch_keeps_its_order(store: Store) {
     }
 }
 
-pub(super) async fn a_batch_has_a_hundred_items_at_most(store: Store) {
+pub(super) async fn batch_has_a_hundred_items_at_most(store: Store) {
     let keys: Vec<Key> = (0..101).map(|number| key("p", &format!("{number:03}"))).collect();
     store.fill(&["099", "100"]).await;
     let found = store.table.batch_get(&keys[..100], Read::Consistent).await.unwrap();
@@ -143,7 +143,7 @@ pub(super) async fn a_batch_has_a_hundred_items_at_most(store: Store) {
     wrong(store.table.batch_get(&[key("p", "a"), key("p", "b"), key("p", "a")], Read::Consistent).await);
 }
 
-pub(super) async fn a_counter_counts(store: Store) {
+pub(super) async fn counter_adds(store: Store) {
     let (table, place) = (&store.table, key("p", "a"));
     let expires_at = Some(store.clock.after_seconds(60));
     assert_eq!(table.add(&place, 5, expires_at).await.unwrap(), 5);
@@ -156,7 +156,7 @@ pub(super) async fn a_counter_counts(store: Store) {
     assert_eq!(found.version, made.version);
 }
 
-pub(super) async fn a_counter_keeps_the_rest_of_its_item(store: Store) {
+pub(super) async fn counter_keeps_the_rest_of_its_item(store: Store) {
     let full = NewItem {
         count: None,
         due: Some(Due { queue: "q".to_owned(), at: Timestamp::UNIX_EPOCH }),
@@ -170,7 +170,7 @@ pub(super) async fn a_counter_keeps_the_rest_of_its_item(store: Store) {
     store.table.put(item("p", "a"), Condition::Version(version)).await.unwrap();
 }
 
-pub(super) async fn a_counter_does_not_wrap(store: Store) {
+pub(super) async fn counter_does_not_wrap(store: Store) {
     let (table, place) = (&store.table, key("p", "a"));
     for (edge, step) in [(i64::MAX, 1), (i64::MIN, -1)] {
         table.put(NewItem { count: Some(edge), ..item("p", "a") }, Condition::Any).await.unwrap();

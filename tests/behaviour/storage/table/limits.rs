@@ -1,4 +1,4 @@
-//! What is too large or empty, to the byte.
+//! Limits on sizes, exact to the byte.
 
 #![expect(clippy::unwrap_used, reason = "these are tests, called by a macro")]
 
@@ -38,7 +38,7 @@ pub(super) async fn keys_have_limits(store: Store) {
     }
 }
 
-pub(super) async fn an_item_has_a_limit(store: Store) {
+pub(super) async fn item_has_a_limit(store: Store) {
     let exactly = body("p", "a", &"x".repeat(ITEM_MAX_BYTES - 2));
     store.table.put(exactly.clone(), Condition::Any).await.unwrap();
     let found = store.table.get(&exactly.key, Read::Consistent).await.unwrap().unwrap();
@@ -49,14 +49,14 @@ pub(super) async fn an_item_has_a_limit(store: Store) {
     let writes = vec![Write::Put(item("p", "b"), Condition::Any), Write::Put(more, Condition::Any)];
     assert_eq!(too_large(store.table.transact(writes).await), expected);
     assert_eq!(store.sorts(query(Range::All)).await, ["a"]);
-    // The places in the indexes count too.
+    // The keys in the indexes count too.
     let indexed = NewItem { list: Some(key("l", "1")), ..exactly };
     assert_eq!(too_large(store.table.put(indexed, Condition::Any).await), (ITEM_MAX_BYTES + 2, ITEM_MAX_BYTES));
-    // A counter that is added does not make an item too large.
+    // Adding to a counter does not make an item too large.
     assert_eq!(store.table.add(&key("p", "a"), 1, None).await.unwrap(), 1);
 }
 
-pub(super) async fn a_queue_has_a_limit(store: Store) {
+pub(super) async fn queue_has_a_limit(store: Store) {
     let due = |queue: &str| {
         let due = Due { queue: queue.to_owned(), at: store.clock.after_seconds(0) };
         NewItem { due: Some(due), ..item("p", "a") }

@@ -1,7 +1,7 @@
 //! The conformance suite of the `Table` port: every implementation must pass every case.
 //!
-//! A case takes a fresh [`Store`] and knows nothing of what is behind it. To hold another implementation to the suite,
-//! give `Store` a constructor for it and name that in the list below.
+//! A case takes a fresh [`Store`] and does not know the implementation behind it. To test another implementation, give
+//! `Store` a constructor for it and name that in the list below.
 
 #![expect(clippy::panic, clippy::unwrap_used, reason = "these are helpers of tests")]
 
@@ -43,26 +43,26 @@ macro_rules! conformance {
 }
 
 conformance! { redb_file, redb_in_memory, in_maps, dynamodb; {
-    items: an_item_is_stored_replaced_and_removed, times_lose_their_fractions, absent_is_asked, a_version_is_asked,
-        a_removal_can_be_conditional, a_version_never_matches_an_item_made_anew, a_lost_update_is_refused,
-        of_fifty_concurrent_updates_one_wins, of_fifty_concurrent_makers_one_wins, a_batch_keeps_its_order,
-        a_batch_has_a_hundred_items_at_most, a_counter_counts, a_counter_keeps_the_rest_of_its_item,
-        a_counter_does_not_wrap, two_hundred_concurrent_additions_all_count;
-    queries: ranges_hold_at_their_edges, keys_are_ordered_by_their_bytes, pages_of_any_size_give_the_same_list,
-        a_cursor_of_another_query_is_refused, a_garbled_cursor_is_refused, a_forged_cursor_stays_within_its_query,
-        a_cursor_outlives_its_item,
-        large_items_come_in_short_pages, keys_are_not_confused_by_separators, wrong_queries_are_refused;
-    indexes: a_list_is_ordered_and_paged, a_list_has_ranges, an_item_leaves_its_list, due_items_come_when_they_are_due,
-        due_items_are_paged, an_item_leaves_its_queue, cursors_of_other_orders_are_refused,
+    items: item_is_stored_replaced_and_removed, times_lose_their_fractions, absent_condition_is_checked, version_condition_is_checked,
+        delete_can_be_conditional, old_version_never_matches_a_recreated_item, lost_update_is_refused,
+        one_of_fifty_concurrent_updates_wins, one_of_fifty_concurrent_creators_wins, batch_keeps_its_order,
+        batch_has_a_hundred_items_at_most, counter_adds, counter_keeps_the_rest_of_its_item,
+        counter_does_not_wrap, two_hundred_concurrent_additions_all_count;
+    queries: ranges_include_their_bounds, keys_are_ordered_by_their_bytes, pages_of_any_size_give_the_same_list,
+        cursor_of_another_query_is_refused, garbled_cursor_is_refused, forged_cursor_stays_within_its_query,
+        cursor_outlives_its_item,
+        large_items_come_in_short_pages, keys_are_not_confused_by_separators, invalid_queries_are_refused;
+    indexes: list_is_paged_in_order, list_has_ranges, item_leaves_its_list, due_items_are_listed_from_their_time_on,
+        due_items_are_paged, item_leaves_its_queue, cursors_of_other_orders_are_refused,
         index_keys_are_not_confused_by_separators;
-    expiry: an_item_expires_to_the_second, expired_items_count_as_absent, expired_items_leave_pages_whole,
-        a_counter_starts_anew, a_transaction_sees_expired_items_as_absent;
-    transactions: all_or_nothing, every_sort_of_part_works, the_failing_part_is_named, at_most_a_hundred_parts,
-        at_most_one_part_for_an_item, concurrent_transactions_do_not_mix;
-    limits: keys_have_limits, an_item_has_a_limit, a_queue_has_a_limit, lists_have_limits;
+    expiry: item_expires_to_the_second, expired_items_count_as_absent, expired_items_do_not_shorten_pages,
+        expired_counter_starts_again, transaction_sees_expired_items_as_absent;
+    transactions: transaction_writes_all_or_nothing, every_kind_of_write_works, failing_write_is_named, transaction_has_a_hundred_writes_at_most,
+        transaction_has_one_write_for_each_item, concurrent_transactions_are_isolated;
+    limits: keys_have_limits, item_has_a_limit, queue_has_a_limit, lists_have_limits;
 } }
 
-/// A clock that stands still until it is moved.
+/// A clock that only the test moves.
 struct TestClock(Mutex<Timestamp>);
 
 impl TestClock {
@@ -128,7 +128,7 @@ impl Store {
         }
     }
 
-    /// The sort keys that a query finds, over all its pages from its cursor on.
+    /// The sort keys of a query's items, over all its pages from its cursor on.
     async fn sorts(&self, query: Query) -> Vec<String> {
         let limit = query.limit;
         let page = |cursor| {
@@ -138,7 +138,7 @@ impl Store {
         follow(limit, query.cursor.clone(), page).await.into_iter().map(|item| item.stored.key.sort).collect()
     }
 
-    /// The keys that a list holds, over all its pages.
+    /// The keys in a list, over all its pages.
     async fn listed(&self, query: Query) -> Vec<Key> {
         let limit = query.limit;
         let page = |cursor| {
@@ -148,7 +148,7 @@ impl Store {
         follow(limit, None, page).await
     }
 
-    /// The sort keys of what is due, over all pages, in the order of the keys: a store may keep a queue in shards.
+    /// The sort keys of due items, over all pages. Sorted, since a store may keep a queue in shards.
     async fn due(&self, queue: &str, until: Timestamp, limit: usize) -> Vec<String> {
         let page = |cursor| async move { self.table.query_due(queue, until, limit, cursor).await.unwrap() };
         let mut sorts: Vec<_> = follow(limit, None, page).await.into_iter().map(|entry| entry.key.sort).collect();
@@ -157,7 +157,7 @@ impl Store {
     }
 }
 
-/// All entries of all pages, none of which may be too long.
+/// The entries of all pages. Checks that no page is too long.
 async fn follow<T, F: Future<Output = Page<T>>>(
     limit: usize,
     mut cursor: Option<Cursor>,
@@ -202,7 +202,7 @@ fn query(range: Range) -> Query {
     Query { range, ..Query::partition("p", 10) }
 }
 
-/// Which part was refused, and what stood there.
+/// The index of the refused write, and the stored item.
 fn refused<T>(result: Result<T, TableError>) -> (usize, Option<Item>) {
     match result.map(drop) {
         Err(TableError::Condition { index, standing }) => (index, standing.map(|item| *item)),
@@ -210,13 +210,13 @@ fn refused<T>(result: Result<T, TableError>) -> (usize, Option<Item>) {
     }
 }
 
-/// Sees that the request itself was called wrong.
+/// Checks that the request itself was refused as invalid.
 fn wrong<T>(result: Result<T, TableError>) {
     let result = result.map(drop);
-    assert!(matches!(result, Err(TableError::Request(_))), "not called wrong: {result:?}");
+    assert!(matches!(result, Err(TableError::Request(_))), "not refused as invalid: {result:?}");
 }
 
-/// The size and the limit of what was too large.
+/// The size and the limit in the error of a request that is too large.
 fn too_large<T>(result: Result<T, TableError>) -> (usize, usize) {
     match result.map(drop) {
         Err(TableError::TooLarge { bytes, limit, .. }) => (bytes, limit),

@@ -16,7 +16,7 @@ fn between(low: &str, high: &str) -> Range {
     Range::Between(low.to_owned(), high.to_owned())
 }
 
-pub(super) async fn ranges_hold_at_their_edges(store: Store) {
+pub(super) async fn ranges_include_their_bounds(store: Store) {
     let last_twice = LAST.repeat(2);
     let after_last = format!("{LAST}a");
     let sorts = ["a", "a\0", "a/b", "ab", "a\u{d7ff}x", "a\u{e000}", "b", LAST, &after_last, &last_twice];
@@ -56,7 +56,7 @@ pub(super) async fn ranges_hold_at_their_edges(store: Store) {
 }
 
 pub(super) async fn keys_are_ordered_by_their_bytes(store: Store) {
-    // In UTF-16, as some stores compare, the last two would stand the other way round.
+    // In the order of UTF-16, which some stores use, the last two would be swapped.
     let sorts = ["1", "10", "2", "A", "B", "a", "á", "\u{ffff}", "\u{10000}"];
     store.fill(&["a", "\u{10000}", "2", "B", "\u{ffff}", "10", "á", "1", "A"]).await;
     assert_eq!(store.sorts(query(Range::All)).await, sorts);
@@ -80,7 +80,7 @@ async fn first_page(store: &Store, query: &Query) -> Cursor {
     page.next.unwrap()
 }
 
-pub(super) async fn a_cursor_of_another_query_is_refused(store: Store) {
+pub(super) async fn cursor_of_another_query_is_refused(store: Store) {
     store.fill(&["a1", "a2", "a3", "b1", "b2", "b3"]).await;
     for sort in ["a1", "a2", "a3"] {
         store.table.put(item("other", sort), Condition::Any).await.unwrap();
@@ -104,12 +104,12 @@ pub(super) async fn a_cursor_of_another_query_is_refused(store: Store) {
                 wrong(result);
             }
         }
-        // How many entries a page may hold is no part of what is asked.
+        // A cursor is not bound to the limit.
         store.table.query(Query { cursor: Some(cursor), limit: 1, ..of.clone() }).await.unwrap();
     }
 }
 
-pub(super) async fn a_garbled_cursor_is_refused(store: Store) {
+pub(super) async fn garbled_cursor_is_refused(store: Store) {
     store.fill(&["a", "b", "c"]).await;
     let good = first_page(&store, &query(Range::All)).await.0;
     assert!(good.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte)), "{good} in a URL");
@@ -124,7 +124,7 @@ pub(super) async fn a_garbled_cursor_is_refused(store: Store) {
     }
 }
 
-pub(super) async fn a_forged_cursor_stays_within_its_query(store: Store) {
+pub(super) async fn forged_cursor_stays_within_its_query(store: Store) {
     for sort in ["a", "b1", "b2", "b3", "c"] {
         let list = Some(key("l", sort));
         store.table.put(NewItem { list, ..item("p", sort) }, Condition::Any).await.unwrap();
@@ -145,7 +145,7 @@ pub(super) async fn a_forged_cursor_stays_within_its_query(store: Store) {
     }
 }
 
-pub(super) async fn a_cursor_outlives_its_item(store: Store) {
+pub(super) async fn cursor_outlives_its_item(store: Store) {
     store.fill(&["a", "b", "c", "d"]).await;
     for backwards in [false, true] {
         let query = Query { backwards, limit: 2, ..query(Range::All) };
@@ -195,7 +195,7 @@ pub(super) async fn keys_are_not_confused_by_separators(store: Store) {
     }
 }
 
-pub(super) async fn wrong_queries_are_refused(store: Store) {
+pub(super) async fn invalid_queries_are_refused(store: Store) {
     wrong(store.table.query(Query { limit: 0, ..query(Range::All) }).await);
     wrong(store.table.query_list(Query { limit: 0, ..query(Range::All) }).await);
     wrong(store.table.query_due("q", store.clock.after_seconds(0), 0, None).await);

@@ -1,4 +1,4 @@
-//! Several writes as one.
+//! Transactions of several writes.
 
 #![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "these are tests, called by a macro")]
 
@@ -24,7 +24,7 @@ impl Store {
     }
 }
 
-pub(super) async fn every_sort_of_part_works(store: Store) {
+pub(super) async fn every_kind_of_write_works(store: Store) {
     store.fill(&["deleted", "replaced", "counted", "checked"]).await;
     store.table.add(&key("p", "counted"), 40, None).await.unwrap();
     let checked = store.table.get(&key("p", "checked"), Read::Consistent).await.unwrap().unwrap();
@@ -42,8 +42,8 @@ pub(super) async fn every_sort_of_part_works(store: Store) {
         Write::Put(item("other", "made"), Condition::Absent),
     ];
     let versions = store.table.transact(writes).await.unwrap();
-    let found = store.whole().await;
-    let found: Vec<_> = found
+    let remaining = store.whole().await;
+    let remaining: Vec<_> = remaining
         .iter()
         .map(|item| (item.stored.key.sort.as_str(), item.stored.body.as_str(), item.stored.count))
         .collect();
@@ -54,10 +54,10 @@ pub(super) async fn every_sort_of_part_works(store: Store) {
         ("made", "new", None),
         ("replaced", "new", None),
     ];
-    assert_eq!(found, expected);
+    assert_eq!(remaining, expected);
     let mut stored: Vec<Version> = Vec::new();
-    for place in [key("p", "replaced"), key("p", "made"), key("other", "made")] {
-        stored.push(store.table.get(&place, Read::Consistent).await.unwrap().unwrap().version);
+    for item_key in [key("p", "replaced"), key("p", "made"), key("other", "made")] {
+        stored.push(store.table.get(&item_key, Read::Consistent).await.unwrap().unwrap().version);
     }
     assert_eq!(versions, stored, "a version for each put, in their order");
     let counter = store.table.get(&key("p", "counter"), Read::Consistent).await.unwrap().unwrap();
@@ -67,7 +67,7 @@ pub(super) async fn every_sort_of_part_works(store: Store) {
     store.table.transact(Vec::new()).await.unwrap();
 }
 
-pub(super) async fn all_or_nothing(store: Store) {
+pub(super) async fn transaction_writes_all_or_nothing(store: Store) {
     store.fill(&["a", "b", "c"]).await;
     let before = store.whole().await;
     let refusals = [
@@ -78,7 +78,7 @@ pub(super) async fn all_or_nothing(store: Store) {
     ];
     for refusal in refusals {
         let name = refusal.key().sort.clone();
-        let standing = before.iter().find(|item| item.stored.key.sort == name).cloned();
+        let stored_item = before.iter().find(|item| item.stored.key.sort == name).cloned();
         let writes = vec![
             put("a"),
             Write::Delete(key("p", "c"), Condition::Any),
@@ -87,20 +87,20 @@ pub(super) async fn all_or_nothing(store: Store) {
             refusal,
             put("f"),
         ];
-        assert_eq!(refused(store.table.transact(writes).await), (4, standing));
+        assert_eq!(refused(store.table.transact(writes).await), (4, stored_item));
         assert_eq!(store.whole().await, before);
     }
 }
 
-pub(super) async fn the_failing_part_is_named(store: Store) {
+pub(super) async fn failing_write_is_named(store: Store) {
     store.fill(&["5"]).await;
-    let standing = store.whole().await.pop();
+    let stored_item = store.whole().await.pop();
     for failing in 0..10 {
         let mut writes: Vec<Write> = (10..20).map(|number| put(&number.to_string())).collect();
         writes[failing] = Write::Check(key("p", "5"), Condition::Absent);
-        assert_eq!(refused(store.table.transact(writes.clone()).await), (failing, standing.clone()));
+        assert_eq!(refused(store.table.transact(writes.clone()).await), (failing, stored_item.clone()));
         if failing < 9 {
-            // Of several that fail, one is named.
+            // If several fail, the error names one of them.
             writes[9] = Write::Check(key("p", "6"), unknown());
             let (index, _) = refused(store.table.transact(writes).await);
             assert!([failing, 9].contains(&index));
@@ -109,7 +109,7 @@ pub(super) async fn the_failing_part_is_named(store: Store) {
     assert_eq!(store.whole().await.len(), 1);
 }
 
-pub(super) async fn at_most_a_hundred_parts(store: Store) {
+pub(super) async fn transaction_has_a_hundred_writes_at_most(store: Store) {
     let writes: Vec<Write> = (0..101).map(|number| put(&format!("{number:03}"))).collect();
     assert_eq!(too_large(store.table.transact(writes.clone()).await), (101, 100));
     assert!(store.whole().await.is_empty());
@@ -117,13 +117,13 @@ pub(super) async fn at_most_a_hundred_parts(store: Store) {
     assert_eq!(store.whole().await.len(), 100);
 }
 
-pub(super) async fn at_most_one_part_for_an_item(store: Store) {
-    let place: Key = key("p", "a");
+pub(super) async fn transaction_has_one_write_for_each_item(store: Store) {
+    let item_key: Key = key("p", "a");
     let second = [
         put("a"),
-        Write::Delete(place.clone(), Condition::Any),
-        Write::Check(place.clone(), Condition::Any),
-        Write::Add(place, 1, None),
+        Write::Delete(item_key.clone(), Condition::Any),
+        Write::Check(item_key.clone(), Condition::Any),
+        Write::Add(item_key, 1, None),
     ];
     for second in second {
         wrong(store.table.transact(vec![put("a"), put("b"), second]).await);
@@ -131,8 +131,8 @@ pub(super) async fn at_most_one_part_for_an_item(store: Store) {
     assert!(store.whole().await.is_empty());
 }
 
-pub(super) async fn concurrent_transactions_do_not_mix(store: Store) {
-    // What one account loses another gains.
+pub(super) async fn concurrent_transactions_are_isolated(store: Store) {
+    // Transfers between counters keep their total.
     let accounts = ["a", "b", "c", "d"];
     let mut moves = JoinSet::new();
     for number in 0..100 {

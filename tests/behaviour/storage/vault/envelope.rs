@@ -1,5 +1,5 @@
-//! What the envelope vault promises where KMS wraps its data keys: what it costs, what does not open, and that nothing is
-//! remembered for longer than an hour.
+//! What the envelope vault promises with KMS: its requests, what does not open, and that data keys are cached for an hour at
+//! most.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 use super::wire::{Aws, Instead};
-use super::{anns, read, table, told};
+use super::{anns, log_text, read, table};
 use crate::support::app::TestClock;
 
 struct Setup {
@@ -50,14 +50,14 @@ impl Setup {
         self.table.put(NewItem { body: record.to_string(), ..item.clone() }, Condition::Any).await.unwrap();
     }
 
-    /// Which data key sealed a secret.
+    /// The data key that sealed a secret.
     async fn sealed_with(&self, id: &SecretId, version: &str) -> Value {
-        let place = Key { partition: format!("org#{}#secret#{}", id.org, id.id), sort: version.to_owned() };
-        self.stored(&place).await.1["key"].clone()
+        let record_key = Key { partition: format!("org#{}#secret#{}", id.org, id.id), sort: version.to_owned() };
+        self.stored(&record_key).await.1["key"].clone()
     }
 }
 
-/// Where the table has an organization's data keys.
+/// The key of an organization's data keys in the table.
 fn data_keys(org: &str) -> Key {
     Key { partition: format!("org#{org}"), sort: "data-keys".to_owned() }
 }
@@ -72,11 +72,11 @@ fn stays_closed<T>(opened: Result<T, VaultError>) {
 }
 
 #[tokio::test]
-async fn kms_is_asked_when_a_data_key_is_made_and_once_an_hour_for_each_that_is_needed() {
+async fn kms_is_called_once_an_hour_for_each_data_key() {
     let setup = Setup::start().await;
     let (vault, id) = (setup.vault(), of("acme"));
     vault.put(&id, "1", &"the secret".into()).await.unwrap();
-    // A new data key is opened once before anything is sealed with it.
+    // A new data key is opened once before its first use.
     let requests = setup.aws.requests();
     let operations: Vec<_> = requests.iter().map(|(operation, _)| operation.as_str()).collect();
     assert_eq!(operations, ["Encrypt", "Decrypt"]);
@@ -93,7 +93,7 @@ async fn kms_is_asked_when_a_data_key_is_made_and_once_an_hour_for_each_that_is_
     read(&vault, &id, "1").await.unwrap();
     vault.put(&id, "3", &"the secret".into()).await.unwrap();
     assert_eq!(setup.aws.operations(), ["Decrypt"]);
-    // Another process asks for the one that it needs, and not for those that it does not.
+    // Another process opens only the data key that it needs.
     vault.rotate_data_keys(None).await.unwrap();
     setup.aws.requests();
     let other = setup.vault();
@@ -104,7 +104,7 @@ async fn kms_is_asked_when_a_data_key_is_made_and_once_an_hour_for_each_that_is_
     read(&other, &id, "4").await.unwrap();
     read(&other, &id, "1").await.unwrap();
     assert_eq!(setup.aws.operations(), ["Decrypt"]);
-    // The older of two that are known says when the hour is over.
+    // The older of two cached keys decides when the hour is over.
     let third = setup.vault();
     read(&third, &id, "1").await.unwrap();
     setup.clock.advance(3_000);
@@ -116,7 +116,7 @@ async fn kms_is_asked_when_a_data_key_is_made_and_once_an_hour_for_each_that_is_
 }
 
 #[tokio::test]
-async fn a_wrapped_key_that_was_moved_neither_opens_nor_seals() {
+async fn moved_wrapped_key_does_not_open() {
     let setup = Setup::start().await;
     for org in ["acme", "other"] {
         setup.vault().put(&of(org), "1", &format!("of {org}").as_str().into()).await.unwrap();
@@ -126,13 +126,13 @@ async fn a_wrapped_key_that_was_moved_neither_opens_nor_seals() {
     let mut moved = others.clone();
     let (acmes_name, others_name) = (acmes["current"].as_str().unwrap(), others["current"].as_str().unwrap());
     moved["keys"][others_name] = acmes["keys"][acmes_name].clone();
-    // As if the whole of it was acme's.
+    // The whole record moved to acme.
     let mut whole = acmes.clone();
     whole["org"] = json!("other");
     for (version, wrong) in [("2", moved), ("3", whole)] {
         setup.store(&item, &wrong).await;
         stays_closed(setup.vault().get(&of("other"), "1").await);
-        // It seals nothing, either: a new one is made.
+        // The moved key seals nothing either: a new one is made.
         setup.vault().put(&of("other"), version, &"the secret".into()).await.unwrap();
         assert_ne!(setup.sealed_with(&of("other"), version).await, wrong["current"]);
     }
@@ -142,7 +142,7 @@ async fn a_wrapped_key_that_was_moved_neither_opens_nor_seals() {
 }
 
 #[tokio::test]
-async fn a_data_key_opens_for_one_organization_and_one_name() {
+async fn data_key_opens_for_its_organization_and_name_only() {
     let setup = Setup::start().await;
     let client = setup.aws.kms();
     let keys = KmsKeys::new(|| client, setup.key.as_str(), Vec::new());
@@ -155,20 +155,20 @@ async fn a_data_key_opens_for_one_organization_and_one_name() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_not_named_here_is_not_asked() {
+async fn unknown_kms_key_is_never_called() {
     let setup = Setup::start().await;
     let (id, somebodys) = (of("acme"), setup.aws.new_key().await);
     setup.with(&somebodys, &[]).put(&id, "1", &"known to somebody".into()).await.unwrap();
     setup.aws.requests();
     stays_closed(setup.vault().get(&id, "1").await);
     assert_eq!(setup.aws.operations(), [""; 0]);
-    // Nor does it seal anything.
+    // It seals nothing either.
     setup.vault().put(&id, "2", &"the secret".into()).await.unwrap();
     assert_ne!(setup.sealed_with(&id, "2").await, setup.sealed_with(&id, "1").await);
 }
 
 #[tokio::test]
-async fn another_key_takes_over_what_an_older_one_wrapped() {
+async fn new_kms_key_opens_what_an_older_one_wrapped() {
     let setup = Setup::start().await;
     let (id, next) = (of("acme"), setup.aws.new_key().await);
     let old = setup.vault();
@@ -183,7 +183,7 @@ async fn another_key_takes_over_what_an_older_one_wrapped() {
 }
 
 #[tokio::test]
-async fn after_an_hour_a_new_data_key_seals_and_a_disabled_key_is_noticed() {
+async fn disabled_kms_key_is_noticed_after_an_hour() {
     let setup = Setup::start().await;
     let (vault, id) = (setup.vault(), of("acme"));
     vault.put(&id, "1", &"the secret".into()).await.unwrap();
@@ -201,10 +201,10 @@ async fn after_an_hour_a_new_data_key_seals_and_a_disabled_key_is_noticed() {
     let (_, before) = setup.stored(&data_keys("acme")).await;
     let results = [vault.get(&id, "3").await.map(drop), vault.put(&id, "4", &"the secret".into()).await];
     for result in results {
-        // Not that it does not open: it does again when the key is back, and nobody has to connect anew.
+        // Not `DoesNotOpen`: the secret opens again when the KMS key is back, and no account must be connected again.
         let error = result.unwrap_err();
         assert!(matches!(error, VaultError::Service(_)), "{error:?}");
-        assert!(told(&error).contains("Decrypt: DisabledException"), "{error:?}");
+        assert!(log_text(&error).contains("Decrypt: DisabledException"), "{error:?}");
     }
     assert_eq!(setup.stored(&data_keys("acme")).await.1, before, "no data key is made in place of those");
     setup.aws.kms().enable_key().key_id(&setup.key).send().await.unwrap();
@@ -212,7 +212,7 @@ async fn after_an_hour_a_new_data_key_seals_and_a_disabled_key_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_failure_of_kms_says_what_failed_and_nothing_of_a_key() {
+async fn kms_failure_reveals_nothing_of_a_key() {
     let setup = Setup::start().await;
     let error = |code, message| json!({ "__type": code, "message": message }).to_string();
     for (answer, expected) in [
@@ -222,8 +222,11 @@ async fn a_failure_of_kms_says_what_failed_and_nothing_of_a_key() {
     ] {
         setup.aws.next("Encrypt", Instead::Refuse(400, answer));
         let error = setup.vault().put(&of("acme"), "1", &"the secret".into()).await.unwrap_err();
-        let told = told(&error);
-        assert!(told.contains("Encrypt: ") && told.contains(expected) && !told.contains("THE-KEY"), "{told}");
+        let log_text = log_text(&error);
+        assert!(
+            log_text.contains("Encrypt: ") && log_text.contains(expected) && !log_text.contains("THE-KEY"),
+            "{log_text}"
+        );
     }
     let client = setup.aws.kms();
     let keys = KmsKeys::new(|| client, "current", vec!["older".to_owned()]);

@@ -1,7 +1,7 @@
 //! The conformance suite of the `Vault` port: every implementation must pass every case.
 //!
-//! A case takes a fresh [`Store`] and knows nothing of what is behind it but whether a version that is given up is gone at
-//! once. The two on AWS are tested against a stand-in (`ministack.rs`, `vault/wire.rs`).
+//! A case takes a fresh [`Store`] and knows only one difference of the implementations: whether a deleted version is
+//! unreadable at once. The two on AWS are tested against a stand-in (`ministack.rs`, `vault/wire.rs`).
 
 mod envelope;
 mod secrets_manager;
@@ -36,21 +36,21 @@ macro_rules! conformance {
 }
 
 conformance! { local_envelope, on_secrets_manager, kms_envelope; {
-    a_version_is_stored_and_read,
-    the_same_again_is_a_success_and_another_content_is_refused,
-    of_many_that_write_one_version_one_wins,
-    many_that_write_the_first_versions_at_once_all_do,
-    a_version_that_is_given_up_leaves_the_others,
-    a_deleted_secret_is_gone_and_can_be_connected_anew,
-    what_was_moved_does_not_open,
-    a_late_loser_takes_nothing_from_the_committed_version,
+    version_is_stored_and_read,
+    version_never_changes_its_content,
+    one_of_many_writers_of_a_version_wins,
+    concurrent_first_versions_are_all_stored,
+    deleted_version_leaves_the_others,
+    deleted_secret_is_absent,
+    moved_secret_does_not_open,
+    late_loser_keeps_the_committed_version,
 } }
 
 /// A vault of some implementation, empty at first.
 struct Store {
-    /// Vaults over the same store, of which none knows what another remembers.
+    /// Makes vaults over the same store, which share no cache.
     vaults: Box<dyn Fn() -> Arc<dyn Vault> + Send + Sync>,
-    /// Whether a version that is given up cannot be read any more.
+    /// Whether a deleted version is unreadable at once.
     gone_at_once: bool,
 }
 
@@ -100,8 +100,8 @@ fn anns(id: &str) -> SecretId {
     owned("acme", Owner::User(UserId::parse("ann").unwrap()), "slack", "default", id)
 }
 
-/// All that a log could say of an error.
-fn told(error: &dyn Error) -> String {
+/// Everything that a log could contain of an error.
+fn log_text(error: &dyn Error) -> String {
     let mut text = format!("{error:?}");
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -120,7 +120,7 @@ async fn read(vault: &dyn Vault, id: &SecretId, version: &str) -> Option<String>
     vault.get(id, version).await.unwrap().map(|secret| secret.expose_secret().to_owned())
 }
 
-async fn a_version_is_stored_and_read(store: Store) {
+async fn version_is_stored_and_read(store: Store) {
     let (vault, id) = (store.vault(), anns("s1"));
     assert_eq!(read(&*vault, &id, "1").await, None);
     let secrets = [("1", "the secret".to_owned()), ("2", "über\n\"{}\u{1F511}".to_owned()), ("3", "x".repeat(60_000))];
@@ -136,7 +136,7 @@ async fn a_version_is_stored_and_read(store: Store) {
     }
 }
 
-async fn the_same_again_is_a_success_and_another_content_is_refused(store: Store) {
+async fn version_never_changes_its_content(store: Store) {
     let id = anns("s1");
     for (vault, other) in [(store.vault(), "another"), (store.vault(), "the secret "), (store.vault(), "the secre")] {
         vault.put(&id, "1", &"the secret".into()).await.unwrap();
@@ -145,7 +145,7 @@ async fn the_same_again_is_a_success_and_another_content_is_refused(store: Store
     }
 }
 
-async fn of_many_that_write_one_version_one_wins(store: Store) {
+async fn one_of_many_writers_of_a_version_wins(store: Store) {
     let id = anns("s1");
     let write = |number: usize| {
         let (vault, id) = (store.vault(), &id);
@@ -158,7 +158,7 @@ async fn of_many_that_write_one_version_one_wins(store: Store) {
     assert_eq!(read(&*store.vault(), &id, "1").await.unwrap(), format!("secret {}", winners[0]));
 }
 
-async fn many_that_write_the_first_versions_at_once_all_do(store: Store) {
+async fn concurrent_first_versions_are_all_stored(store: Store) {
     let id = anns("s1");
     let versions: Vec<_> = (0..8).map(|number| number.to_string()).collect();
     let write = |version: &String| {
@@ -172,7 +172,7 @@ async fn many_that_write_the_first_versions_at_once_all_do(store: Store) {
     }
 }
 
-async fn a_version_that_is_given_up_leaves_the_others(store: Store) {
+async fn deleted_version_leaves_the_others(store: Store) {
     let (vault, id) = (store.vault(), anns("s1"));
     vault.delete_version(&id, "1").await.unwrap();
     for version in ["1", "2", "3"] {
@@ -188,7 +188,7 @@ async fn a_version_that_is_given_up_leaves_the_others(store: Store) {
     }
 }
 
-async fn a_deleted_secret_is_gone_and_can_be_connected_anew(store: Store) {
+async fn deleted_secret_is_absent(store: Store) {
     let (vault, id) = (store.vault(), anns("s1"));
     vault.delete(&id).await.unwrap();
     for version in ["1", "2"] {
@@ -207,7 +207,7 @@ async fn a_deleted_secret_is_gone_and_can_be_connected_anew(store: Store) {
     assert_eq!(read(&*vault, &anns("s3"), "1").await.unwrap(), "connected anew");
 }
 
-async fn what_was_moved_does_not_open(store: Store) {
+async fn moved_secret_does_not_open(store: Store) {
     let base = anns("s1");
     let user = |name| Owner::User(UserId::parse(name).unwrap());
     let client = Purpose::Client { plugin: PluginName::parse("slack").unwrap() };
@@ -229,14 +229,14 @@ async fn what_was_moved_does_not_open(store: Store) {
             assert!(matches!(opened, Ok(None) | Err(VaultError::DoesNotOpen)), "{other:?} {version}");
         }
     }
-    // Another organization that happens on the same id has a secret of its own.
+    // The same id in another organization is a separate secret.
     let (theirs, _) = others.last().unwrap();
     store.vault().put(theirs, "1", &"theirs".into()).await.unwrap();
     assert_eq!(read(&*store.vault(), theirs, "1").await.unwrap(), "theirs");
     assert_eq!(read(&*store.vault(), &base, "1").await.unwrap(), "the secret");
 }
 
-async fn a_late_loser_takes_nothing_from_the_committed_version(store: Store) {
+async fn late_loser_keeps_the_committed_version(store: Store) {
     let (vault, id) = (store.vault(), anns("s1"));
     vault.put(&id, "1-first", &"1".into()).await.unwrap();
     vault.put(&id, "2-winner", &"2".into()).await.unwrap();
@@ -246,7 +246,7 @@ async fn a_late_loser_takes_nothing_from_the_committed_version(store: Store) {
         vault.put(&id, loser, &"late".into()).await.unwrap();
         assert_eq!(read(&*store.vault(), &id, "2-winner").await.unwrap(), "2");
     }
-    // Some notice that they lost; the others are never heard of again.
+    // Two losers delete their versions; the others crashed.
     for loser in losers.iter().take(2) {
         vault.delete_version(&id, loser).await.unwrap();
     }
@@ -255,7 +255,7 @@ async fn a_late_loser_takes_nothing_from_the_committed_version(store: Store) {
     assert_eq!(read(&*store.vault(), &id, "2-winner").await.unwrap(), "2");
     vault.delete_version(&id, "2-winner").await.unwrap();
     assert_eq!(read(&*store.vault(), &id, "3-next").await.unwrap(), "3");
-    // What nobody gave up goes with the secret.
+    // Deleting the secret deletes the remaining versions.
     vault.delete(&id).await.unwrap();
     for loser in &losers {
         assert_eq!(read(&*vault, &id, loser).await, None);

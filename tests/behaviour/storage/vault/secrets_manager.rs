@@ -1,4 +1,4 @@
-//! What the vault on Secrets Manager promises beyond the port: what it sends, what it costs, and what it refuses.
+//! What the vault on Secrets Manager promises beyond the port: its requests, their number, and what it refuses.
 
 use overseer_aws::SecretsManagerVault;
 use overseer_aws::vault::SECRET_MAX_BYTES;
@@ -8,7 +8,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 use super::wire::{Aws, Instead, labels};
-use super::{anns, exists, read, told};
+use super::{anns, exists, log_text, read};
 
 async fn start() -> (Aws, SecretsManagerVault, SecretId) {
     let aws = Aws::start().await;
@@ -16,7 +16,7 @@ async fn start() -> (Aws, SecretsManagerVault, SecretId) {
     (aws, vault, anns("0123456789abcdef0123456789abcdef"))
 }
 
-/// Which of a secret's versions have which labels.
+/// The labels of a secret's versions.
 async fn labelled(aws: &Aws, name: &str) -> Vec<(String, String)> {
     let described = aws.secrets_manager().describe_secret().secret_id(name).send().await.unwrap();
     aws.requests();
@@ -26,7 +26,7 @@ async fn labelled(aws: &Aws, name: &str) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn each_operation_costs_as_many_requests_as_it_says() {
+async fn each_operation_sends_the_documented_requests() {
     let (aws, vault, id) = start().await;
     vault.put(&id, "1", &"the secret".into()).await.unwrap();
     assert_eq!(aws.operations(), ["PutSecretValue", "CreateSecret", "PutSecretValue"]);
@@ -45,7 +45,7 @@ async fn each_operation_costs_as_many_requests_as_it_says() {
 }
 
 #[tokio::test]
-async fn names_and_versions_tell_nothing_and_a_version_is_labelled_until_it_is_given_up() {
+async fn version_is_labelled_until_it_is_deleted() {
     let (aws, vault, id) = start().await;
     let name = format!("overseer/{}", id.id);
     let versions = ["1", "2"].map(|version| id.digest(version).unwrap());
@@ -70,7 +70,7 @@ async fn names_and_versions_tell_nothing_and_a_version_is_labelled_until_it_is_g
     assert_eq!(requests[4], ("GetSecretValue".to_owned(), json!({ "SecretId": name, "VersionId": versions[0] })));
     for (_, asked) in &requests {
         let asked = asked.to_string();
-        assert!(!["acme", "ann", "slack", "default"].iter().any(|told| asked.contains(told)), "{asked}");
+        assert!(!["acme", "ann", "slack", "default"].iter().any(|log_text| asked.contains(log_text)), "{asked}");
     }
     let own = |version: usize| (versions[version].clone(), versions[version].clone());
     let all = labelled(&aws, &name).await;
@@ -82,21 +82,21 @@ async fn names_and_versions_tell_nothing_and_a_version_is_labelled_until_it_is_g
 }
 
 #[tokio::test]
-async fn a_secret_has_a_limit_in_bytes_that_is_checked_here() {
+async fn secret_size_is_checked_before_the_request() {
     let (aws, vault, id) = start().await;
     let largest = format!("{}é", "x".repeat(SECRET_MAX_BYTES - 2));
     vault.put(&id, "1", &largest.as_str().into()).await.unwrap();
     assert_eq!(read(&vault, &id, "1").await.unwrap(), largest);
     aws.requests();
-    // As many characters, and one byte more.
+    // The same number of characters, one byte more.
     let too_large = vault.put(&id, "2", &largest.replacen('x', "é", 1).into()).await.unwrap_err();
     assert!(matches!(too_large, VaultError::TooLarge { bytes: 65_537, limit: 65_536 }), "{too_large:?}");
-    assert!(!told(&too_large).contains('x'.to_string().repeat(9).as_str()));
+    assert!(!log_text(&too_large).contains('x'.to_string().repeat(9).as_str()));
     assert_eq!(aws.operations(), [""; 0]);
 }
 
 #[tokio::test]
-async fn an_id_or_prefix_that_makes_no_name_is_refused_unasked() {
+async fn invalid_id_or_prefix_is_refused_without_a_request() {
     let aws = Aws::start().await;
     let vault = |prefix: &str| {
         let client = aws.secrets_manager();
@@ -114,8 +114,8 @@ async fn an_id_or_prefix_that_makes_no_name_is_refused_unasked() {
             vault.delete(&id).await,
         ];
         for result in results {
-            let told = told(&result.unwrap_err());
-            assert!(told.contains(expected), "{told}");
+            let log_text = log_text(&result.unwrap_err());
+            assert!(log_text.contains(expected), "{log_text}");
         }
     }
     assert_eq!(aws.operations(), [""; 0]);
@@ -127,7 +127,7 @@ async fn an_id_or_prefix_that_makes_no_name_is_refused_unasked() {
 }
 
 #[tokio::test]
-async fn where_labels_run_out_no_version_loses_its_own() {
+async fn exhausted_labels_take_no_label_from_a_version() {
     let (aws, vault, id) = start().await;
     let (name, own) = (format!("overseer/{}", id.id), |version: &str| id.digest(version).unwrap());
     for number in 0..18 {
@@ -136,7 +136,7 @@ async fn where_labels_run_out_no_version_loses_its_own() {
     let before = labelled(&aws, &name).await;
     assert_eq!(before.len(), 20);
     vault.put(&id, "18", &"secret 18".into()).await.unwrap();
-    // The SDK tries three times, since it takes the answer for one that passes.
+    // The SDK tries three times, since it retries this error as transient.
     assert_eq!(aws.operations(), ["PutSecretValue"; 3 + 1]);
     let after = labelled(&aws, &name).await;
     let owned =
@@ -146,23 +146,26 @@ async fn where_labels_run_out_no_version_loses_its_own() {
     for number in 0..19 {
         assert_eq!(read(&vault, &id, &number.to_string()).await.unwrap(), format!("secret {number}"));
     }
-    // The version has no label of its own, and giving it up is fine; giving up another makes room for the next.
+    // Deleting a version without its own label succeeds; deleting another makes room for the next label.
     vault.delete_version(&id, "18").await.unwrap();
     vault.delete_version(&id, "3").await.unwrap();
     aws.requests();
     vault.put(&id, "19", &"secret 19".into()).await.unwrap();
     assert_eq!(aws.operations(), ["PutSecretValue"]);
     assert!(labelled(&aws, &name).await.contains(&(own("19"), own("19"))));
-    // There is another limit of that name, of versions, where this does not help.
+    // The same error code also means the limit of versions, where dropping the label does not help.
     for _ in 0..6 {
         aws.next("PutSecretValue", Instead::Refuse(400, error("LimitExceededException", "too many versions")));
     }
-    let told = told(&vault.put(&id, "20", &"secret 20".into()).await.unwrap_err());
-    assert!(told.contains("PutSecretValue: LimitExceededException") && told.contains("too many versions"), "{told}");
+    let log_text = log_text(&vault.put(&id, "20", &"secret 20".into()).await.unwrap_err());
+    assert!(
+        log_text.contains("PutSecretValue: LimitExceededException") && log_text.contains("too many versions"),
+        "{log_text}"
+    );
 }
 
 #[tokio::test]
-async fn a_write_whose_answer_is_lost_is_not_taken_for_another_writers() {
+async fn write_with_a_lost_response_succeeds() {
     let (aws, vault, id) = start().await;
     for operation in ["PutSecretValue", "CreateSecret"] {
         aws.next(operation, Instead::Lose);
@@ -181,22 +184,22 @@ async fn a_write_whose_answer_is_lost_is_not_taken_for_another_writers() {
 }
 
 #[tokio::test]
-async fn a_secret_that_somebody_marked_as_deleted_counts_as_gone() {
+async fn secret_marked_as_deleted_is_absent() {
     let (aws, vault, id) = start().await;
     vault.put(&id, "1", &"the secret".into()).await.unwrap();
     let name = format!("overseer/{}", id.id);
     aws.secrets_manager().delete_secret().secret_id(name).recovery_window_in_days(7).send().await.unwrap();
     assert_eq!(read(&vault, &id, "1").await, None);
     vault.delete_version(&id, "1").await.unwrap();
-    let told = told(&vault.put(&id, "2", &"the secret".into()).await.unwrap_err());
-    assert!(told.contains("InvalidRequestException") && told.contains("marked for deletion"), "{told}");
+    let log_text = log_text(&vault.put(&id, "2", &"the secret".into()).await.unwrap_err());
+    assert!(log_text.contains("InvalidRequestException") && log_text.contains("marked for deletion"), "{log_text}");
     vault.delete(&id).await.unwrap();
     vault.put(&anns("1"), "1", &"connected anew".into()).await.unwrap();
     assert_eq!(read(&vault, &anns("1"), "1").await.unwrap(), "connected anew");
 }
 
 #[tokio::test]
-async fn a_failure_says_what_failed_and_nothing_of_a_secret() {
+async fn failure_reveals_nothing_of_a_secret() {
     let (aws, vault, id) = start().await;
     let secret = "THE-SECRET";
     vault.put(&id, "1", &secret.into()).await.unwrap();
@@ -222,13 +225,16 @@ async fn a_failure_says_what_failed_and_nothing_of_a_secret() {
         for (operation, result) in results {
             let error = result.unwrap_err();
             assert!(matches!(error, VaultError::Service(_)), "{error:?}");
-            let told = told(&error);
-            assert!(told.contains(operation) && told.contains(expected) && !told.contains(secret), "{told}");
+            let log_text = log_text(&error);
+            assert!(
+                log_text.contains(operation) && log_text.contains(expected) && !log_text.contains(secret),
+                "{log_text}"
+            );
         }
     }
     aws.next("PutSecretValue", Instead::Refuse(400, error(invalid, secret)));
-    let told = told(&vault.put(&id, "2", &secret.into()).await.unwrap_err());
-    assert!(told.contains(invalid) && !told.contains(secret), "{told}");
+    let log_text = log_text(&vault.put(&id, "2", &secret.into()).await.unwrap_err());
+    assert!(log_text.contains(invalid) && !log_text.contains(secret), "{log_text}");
     assert_eq!(vault.get(&id, "1").await.unwrap().unwrap().expose_secret(), secret);
     assert_eq!(format!("{vault:?}"), "SecretsManagerVault { prefix: \"overseer/\", .. }");
 }

@@ -1,10 +1,9 @@
-//! Secrets Manager and KMS, for the tests: ministack, and before it a proxy that counts what is asked and puts other answers
-//! in the place of some.
+//! Secrets Manager and KMS, for the tests: ministack behind a proxy that counts requests and can replace responses.
 //!
-//! Where ministack does not do what AWS documents of `PutSecretValue`, the proxy does. So it is a stand-in itself for these
-//! three: a token that comes again is answered by what it stored first, all labels are attached and not `AWSCURRENT` alone,
-//! and a secret has twenty labels at most. Neither knows permissions, the size of a secret, eventual consistency, or that
-//! a version without a label goes on for a while.
+//! The proxy itself implements three documented rules of `PutSecretValue` that ministack lacks: a repeated token is answered
+//! by what it stored first, all labels are attached and not `AWSCURRENT` alone, and a secret has twenty labels at most.
+//! Neither has permissions, the size limit of a secret, eventual consistency, or the grace period of a version without a
+//! label.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -24,15 +23,15 @@ use crate::support::ministack::Ministack;
 
 const TARGET: &str = "x-amz-target";
 
-/// What the proxy does instead of passing on a request and its answer.
+/// What the proxy does instead of forwarding a request and its response.
 pub(super) enum Instead {
-    /// It is done, but the answer is lost: the SDK asks again.
+    /// The request is executed, but the response is lost: the SDK sends it again.
     Lose,
-    /// It is not done, for a reason with this body.
+    /// The request is refused with this body.
     Refuse(u16, String),
 }
 
-/// A request: its operation, and what was asked.
+/// A request: its operation and its body.
 pub(super) type Request = (String, Value);
 
 struct Wire {
@@ -40,11 +39,11 @@ struct Wire {
     http: Client,
     requests: Mutex<Vec<Request>>,
     instead: Mutex<VecDeque<(&'static str, Instead)>>,
-    /// AWS does one write of a secret after the other.
+    /// AWS serializes the writes of a secret.
     writing: tokio::sync::Mutex<()>,
 }
 
-/// A running stand-in, which ends with this value.
+/// A running stand-in, which stops when this is dropped.
 pub(super) struct Aws {
     wire: Arc<Wire>,
     endpoint: String,
@@ -104,7 +103,7 @@ impl Aws {
         answer.key_metadata.unwrap().arn.unwrap()
     }
 
-    /// The requests since it was asked last.
+    /// The requests since the last call.
     pub(super) fn requests(&self) -> Vec<Request> {
         std::mem::take(&mut self.wire.requests.lock().unwrap())
     }
@@ -114,35 +113,35 @@ impl Aws {
         self.requests().into_iter().map(|(operation, _)| operation).collect()
     }
 
-    /// Does something else with the next request for an operation.
+    /// Replaces the handling of the next request for an operation.
     pub(super) fn next(&self, operation: &'static str, instead: Instead) {
         self.wire.instead.lock().unwrap().push_back((operation, instead));
     }
 }
 
 impl Wire {
-    async fn ask(&self, headers: &HeaderMap, operation: &str, asked: &Value) -> (StatusCode, Value) {
+    async fn ask(&self, headers: &HeaderMap, operation: &str, request_body: &Value) -> (StatusCode, Value) {
         let target = headers[TARGET].to_str().unwrap();
         let (service, _) = target.rsplit_once('.').unwrap();
         let request = self.http.post(&self.ministack.endpoint).header(TARGET, format!("{service}.{operation}"));
         let request =
             request.header(AUTHORIZATION, &headers[AUTHORIZATION]).header(CONTENT_TYPE, &headers[CONTENT_TYPE]);
-        let answer = request.body(asked.to_string()).send().await.unwrap();
+        let answer = request.body(request_body.to_string()).send().await.unwrap();
         let status = answer.status();
         (status, serde_json::from_str(&answer.text().await.unwrap()).unwrap_or_default())
     }
 
-    /// What AWS documents of `PutSecretValue`.
-    async fn put_secret_value(&self, headers: &HeaderMap, asked: &Value) -> (StatusCode, Value) {
+    /// Handles `PutSecretValue` as AWS documents it.
+    async fn put_secret_value(&self, headers: &HeaderMap, request_body: &Value) -> (StatusCode, Value) {
         let _one_at_a_time = self.writing.lock().await;
-        let (secret, version) = (&asked["SecretId"], &asked["ClientRequestToken"]);
+        let (secret, version) = (&request_body["SecretId"], &request_body["ClientRequestToken"]);
         let same = json!({ "SecretId": secret, "VersionId": version });
-        let (found, standing) = self.ask(headers, "GetSecretValue", &same).await;
-        if found.is_success() {
-            let same = standing["SecretString"] == asked["SecretString"];
-            return if same { (StatusCode::OK, standing) } else { refused("ResourceExistsException") };
+        let (status, stored) = self.ask(headers, "GetSecretValue", &same).await;
+        if status.is_success() {
+            let same = stored["SecretString"] == request_body["SecretString"];
+            return if same { (StatusCode::OK, stored) } else { refused("ResourceExistsException") };
         }
-        let stages: BTreeSet<String> = serde_json::from_value(asked["VersionStages"].clone()).unwrap();
+        let stages: BTreeSet<String> = serde_json::from_value(request_body["VersionStages"].clone()).unwrap();
         let (_, described) = self.ask(headers, "DescribeSecret", &json!({ "SecretId": secret })).await;
         let mut labels: BTreeSet<String> = labels(&described).into_iter().map(|(label, _)| label).collect();
         if labels.contains("AWSCURRENT") {
@@ -152,7 +151,7 @@ impl Wire {
         if labels.len() > 20 {
             return refused("LimitExceededException");
         }
-        let answer = self.ask(headers, "PutSecretValue", asked).await;
+        let answer = self.ask(headers, "PutSecretValue", request_body).await;
         for label in stages.iter().filter(|label| *label != "AWSCURRENT" && answer.0.is_success()) {
             let attach = json!({ "SecretId": secret, "VersionStage": label, "MoveToVersionId": version });
             assert!(self.ask(headers, "UpdateSecretVersionStage", &attach).await.0.is_success());
@@ -161,7 +160,7 @@ impl Wire {
     }
 }
 
-/// The labels of a secret with the versions that have them, as `DescribeSecret` has them.
+/// The labels of a secret with their versions, in the form of `DescribeSecret`.
 pub(super) fn labels(described: &Value) -> Vec<(String, String)> {
     let versions = described["VersionIdsToStages"].as_object().into_iter().flatten();
     let pairs = versions.flat_map(|(version, labels)| {
@@ -176,19 +175,19 @@ fn refused(code: &str) -> (StatusCode, Value) {
 
 async fn answer(State(wire): State<Arc<Wire>>, headers: HeaderMap, body: Bytes) -> (StatusCode, String) {
     let operation = headers[TARGET].to_str().unwrap().rsplit('.').next().unwrap().to_owned();
-    let asked: Value = serde_json::from_slice(&body).unwrap();
-    wire.requests.lock().unwrap().push((operation.clone(), asked.clone()));
+    let request_body: Value = serde_json::from_slice(&body).unwrap();
+    wire.requests.lock().unwrap().push((operation.clone(), request_body.clone()));
     let instead = {
         let mut waiting = wire.instead.lock().unwrap();
-        let place = waiting.iter().position(|(wanted, _)| *wanted == operation);
-        place.and_then(|place| waiting.remove(place)).map(|(_, instead)| instead)
+        let index = waiting.iter().position(|(wanted, _)| *wanted == operation);
+        index.and_then(|index| waiting.remove(index)).map(|(_, instead)| instead)
     };
     if let Some(Instead::Refuse(status, answer)) = &instead {
         return ((*status).try_into().unwrap(), answer.clone());
     }
     let (status, answer) = match operation.as_str() {
-        "PutSecretValue" => wire.put_secret_value(&headers, &asked).await,
-        _ => wire.ask(&headers, &operation, &asked).await,
+        "PutSecretValue" => wire.put_secret_value(&headers, &request_body).await,
+        _ => wire.ask(&headers, &operation, &request_body).await,
     };
     if matches!(instead, Some(Instead::Lose)) {
         return (StatusCode::INTERNAL_SERVER_ERROR, String::new());

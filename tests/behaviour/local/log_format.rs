@@ -1,0 +1,61 @@
+//! `--log-format json`: what collectors of logs read from the local server.
+
+use std::path::Path;
+
+use serde_json::Value;
+use tempfile::tempdir;
+
+use crate::support::process::{Server, overseer};
+
+/// The lines of a log, each of which must be one JSON object with the common fields.
+#[track_caller]
+fn parsed(log: &str) -> Vec<Value> {
+    let line = |line: &str| {
+        let value: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        for field in ["timestamp", "level", "target", "message"] {
+            assert!(value[field].is_string(), "{field}: {line}");
+            // A parser keeps one of two equal keys, so they are counted in the text. There quotes within strings are escaped.
+            assert_eq!(line.matches(&format!("\"{field}\":")).count(), 1, "{field}: {line}");
+        }
+        value
+    };
+    log.lines().map(line).collect()
+}
+
+/// The log of a server that has answered one intent and stopped.
+fn log_of_an_intent(data: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> String {
+    let mut server = Server::start(data, arguments, variables);
+    Server::paste(&server.curl);
+    server.signal("INT");
+    assert_eq!(server.wait(), Some(0));
+    server.whole_log()
+}
+
+#[test]
+fn json_flag_writes_each_line_as_one_object() {
+    let folder = tempdir().unwrap();
+    let lines = parsed(&log_of_an_intent(folder.path(), &["--log-format", "json"], &[]));
+    let intent = lines.iter().find(|line| line["message"].as_str().unwrap().contains("intent slack.send_message"));
+    let intent = intent.unwrap_or_else(|| panic!("{lines:#?}"));
+    assert_eq!(intent["level"], "INFO", "{intent}");
+    assert!(intent["spans"][0]["request_id"].is_string(), "{intent}");
+}
+
+#[test]
+fn variable_sets_the_format() {
+    let folder = tempdir().unwrap();
+    let lines = parsed(&log_of_an_intent(folder.path(), &[], &[("OVERSEER_LOG_FORMAT", "json")]));
+    assert!(lines.iter().any(|line| line["message"] == "stopped"), "{lines:#?}");
+}
+
+#[test]
+fn failure_to_start_is_one_object() {
+    let folder = tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let output = overseer(&["--port", "0", "--data", data, "--plugins", "/does/not/exist", "--log-format", "json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let lines = parsed(&String::from_utf8(output.stderr).unwrap());
+    let last = lines.last().unwrap();
+    assert_eq!(last["level"], "ERROR", "{last}");
+    assert!(last["failure"].as_str().unwrap().contains("/does/not/exist"), "{last}");
+}
