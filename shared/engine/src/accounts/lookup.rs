@@ -1,7 +1,6 @@
 //! The account that an intent is to use, with a credential that is good.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use quick_cache::sync::Cache;
@@ -13,6 +12,7 @@ use super::refresh::Renewal;
 use super::state::{Reason, State};
 use crate::accounts::record::AccountLookup;
 use crate::accounts::state::connect_again;
+use crate::core::backoff::PollBackoff;
 use crate::core::error::{Error, causes};
 use crate::core::ids::{Alias, OrgId, UserId};
 use crate::core::outcome::{Failure, OutcomeCode};
@@ -28,8 +28,6 @@ const FRESH: SignedDuration = SignedDuration::from_secs(60);
 const USE_NOTED_EVERY: SignedDuration = SignedDuration::from_hours(1);
 /// The most credentials that a process keeps in memory.
 const CREDENTIALS_CACHED_MAX: usize = 1_000;
-/// The first pause between two looks at a renewal that somebody else is at, and the longest.
-const POLL_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// An account with its credential.
 #[derive(Debug, Clone)]
@@ -111,7 +109,7 @@ impl Engine {
         (mut seen, refused): (Option<AccountLookup>, Option<&AuthorizedAccount>),
         deadline: Instant,
     ) -> Result<Result<AuthorizedAccount, Failure>, Error> {
-        let mut pause = POLL_BACKOFF.0;
+        let mut backoff = PollBackoff::default();
         let (mut gone, mut renewed) = (None, false);
         loop {
             let found = if seen.is_some() {
@@ -134,13 +132,12 @@ impl Engine {
                 }
                 Readiness::Gone => gone = Some(found.version),
                 Readiness::Wait => {
-                    let next = Instant::now() + pause;
+                    let next = Instant::now() + backoff.next_pause();
                     if next >= deadline {
                         let message = format!("{}'s token is being renewed; try again", manifest.display_name);
                         return Ok(Err(Failure::new(OutcomeCode::Unavailable, message, true)));
                     }
                     sleep_until(next).await;
-                    pause = (pause * 2).min(POLL_BACKOFF.1);
                 }
             }
         }

@@ -165,7 +165,7 @@ impl Engine {
         let found = plugin.action(&intent.intent)?;
         let (manifest, action) = (&plugin.manifest, found.action);
         let user = principal.resolve_user(intent.user_id.clone())?;
-        let keyed = IdempotencyRequest::of(intent, asked, (&user, &manifest.name, &action.name), later)?;
+        let keyed = IdempotencyRequest::of(intent, asked, &user, &manifest.name, &action.name, later)?;
         let now = self.ports.clock.now();
         let planned = if later {
             self.plan(plugin, principal, intent, now).map(|task| (task.parameters, Some(task.next_at)))

@@ -1,6 +1,7 @@
 //! Pure types of the domain, at the bottom: they do no I/O, and every folder may use them. `error` alone stands above the
 //! ports, whose errors it names.
 
+pub(crate) mod backoff;
 pub mod effect;
 pub mod error;
 pub mod ids;

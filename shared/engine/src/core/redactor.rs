@@ -1,7 +1,12 @@
-//! Strikes known secrets out of whatever comes back from a service, which may echo what it was sent.
+//! Redaction of known secrets: replaces every occurrence of given secret strings in text and JSON. Use it where the code
+//! holds the secret itself, such as an account's token in what the service returns, which may echo what it was sent.
 //!
-//! This guards against carelessness: the secret as it is, escaped as JSON may have it, percent-encoded, and within base64
-//! of any alignment. A service that is bent on telling its own credential can always disguise it.
+//! Which *parameters* of an action are secret, by their names and by `x-secret` in the schema, is decided in
+//! `invoke/failures/redaction.rs` (names: `invoke/failures/secret_names.rs`). Its `SchemaRedactor` collects their values and
+//! has the [`Redactor`] here remove them.
+//!
+//! Recognised are the secret itself, its JSON-escaped and percent-encoded forms, and its base64 form at every alignment.
+//! This protects against accidents. A malicious service can always disguise its own credential.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};

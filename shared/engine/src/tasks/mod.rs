@@ -162,7 +162,7 @@ impl Engine {
         let found = plugin.action(&intent.intent)?;
         let at = self.ports.clock.now();
         let user = principal.resolve_user(intent.user_id.clone())?;
-        let keyed = IdempotencyRequest::of(&intent, asked, (&user, &plugin.manifest.name, &found.action.name), true)?;
+        let keyed = IdempotencyRequest::of(&intent, asked, &user, &plugin.manifest.name, &found.action.name, true)?;
         if asked.resolve.is_some() {
             return Err(Error::field(
                 "",
