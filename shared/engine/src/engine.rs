@@ -225,7 +225,7 @@ impl Engine {
         deadline: Instant,
     ) -> Result<Option<Replayable<Outcome>>, Error> {
         let action = plugin.action(&intent.intent)?.action;
-        let keyed = IdempotencyRequest::of(intent, asked, (user, &plugin.manifest.name, &action.name), false)?;
+        let keyed = IdempotencyRequest::of(intent, asked, user, &plugin.manifest.name, &action.name, false)?;
         let source = Origin::Intent { principal, request: asked.request.as_ref(), keyed: keyed.as_ref() };
         let doing = ActionRequest {
             org: &principal.org,

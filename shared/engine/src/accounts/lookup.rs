@@ -4,7 +4,6 @@
 //! and make sure that its credential is fresh, which refreshes it where it is about to expire.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -12,6 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::record::{Account, Accounts};
 use super::refresh::RefreshOutcome;
 use super::state::{StateReason, not_connected, reconnect_required};
+use crate::core::backoff::PollBackoff;
 use crate::core::error::{Error, causes};
 use crate::core::ids::{Alias, OrgId, Owner, PluginName, UserId};
 use crate::core::outcome::{Failure, OutcomeCode};
@@ -24,8 +24,6 @@ use crate::storage::keys;
 
 /// How old a token has to be before a refusal by the service is taken for a sign of its age.
 const FRESH: SignedDuration = SignedDuration::from_secs(60);
-/// The first and the longest pause between two looks at a refresh that another process has in progress.
-const POLL_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// An account as the table had it.
 #[derive(Debug, Clone)]
@@ -160,7 +158,7 @@ impl Engine {
         mut known: Option<AccountLookup>,
     ) -> Result<AccountResolution, Error> {
         let &AccountRequest { org, user, manifest, alias, deadline, .. } = request;
-        let mut pause = POLL_BACKOFF.0;
+        let mut backoff = PollBackoff::default();
         let (mut missing_version, mut just_refreshed) = (None, false);
         loop {
             let lookup = match known.take() {
@@ -188,12 +186,11 @@ impl Engine {
                 }
                 Readiness::CredentialMissing => missing_version = Some(lookup.version),
                 Readiness::RefreshInProgress => {
-                    let next = Instant::now() + pause;
+                    let next = Instant::now() + backoff.next_pause();
                     if next >= deadline {
                         return Ok(AccountResolution::Unusable(refresh_in_progress(manifest)));
                     }
                     sleep_until(next).await;
-                    pause = (pause * 2).min(POLL_BACKOFF.1);
                 }
             }
         }

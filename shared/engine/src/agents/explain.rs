@@ -165,7 +165,7 @@ impl Engine {
         let found = plugin.action(&intent.intent)?;
         let (manifest, action) = (&plugin.manifest, found.action);
         let user = principal.resolve_user(intent.user_id.clone())?;
-        let keyed = IdempotencyRequest::of(intent, asked, (&user, &manifest.name, &action.name), later)?;
+        let keyed = IdempotencyRequest::of(intent, asked, &user, &manifest.name, &action.name, later)?;
         let now = self.ports.clock.now();
         let planned = if later {
             self.plan(plugin, principal, intent, now).map(|task| (task.parameters, Some(task.next_at)))
@@ -214,7 +214,7 @@ impl Engine {
             (_, Some(found)) => self.unusable_failure(manifest, found, now),
         };
         // A service that is left alone is not asked what names stand for.
-        let unasked = naming.is_open().then(|| in_use(ActionClass::Read)).flatten();
+        let unasked = naming.has_unresolved().then(|| in_use(ActionClass::Read)).flatten();
         let failure = if repeats { in_its_place } else { in_use(what.class()).or(unfit).or(unasked) };
         let (mut warnings, mut error) = (Vec::new(), None);
         match failure {
@@ -254,7 +254,7 @@ impl Engine {
             breaker: instance.instance.breaker(what.class(), manifest, now),
             account: account.as_ref().map(|found| self.account_view(manifest, found)),
             missing_scopes,
-            mappings: naming.shown(),
+            mappings: naming.resolutions(),
             hooks: self.hooks_asked(&what, hooks.filter(|_| !repeats && !failed)).await?,
             request,
             idempotency,

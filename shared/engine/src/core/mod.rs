@@ -1,6 +1,7 @@
 //! Pure types of the domain: they do no I/O, and every folder may use them. Only `error` depends on the ports, whose errors it
 //! wraps.
 
+pub(crate) mod backoff;
 pub mod effect;
 pub mod error;
 pub mod ids;

@@ -1,8 +1,12 @@
-//! Redacts the account's own secrets from the responses of a service, which may echo what it was sent.
+//! Redaction of known secrets: replaces every occurrence of given secret strings in text and JSON. Use it where the code
+//! holds the secret itself, such as an account's token in what the service returns, which may echo what it was sent.
 //!
-//! The redactor finds a secret in these forms: plain, escaped as in JSON, percent-encoded, and within base64 at any alignment.
-//! It protects against services that echo requests carelessly. It cannot stop a service that disguises the credential on
-//! purpose.
+//! Which *parameters* of an action are secret, by their names and by `x-secret` in the schema, is decided in
+//! `invoke/failures/redaction.rs` (names: `invoke/failures/secret_names.rs`). Its `SchemaRedactor` collects their values and
+//! has the [`Redactor`] here remove them.
+//!
+//! Recognised are the secret itself, its JSON-escaped and percent-encoded forms, and its base64 form at every alignment.
+//! This protects against accidents. A malicious service can always disguise its own credential.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};

@@ -19,7 +19,7 @@ use crate::engine::Engine;
 use crate::invoke::call::RETRIES_MAX;
 use crate::invoke::failures::{Failed, SchemaRedactor, redacted};
 use crate::invoke::hooks::Hooks;
-use crate::invoke::mappings::{LookupContext, Naming};
+use crate::invoke::mappings::{LookupContext, LookupError, Naming};
 use crate::invoke::runs::{IdempotencyRequest, KeyClaim, Run, RunState, StartedRun, Verdict};
 use crate::outbound::runtime::{Call, CallError, CallResult, ServiceKey};
 use crate::plugin::breaker::{ActionClass, HealthSignal};
@@ -276,7 +276,7 @@ impl Engine {
         held: Option<&AuthorizedAccount>,
         (instance, trial, until): (&SeenInstance, Option<Trial>, Timestamp),
     ) -> Result<Result<Map<String, Value>, Failure>, Error> {
-        if naming.is_open() {
+        if naming.has_unresolved() {
             let ActionRequest { org, user, agent, integration: alias, deadline, .. } = *what.doing;
             let in_use = instance.instance.in_use(what.manifest, ActionClass::Read, self.ports.clock.now());
             // What reads is on trial already, and goes on with it.
@@ -294,21 +294,33 @@ impl Engine {
             let (plugin, config) = (what.plugin, &instance.instance.effective_config(what.manifest));
             let (called, seen_by) =
                 (&called, instance.instance.names_seen_by(plugin, held.map(AuthorizedAccount::identity)));
-            let asking =
-                LookupContext { org, user, agent, plugin, config, seen_by, action: what.action, held, alias, called };
+            let asking = LookupContext {
+                org,
+                user,
+                agent,
+                plugin,
+                config,
+                seen_by,
+                action: what.action,
+                account: held,
+                alias,
+                called,
+            };
             let asked = self.look_up(&asking, &mut naming, deadline).await;
             let shown = match &asked {
                 _ if !called.load(Ordering::Relaxed) => HealthSignal::Nothing,
-                Ok(Ok(())) | Err(Error::Invalid(_)) => HealthSignal::Works,
-                Ok(Err(failure)) => HealthSignal::of(Some(failure), had_time),
-                Err(_) => HealthSignal::Nothing,
+                Ok(()) | Err(LookupError::Other(Error::Invalid(_))) => HealthSignal::Works,
+                Err(LookupError::Failed(failure)) => HealthSignal::of(Some(failure), had_time),
+                Err(LookupError::Other(_)) => HealthSignal::Nothing,
             };
             let goes_on = what.class() == ActionClass::Read && shown != HealthSignal::Fails;
             if !goes_on {
                 self.record_health(org, what.manifest, instance.clone(), ActionClass::Read, own, shown).await;
             }
-            if let Err(failure) = asked? {
-                return Ok(Err(failure));
+            match asked {
+                Ok(()) => {}
+                Err(LookupError::Failed(failure)) => return Ok(Err(failure)),
+                Err(LookupError::Other(error)) => return Err(error),
             }
         }
         let replaced = naming.replaces();

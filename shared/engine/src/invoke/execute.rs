@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::access::admission::must_admit;
 use crate::access::principal::Principal;
 use crate::accounts::AccountLookup;
+use crate::core::backoff::PollBackoff;
 use crate::core::effect::Effect;
 use crate::core::error::Error;
 use crate::core::ids::{AgentId, Alias, ChannelName, OrgId, RequestId, RunId, TaskId, UserId};
@@ -23,9 +24,6 @@ use crate::plugin::manifest::{Action, Auth, Manifest};
 use crate::ports::table::{Condition, Item, Read, Version};
 use crate::registry::instances::{InUse, SeenInstance};
 use crate::storage::keys;
-
-/// The first pause between two looks at an earlier request that is still running, and the longest.
-const POLL_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// How much longer than anything may take its place is held: a task's claim, and a run's in the ledger.
 const LEASE_MARGIN: SignedDuration = SignedDuration::from_secs(30);
@@ -156,7 +154,7 @@ impl Engine {
                 return self.refused(&what, doing.parameters, error).await.map(|said| Some(Replayable::anew(said)));
             }
         };
-        let mut pause = POLL_BACKOFF.0;
+        let mut backoff = PollBackoff::default();
         // What a caller decides is about what they know of, and about nothing that began since.
         let mut met = KeyObservation::Nobody;
         loop {
@@ -176,11 +174,11 @@ impl Engine {
                 IdempotencyState::Busy => {
                     met = KeyObservation::Another;
                     let until = what.keyed().map_or(started, |keyed| started + keyed.wait).min(doing.deadline);
+                    let pause = backoff.next_pause();
                     if Instant::now() + pause > until {
                         return Err(in_progress());
                     }
                     sleep(pause).await;
-                    pause = (pause * 2).min(POLL_BACKOFF.1);
                     continue;
                 }
                 // A task is made of other words than an outcome.
@@ -302,7 +300,7 @@ impl Engine {
             Some(Resolve::Retry) | None => Ok(UnknownResolution::Do(Condition::Version(version), run)),
             Some(Resolve::Abandon) => {
                 let metadata = what.metadata(0, Some(run.clone()));
-                let given = self.abandon_key(principal, what.doing.user, keyed, (&run, version), metadata).await?;
+                let given = self.abandon_key(principal, what.doing.user, keyed, &run, version, metadata).await?;
                 Ok(given.map_or(UnknownResolution::Again, UnknownResolution::Given))
             }
         }

@@ -83,7 +83,7 @@ impl Engine {
         naming: &Naming,
     ) -> Result<(), Failure> {
         let plugin = what.manifest.name.as_str();
-        for (action, parameters) in naming.look_ups(what.manifest) {
+        for (action, parameters) in naming.lookup_calls(what.manifest) {
             let tool = (plugin, action.as_str());
             if !hooks.any_at(Hook::BeforeToolCall, tool) {
                 continue;

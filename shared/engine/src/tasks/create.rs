@@ -53,7 +53,7 @@ impl Engine {
         let action = plugin.action(&intent.intent)?.action;
         let now = self.ports.clock.now();
         let user = principal.resolve_user(intent.user_id.clone())?;
-        let keyed = IdempotencyRequest::of(&intent, options, (&user, &plugin.manifest.name, &action.name), true)?;
+        let keyed = IdempotencyRequest::of(&intent, options, &user, &plugin.manifest.name, &action.name, true)?;
         if options.resolve.is_some() {
             return Err(Error::field(
                 "",

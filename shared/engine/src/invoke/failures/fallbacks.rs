@@ -1,4 +1,4 @@
-//! What an agent is to say about a failure, and to do next: in the organization's own words, or in ours.
+//! Fallbacks: what an agent tells the person about a failure and does next, in the organization's own words or by default.
 
 use std::sync::Arc;
 
@@ -19,37 +19,37 @@ use crate::storage::keys;
 /// The longest fallback, in characters.
 pub const FALLBACK_MAX: usize = 1_000;
 
-/// What agents are to say about failures.
+/// A fallback to set.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewFallback {
-    /// About failures of which plugin; left out, of every one.
+    /// For failures of this plugin; of every plugin if left out.
     pub tool: Option<PluginName>,
-    /// To which agent; left out, to every one.
+    /// For this agent; for every agent if left out.
     pub agent_id: Option<AgentId>,
-    /// The words: 1 to 1,000 characters.
+    /// What the agent says and does next: 1 to 1,000 characters.
     pub message: String,
 }
 
-/// A fallback as it is stored and shown.
+/// A fallback, as it is stored and as callers read it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Fallback {
-    /// About failures of which plugin, if not of every one.
+    /// For failures of this plugin; of every plugin if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tool: Option<PluginName>,
-    /// To which agent, if not to every one.
+    /// For this agent; for every agent if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent_id: Option<AgentId>,
-    /// The words.
+    /// What the agent says and does next.
     pub message: String,
-    /// When they were set.
+    /// When it was set.
     pub updated_at: Timestamp,
 }
 
 impl Engine {
-    /// What the agent is to say about a failure: the words for this plugin and agent, for the agent, for the plugin, or of the
-    /// organization, whichever there are first, or else the default.
+    /// The fallback for a failure. The first that is set counts: for this plugin and agent, for the agent, for the plugin, for
+    /// the organization. Otherwise, or if the store fails, it is the default.
     pub(crate) async fn fallback(
         &self,
         org: &OrgId,
@@ -58,25 +58,25 @@ impl Engine {
         failure: &Failure,
     ) -> String {
         let plugin = Some(&manifest.name);
-        let of_agent = agent.map(|agent| [(plugin, Some(agent)), (None, Some(agent))]);
-        let of_all = [(plugin, None), (None, None)];
-        let places = of_agent.into_iter().flatten().chain(of_all);
-        let keys: Vec<Key> = places.map(|(plugin, agent)| keys::fallback(org, plugin, agent)).collect();
-        let found = match self.ports.table.batch_get(&keys, Read::Eventual).await {
+        let for_agent = agent.map(|agent| [(plugin, Some(agent)), (None, Some(agent))]);
+        let for_all = [(plugin, None), (None, None)];
+        let scopes = for_agent.into_iter().flatten().chain(for_all);
+        let keys: Vec<Key> = scopes.map(|(plugin, agent)| keys::fallback(org, plugin, agent)).collect();
+        let first_set = match self.ports.table.batch_get(&keys, Read::Eventual).await {
             Ok(items) => items.into_iter().flatten().next().map(|item| item.record::<Fallback>()).transpose(),
             Err(error) => Err(error),
         };
-        match found {
+        match first_set {
             Ok(Some(fallback)) => fallback.message,
-            Ok(None) => by_default(manifest, failure),
+            Ok(None) => default_message(manifest, failure),
             Err(error) => {
-                tracing::error!(%org, error = %causes(&error), "fallbacks cannot be read; the default stands in");
-                by_default(manifest, failure)
+                tracing::error!(%org, error = %causes(&error), "failed to read fallbacks; using the default");
+                default_message(manifest, failure)
             }
         }
     }
 
-    /// The organization's fallbacks, by plugin and agent.
+    /// Lists the organization's fallbacks, ordered by plugin and agent.
     pub async fn list_fallbacks(
         &self,
         principal: &Principal,
@@ -90,7 +90,7 @@ impl Engine {
         Ok(Page { entries, next: page.next })
     }
 
-    /// Sets what agents are to say, in the place of what was set there before.
+    /// Sets a fallback, and replaces the one for the same plugin and agent. Administrators only.
     pub async fn set_fallback(self: &Arc<Self>, principal: &Principal, new: NewFallback) -> Result<Fallback, Error> {
         principal.must_administer()?;
         if let Some(tool) = &new.tool {
@@ -98,7 +98,7 @@ impl Engine {
         }
         let NewFallback { tool, agent_id, message } = new;
         if !(1..=FALLBACK_MAX).contains(&message.chars().count()) || message.trim().is_empty() {
-            let rule = format!("must be 1 to {FALLBACK_MAX} characters, and not only spaces");
+            let rule = format!("must be 1 to {FALLBACK_MAX} characters and more than spaces");
             return Err(Error::Invalid(vec![FieldProblem::new("/message", rule)]));
         }
         let key = keys::fallback(&principal.org, tool.as_ref(), agent_id.as_ref());
@@ -111,7 +111,7 @@ impl Engine {
         .await
     }
 
-    /// Removes what agents are to say, and gives what that was.
+    /// Removes a fallback, and returns it. Administrators only.
     pub async fn remove_fallback(
         self: &Arc<Self>,
         principal: &Principal,
@@ -122,37 +122,37 @@ impl Engine {
         let key = keys::fallback(&principal.org, tool, agent);
         let engine = Arc::clone(self);
         self.run_to_completion(async move {
-            let found = engine.ports.table.get(&key, Read::Consistent).await?.ok_or(Error::NotFound("fallback"))?;
+            let item = engine.ports.table.get(&key, Read::Consistent).await?.ok_or(Error::NotFound("fallback"))?;
             engine.ports.table.delete(&key, Condition::Any).await?;
-            Ok(found.record()?)
+            Ok(item.record()?)
         })
         .await
     }
 }
 
-/// What to tell the person, and what to do next. A language model reads it.
-fn by_default(manifest: &Manifest, failure: &Failure) -> String {
+/// The default fallback: what to tell the person, and what to do next. A language model reads it.
+fn default_message(manifest: &Manifest, failure: &Failure) -> String {
     let (plugin, name) = (&manifest.name, &manifest.display_name);
     if failure.may_have_happened && failure.retryable {
         return format!(
-            "Tell the person that it is not certain yet whether this was done at {name}. Send the same intent once more, \
-             with the same idempotency key: {name} then does it once at most. If it fails again, stop and say so."
+            "Tell the person that it is not certain yet whether this was done at {name}. Retry the same intent once, with \
+             the same idempotency key: {name} does it at most once. If it fails again, stop and say so."
         );
     }
     if failure.may_have_happened || failure.code == OutcomeCode::OutcomeUnknown {
         return format!(
             "Tell the person that it is not certain whether this was done at {name}. Look there first, with an action \
-             that only reads. Do not send it again before you know that it was not done."
+             that only reads. Do not send it again unless you know that it was not done."
         );
     }
     let connect = match &manifest.auth {
         Auth::Oauth2(_) => format!(
-            "Get a link by POST /api/plugin-engine/integrations/{plugin}/connect, and give it to them. Send this again \
-             once they say that they have allowed it."
+            "Get a link with POST /api/plugin-engine/integrations/{plugin}/connect, and give it to them. Send this again \
+             once they say that they have given consent."
         ),
         Auth::None | Auth::ClientCredentials(_) | Auth::ApiKey(_) | Auth::Basic(_) => format!(
-            "It is connected by POST /api/plugin-engine/integrations/{plugin}/connect, by whoever holds the credential; \
-             do not ask for it in a conversation. Send this again once it is connected."
+            "A person who holds the credential connects it with POST /api/plugin-engine/integrations/{plugin}/connect; do \
+             not ask for the credential in a conversation. Send this again once it is connected."
         ),
     };
     let wait = failure.retry_after_s;
@@ -164,12 +164,12 @@ fn by_default(manifest: &Manifest, failure: &Failure) -> String {
             format!("Tell the person that their account at {name} has to be connected again. {connect}")
         }
         OutcomeCode::RateLimited => format!(
-            "Tell the person that {name} is busy and that it will take a moment. Send the same intent again after {} s, \
-             not before.",
+            "Tell the person that {name} is busy and that it will take a moment. Retry the same intent after {} s, not \
+             before.",
             wait.unwrap_or(60)
         ),
         OutcomeCode::Timeout | OutcomeCode::Unavailable if failure.retryable => format!(
-            "Tell the person that {name} does not answer at the moment. Send the same intent once more after {} s; if it \
+            "Tell the person that {name} does not answer at the moment. Retry the same intent once more after {} s; if it \
              fails again, stop and say so.",
             wait.unwrap_or(30)
         ),
@@ -181,19 +181,19 @@ fn by_default(manifest: &Manifest, failure: &Failure) -> String {
              for what is missing. Do not send the same intent again."
         ),
         OutcomeCode::Disabled if failure.retryable => format!(
-            "Tell the person that {name} has failed too often and is left alone for a while. Send this again after {}, and not \
+            "Tell the person that {name} has failed too often and is out of use for a while. Send this again after {}, not \
              before.",
             failure.retry_after_s.map_or_else(|| "some minutes".to_owned(), |seconds| format!("{seconds} s"))
         ),
         OutcomeCode::Disabled => format!(
             "Tell the person that {name} is switched off here, and that an administrator can switch it on. Do not send \
-             this again until then."
+             this again before that."
         ),
         OutcomeCode::Vetoed => format!(
             "Tell the person that a rule of their organization does not allow this at {name}. Do not look for a way \
              around it, and do not send it again."
         ),
-        // Said above: nobody knows whether it was done.
+        // Handled above, with the other outcomes that are not certain.
         OutcomeCode::OutcomeUnknown => String::new(),
     }
 }

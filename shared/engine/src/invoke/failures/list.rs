@@ -1,10 +1,9 @@
-//! Failures found and listed: each caller's own, or the organization's.
+//! Reading the error log: one failure, and lists of the caller's own or of the organization's.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::FailureView;
-use super::record::FailureRecord;
+use super::record::{FailureRecord, FailureView};
 use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::ids::{ActionName, AgentId, FailureId, OrgId, PluginName, UserId};
@@ -13,11 +12,11 @@ use crate::engine::Engine;
 use crate::ports::table::{Cursor, Item, Page};
 use crate::storage::keys::ListedKind;
 
-/// Which failures.
+/// Which failures to list.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FailureFilter {
-    /// Of which user; left out, of the user that the API key is bound to, or, for a key that acts for all, of everybody.
+    /// Of which user. By default of the user that the API key is bound to, or of every user for a key that acts for all.
     pub user_id: Option<UserId>,
     /// Of which agent.
     pub agent_id: Option<AgentId>,
@@ -30,7 +29,7 @@ pub struct FailureFilter {
 }
 
 impl FailureFilter {
-    fn holds(&self, record: &FailureRecord) -> bool {
+    fn matches(&self, record: &FailureRecord) -> bool {
         self.agent_id.as_ref().is_none_or(|agent| record.agent.as_ref() == Some(agent))
             && self.tool.as_ref().is_none_or(|tool| record.plugin == *tool)
             && self.intent.as_ref().is_none_or(|intent| record.action == *intent)
@@ -39,24 +38,13 @@ impl FailureFilter {
 }
 
 impl Engine {
-    /// A failure that the caller may see.
-    pub(super) async fn failure(
-        &self,
-        principal: &Principal,
-        id: &str,
-    ) -> Result<Option<(FailureRecord, Item)>, Error> {
-        let Ok(id) = FailureId::parse(id) else { return Ok(None) };
-        let Some(item) = self.listed(principal, ListedKind::Failures, id.as_str()).await? else { return Ok(None) };
-        Ok(Some((item.record()?, item)))
-    }
-
-    /// One failure, with its parameters.
+    /// Reads one failure, with its parameters.
     pub async fn get_failure(&self, principal: &Principal, id: &str) -> Result<FailureView, Error> {
-        let (record, _) = self.failure(principal, id).await?.ok_or(Error::NotFound("error"))?;
+        let (record, _) = self.visible_failure(principal, id).await?.ok_or(Error::NotFound("error"))?;
         Ok(record.whole())
     }
 
-    /// Failures, the newest first; only those that are resolved, or are not, if that is asked.
+    /// Lists failures, the newest first. `resolved` limits the list to those that are resolved, or that are not.
     pub async fn list_failures(
         &self,
         principal: &Principal,
@@ -66,23 +54,35 @@ impl Engine {
         cursor: Option<Cursor>,
     ) -> Result<Page<FailureView>, Error> {
         let user = principal.visible_user(filter.user_id.as_ref())?;
-        let page = self.failures(&principal.org, user.as_ref(), (filter, resolved), limit, cursor).await?;
+        let page = self.failures(&principal.org, user.as_ref(), filter, resolved, limit, cursor).await?;
         let entries = page.entries.into_iter().map(|(record, _)| record.summary()).collect();
         Ok(Page { entries, next: page.next })
     }
 
-    /// Failures with their items. A page may have fewer than `limit` and still not be the last.
+    /// Reads a failure that the caller may see, with its item.
+    pub(super) async fn visible_failure(
+        &self,
+        principal: &Principal,
+        id: &str,
+    ) -> Result<Option<(FailureRecord, Item)>, Error> {
+        let Ok(id) = FailureId::parse(id) else { return Ok(None) };
+        let Some(item) = self.listed(principal, ListedKind::Failures, id.as_str()).await? else { return Ok(None) };
+        Ok(Some((item.record()?, item)))
+    }
+
+    /// Reads failures with their items. A page may have fewer than `limit` and still not be the last.
     pub(super) async fn failures(
         &self,
         org: &OrgId,
         user: Option<&UserId>,
-        (filter, resolved): (&FailureFilter, Option<bool>),
+        filter: &FailureFilter,
+        resolved: Option<bool>,
         limit: usize,
         cursor: Option<Cursor>,
     ) -> Result<Page<(FailureRecord, Item)>, Error> {
-        let holds = |record: &FailureRecord| {
-            filter.holds(record) && resolved.is_none_or(|resolved| record.resolved.is_some() == resolved)
+        let matches = |record: &FailureRecord| {
+            filter.matches(record) && resolved.is_none_or(|resolved| record.resolved.is_some() == resolved)
         };
-        self.list(org, user, ListedKind::Failures, holds, limit, cursor).await
+        self.list(org, user, ListedKind::Failures, matches, limit, cursor).await
     }
 }

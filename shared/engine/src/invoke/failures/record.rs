@@ -1,4 +1,4 @@
-//! A failure as it is stored, and as it is shown.
+//! The stored record of a failure, and the view of it that callers read.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -10,9 +10,9 @@ use crate::ports::table::{NewItem, TableError};
 use crate::storage::keys;
 use crate::storage::keys::ListedKind;
 
-/// How long a failure is listed.
+/// How long a failure is stored.
 pub const KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
-/// The longest message that is kept, in characters.
+/// The longest stored message, in characters.
 pub const MESSAGE_MAX: usize = 1_000;
 
 /// The stored record.
@@ -39,14 +39,14 @@ pub(super) struct FailureRecord {
     pub(super) resolved: Option<Resolved>,
 }
 
-/// That somebody has seen to a failure.
+/// The mark of a failure that a caller has resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resolved {
-    /// When.
+    /// When it was resolved.
     pub at: Timestamp,
-    /// Who.
+    /// By whom it was resolved.
     pub by: ResolvedBy,
-    /// What they said about it.
+    /// The caller's note.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
@@ -57,61 +57,61 @@ pub struct Resolved {
 pub enum ResolvedBy {
     /// The user that the API key is bound to.
     User(UserId),
-    /// An API key that is bound to nobody.
+    /// An API key that is not bound to a user.
     Key(KeyId),
 }
 
-/// A failure as it is shown.
+/// A failure as callers read it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FailureView {
-    /// Names it.
+    /// The failure's id.
     pub id: FailureId,
     /// When it happened.
     pub created_at: Timestamp,
-    /// Whose account was used.
+    /// The user whose account was used.
     pub user_id: UserId,
-    /// The agent that asked.
+    /// The agent that sent the intent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent_id: Option<AgentId>,
-    /// The plugin.
+    /// The plugin's name.
     pub tool: PluginName,
-    /// Its version.
+    /// The plugin's version.
     pub version: String,
     /// The action, by its own name.
     pub intent: ActionName,
-    /// Why.
+    /// Why the intent failed.
     pub code: OutcomeCode,
-    /// What the agent was told.
+    /// The message for the agent, without secrets.
     pub message: String,
-    /// Whether the same intent could be sent again without doing anything twice.
+    /// Whether a retry of the same intent was safe.
     pub retryable: bool,
-    /// Whether the action may have had its effect all the same.
+    /// Whether the action may have had its effect nevertheless.
     pub may_have_happened: bool,
-    /// Seconds to wait that the service asked for.
+    /// Seconds to wait before a retry, where the service said so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<u64>,
-    /// How often the service was called.
+    /// How many times the service was called.
     pub attempts: u32,
-    /// The request that it came from.
+    /// The request that carried the intent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_id: Option<RequestId>,
-    /// The task that it belongs to.
+    /// The task, where an attempt of one failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task_id: Option<TaskId>,
-    /// The run that it belongs to.
+    /// The run in the ledger, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_id: Option<RunId>,
-    /// Its parameters without their secrets; only where one failure is looked at.
+    /// The redacted parameters; absent in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context: Option<Map<String, Value>>,
-    /// Who has seen to it, if somebody has.
+    /// Who resolved it, and when; absent while it is unresolved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resolved: Option<Resolved>,
 }
 
 impl FailureRecord {
-    /// As it is stored.
+    /// The table item, with its place in the organization's list.
     pub(super) fn item(&self, org: &OrgId) -> Result<NewItem, TableError> {
         let id = self.id.as_str();
         Ok(NewItem {
@@ -121,12 +121,12 @@ impl FailureRecord {
         })
     }
 
-    /// As it is shown in a list.
+    /// The failure as a list has it, without parameters.
     pub(super) fn summary(self) -> FailureView {
         FailureView { context: None, ..self.whole() }
     }
 
-    /// As it is shown by itself.
+    /// The failure with its parameters.
     pub(super) fn whole(self) -> FailureView {
         FailureView {
             id: self.id,

@@ -1,7 +1,17 @@
-//! Parameters as they may be kept: without secrets, and not too large.
+//! Redaction of an action's parameters: which of their values are secret, and how much of the rest is stored.
 //!
-//! Being careful is better than being clever here. A value goes if its key looks secret, and if any schema that could be
-//! meant for it says `x-secret`, whether or not that branch applies.
+//! Where each rule is:
+//! - Names that look secret, such as `password`: the lists in `secret_names.rs`.
+//! - Values that the schema marks with `x-secret`: [`ParameterRedactor::position`] follows references and branches,
+//!   [`ParameterRedactor::schemas_of_field`] and [`schemas_of_item`] go into fields and items.
+//! - Pairs such as `{"name": "Authorization", "value": …}`: [`NAME_FIELDS`].
+//! - Limits of size, length and depth: the constants below.
+//! - Secret parameters that the service repeats in its answer: [`SchemaRedactor`] collects them here, and
+//!   `core::redactor::Redactor` removes them in all their encodings.
+//! - The account's own credential: only `core::redactor`, which the callers give the credential itself.
+//!
+//! In doubt a value is removed: if its name looks secret, or if any schema that may apply to it says `x-secret`, whether or
+//! not that branch of the schema does apply.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -17,91 +27,92 @@ use crate::core::outcome::cut;
 use crate::core::redactor::{Redactor, STRUCK};
 use crate::core::schema;
 
-/// The largest parameters that are kept, in bytes of JSON.
+/// The largest stored parameters, in bytes of JSON.
 pub const KEPT_MAX_BYTES: usize = 16 * 1024;
-/// The longest string that is kept, in characters.
+/// The longest stored string, in characters.
 pub const STRING_MAX: usize = 1_000;
-/// How deep arrays and objects are kept.
+/// How deep arrays and objects are stored.
 const DEPTH_MAX: usize = 16;
-/// About how many secrets are looked for in a message.
-const STRUCK_MAX: usize = 100;
-/// What stands where a secret stood.
+/// The most secrets that are searched for in an answer. With more, the whole text is replaced.
+const SECRETS_MAX: usize = 100;
+/// Replaces a secret parameter.
 const REMOVED: &str = "[removed]";
-/// What stands where something was nested too deep.
+/// Replaces a value that is nested too deep.
 const TOO_DEEP: &str = "[left out: nested too deep]";
-/// Where it is said how much did not fit.
+/// The key, or the beginning of the last item, that says how much did not fit.
 const LEFT_OUT: &str = "[left out]";
-/// Room for the word on what was left out, in bytes of JSON: the key above, a comma, and a sentence with a number in it.
-const WORD_BYTES: usize = 64;
+/// Room reserved for that note, in bytes of JSON: the key, a comma, and a sentence with a number.
+const NOTE_BYTES: usize = 64;
 
-/// The fields by which an object may name what its `value` is, as lists of headers do.
-const NAMING: [&str; 3] = ["name", "key", "header"];
+/// The fields that name what an object's `value` is, as in lists of headers.
+const NAME_FIELDS: [&str; 3] = ["name", "key", "header"];
 
-/// Parameters as they may be kept: redacted, and at most 16 KiB of JSON.
+/// The parameters as they may be stored: redacted, and at most 16 KiB of JSON.
 pub(crate) fn redacted(schema: &Value, parameters: &Map<String, Value>) -> Map<String, Value> {
-    // Most plugins have no secrets among their parameters.
+    // Most schemas mark nothing as secret; then there is nothing to follow.
     let schemas = if mentions_secrets(schema) { vec![schema] } else { Vec::new() };
     let mut redactor =
-        ParameterRedactor { root: schema, patterns: HashMap::new(), left: KEPT_MAX_BYTES, gathered: None };
+        ParameterRedactor { root: schema, patterns: HashMap::new(), remaining: KEPT_MAX_BYTES, collector: None };
     match redactor.object(parameters, &schemas, 1) {
         Some(Value::Object(kept)) => kept,
         Some(_) | None => Map::new(),
     }
 }
 
-/// Takes secrets among parameters out of what a service says, which may be what it was sent.
+/// Removes secret parameters from a service's answer, which may repeat what it was sent.
 pub(crate) struct SchemaRedactor {
-    striker: Redactor,
-    /// There are more than are looked for.
+    redactor: Redactor,
+    /// Whether there are more than [`SECRETS_MAX`].
     too_many: bool,
 }
 
 impl SchemaRedactor {
-    /// Everything among `parameters` that is not kept of them; only what the schema marks, if `marked`.
+    /// Collects the secrets among `parameters`; if `marked`, only those that the schema marks, and not those whose name looks
+    /// secret.
     pub(crate) fn among(schema: &Value, parameters: &Map<String, Value>, marked: bool) -> Self {
         let schemas = if mentions_secrets(schema) { vec![schema] } else { Vec::new() };
-        let mut found = Vec::new();
+        let mut secrets = Vec::new();
         if !(marked && schemas.is_empty()) {
-            let gathered = Gathered { secrets: Vec::new(), marked };
-            let (patterns, left) = (HashMap::new(), usize::MAX);
-            let mut redactor = ParameterRedactor { root: schema, patterns, left, gathered: Some(gathered) };
+            let collector = SecretCollector { secrets: Vec::new(), marked };
+            let (patterns, remaining) = (HashMap::new(), usize::MAX);
+            let mut redactor = ParameterRedactor { root: schema, patterns, remaining, collector: Some(collector) };
             redactor.object(parameters, &schemas, 1);
-            found = redactor.gathered.map(|gathered| gathered.secrets).unwrap_or_default();
+            secrets = redactor.collector.map(|collector| collector.secrets).unwrap_or_default();
         }
-        Self { striker: Redactor::new(found.iter().take(STRUCK_MAX)), too_many: found.len() > STRUCK_MAX }
+        Self { redactor: Redactor::new(secrets.iter().take(SECRETS_MAX)), too_many: secrets.len() > SECRETS_MAX }
     }
 
-    /// A text without them.
+    /// The text without the secrets.
     pub(crate) fn text(&self, text: String) -> String {
-        if self.too_many { STRUCK.to_owned() } else { self.striker.text(text) }
+        if self.too_many { STRUCK.to_owned() } else { self.redactor.text(text) }
     }
 
-    /// A value without them.
+    /// The value without the secrets.
     pub(crate) fn value(&self, value: Value) -> Value {
-        if self.too_many { STRUCK.into() } else { self.striker.value(value) }
+        if self.too_many { STRUCK.into() } else { self.redactor.value(value) }
     }
 }
 
-/// What is found where nothing is to be kept.
-struct Gathered {
+/// Collects the removed values, in a pass whose copy is not used.
+struct SecretCollector {
     secrets: Vec<SecretString>,
-    /// Only what the schema marks is meant.
+    /// Whether only values count that the schema marks.
     marked: bool,
 }
 
-/// Every string and number in a value, a little beyond what is looked for.
-fn texts(value: &Value, secrets: &mut Vec<SecretString>) {
+/// Collects every string and number in a value, until there is at least one more than [`SECRETS_MAX`].
+fn collect_texts(value: &Value, secrets: &mut Vec<SecretString>) {
     match value {
-        _ if secrets.len() > STRUCK_MAX => {}
+        _ if secrets.len() > SECRETS_MAX => {}
         Value::String(text) => secrets.push(text.as_str().into()),
         Value::Number(number) => secrets.push(number.to_string().into()),
-        Value::Array(items) => items.iter().for_each(|item| texts(item, secrets)),
-        Value::Object(fields) => fields.values().for_each(|value| texts(value, secrets)),
+        Value::Array(items) => items.iter().for_each(|item| collect_texts(item, secrets)),
+        Value::Object(fields) => fields.values().for_each(|value| collect_texts(value, secrets)),
         Value::Null | Value::Bool(_) => {}
     }
 }
 
-/// Whether a schema says anywhere that something is secret.
+/// Whether a schema marks anything as secret.
 fn mentions_secrets(schema: &Value) -> bool {
     match schema {
         Value::Object(fields) => fields
@@ -112,80 +123,80 @@ fn mentions_secrets(schema: &Value) -> bool {
     }
 }
 
-/// Copies values without their secrets until there is no room left.
+/// Copies values without their secrets, while the budget of bytes lasts.
 struct ParameterRedactor<'a> {
     root: &'a Value,
-    /// The patterns of names, compiled when first met; none where one does not compile.
+    /// Patterns of names, compiled on first use; none for a pattern that does not compile.
     patterns: HashMap<&'a str, Option<Validator>>,
-    /// How many bytes of JSON there is room for.
-    left: usize,
-    /// What is removed, where that is what is wanted, and not the copy.
-    gathered: Option<Gathered>,
+    /// The bytes of JSON that are left of the budget.
+    remaining: usize,
+    /// Collects the removed values, where they are wanted instead of the copy.
+    collector: Option<SecretCollector>,
 }
 
-/// What a schema says of a place.
+/// What the schema says about one value.
 struct SchemaPosition<'a> {
-    /// Every schema that could be meant for it.
+    /// Every schema that may apply to it.
     schemas: Vec<&'a Value>,
-    /// Whether one of them says that it is secret, or refers to what cannot be looked up here.
+    /// Whether one of them marks it as secret, or has a reference that cannot be resolved here.
     is_secret: bool,
 }
 
 impl<'a> ParameterRedactor<'a> {
-    /// A copy of the value, or nothing where there is no room for it.
+    /// A redacted copy of the value; none if the budget does not suffice.
     fn value(&mut self, value: &Value, schemas: &[&'a Value], depth: usize) -> Option<Value> {
-        let here = self.here(schemas);
-        if here.is_secret {
+        let position = self.position(schemas);
+        if position.is_secret {
             return self.remove(value);
         }
         match value {
-            Value::Array(_) | Value::Object(_) if depth > DEPTH_MAX && self.gathered.is_none() => {
-                self.take(TOO_DEEP.into())
+            Value::Array(_) | Value::Object(_) if depth > DEPTH_MAX && self.collector.is_none() => {
+                self.charge(TOO_DEEP.into())
             }
-            Value::Array(items) => self.array(items, &here.schemas, depth),
-            Value::Object(fields) => self.fields(fields, &here.schemas, depth),
-            Value::String(text) => self.take(cut(text, STRING_MAX).into()),
-            Value::Null | Value::Bool(_) | Value::Number(_) => self.take(value.clone()),
+            Value::Array(items) => self.array(items, &position.schemas, depth),
+            Value::Object(fields) => self.fields(fields, &position.schemas, depth),
+            Value::String(text) => self.charge(cut(text, STRING_MAX).into()),
+            Value::Null | Value::Bool(_) | Value::Number(_) => self.charge(value.clone()),
         }
     }
 
-    /// As [`Self::value`], of the parameters as a whole: if they are secret, each of them is.
+    /// A redacted copy of all parameters. If the schema marks the whole object as secret, each value in it is removed.
     fn object(&mut self, fields: &Map<String, Value>, schemas: &[&'a Value], depth: usize) -> Option<Value> {
-        let here = self.here(schemas);
-        if here.is_secret {
+        let position = self.position(schemas);
+        if position.is_secret {
             for value in fields.values() {
-                self.gather(value);
+                self.collect(value);
             }
             let removed = fields.keys().map(|name| (name.clone(), REMOVED.into())).collect();
             return self.fields(&removed, &[], depth);
         }
-        self.fields(fields, &here.schemas, depth)
+        self.fields(fields, &position.schemas, depth)
     }
 
     fn fields(&mut self, fields: &Map<String, Value>, schemas: &[&'a Value], depth: usize) -> Option<Value> {
-        self.spend(2 + WORD_BYTES)?;
+        self.spend(2 + NOTE_BYTES)?;
         let mut kept = Map::new();
         let names_secret =
-            NAMING.iter().any(|name| fields.get(*name).and_then(Value::as_str).is_some_and(looks_secret));
+            NAME_FIELDS.iter().any(|name| fields.get(*name).and_then(Value::as_str).is_some_and(looks_secret));
         for (name, value) in fields {
-            // With a colon and a comma.
-            let around = bytes(name).saturating_add(2);
-            let Some(()) = self.spend(around) else { break };
+            // The name with its colon and comma.
+            let name_bytes = json_bytes(name).saturating_add(2);
+            let Some(()) = self.spend(name_bytes) else { break };
             let by_name = looks_secret(name) || (names_secret && name == "value");
-            let copy = if by_name && self.gathered.as_ref().is_none_or(|gathered| !gathered.marked) {
+            let copy = if by_name && self.collector.as_ref().is_none_or(|collector| !collector.marked) {
                 self.remove(value)
             } else {
-                let schemas = self.of_field(schemas, name);
+                let schemas = self.schemas_of_field(schemas, name);
                 self.value(value, &schemas, depth + 1)
             };
             let Some(copy) = copy else {
-                self.left += around;
+                self.remaining += name_bytes;
                 break;
             };
             kept.insert(name.clone(), copy);
         }
         match fields.len() - kept.len() {
-            0 => self.left += WORD_BYTES,
+            0 => self.remaining += NOTE_BYTES,
             missing => {
                 kept.insert(LEFT_OUT.to_owned(), format!("{missing} more").into());
             }
@@ -194,73 +205,73 @@ impl<'a> ParameterRedactor<'a> {
     }
 
     fn array(&mut self, items: &[Value], schemas: &[&'a Value], depth: usize) -> Option<Value> {
-        self.spend(2 + WORD_BYTES)?;
+        self.spend(2 + NOTE_BYTES)?;
         let mut kept = Vec::new();
         for (index, item) in items.iter().enumerate() {
             let Some(()) = self.spend(1) else { break };
-            let Some(copy) = self.value(item, &of_item(schemas, index), depth + 1) else { break };
+            let Some(copy) = self.value(item, &schemas_of_item(schemas, index), depth + 1) else { break };
             kept.push(copy);
         }
         match items.len() - kept.len() {
-            0 => self.left += WORD_BYTES,
+            0 => self.remaining += NOTE_BYTES,
             missing => kept.push(format!("{LEFT_OUT} {missing} more").into()),
         }
         Some(Value::Array(kept))
     }
 
-    /// What stands in the place of a secret.
+    /// Collects a secret if that is wanted, and returns its replacement.
     fn remove(&mut self, value: &Value) -> Option<Value> {
-        self.gather(value);
-        self.take(REMOVED.into())
+        self.collect(value);
+        self.charge(REMOVED.into())
     }
 
-    fn gather(&mut self, value: &Value) {
-        if let Some(gathered) = &mut self.gathered {
-            texts(value, &mut gathered.secrets);
+    fn collect(&mut self, value: &Value) {
+        if let Some(collector) = &mut self.collector {
+            collect_texts(value, &mut collector.secrets);
         }
     }
 
-    /// The value, if there is room for it.
-    fn take(&mut self, value: Value) -> Option<Value> {
+    /// Charges the value to the budget; none if the budget does not suffice.
+    fn charge(&mut self, value: Value) -> Option<Value> {
         self.spend(value.to_string().len()).map(|()| value)
     }
 
     fn spend(&mut self, bytes: usize) -> Option<()> {
-        self.left = self.left.checked_sub(bytes)?;
+        self.remaining = self.remaining.checked_sub(bytes)?;
         Some(())
     }
 
-    /// Follows what `schemas` apply to the same place: references, and every branch.
-    fn here(&self, schemas: &[&'a Value]) -> SchemaPosition<'a> {
-        let mut here = SchemaPosition { schemas: Vec::new(), is_secret: false };
+    /// Every schema that may apply to a value with these `schemas`: follows references, and every branch.
+    fn position(&self, schemas: &[&'a Value]) -> SchemaPosition<'a> {
+        let mut position = SchemaPosition { schemas: Vec::new(), is_secret: false };
         let mut open = schemas.to_vec();
         let mut seen = HashSet::new();
         while let Some(schema) = open.pop() {
-            let Some(words) = schema.as_object().filter(|_| seen.insert(ptr::from_ref(schema))) else { continue };
-            here.is_secret |= words.get("x-secret") == Some(&Value::Bool(true));
-            here.schemas.push(schema);
-            for reference in ["$ref", "$dynamicRef"].iter().filter_map(|word| words.get(*word)) {
+            let Some(keywords) = schema.as_object().filter(|_| seen.insert(ptr::from_ref(schema))) else { continue };
+            position.is_secret |= keywords.get("x-secret") == Some(&Value::Bool(true));
+            position.schemas.push(schema);
+            for reference in ["$ref", "$dynamicRef"].iter().filter_map(|keyword| keywords.get(*keyword)) {
                 match self.referred(reference) {
                     Some(schema) => open.push(schema),
-                    None => here.is_secret = true,
+                    None => position.is_secret = true,
                 }
             }
-            let lists = ["allOf", "anyOf", "oneOf"].iter().filter_map(|word| words.get(*word)?.as_array());
+            let lists = ["allOf", "anyOf", "oneOf"].iter().filter_map(|keyword| keywords.get(*keyword)?.as_array());
             open.extend(lists.flatten());
-            open.extend(["if", "then", "else"].iter().filter_map(|word| words.get(*word)));
-            open.extend(words.get("dependentSchemas").and_then(Value::as_object).into_iter().flat_map(Map::values));
+            open.extend(["if", "then", "else"].iter().filter_map(|keyword| keywords.get(*keyword)));
+            open.extend(keywords.get("dependentSchemas").and_then(Value::as_object).into_iter().flat_map(Map::values));
         }
-        here
+        position
     }
 
-    /// What a reference within the schema is to: `#` and a JSON pointer.
+    /// The target of a reference within the schema: `#` and a JSON pointer.
     fn referred(&self, reference: &Value) -> Option<&'a Value> {
         let pointer: Cow<'_, str> = percent_decode_str(reference.as_str()?.strip_prefix('#')?).decode_utf8().ok()?;
         self.root.pointer(&pointer)
     }
 
-    /// The schemas that could be meant for a field.
-    fn of_field(&mut self, schemas: &[&'a Value], name: &str) -> Vec<&'a Value> {
+    /// The schemas that may apply to a field.
+    fn schemas_of_field(&mut self, schemas: &[&'a Value], name: &str) -> Vec<&'a Value> {
         let mut found = Vec::new();
         for schema in schemas {
             let before = found.len();
@@ -269,14 +280,14 @@ impl<'a> ParameterRedactor<'a> {
             found.extend(patterns.filter(|(pattern, _)| self.matches(pattern, name)).map(|(_, schema)| schema));
             if found.len() == before {
                 let others = ["additionalProperties", "unevaluatedProperties"];
-                found.extend(others.iter().filter_map(|word| schema.get(word)));
+                found.extend(others.iter().filter_map(|keyword| schema.get(keyword)));
             }
         }
         found
     }
 
-    /// Whether a name matches a pattern, by the same rules as when parameters are checked. One that does not compile
-    /// matches all.
+    /// Whether a name matches a pattern, by the same rules as the validation of parameters. A pattern that does not compile
+    /// matches every name.
     fn matches(&mut self, pattern: &'a str, name: &str) -> bool {
         let compiled = self.patterns.entry(pattern);
         let compiled = compiled.or_insert_with(|| schema::compile(&json!({ "pattern": pattern })).ok());
@@ -284,12 +295,12 @@ impl<'a> ParameterRedactor<'a> {
     }
 }
 
-/// The schemas that could be meant for an item.
-fn of_item<'a>(schemas: &[&'a Value], index: usize) -> Vec<&'a Value> {
+/// The schemas that may apply to an item.
+fn schemas_of_item<'a>(schemas: &[&'a Value], index: usize) -> Vec<&'a Value> {
     let mut found = Vec::new();
     for schema in schemas {
         let first = schema.get("prefixItems").and_then(|items| items.get(index));
-        let rest = ["items", "unevaluatedItems"].iter().filter_map(|word| schema.get(word));
+        let rest = ["items", "unevaluatedItems"].iter().filter_map(|keyword| schema.get(keyword));
         found.extend(schema.get("contains"));
         match first {
             Some(first) => found.push(first),
@@ -299,8 +310,8 @@ fn of_item<'a>(schemas: &[&'a Value], index: usize) -> Vec<&'a Value> {
     found
 }
 
-/// The bytes of a text in JSON.
-fn bytes(text: &str) -> usize {
+/// The length of a text in JSON, in bytes.
+fn json_bytes(text: &str) -> usize {
     Value::from(text).to_string().len()
 }
 
@@ -314,11 +325,15 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_under_a_secret_name_is_removed_whatever_it_is() {
+    fn value_under_secret_name_is_removed_whatever_its_type() {
         for value in [json!("x"), json!(7), json!(null), json!(["x"]), json!({ "a": "x" })] {
             let kept = kept(&json!({}), json!({ "a": [{ "password": value, "text": "my password is x" }] }));
             assert_eq!(kept, json!({ "a": [{ "password": "[removed]", "text": "my password is x" }] }));
         }
+    }
+
+    #[test]
+    fn value_of_a_pair_with_secret_name_is_removed() {
         let headers =
             json!({ "headers": [{ "name": "Authorization", "value": "x" }, { "name": "Accept", "value": "y" }] });
         let kept = kept(&json!({}), headers);
@@ -326,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_schema_says_is_secret_is_removed_by_every_way_there() {
+    fn value_marked_by_schema_is_removed_on_every_path_to_it() {
         let secret = json!({ "x-secret": true });
         for schema in [
             json!({ "properties": { "a": secret } }),
@@ -372,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_never_larger_than_allowed() {
+    fn stored_parameters_never_exceed_their_limit() {
         let many = |count: usize, value: Value| {
             Value::Object((0..count).map(|index| (format!("f{index:05}"), value.clone())).collect())
         };
@@ -395,21 +410,21 @@ mod tests {
             assert!(text.len() <= KEPT_MAX_BYTES, "{} bytes", text.len());
             assert!(text.contains("left out") || text.contains('…'), "{text}");
         }
-        // What fits, with room for a word on what does not, stays whole.
+        // What fits, with room for the note, stays whole.
         let filled = |last: usize| {
             let mut fields = vec!["x".repeat(990); 16];
             fields.push("x".repeat(last));
             json!({ "a": fields })
         };
         let room = KEPT_MAX_BYTES - filled(0).to_string().len();
-        let fits = filled(room - 3 * WORD_BYTES);
+        let fits = filled(room - 3 * NOTE_BYTES);
         assert!(kept(&json!({}), fits.clone()) == fits);
         assert!(kept(&json!({}), filled(room + 1)).to_string().contains("[left out] "));
         assert_eq!(kept(&json!({}), json!({ "a": "é".repeat(1_001) }))["a"], format!("{}…", "é".repeat(1_000)));
     }
 
     #[test]
-    fn what_was_removed_is_struck_out_elsewhere_wherever_it_stood() {
+    fn secret_parameters_are_removed_from_answers_at_every_depth() {
         let object = |value: Value| {
             let Value::Object(fields) = value else { panic!("not an object") };
             fields
@@ -417,12 +432,12 @@ mod tests {
         let struck = |parameters: Value, schema: Value, marked: bool, text: &str| {
             SchemaRedactor::among(&schema, &object(parameters), marked).text(text.to_owned())
         };
-        let said = "it was hunter22 and 4242424242 of xyzxyzxyz, openly";
+        let answer = "it was hunter22 and 4242424242 of xyzxyzxyz, openly";
         let parameters = json!({ "a": [{ "password": "hunter22" }, 1], "token": { "b": [4_242_424_242_u64, "xyzxyzxyz"] }, "c": "openly" });
         let expected = format!("it was {STRUCK} and {STRUCK} of {STRUCK}, openly");
-        assert_eq!(struck(parameters.clone(), json!({}), false, said), expected);
-        assert_eq!(struck(parameters, json!({}), true, said), said, "only what is marked");
-        // Also beyond what is kept, and below what is kept.
+        assert_eq!(struck(parameters.clone(), json!({}), false, answer), expected);
+        assert_eq!(struck(parameters, json!({}), true, answer), answer, "only what is marked");
+        // Also where the parameters are too deep or too large to be stored.
         let deep = (0..40).fold(json!({ "password": "hunter22" }), |inner, _| json!({ "a": inner }));
         let long = json!({ "a": vec![0; 9_000], "password": "hunter22" });
         for parameters in [deep, long] {
@@ -430,7 +445,7 @@ mod tests {
         }
         let marked = json!({ "properties": { "code": { "x-secret": true } } });
         assert_eq!(struck(json!({ "code": "hunter22" }), marked, true, "hunter22"), STRUCK);
-        let many: Vec<_> = (0..=STRUCK_MAX).map(|number| format!("secret-{number}")).collect();
+        let many: Vec<_> = (0..=SECRETS_MAX).map(|number| format!("secret-{number}")).collect();
         assert_eq!(struck(json!({ "password": many }), json!({}), false, "anything"), STRUCK);
     }
 }

@@ -1,226 +1,259 @@
-//! Failures that somebody has seen to, one at a time and many at once.
+//! Resolving failures: a caller marks them as dealt with, one or many at once. The first mark counts.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::future::{join_all, try_join_all};
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::record::{FailureRecord, Resolved, ResolvedBy};
-use super::{FailureFilter, FailureView};
+use super::list::FailureFilter;
+use super::record::{FailureRecord, FailureView, Resolved, ResolvedBy};
 use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::ids::{FailureId, OrgId};
 use crate::core::problem::FieldProblem;
 use crate::engine::Engine;
-use crate::ports::table::{BATCH_MAX, Condition, Cursor, Item, TableError};
+use crate::ports::table::{BATCH_MAX, Condition, Cursor, Item};
+use crate::storage::compare_and_set::CompareAndSet;
 
-/// About how many failures are resolved at once by a filter.
+/// About how many failures one request with a filter resolves.
 pub const RESOLVE_MAX: usize = 1_000;
 /// The longest note, in characters.
 pub const NOTE_MAX: usize = 1_000;
-/// How many are written at the same time.
-const AT_ONCE: usize = 20;
+/// How many failures are read or written concurrently.
+const CONCURRENT: usize = 20;
 
-/// Which failures to resolve: either those of `ids`, or those that `filter` holds for.
+/// Which failures to resolve: those of `ids`, or those that `filter` matches.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ResolveMany {
-    /// These, 1 to 100.
+    /// The failures' ids, 1 to 100.
     pub ids: Option<Vec<FailureId>>,
-    /// Those that this holds for and that are not resolved; `{}` holds for all.
-    // Without an alternative in its schema every problem has its own place.
+    /// Resolves the unresolved failures that match; `{}` matches all.
+    // A plain schema, without `null` as an alternative, gives every problem its own pointer.
     #[serde(default)]
     #[schemars(with = "FailureFilter")]
     pub filter: Option<FailureFilter>,
-    /// What to say about them.
+    /// A note to store with each, at most 1,000 characters.
     pub note: Option<String>,
-    /// Do nothing, and say what would be done.
+    /// Changes nothing, and answers which failures would be resolved.
     #[serde(default)]
     pub dry_run: bool,
-    /// Where an earlier answer to the same filter ended.
+    /// `nextCursor` of the previous answer to the same filter.
     #[schemars(with = "Option<String>")]
     pub cursor: Option<Cursor>,
 }
 
-/// What was resolved, or would be.
+/// The failures that were resolved, or would be.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ManyResolved {
-    /// Whether nothing was done.
+    /// Whether this was a dry run, which changes nothing.
     pub dry_run: bool,
-    /// The failures that are resolved now, or would be; also those that were already.
+    /// The failures that are resolved now, or would be; with `ids` also those that were resolved before.
     pub resolved: Vec<FailureId>,
-    /// Those that are not there, or not for this caller to see.
+    /// Ids that do not exist, or that this caller may not see.
     pub not_found: Vec<FailureId>,
-    /// Present if there may be more: ask again with it.
+    /// Present if there may be more: repeat the request with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<Cursor>,
 }
 
+/// The failures that a request selects.
+enum FailureSelection {
+    Ids(BTreeSet<FailureId>),
+    Filter { filter: FailureFilter, cursor: Option<Cursor> },
+}
+
+impl FailureSelection {
+    /// Reads the selection of a request. `Invalid` has every problem of the request at once.
+    fn of(request: ResolveMany) -> Result<Self, Error> {
+        let mut problems: Vec<FieldProblem> = note_problem(request.note.as_deref()).into_iter().collect();
+        let mut problem = |pointer: &str, message: &str| problems.push(FieldProblem::new(pointer, message));
+        let selection = match (request.ids, request.filter) {
+            (Some(_), Some(_)) => {
+                problem("/filter", "cannot be combined with ids; send one of them");
+                None
+            }
+            (None, None) => {
+                problem("", "ids or filter is required");
+                None
+            }
+            (Some(ids), None) => {
+                if !(1..=BATCH_MAX).contains(&ids.len()) {
+                    problem("/ids", "must be 1 to 100 ids");
+                }
+                if request.cursor.is_some() {
+                    problem("/cursor", "cannot be combined with ids; leave it out");
+                }
+                Some(Self::Ids(ids.into_iter().collect()))
+            }
+            (None, Some(filter)) => Some(Self::Filter { filter, cursor: request.cursor }),
+        };
+        match selection {
+            Some(selection) if problems.is_empty() => Ok(selection),
+            Some(_) | None => Err(Error::Invalid(problems)),
+        }
+    }
+}
+
+impl Resolved {
+    /// The mark of this caller.
+    fn by(principal: &Principal, note: Option<String>, at: Timestamp) -> Self {
+        let by = match &principal.user {
+            Some(user) => ResolvedBy::User(user.clone()),
+            None => ResolvedBy::Key(principal.key.clone()),
+        };
+        Self { at, by, note }
+    }
+}
+
+impl ManyResolved {
+    fn none_yet(dry_run: bool) -> Self {
+        Self { dry_run, resolved: Vec::new(), not_found: Vec::new(), next_cursor: None }
+    }
+}
+
 impl Engine {
-    /// Resolves a failure. One that is resolved already stays as it is.
+    /// Resolves a failure. One that is resolved already keeps its mark.
     pub async fn resolve_failure(
         self: &Arc<Self>,
         principal: &Principal,
         id: &str,
         note: Option<String>,
     ) -> Result<FailureView, Error> {
-        refuse(wrong_note(note.as_deref()))?;
+        if let Some(problem) = note_problem(note.as_deref()) {
+            return Err(Error::Invalid(vec![problem]));
+        }
         let (engine, principal, id) = (Arc::clone(self), principal.clone(), id.to_owned());
         self.run_to_completion(async move {
-            let resolved = engine.resolution(&principal, note);
-            let record = engine.resolve_one(&principal, &id, Some(&resolved)).await?;
+            let mark = Resolved::by(&principal, note, engine.ports.clock.now());
+            let record = engine.resolve_visible(&principal, &id, Some(&mark)).await?;
             Ok(record.ok_or(Error::NotFound("error"))?.whole())
         })
         .await
     }
 
-    /// Resolves many failures, or says which they would be: up to 100 by their ids, or about 1,000 by a filter.
+    /// Resolves many failures, or, in a dry run, answers which it would: up to 100 by their ids, or about 1,000 by a filter.
     pub async fn resolve_failures(
         self: &Arc<Self>,
         principal: &Principal,
-        many: ResolveMany,
+        request: ResolveMany,
     ) -> Result<ManyResolved, Error> {
-        let which = which(&many)?;
+        let (note, dry_run) = (request.note.clone(), request.dry_run);
+        let selection = FailureSelection::of(request)?;
         let (engine, principal) = (Arc::clone(self), principal.clone());
-        let ResolveMany { note, dry_run, cursor, .. } = many;
-        match which {
-            FailureSelection::Ids(ids) => {
-                self.run_to_completion(async move {
-                    let resolved = (!dry_run).then(|| engine.resolution(&principal, note));
-                    let mut done =
-                        ManyResolved { dry_run, resolved: Vec::new(), not_found: Vec::new(), next_cursor: None };
-                    let ids: Vec<FailureId> = ids.into_iter().collect();
-                    for ids in ids.chunks(AT_ONCE) {
-                        let all = ids.iter().map(|id| engine.resolve_one(&principal, id.as_str(), resolved.as_ref()));
-                        for (id, found) in ids.iter().zip(try_join_all(all).await?) {
-                            let list = if found.is_some() { &mut done.resolved } else { &mut done.not_found };
-                            list.push(id.clone());
-                        }
-                    }
-                    Ok(done)
-                })
-                .await
+        self.run_to_completion(async move {
+            let mark = (!dry_run).then(|| Resolved::by(&principal, note, engine.ports.clock.now()));
+            match selection {
+                FailureSelection::Ids(ids) => engine.resolve_by_ids(&principal, ids, mark.as_ref()).await,
+                FailureSelection::Filter { filter, cursor } => {
+                    engine.resolve_by_filter(&principal, &filter, cursor, mark.as_ref()).await
+                }
             }
-            FailureSelection::Filter(filter) => {
-                let user = principal.visible_user(filter.user_id.as_ref())?;
-                self.run_to_completion(async move {
-                    let resolved = (!dry_run).then(|| engine.resolution(&principal, note));
-                    let mut done =
-                        ManyResolved { dry_run, resolved: Vec::new(), not_found: Vec::new(), next_cursor: cursor };
-                    for _ in 0..RESOLVE_MAX / BATCH_MAX {
-                        let (org, which) = (&principal.org, (&filter, Some(false)));
-                        let page =
-                            engine.failures(org, user.as_ref(), which, BATCH_MAX, done.next_cursor.take()).await?;
-                        for entries in page.entries.chunks(AT_ONCE) {
-                            if let Some(resolved) = &resolved {
-                                let all = entries.iter().cloned().map(|entry| engine.resolve(org, entry, resolved));
-                                for outcome in join_all(all).await {
-                                    outcome?;
-                                }
-                            }
-                            done.resolved.extend(entries.iter().map(|(record, _)| record.id.clone()));
-                        }
-                        done.next_cursor = page.next;
-                        if done.next_cursor.is_none() {
-                            break;
-                        }
-                    }
-                    Ok(done)
-                })
-                .await
+        })
+        .await
+    }
+
+    /// Resolves the failures of these ids; without a mark it only finds out which exist.
+    async fn resolve_by_ids(
+        &self,
+        principal: &Principal,
+        ids: BTreeSet<FailureId>,
+        mark: Option<&Resolved>,
+    ) -> Result<ManyResolved, Error> {
+        let mut answer = ManyResolved::none_yet(mark.is_none());
+        let ids: Vec<FailureId> = ids.into_iter().collect();
+        for ids in ids.chunks(CONCURRENT) {
+            let records = ids.iter().map(|id| self.resolve_visible(principal, id.as_str(), mark));
+            for (id, record) in ids.iter().zip(try_join_all(records).await?) {
+                let list = if record.is_some() { &mut answer.resolved } else { &mut answer.not_found };
+                list.push(id.clone());
             }
         }
+        Ok(answer)
     }
 
-    /// What is put down where this caller resolves a failure now.
-    fn resolution(&self, principal: &Principal, note: Option<String>) -> Resolved {
-        let by = match &principal.user {
-            Some(user) => ResolvedBy::User(user.clone()),
-            None => ResolvedBy::Key(principal.key.clone()),
-        };
-        Resolved { at: self.ports.clock.now(), by, note }
+    /// Resolves the unresolved failures that match, page by page up to [`RESOLVE_MAX`]. `next_cursor` says where to go on.
+    async fn resolve_by_filter(
+        &self,
+        principal: &Principal,
+        filter: &FailureFilter,
+        mut cursor: Option<Cursor>,
+        mark: Option<&Resolved>,
+    ) -> Result<ManyResolved, Error> {
+        let user = principal.visible_user(filter.user_id.as_ref())?;
+        let mut answer = ManyResolved::none_yet(mark.is_none());
+        for _ in 0..RESOLVE_MAX / BATCH_MAX {
+            let page = self.failures(&principal.org, user.as_ref(), filter, Some(false), BATCH_MAX, cursor).await?;
+            answer.resolved.extend(page.entries.iter().map(|(record, _)| record.id.clone()));
+            if let Some(mark) = mark {
+                self.mark_page(&principal.org, page.entries, mark).await?;
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        answer.next_cursor = cursor;
+        Ok(answer)
     }
 
-    /// Resolves the failure of that id, if the caller may see one; without `resolved` only looks.
-    async fn resolve_one(
+    /// Marks failures, 20 at a time. Those that are gone by now are left out.
+    async fn mark_page(
+        &self,
+        org: &OrgId,
+        mut failures: Vec<(FailureRecord, Item)>,
+        mark: &Resolved,
+    ) -> Result<(), Error> {
+        while !failures.is_empty() {
+            let batch = failures.drain(..CONCURRENT.min(failures.len()));
+            let marked = join_all(batch.map(|(record, item)| self.mark_resolved(org, record, item, mark))).await;
+            marked.into_iter().collect::<Result<Vec<_>, Error>>()?;
+        }
+        Ok(())
+    }
+
+    /// Resolves a failure that the caller may see, or only reads it without a mark. `None` if there is none.
+    async fn resolve_visible(
         &self,
         principal: &Principal,
         id: &str,
-        resolved: Option<&Resolved>,
+        mark: Option<&Resolved>,
     ) -> Result<Option<FailureRecord>, Error> {
-        let Some(found) = self.failure(principal, id).await? else { return Ok(None) };
-        match resolved {
-            Some(resolved) => self.resolve(&principal.org, found, resolved).await,
-            None => Ok(Some(found.0)),
+        let Some((record, item)) = self.visible_failure(principal, id).await? else { return Ok(None) };
+        match mark {
+            Some(mark) => self.mark_resolved(&principal.org, record, item, mark).await,
+            None => Ok(Some(record)),
         }
     }
 
-    /// Resolves a failure, unless somebody has. None where it is gone by now.
-    async fn resolve(
+    /// Writes the mark, unless the failure has one. `None` if the failure is gone by now.
+    async fn mark_resolved(
         &self,
         org: &OrgId,
-        (mut record, mut item): (FailureRecord, Item),
-        resolved: &Resolved,
+        mut record: FailureRecord,
+        mut item: Item,
+        mark: &Resolved,
     ) -> Result<Option<FailureRecord>, Error> {
+        let mut race = CompareAndSet::default();
         while record.resolved.is_none() {
-            record.resolved = Some(resolved.clone());
+            record.resolved = Some(mark.clone());
             match self.ports.table.put(record.item(org)?, Condition::Version(item.version)).await {
                 Ok(_) => break,
-                Err(TableError::Condition { standing: Some(found), .. }) => {
-                    (record, item) = (found.record()?, *found);
+                Err(error) => {
+                    let Some(current) = race.lost(error, "the failure")? else { return Ok(None) };
+                    (record, item) = (current.record()?, current);
                 }
-                Err(TableError::Condition { standing: None, .. }) => return Ok(None),
-                Err(error) => return Err(error.into()),
             }
         }
         Ok(Some(record))
     }
 }
 
-/// What is to be resolved.
-enum FailureSelection {
-    Ids(BTreeSet<FailureId>),
-    Filter(FailureFilter),
-}
-
-/// Reads which failures are meant, with every problem at once.
-fn which(many: &ResolveMany) -> Result<FailureSelection, Error> {
-    let mut problems: Vec<FieldProblem> = wrong_note(many.note.as_deref()).into_iter().collect();
-    let mut problem = |pointer: &str, message: &str| problems.push(FieldProblem::new(pointer, message));
-    let which = match (&many.ids, &many.filter) {
-        (Some(_), Some(_)) => {
-            problem("/filter", "is there beside ids; leave one of them out");
-            None
-        }
-        (None, None) => {
-            problem("", "ids or filter is needed");
-            None
-        }
-        (Some(ids), None) => {
-            if !(1..=BATCH_MAX).contains(&ids.len()) {
-                problem("/ids", "must be 1 to 100 ids");
-            }
-            if many.cursor.is_some() {
-                problem("/cursor", "is of no use beside ids; leave it out");
-            }
-            Some(FailureSelection::Ids(ids.iter().cloned().collect()))
-        }
-        (None, Some(filter)) => Some(FailureSelection::Filter(filter.clone())),
-    };
-    match which {
-        Some(which) if problems.is_empty() => Ok(which),
-        Some(_) | None => Err(Error::Invalid(problems)),
-    }
-}
-
-fn wrong_note(note: Option<&str>) -> Option<FieldProblem> {
-    let long = note.is_some_and(|note| note.chars().count() > NOTE_MAX);
-    long.then(|| FieldProblem::new("/note", format!("has more than {NOTE_MAX} characters")))
-}
-
-fn refuse(problem: Option<FieldProblem>) -> Result<(), Error> {
-    problem.map_or(Ok(()), |problem| Err(Error::Invalid(vec![problem])))
+fn note_problem(note: Option<&str>) -> Option<FieldProblem> {
+    let too_long = note.is_some_and(|note| note.chars().count() > NOTE_MAX);
+    too_long.then(|| FieldProblem::new("/note", format!("has more than {NOTE_MAX} characters")))
 }

@@ -1,4 +1,4 @@
-//! The names in an intent's parameters, and what each of them stands for.
+//! The names in an intent's parameters, and the id that each resolves to.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -11,61 +11,61 @@ use crate::plugin::manifest::{Action, Manifest, NameKind};
 use crate::ports::table::{Item, Key, TableError};
 use crate::storage::keys;
 
-/// The most names in one intent: with each up to four keys are read, and a batch has a hundred.
+/// The most names in one intent: each reads up to four keys, and a batch has a hundred.
 pub const NAMES_MAX: usize = 20;
 
-/// How it became known what a name stands for.
+/// How a name was resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NameResolvedBy {
-    /// The agent's own name.
+    /// By the agent's mapping.
     Agent,
-    /// The user's.
+    /// By the user's mapping.
     User,
-    /// The organization's.
+    /// By the organization's mapping.
     Organization,
-    /// The service was asked, or is to be.
+    /// By a lookup at the service, which was made or is still needed.
     Lookup,
-    /// It is an id, or nothing is known that would take its place.
+    /// Not at all: the value is an id, or no mapping has it and the plugin has no lookup.
     AsGiven,
 }
 
-/// A name and what it stands for.
+/// A name and the id that it resolves to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NameResolution {
-    /// Where it stands in the parameters, as a JSON pointer.
+    /// Its position in the parameters, as a JSON pointer.
     pub pointer: String,
-    /// What sort of name it is.
+    /// The kind of name.
     pub kind: MappingKind,
-    /// As it was given.
+    /// The value in the intent.
     pub given: String,
-    /// What the service calls it; absent while the service itself has to be asked.
+    /// The service's id; absent while a lookup is still needed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external_id: Option<String>,
-    /// How that is known.
+    /// How it was resolved.
     pub how: NameResolvedBy,
-    /// Until when, if not for ever.
+    /// When the mapping or the cached lookup expires, if ever.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
 }
 
-/// What a name stands for.
+/// The id that a name resolves to.
 #[derive(Debug, Clone)]
-pub(super) struct Resolved {
+pub(super) struct ResolvedName {
     pub id: String,
     pub how: NameResolvedBy,
     pub expires_at: Option<Timestamp>,
 }
 
-/// Where a value stands: the parameter, and the place in its array.
+/// The position of a value: its parameter, and its index if that is an array.
 #[derive(Debug, Clone)]
-struct Place {
+struct NamePosition {
     parameter: String,
     index: Option<usize>,
 }
 
-impl Place {
+impl NamePosition {
     fn pointer(&self) -> String {
         let parameter = self.parameter.replace('~', "~0").replace('/', "~1");
         self.index.map_or_else(|| format!("/{parameter}"), |index| format!("/{parameter}/{index}"))
@@ -77,14 +77,14 @@ impl Place {
 pub(super) struct NameRef {
     pub kind: MappingKind,
     pub given: String,
-    /// As names are compared; none where it cannot be a name.
+    /// The form in which names are compared; none if the value cannot be a name.
     pub compared: Option<String>,
-    /// It is surely an id.
+    /// Whether it surely is an id.
     is_id: bool,
-    /// The service can be asked about it.
+    /// Whether the plugin declares a lookup for it.
     has_lookup: bool,
-    places: Vec<Place>,
-    pub resolved: Option<Resolved>,
+    positions: Vec<NamePosition>,
+    pub resolved: Option<ResolvedName>,
 }
 
 impl NameRef {
@@ -95,24 +95,24 @@ impl NameRef {
             compared: names.compared(given),
             is_id: names.is_id(given),
             has_lookup: names.lookup.is_some(),
-            places: Vec::new(),
+            positions: Vec::new(),
             resolved: None,
         }
     }
 
-    /// Where it stands in the intent.
+    /// Its positions in the intent, as JSON pointers.
     pub(super) fn pointers(&self) -> impl Iterator<Item = String> {
-        self.places.iter().map(|place| format!("/context{}", place.pointer()))
+        self.positions.iter().map(|position| format!("/context{}", position.pointer()))
     }
 
-    /// Where it stands first.
+    /// Its first position in the intent.
     pub(super) fn first_pointer(&self) -> String {
         self.pointers().next().unwrap_or_default()
     }
 
-    /// The parameter that it stands in first.
+    /// The parameter of its first position.
     pub(super) fn parameter(&self) -> &str {
-        self.places.first().map(|place| place.parameter.as_str()).unwrap_or_default()
+        self.positions.first().map(|position| position.parameter.as_str()).unwrap_or_default()
     }
 }
 
@@ -139,17 +139,17 @@ impl Naming {
                 Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_)) | None => Vec::new(),
             };
             for (index, value) in values {
-                let place = Place { parameter: parameter.clone(), index };
+                let position = NamePosition { parameter: parameter.clone(), index };
                 let same = naming.names.iter_mut().find(|named| named.kind == *kind && named.given == value);
                 if let Some(named) = same {
-                    named.places.push(place);
+                    named.positions.push(position);
                     continue;
                 }
                 if naming.names.len() == NAMES_MAX {
-                    let message = format!("is a name too many: an intent may have {NAMES_MAX} different ones");
-                    return Err(Error::field(format!("/context{}", place.pointer()), message));
+                    let message = format!("is one name too many: an intent may have {NAMES_MAX} different names");
+                    return Err(Error::field(format!("/context{}", position.pointer()), message));
                 }
-                naming.names.push(NameRef { places: vec![place], ..NameRef::new(kind, names, value) });
+                naming.names.push(NameRef { positions: vec![position], ..NameRef::new(kind, names, value) });
             }
         }
         Ok(naming)
@@ -160,16 +160,16 @@ impl Naming {
         Self { plugin: manifest.name.clone(), names: Vec::new() }
     }
 
-    /// One name by itself.
+    /// One name, without an intent.
     pub(super) fn one(plugin: &PluginName, kind: &MappingKind, names: &NameKind, given: &str) -> Self {
-        let place = Place { parameter: "name".to_owned(), index: None };
+        let position = NamePosition { parameter: "name".to_owned(), index: None };
         Self {
             plugin: plugin.clone(),
-            names: vec![NameRef { places: vec![place], ..NameRef::new(kind, names, given) }],
+            names: vec![NameRef { positions: vec![position], ..NameRef::new(kind, names, given) }],
         }
     }
 
-    /// Each name once, as names are compared.
+    /// Each name once, in the form in which names are compared.
     fn compared(&self) -> Vec<(&MappingKind, &str)> {
         let mut compared = Vec::new();
         for named in &self.names {
@@ -182,60 +182,61 @@ impl Naming {
         compared
     }
 
-    /// What to read: for each name the agent's, the user's, the organization's, and what was found before.
+    /// The keys to read: for each name the agent's, the user's and the organization's mapping, and the cached lookup.
     pub(crate) fn keys(&self, org: &OrgId, user: &UserId, agent: Option<&AgentId>, alias: Option<&Alias>) -> Vec<Key> {
         let agent = agent.map(|agent| Scope::Agent(agent.clone()));
         let scopes: Vec<Scope> = agent.into_iter().chain([Scope::User(user.clone()), Scope::Organization]).collect();
-        let of_each = self.compared().into_iter().flat_map(|(kind, name)| {
-            let written = scopes.iter().map(move |scope| keys::mapping(org, scope, &self.plugin, kind, name));
-            written.chain([keys::found_name(org, user, &self.plugin, alias, kind, name)])
+        let each = self.compared().into_iter().flat_map(|(kind, name)| {
+            let mapped = scopes.iter().map(move |scope| keys::mapping(org, scope, &self.plugin, kind, name));
+            mapped.chain([keys::found_name(org, user, &self.plugin, alias, (kind, name))])
         });
-        of_each.collect()
+        each.collect()
     }
 
-    /// Takes what was read, in the order of [`Self::keys`]. `account` is the identity of the account in use.
+    /// Resolves names by the items of [`Self::keys`], in that order. `account` is the identity of the account in use; a lookup
+    /// that was cached for another does not count.
     pub(crate) fn read(&mut self, items: Vec<Option<Item>>, account: Option<&str>) -> Result<(), TableError> {
         let names: Vec<(MappingKind, String)> =
             self.compared().into_iter().map(|(kind, name)| (kind.clone(), name.to_owned())).collect();
         let each = items.len().checked_div(names.len()).unwrap_or_default();
         if each * names.len() != items.len() || (!names.is_empty() && each == 0) {
-            return Err(TableError::Request("what was read is not what names are read from"));
+            return Err(TableError::Request("the items do not fit the keys of the names"));
         }
-        let mut items = items.into_iter();
+        let mut all = items.into_iter();
         for (kind, compared) in names {
-            let mut of_name: Vec<Option<Item>> = items.by_ref().take(each).collect();
-            let found = of_name.pop().flatten();
-            // An agent is not always there; the others are.
-            let hows = [NameResolvedBy::Agent, NameResolvedBy::User, NameResolvedBy::Organization];
-            let hows = hows.into_iter().skip(hows.len().saturating_sub(of_name.len()));
-            let written = of_name.into_iter().zip(hows).find_map(|(item, how)| Some((item?, how)));
-            let written = written.map(|(item, how)| Ok::<_, TableError>((item.record::<Mapping>()?, how)));
-            let written = written.transpose()?.map(|(mapping, how)| Resolved {
+            let mut items: Vec<Option<Item>> = all.by_ref().take(each).collect();
+            let cached = items.pop().flatten();
+            // The user's and the organization's mapping always come; the agent's only if there is one.
+            let scopes = [NameResolvedBy::Agent, NameResolvedBy::User, NameResolvedBy::Organization];
+            let scopes = scopes.into_iter().skip(scopes.len().saturating_sub(items.len()));
+            let mapped = items.into_iter().zip(scopes).find_map(|(item, how)| Some((item?, how)));
+            let mapped = mapped.map(|(item, how)| Ok::<_, TableError>((item.record::<Mapping>()?, how)));
+            let mapped = mapped.transpose()?.map(|(mapping, how)| ResolvedName {
                 id: mapping.external_id.into(),
                 how,
                 expires_at: mapping.expires_at,
             });
-            let found: Option<CachedName> = found.as_ref().map(Item::record).transpose()?;
-            let found = found.filter(|found| found.account.as_deref() == account);
+            let cached: Option<CachedName> = cached.as_ref().map(Item::record).transpose()?;
+            let cached = cached.filter(|cached| cached.account.as_deref() == account);
             for named in self.names.iter_mut().filter(|named| named.kind == kind) {
                 if named.compared.as_ref() == Some(&compared) {
-                    named.take(written.clone(), found.as_ref());
+                    named.resolve_from(mapped.clone(), cached.as_ref());
                 }
             }
         }
         for named in &mut self.names {
-            named.take(None, None);
+            named.resolve_from(None, None);
         }
         Ok(())
     }
 
-    /// Whether something is left that the plugin itself has to be asked about.
-    pub(crate) fn is_open(&self) -> bool {
+    /// Whether a name is left that needs a lookup at the service.
+    pub(crate) fn has_unresolved(&self) -> bool {
         self.names.iter().any(|named| named.resolved.is_none())
     }
 
-    /// The calls by which the service is asked about names that are open, each once.
-    pub(crate) fn look_ups(&self, manifest: &Manifest) -> Vec<(ActionName, Map<String, Value>)> {
+    /// The calls that look up the unresolved names, each once: the lookup action and its parameters.
+    pub(crate) fn lookup_calls(&self, manifest: &Manifest) -> Vec<(ActionName, Map<String, Value>)> {
         let mut calls = Vec::new();
         for named in self.names.iter().filter(|named| named.resolved.is_none()) {
             let Some(names) = manifest.mappings.get(&named.kind) else { continue };
@@ -248,12 +249,12 @@ impl Naming {
         calls
     }
 
-    /// How each was resolved.
-    pub(crate) fn shown(&self) -> Vec<NameResolution> {
+    /// How each name was resolved, at each of its positions.
+    pub(crate) fn resolutions(&self) -> Vec<NameResolution> {
         let each = self.names.iter().flat_map(|named| {
             let resolved = named.resolved.as_ref();
-            named.places.iter().map(move |place| NameResolution {
-                pointer: place.pointer(),
+            named.positions.iter().map(move |position| NameResolution {
+                pointer: position.pointer(),
                 kind: named.kind.clone(),
                 given: named.given.clone(),
                 external_id: resolved.map(|resolved| resolved.id.clone()),
@@ -264,18 +265,18 @@ impl Naming {
         each.collect()
     }
 
-    /// Whether an id takes the place of a name.
+    /// Whether [`Self::apply`] replaces a name by an id.
     pub(crate) fn replaces(&self) -> bool {
         self.names.iter().any(|named| named.resolved.as_ref().is_some_and(|resolved| resolved.id != named.given))
     }
 
-    /// The parameters with ids in the place of names.
+    /// The parameters with ids instead of names.
     pub(crate) fn apply(&self, mut parameters: Map<String, Value>) -> Map<String, Value> {
         for named in &self.names {
             let Some(resolved) = &named.resolved else { continue };
-            for place in &named.places {
-                let value = parameters.get_mut(&place.parameter);
-                let value = match place.index {
+            for position in &named.positions {
+                let value = parameters.get_mut(&position.parameter);
+                let value = match position.index {
                     None => value,
                     Some(index) => value.and_then(|values| values.get_mut(index)),
                 };
@@ -289,20 +290,21 @@ impl Naming {
 }
 
 impl NameRef {
-    /// Takes what is stored, in the order in which it counts.
-    fn take(&mut self, written: Option<Resolved>, found: Option<&CachedName>) {
+    /// Resolves the name, unless it is resolved: a mapping counts first, then an id as it is, then a cached lookup. A name
+    /// without a lookup stays as it is.
+    fn resolve_from(&mut self, mapped: Option<ResolvedName>, cached: Option<&CachedName>) {
         if self.resolved.is_some() {
             return;
         }
-        let as_given = || Resolved { id: self.given.clone(), how: NameResolvedBy::AsGiven, expires_at: None };
-        let found = found.filter(|found| !found.exact || found.external_id.as_str() == self.given);
-        self.resolved = match (written, found) {
-            (Some(written), _) => Some(written),
+        let as_given = || ResolvedName { id: self.given.clone(), how: NameResolvedBy::AsGiven, expires_at: None };
+        let cached = cached.filter(|cached| !cached.exact || cached.external_id.as_str() == self.given);
+        self.resolved = match (mapped, cached) {
+            (Some(mapped), _) => Some(mapped),
             (None, _) if self.is_id => Some(as_given()),
-            (None, Some(found)) => Some(Resolved {
-                id: found.external_id.as_str().to_owned(),
+            (None, Some(cached)) => Some(ResolvedName {
+                id: cached.external_id.as_str().to_owned(),
                 how: NameResolvedBy::Lookup,
-                expires_at: Some(found.expires_at),
+                expires_at: Some(cached.expires_at),
             }),
             (None, None) if !self.has_lookup => Some(as_given()),
             (None, None) => None,

@@ -1,4 +1,4 @@
-//! The records of names: those that somebody wrote, and what names were found to be.
+//! The stored records of names: mappings, and cached lookups.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -6,12 +6,12 @@ use serde_json::{Map, Value};
 
 use crate::core::ids::{AgentId, Alias, ExternalId, MappingKind, MappingName, PluginName, Scope, UserId};
 
-/// A name that somebody wrote.
+/// A mapping: a name and its id, written by hand.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Mapping {
     pub plugin: PluginName,
     pub kind: MappingKind,
-    /// As it was written.
+    /// As the caller wrote it.
     pub name: MappingName,
     pub external_id: ExternalId,
     pub metadata: Option<Map<String, Value>>,
@@ -19,38 +19,38 @@ pub(super) struct Mapping {
     pub updated_at: Timestamp,
 }
 
-/// What a name was found to be.
+/// A cached lookup: a name and the id that the service gave for it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct CachedName {
     pub plugin: PluginName,
     pub kind: MappingKind,
-    /// As the service has it; or the id itself, where that was given.
+    /// As the service writes it; or the id itself, if the intent gave that.
     pub name: MappingName,
     pub external_id: ExternalId,
     /// The alias that the intent named.
     pub alias: Option<Alias>,
-    /// Tells the account that it was found through from every other, also from a later one of that alias.
+    /// The identity of the account that the lookup used. Another account of the same alias has another identity.
     pub account: Option<String>,
-    /// The id itself was given. What only looks like it, since names are compared in small letters, is another.
+    /// Whether the intent gave the id itself. Ids are compared exactly, names in lower case.
     pub exact: bool,
-    /// When.
+    /// When it was looked up.
     pub at: Timestamp,
     pub expires_at: Timestamp,
 }
 
-/// How a name came to be known.
+/// Where an id comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Provenance {
-    /// Somebody wrote it.
+    /// A mapping.
     Manual,
-    /// The service was asked.
+    /// A lookup at the service.
     Lookup,
-    /// It is what the service calls it already.
+    /// The name is an id already.
     AsGiven,
 }
 
-/// For whom a name is, as it is shown.
+/// The scope of a name, as callers read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ScopeName {
@@ -58,48 +58,48 @@ pub enum ScopeName {
     Agent,
     /// A user.
     User,
-    /// Everybody in the organization.
+    /// The whole organization.
     Organization,
 }
 
-/// A name as it is shown.
+/// A mapping or a cached lookup, as callers read it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MappingView {
-    /// The plugin.
+    /// The plugin's name.
     pub tool: PluginName,
-    /// What it is a name of.
+    /// The kind of name.
     pub kind: MappingKind,
     /// The name.
     pub name: MappingName,
-    /// What the service calls it.
+    /// The service's id.
     pub external_id: ExternalId,
-    /// For whom it is.
+    /// Its scope.
     pub scope: ScopeName,
-    /// The agent that it is for.
+    /// The agent, if the scope is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent_id: Option<AgentId>,
-    /// The user that it is for.
+    /// The user, if the scope is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_id: Option<UserId>,
-    /// How it came to be known.
+    /// Whether it was mapped or looked up.
     pub provenance: Provenance,
-    /// The `integration` that the intent named for which it was looked up.
+    /// The account alias that the intent of a lookup named in `integration`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub integration: Option<Alias>,
-    /// What whoever wrote it keeps with it.
+    /// What the writer of a mapping stored with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Map<String, Value>>,
-    /// When it was written or found.
+    /// When it was written or looked up.
     pub updated_at: Timestamp,
-    /// From when on it no longer counts.
+    /// When it expires, if ever.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
 }
 
 impl Mapping {
     pub(super) fn view(self, scope: &Scope) -> MappingView {
-        let (name_of_scope, agent_id, user_id) = match scope {
+        let (scope_name, agent_id, user_id) = match scope {
             Scope::Agent(agent) => (ScopeName::Agent, Some(agent.clone()), None),
             Scope::User(user) => (ScopeName::User, None, Some(user.clone())),
             Scope::Organization => (ScopeName::Organization, None, None),
@@ -109,7 +109,7 @@ impl Mapping {
             kind: self.kind,
             name: self.name,
             external_id: self.external_id,
-            scope: name_of_scope,
+            scope: scope_name,
             agent_id,
             user_id,
             provenance: Provenance::Manual,

@@ -1,37 +1,89 @@
-//! The ledger at work: what may happen is on record before it can happen, and what came of it is written down after.
+//! Writing the ledger: a run is recorded as started before its call, and its result is recorded after it.
+//!
+//! 1. [`Engine::begin_run`] writes the run, and claims its idempotency key in the same transaction. Losing that
+//!    compare-and-set means that another request started first.
+//! 2. [`Engine::end_run`] writes the result to both. Losing that race means that a caller decided about the run meanwhile,
+//!    or that this very write had arrived: the records are reloaded and the write is retried on them.
+//! 3. [`Engine::fence_attempt`] writes the run of a task's attempt as never started, so that its late worker cannot start.
 
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::record::{AttemptRef, IdempotencyRecord, KeyState, Run, RunState, StoredAnswer, is_kept};
+use super::record::{AttemptRef, IdempotencyRecord, KeyState, Run, RunState, StoredAnswer, is_final};
 use crate::core::effect::Effect;
 use crate::core::error::{Error, causes};
 use crate::core::ids::{IdempotencyKey, RunId};
 use crate::core::outcome::{Failure, Metadata, OutcomeCode, Success};
 use crate::engine::Engine;
-use crate::ports::table::{Condition, Read, TableError, Version, Write};
+use crate::ports::table::{Condition, Item, Read, TableError, Version, Write};
 use crate::storage::keys;
 
-/// How often it is tried to write down how a run ended.
-const TRIES: usize = 5;
+/// How many times the end of a run is written before it is given up.
+const END_TRIES_MAX: usize = 5;
 
-/// A key that a run is claimed under.
+/// The idempotency key that a run is to claim.
 #[derive(Debug, Clone)]
 pub(crate) struct KeyClaim {
     pub key: IdempotencyKey,
-    /// The SHA-256 of what was asked.
+    /// The SHA-256 of the intent as canonical JSON.
     pub payload: String,
-    /// What has to stand under the key.
+    /// The condition on the record that is there now.
     pub condition: Condition,
 }
 
-/// A run that is on record.
+/// A run that is recorded as started.
 #[derive(Debug)]
 pub(crate) struct StartedRun {
     run: Run,
     version: Version,
-    /// The key, with what was put under it, and what has to stand there.
-    kept: Option<(IdempotencyKey, IdempotencyRecord, Condition)>,
+    /// Its idempotency key, if it has one and still owns it.
+    claimed: Option<ClaimedKey>,
+}
+
+/// A run's record under its idempotency key.
+#[derive(Debug)]
+struct ClaimedKey {
+    key: IdempotencyKey,
+    record: IdempotencyRecord,
+    /// The condition of the next write.
+    condition: Condition,
+}
+
+/// A run and its idempotency record, as the table has them now.
+struct StoredRun {
+    run: Option<Versioned<Run>>,
+    record: Option<Versioned<IdempotencyRecord>>,
+}
+
+/// A record with the version of its item.
+struct Versioned<T> {
+    record: T,
+    version: Version,
+}
+
+/// The versions of a run and of its idempotency record after the start was written.
+struct StartVersions {
+    run: Version,
+    record: Option<Version>,
+}
+
+/// Whether the end of a run still has to be written after a lost race.
+enum Reloaded {
+    /// Retry on the reloaded versions.
+    Retry,
+    /// A caller has decided, and this result adds nothing.
+    Decided,
+}
+
+/// What the ledger says about a task's attempt whose claim has expired.
+pub(crate) enum Fenced {
+    /// It had not started, and cannot start any more.
+    NeverBegun,
+    /// It had ended with this result.
+    Ended { result: Result<Success, Failure>, duration_ms: u64 },
+    /// It had started, and its result was not recorded.
+    Unknown,
 }
 
 impl StartedRun {
@@ -39,191 +91,213 @@ impl StartedRun {
         &self.run.id
     }
 
+    /// When the run's lease expires: no call may begin at or after this time.
     pub(crate) fn until(&self) -> Timestamp {
         self.run.until
     }
 }
 
-/// What stands in the places of a run.
-struct StoredRun {
-    run: Option<(Run, Version)>,
-    kept: Option<(IdempotencyRecord, Version)>,
+impl ClaimedKey {
+    fn of(claim: KeyClaim, run: &Run) -> Self {
+        let KeyClaim { key, payload, condition } = claim;
+        let state = KeyState::Started { run: run.id.clone(), until: run.until, by: run.version.clone() };
+        Self { key, record: IdempotencyRecord { payload, made_at: run.started_at, state }, condition }
+    }
 }
 
-/// What the ledger says of a task's attempt whose worker was not heard of again.
-pub(crate) enum Fenced {
-    /// It had not begun, and now it cannot any more.
-    NeverBegun,
-    /// It had ended so.
-    Ended { result: Result<Success, Failure>, duration_ms: u64 },
-    /// It had begun.
-    Unknown,
+impl<T: DeserializeOwned> Versioned<T> {
+    fn read(item: Option<Item>) -> Result<Option<Self>, TableError> {
+        item.map(|item| Ok(Self { record: item.record()?, version: item.version })).transpose()
+    }
+}
+
+impl StoredRun {
+    /// The versions, if the table has exactly the start of `run`, and its key too if it has one.
+    fn versions_of_start(self, run: &Run, has_key: bool) -> Option<StartVersions> {
+        let stored = self.run?;
+        let is_same = stored.record.request == run.request
+            && stored.record.started_at == run.started_at
+            && stored.record.state == run.state;
+        if !is_same || self.record.is_some() != has_key {
+            return None;
+        }
+        let record = match self.record {
+            Some(Versioned { record, version }) => match record.state {
+                KeyState::Started { run: id, .. } if id == run.id => Some(version),
+                KeyState::Started { .. } | KeyState::Ended { .. } | KeyState::Task { .. } => return None,
+            },
+            None => None,
+        };
+        Some(StartVersions { run: stored.version, record })
+    }
+}
+
+impl Fenced {
+    /// What a run says that was there before its attempt was fenced.
+    fn by(run: Run) -> Self {
+        match run.state {
+            RunState::Failed if run.attempts == 0 => Self::NeverBegun,
+            RunState::Succeeded | RunState::Failed => {
+                let duration_ms = run.duration_ms();
+                let message = run.message.unwrap_or_default();
+                let result = if run.state == RunState::Succeeded {
+                    Ok(Success { message, data: Value::Null, external_id: run.external_id })
+                } else {
+                    let code = run.code.unwrap_or(OutcomeCode::Unavailable);
+                    let failure = Failure::new(code, message, run.try_again);
+                    Err(Failure { retry_after_s: run.retry_after_s, ..failure })
+                };
+                Self::Ended { result, duration_ms }
+            }
+            RunState::Started | RunState::Unknown => Self::Unknown,
+        }
+    }
 }
 
 impl Engine {
-    /// Looks what became of a task's attempt whose claim has run out, and sees to it that one that had not begun never
-    /// will: the worker finds its place in the ledger taken, should it come back.
+    /// Finds out what happened to a task's attempt whose claim has expired. An attempt that had not started never will: its
+    /// run is written as never started, and its worker, should it come back, loses the compare-and-set.
     pub(crate) async fn fence_attempt(&self, attempt: AttemptRef<'_>, effect: Effect) -> Result<Fenced, Error> {
         let run = Run::never_started(attempt, effect, self.ports.clock.now());
-        let standing = match self.ports.table.put(run.item()?, Condition::Absent).await {
-            Ok(_) => return Ok(Fenced::NeverBegun),
-            Err(TableError::Condition { standing, .. }) => standing,
-            Err(error) => return Err(error.into()),
-        };
-        let Some(standing) = standing else { return Ok(Fenced::Unknown) };
-        let standing: Run = standing.record()?;
-        Ok(match standing.state {
-            RunState::Failed if standing.attempts == 0 => Fenced::NeverBegun,
-            RunState::Succeeded | RunState::Failed => {
-                let duration_ms = standing.took_ms();
-                let message = standing.message.unwrap_or_default();
-                let result = if standing.state == RunState::Succeeded {
-                    Ok(Success { message, data: Value::Null, external_id: standing.external_id })
-                } else {
-                    let code = standing.code.unwrap_or(OutcomeCode::Unavailable);
-                    let failure = Failure::new(code, message, standing.try_again);
-                    Err(Failure { retry_after_s: standing.retry_after_s, ..failure })
-                };
-                Fenced::Ended { result, duration_ms }
-            }
-            RunState::Started | RunState::Unknown => Fenced::Unknown,
-        })
+        match self.ports.table.put(run.item()?, Condition::Absent).await {
+            Ok(_) => Ok(Fenced::NeverBegun),
+            Err(TableError::Condition { standing: Some(item), .. }) => Ok(Fenced::by(item.record()?)),
+            Err(TableError::Condition { standing: None, .. }) => Ok(Fenced::Unknown),
+            Err(error) => Err(error.into()),
+        }
     }
 
-    /// Puts a run on record as started, under its key if it has one: `None` if somebody else was faster, or if the run was
-    /// declared as never begun.
+    /// Records a run as started, and claims its idempotency key if it has one. `None` if another request claimed the key
+    /// first, or if the run was fenced as never started.
     pub(crate) async fn begin_run(&self, run: Run, claim: Option<KeyClaim>) -> Result<Option<StartedRun>, Error> {
-        let (org, user) = (run.org.clone(), run.user.clone());
-        let kept = claim.map(|KeyClaim { key, payload, condition }| {
-            let state = KeyState::Started { run: run.id.clone(), until: run.until, by: run.version.clone() };
-            (key, IdempotencyRecord { payload, made_at: run.started_at, state }, condition)
-        });
-        let written = match &kept {
+        let claimed = claim.map(|claim| ClaimedKey::of(claim, &run));
+        let written = match &claimed {
             None => self.ports.table.put(run.item()?, Condition::Absent).await.map(|version| vec![version]),
-            Some((key, kept, condition)) => {
+            Some(ClaimedKey { key, record, condition }) => {
                 let writes = vec![
-                    Write::Put(kept.item(&org, &user, key)?, condition.clone()),
+                    Write::Put(record.item(&run.org, &run.user, key)?, condition.clone()),
                     Write::Put(run.item()?, Condition::Absent),
                 ];
                 self.ports.table.transact(writes).await
             }
         };
-        let mut versions = match written {
-            Ok(versions) => versions,
+        let versions = match written {
+            Ok(mut versions) => {
+                let run = versions.pop().ok_or(TableError::Request("a write gave no version"))?;
+                StartVersions { run, record: versions.pop() }
+            }
             Err(TableError::Condition { .. }) => return Ok(None),
-            // Perhaps it was written. Nothing has left yet, so that this worker may go on if it was.
-            Err(error) => match self.standing(&run, kept.as_ref().map(|(key, ..)| key)).await {
-                Ok(Some(versions)) => versions,
-                Ok(None) => return Err(error.into()),
-                Err(again) => {
-                    tracing::error!(%org, run = %run.id, error = %causes(&again), "whether a run is on record is not known");
-                    return Err(error.into());
-                }
-            },
+            Err(error) => self.versions_after(error, &run, claimed.as_ref()).await?,
         };
-        let version = versions.pop().ok_or(TableError::Request("a write gave no version"))?;
-        let kept = kept.zip(versions.pop());
-        let kept = kept.map(|((key, kept, _), version)| (key, kept, Condition::Version(version)));
-        Ok(Some(StartedRun { run, version, kept }))
+        let claimed = claimed.zip(versions.record);
+        let claimed =
+            claimed.map(|(claimed, version)| ClaimedKey { condition: Condition::Version(version), ..claimed });
+        Ok(Some(StartedRun { run, version: versions.run, claimed }))
     }
 
-    /// What stands in a run's place, and under its key, each with its version. One read.
-    async fn places(&self, run: &Run, key: Option<&IdempotencyKey>) -> Result<StoredRun, Error> {
-        let place = key.map(|key| keys::idempotency(&run.org, &run.user, key));
-        let wanted: Vec<_> = place.into_iter().chain([keys::run(&run.org, &run.user, &run.id)]).collect();
-        let mut found = self.ports.table.batch_get(&wanted, Read::Consistent).await?;
-        let run = found.pop().flatten().map(|item| Ok::<_, TableError>((item.record()?, item.version)));
-        let kept = found.pop().flatten().map(|item| Ok::<_, TableError>((item.record()?, item.version)));
-        Ok(StoredRun { run: run.transpose()?, kept: kept.transpose()? })
-    }
-
-    /// The versions of what stands there, if it is this run: of the key first, if there is one.
-    async fn standing(&self, run: &Run, key: Option<&IdempotencyKey>) -> Result<Option<Vec<Version>>, Error> {
-        let StoredRun { run: standing, kept } = self.places(run, key).await?;
-        let Some((standing, version)) = standing else { return Ok(None) };
-        let mine =
-            standing.request == run.request && standing.started_at == run.started_at && standing.state == run.state;
-        if !mine || kept.is_some() != key.is_some() {
-            return Ok(None);
+    /// The versions of a start whose write failed with `error` but may have arrived all the same. Nothing has been sent to
+    /// the service yet, so this worker may go on if the start is in the table; otherwise `error` is returned.
+    async fn versions_after(
+        &self,
+        error: TableError,
+        run: &Run,
+        claimed: Option<&ClaimedKey>,
+    ) -> Result<StartVersions, Error> {
+        match self.stored_run(run, claimed).await {
+            Ok(stored) => stored.versions_of_start(run, claimed.is_some()).ok_or_else(|| error.into()),
+            Err(again) => {
+                tracing::error!(org = %run.org, run = %run.id, error = %causes(&again), "failed to check start of run");
+                Err(error.into())
+            }
         }
-        let key_is_mine =
-            |kept: &IdempotencyRecord| matches!(&kept.state, KeyState::Started { run: id, .. } if *id == run.id);
-        if kept.as_ref().is_some_and(|(kept, _)| !key_is_mine(kept)) {
-            return Ok(None);
-        }
-        Ok(Some(kept.map(|(_, version)| version).into_iter().chain([version]).collect()))
     }
 
-    /// Writes down how a run ended, and its answer under its key: tried more than once, since what happened would
-    /// otherwise not be known. What cannot be written is logged, and shows as unknown later.
-    pub(crate) async fn end_run(&self, mut begun: StartedRun, result: &Result<Success, Failure>, metadata: &Metadata) {
+    /// Reads a run and its idempotency record. One read.
+    async fn stored_run(&self, run: &Run, claimed: Option<&ClaimedKey>) -> Result<StoredRun, Error> {
+        let record = claimed.map(|claimed| keys::idempotency(&run.org, &run.user, &claimed.key));
+        let wanted: Vec<_> = record.into_iter().chain([keys::run(&run.org, &run.user, &run.id)]).collect();
+        let mut items = self.ports.table.batch_get(&wanted, Read::Consistent).await?;
+        let run = Versioned::read(items.pop().flatten())?;
+        Ok(StoredRun { run, record: Versioned::read(items.pop().flatten())? })
+    }
+
+    /// Records the result of a run, and its answer under its idempotency key. Retried, since the result would otherwise be
+    /// lost; after five tries it is only logged, and the run shows as unknown once its lease has expired.
+    pub(crate) async fn end_run(
+        &self,
+        mut started: StartedRun,
+        result: &Result<Success, Failure>,
+        metadata: &Metadata,
+    ) {
         let now = self.ports.clock.now();
-        for _ in 0..TRIES {
-            match self.try_to_end(&begun, result, metadata, now).await {
+        for _ in 0..END_TRIES_MAX {
+            match self.write_end(&started, result, metadata, now).await {
                 Ok(()) => return,
-                Err(Error::Table(TableError::Condition { .. })) => match self.reload(&mut begun, result).await {
-                    // Whoever decided knew more than this.
-                    Ok(true) => return,
-                    Ok(false) => {}
+                Err(Error::Table(TableError::Condition { .. })) => match self.reload(&mut started, result).await {
+                    Ok(Reloaded::Decided) => return,
+                    Ok(Reloaded::Retry) => {}
                     Err(error) => {
-                        tracing::error!(run = %begun.run.id, error = %causes(&error), "a run cannot be looked at");
+                        tracing::error!(run = %started.run.id, error = %causes(&error), "failed to reload run");
                     }
                 },
                 Err(error) => {
-                    tracing::error!(run = %begun.run.id, error = %causes(&error), "the end of a run was not written; trying again");
+                    tracing::error!(run = %started.run.id, error = %causes(&error), "failed to write end of run; retrying");
                 }
             }
         }
-        tracing::error!(org = %begun.run.org, run = %begun.run.id, "the end of a run was not written down");
+        tracing::error!(org = %started.run.org, run = %started.run.id, "end of run not written; its outcome is unknown");
     }
 
-    async fn try_to_end(
+    /// One try to record the end: the run, and its key. A final result is stored under the key, any other frees the key.
+    async fn write_end(
         &self,
-        begun: &StartedRun,
+        started: &StartedRun,
         result: &Result<Success, Failure>,
         metadata: &Metadata,
         now: Timestamp,
     ) -> Result<(), Error> {
-        let mut run = begun.run.clone();
-        run.ends(result, metadata.attempts, now);
-        let put = (run.item()?, Condition::Version(begun.version.clone()));
-        let Some((key, kept, condition)) = &begun.kept else {
-            self.ports.table.put(put.0, put.1).await?;
+        let mut run = started.run.clone();
+        run.end(result, metadata.attempts, now);
+        let (item, unchanged) = (run.item()?, Condition::Version(started.version.clone()));
+        let Some(ClaimedKey { key, record, condition }) = &started.claimed else {
+            self.ports.table.put(item, unchanged).await?;
             return Ok(());
         };
-        let under_key = if is_kept(result) {
+        let key_write = if is_final(result) {
             let answer = Box::new(StoredAnswer::of(result, metadata));
             let state = KeyState::Ended { run: run.id.clone(), answer };
-            let kept = IdempotencyRecord { state, ..kept.clone() };
-            Write::Put(kept.item(&run.org, &run.user, key)?, condition.clone())
+            let record = IdempotencyRecord { state, ..record.clone() };
+            Write::Put(record.item(&run.org, &run.user, key)?, condition.clone())
         } else {
             Write::Delete(keys::idempotency(&run.org, &run.user, key), condition.clone())
         };
-        self.ports.table.transact(vec![under_key, Write::Put(put.0, put.1)]).await?;
+        self.ports.table.transact(vec![key_write, Write::Put(item, unchanged)]).await?;
         Ok(())
     }
 
-    /// Somebody changed what stands there, or it was written already: what is still this run's is taken as it is now. Says
-    /// whether there is nothing to add to what was decided.
-    async fn reload(&self, begun: &mut StartedRun, result: &Result<Success, Failure>) -> Result<bool, Error> {
-        let StoredRun { run, kept } = self.places(&begun.run, begun.kept.as_ref().map(|(key, ..)| key)).await?;
-        if let Some((run, version)) = run {
-            (begun.run.resolved, begun.version) = (run.resolved, version);
+    /// Reads what another writer, or an earlier try of this one, has left: takes over the versions, and gives up the key if
+    /// it belongs to another run by now.
+    async fn reload(&self, started: &mut StartedRun, result: &Result<Success, Failure>) -> Result<Reloaded, Error> {
+        let stored = self.stored_run(&started.run, started.claimed.as_ref()).await?;
+        if let Some(Versioned { record, version }) = stored.run {
+            (started.run.resolved, started.version) = (record.resolved, version);
         }
-        let decided =
-            |kept: &IdempotencyRecord| matches!(&kept.state, KeyState::Ended { answer, .. } if answer.decided);
-        let decided = begun.run.resolved.is_some() || kept.as_ref().is_some_and(|(kept, _)| decided(kept));
+        let key_decided = stored.record.as_ref().is_some_and(|stored| stored.record.state.is_decided());
+        let decided = started.run.resolved.is_some() || key_decided;
+        // The caller who decided had checked, and knows more than a result that is unknown itself.
         if decided && result.as_ref().is_err_and(|failure| failure.may_have_happened || failure.unclear) {
-            return Ok(true);
+            return Ok(Reloaded::Decided);
         }
-        let condition = match kept {
-            // It was freed, by somebody who found that it had not happened. It has, after all.
+        let condition = match stored.record {
+            // A caller reported that it had not happened, which freed the key. It has happened, after all.
             None if result.is_ok() => Some(Condition::Absent),
             None => None,
-            // The key may be another run's by now, and is then not touched.
-            Some((kept, version)) => (kept.state.run() == Some(&begun.run.id)).then_some(Condition::Version(version)),
+            Some(Versioned { record, version }) => {
+                (record.state.run() == Some(&started.run.id)).then_some(Condition::Version(version))
+            }
         };
-        begun.kept = begun.kept.take().zip(condition).map(|((key, kept, _), condition)| (key, kept, condition));
-        Ok(false)
+        let claimed = started.claimed.take().zip(condition);
+        started.claimed = claimed.map(|(claimed, condition)| ClaimedKey { condition, ..claimed });
+        Ok(Reloaded::Retry)
     }
 }

@@ -1,4 +1,4 @@
-//! The records of the ledger: a run, and what is kept under an idempotency key.
+//! The stored records of the ledger: a run, and the idempotency record under a key.
 
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
@@ -14,54 +14,54 @@ use crate::ports::table::{NewItem, TableError};
 use crate::storage::keys;
 use crate::storage::keys::ListedKind;
 
-/// How long a run is listed.
+/// How long a run is stored, from its start.
 pub const RUNS_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
-/// How long an answer is kept under its key.
+/// How long an idempotency record is stored, from its first request.
 pub const ANSWERS_KEPT: SignedDuration = SignedDuration::from_hours(24);
 
-/// Where a run is.
+/// The state of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub enum RunState {
     /// In flight.
     Started,
-    /// It did what it is for.
+    /// The action happened.
     Succeeded,
-    /// It surely did not.
+    /// The action did not happen.
     Failed,
-    /// It may have.
+    /// The action may have happened.
     Unknown,
 }
 
-/// What somebody who looked says of a run.
+/// What a caller decided or reported about a run whose outcome was unknown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Resolution {
-    /// What was said.
+    /// The decision or the reported outcome.
     #[serde(rename = "as")]
     pub verdict: Verdict,
-    /// When.
+    /// When it was made.
     pub at: Timestamp,
-    /// Who, where the API key is bound to a user.
+    /// The user that the API key is bound to, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<UserId>,
-    /// With which API key.
+    /// The API key of the request.
     pub key: KeyId,
 }
 
-/// What can be said of a run whose outcome is not known.
+/// A decision or report about a run whose outcome is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub enum Verdict {
-    /// It had happened.
+    /// A caller who checked reported that it had happened.
     Succeeded,
-    /// It had not.
+    /// A caller who checked reported that it had not happened.
     Failed,
-    /// The caller did it again under its key.
+    /// The caller ran it again under its idempotency key.
     Retried,
-    /// The caller gave it up.
+    /// The caller gave it up under its idempotency key.
     Abandoned,
 }
 
@@ -77,21 +77,21 @@ pub(crate) struct Run {
     pub action: ActionName,
     pub effect: Effect,
     pub integration: Option<Alias>,
-    /// Without what is secret.
+    /// Redacted.
     pub parameters: Map<String, Value>,
     pub key: Option<IdempotencyKey>,
     pub task: Option<TaskId>,
     pub request: Option<RequestId>,
     pub state: RunState,
     pub started_at: Timestamp,
-    /// When whoever began it must have ended.
+    /// When its lease expires. A worker sends nothing from then on.
     pub until: Timestamp,
     pub ended_at: Option<Timestamp>,
     pub attempts: u32,
     pub code: Option<OutcomeCode>,
     pub message: Option<String>,
     pub external_id: Option<String>,
-    /// Of a failure: whether its task may try again, and when.
+    /// Of a failure: whether its task may retry, and the seconds to wait first.
     #[serde(default)]
     pub try_again: bool,
     #[serde(default)]
@@ -99,10 +99,10 @@ pub(crate) struct Run {
     pub resolved: Option<Resolution>,
 }
 
-/// One attempt of a task, with what the ledger needs of it.
+/// An attempt of a task, as the ledger needs it.
 #[derive(Debug, Clone)]
 pub(crate) struct AttemptRef<'a> {
-    /// The attempt's entry in the ledger.
+    /// The id of the attempt's run.
     pub run: RunId,
     pub task: &'a TaskId,
     pub org: &'a OrgId,
@@ -113,7 +113,7 @@ pub(crate) struct AttemptRef<'a> {
     pub integration: Option<&'a Alias>,
     /// When the worker claimed the task.
     pub since: Timestamp,
-    /// When the claim runs out.
+    /// When the claim expires.
     pub until: Timestamp,
 }
 
@@ -125,7 +125,8 @@ impl Run {
         Ok(item)
     }
 
-    /// The entry of a task's attempt that never started: stored in the attempt's place, it keeps the worker from starting.
+    /// The run of a task's attempt that never started. Stored under the attempt's id, it fences the worker off: its own start
+    /// loses the compare-and-set.
     pub(crate) fn never_started(attempt: AttemptRef<'_>, effect: Effect, now: Timestamp) -> Self {
         Self {
             id: attempt.run,
@@ -147,7 +148,7 @@ impl Run {
             ended_at: Some(now),
             attempts: 0,
             code: Some(OutcomeCode::Unavailable),
-            message: Some("it was not begun: whoever was to do it was not heard of again".to_owned()),
+            message: Some("never started: the worker that claimed it stopped".to_owned()),
             external_id: None,
             try_again: true,
             retry_after_s: None,
@@ -155,7 +156,7 @@ impl Run {
         }
     }
 
-    /// Where it is: whoever began it and was not heard of again leaves what is not known.
+    /// The state now: a run whose lease expired without a result is unknown.
     pub(crate) fn state_at(&self, now: Timestamp) -> RunState {
         match self.state {
             RunState::Started if self.until <= now => RunState::Unknown,
@@ -164,14 +165,14 @@ impl Run {
         }
     }
 
-    /// How long it took, in milliseconds; 0 where nobody saw its end.
-    pub(super) fn took_ms(&self) -> u64 {
-        let took = self.ended_at.map_or(0, |end| end.duration_since(self.started_at).as_millis());
-        u64::try_from(took).unwrap_or_default()
+    /// How long it took, in milliseconds; 0 if its end was not recorded.
+    pub(super) fn duration_ms(&self) -> u64 {
+        let duration = self.ended_at.map_or(0, |end| end.duration_since(self.started_at).as_millis());
+        u64::try_from(duration).unwrap_or_default()
     }
 
-    /// Writes down how it ended.
-    pub(super) fn ends(&mut self, result: &Result<Success, Failure>, attempts: u32, now: Timestamp) {
+    /// Sets the result. Texts are cut to their limits; an external id that is too long is left out.
+    pub(super) fn end(&mut self, result: &Result<Success, Failure>, attempts: u32, now: Timestamp) {
         let (state, code, message, external_id) = match result {
             Ok(success) => (RunState::Succeeded, None, &success.message, success.external_id.clone()),
             Err(failure) if failure.may_have_happened || failure.unclear => {
@@ -188,68 +189,73 @@ impl Run {
     }
 }
 
-/// What is kept under an idempotency key.
+/// The record under an idempotency key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct IdempotencyRecord {
-    /// The SHA-256 of what was asked, as canonical JSON.
+    /// The SHA-256 of the intent as canonical JSON.
     pub payload: String,
     pub made_at: Timestamp,
     pub state: KeyState,
 }
 
-/// How far the request of a key came.
+/// The progress of the first request with a key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum KeyState {
-    /// It is under way, until then at most, by that version of the plugin.
+    /// It is in flight until `until` at most, with version `by` of the plugin.
     Started {
         run: RunId,
         until: Timestamp,
         #[serde(default)]
         by: String,
     },
-    /// This came of it.
+    /// It ended with this answer.
     Ended { run: RunId, answer: Box<StoredAnswer> },
-    /// A task was made of it.
+    /// It made a task.
     Task { id: TaskId, warnings: Vec<String> },
 }
 
 impl KeyState {
-    /// The run that it is about, if it is about one.
+    /// The run that owns the key; none if a task does.
     pub(super) fn run(&self) -> Option<&RunId> {
         match self {
             Self::Started { run, .. } | Self::Ended { run, .. } => Some(run),
             Self::Task { .. } => None,
         }
     }
+
+    /// Whether a caller has decided about, or reported, an unknown outcome.
+    pub(super) fn is_decided(&self) -> bool {
+        matches!(self, Self::Ended { answer, .. } if answer.decided)
+    }
 }
 
-/// An outcome that is kept.
+/// The answer that an idempotency key replays.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct StoredAnswer {
     pub result: Result<Success, Failure>,
     pub metadata: Metadata,
-    /// Somebody decided about what was not known.
+    /// Whether a caller has decided about, or reported, an unknown outcome.
     pub decided: bool,
 }
 
 impl StoredAnswer {
-    /// What is kept of an outcome.
+    /// An outcome within the limits of a record: the message is cut, data that is too large is left out.
     pub(super) fn of(result: &Result<Success, Failure>, metadata: &Metadata) -> Self {
         let mut result = result.clone();
         if let Ok(success) = &mut result {
             success.message = cut(&success.message, MESSAGE_MAX);
-            // Half an id is worse than none.
+            // A cut id would name something else.
             success.external_id = success.external_id.take().filter(|id| id.chars().count() <= MESSAGE_MAX);
             if !can_be_kept(&success.data) {
                 success.data = Value::Null;
-                success.message.push_str(" (what it returned was too large to be kept; ask the service for it)");
+                success.message.push_str(" (its data was too large to store; ask the service for it)");
             }
         }
         Self { result, metadata: metadata.clone(), decided: false }
     }
 
-    /// Whether it is left to the caller to decide.
+    /// Whether the outcome is unknown and the caller still has to decide.
     pub(crate) fn is_open(&self) -> bool {
         !self.decided && self.result.as_ref().is_err_and(|failure| failure.may_have_happened)
     }
@@ -267,8 +273,8 @@ impl IdempotencyRecord {
     }
 }
 
-/// Whether an outcome is final for its key. What surely did not happen, for a reason that may pass, frees it.
-pub(super) fn is_kept(result: &Result<Success, Failure>) -> bool {
+/// Whether a result is final for its idempotency key. A failure that had no effect, for a reason that may pass, frees the key.
+pub(super) fn is_final(result: &Result<Success, Failure>) -> bool {
     let Err(failure) = result else { return true };
     failure.may_have_happened
         || match failure.code {
