@@ -273,7 +273,7 @@ impl Engine {
         })?;
         let call =
             Call { manifest, action: &action, parameters: &parameters, config, user, now, key: None, until: None };
-        let (returned, _) = self.call(&call, Some(credential), deadline).await;
+        let returned = self.call_once(&call, Some(credential), deadline).await.result;
         let success = returned.map_err(CallError::into_failure)?;
         Ok(success.external_id.map(|name| crate::outbound::oauth::shortened(&name)))
     }

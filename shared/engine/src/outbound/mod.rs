@@ -1,7 +1,8 @@
-//! Everything that leaves for a service: the one client, the addresses it may reach, the host that adds a credential, and
-//! the runtimes that make requests of actions.
+//! Calls of services: the one outbound client, the addresses that it may reach, the host that adds a credential, and the
+//! runtimes that turn an action into requests.
 
 pub mod address;
+pub(crate) mod call;
 pub mod client;
 pub mod config;
 pub(crate) mod credential;

@@ -13,7 +13,8 @@ use crate::core::outcome::{Failure, Outcome, OutcomeCode};
 use crate::core::work_report::WorkReport;
 use crate::engine::Engine;
 use crate::events::{WEBHOOKS, webhook_work};
-use crate::invoke::execute::{ActionRequest, Origin, lease};
+use crate::invoke::attempt::lease;
+use crate::invoke::request::{ActionRequest, Origin};
 use crate::invoke::runs::{Fenced, Replayable};
 use crate::ports::Event;
 use crate::ports::events::EventKind;
@@ -166,19 +167,19 @@ impl Engine {
         let run = claim.run_id().map_err(Error::internal)?;
         let mut plugin = self.plugin_cached(&task.org, task.plugin.as_str()).await?;
         loop {
-            let doing = ActionRequest {
+            let request = ActionRequest {
                 org: &task.org,
                 user: &task.user,
                 agent: task.agent.as_ref(),
                 channel: task.channel.as_ref(),
                 plugin: &plugin,
                 action: task.action.as_str(),
-                integration: task.integration.as_ref(),
+                alias: task.integration.as_ref(),
                 parameters: &task.parameters,
-                source: Origin::Task { id: &task.id, run: &run, until: claim.until, number: task.runs },
+                origin: Origin::Task { id: &task.id, run: &run, until: claim.until, number: task.runs },
                 deadline,
             };
-            let came = self.perform(doing).await;
+            let came = self.execute_action(request).await;
             match self.refreshed_if_stale(&task.org, &plugin, &came).await? {
                 Some(newer) => plugin = newer,
                 None => return came?.ok_or_else(|| contention(task.plugin.as_str())),

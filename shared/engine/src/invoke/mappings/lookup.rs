@@ -20,7 +20,7 @@ use crate::core::outcome::{Failure, OutcomeCode};
 use crate::core::problem::FieldProblem;
 use crate::core::suggest::nearest;
 use crate::engine::Engine;
-use crate::invoke::call::RETRIES_MAX;
+use crate::invoke::call::{CallReport, RETRIES_MAX, RetryLimits};
 use crate::outbound::runtime::{Call, CallError};
 use crate::plugin::catalog::Plugin;
 use crate::plugin::manifest::{Action, Lookup, Manifest, NameKind};
@@ -314,8 +314,9 @@ impl Engine {
         let call = Call { manifest, action, parameters: &parameters, config, user, now, key: None, until: None };
         let mut held = asking.held.cloned();
         // Its use is noted with the intent's own.
-        let tried = (deadline, RETRIES_MAX);
-        let (returned, attempts) = self.call_with_retry(asking.org, &call, &mut held, asking.alias, tried).await?;
+        let limits = RetryLimits { deadline, retries: RETRIES_MAX };
+        let report = self.call_with_retry(asking.org, &call, &mut held, asking.alias, limits).await?;
+        let CallReport { result: returned, attempts } = report;
         asking.called.fetch_or(attempts > 0, Ordering::Relaxed);
         let data = match returned.map_err(CallError::into_failure) {
             Ok(success) => success.data,
