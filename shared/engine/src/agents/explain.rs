@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::preview::RequestPreview;
 use crate::access::principal::Principal;
-use crate::accounts::Integration;
+use crate::accounts::{AccountLookup, Integration};
 use crate::core::effect::Effect;
 use crate::core::error::Error;
 use crate::core::ids::{ActionName, AgentId, PluginName, UserId};
@@ -174,7 +174,7 @@ impl Engine {
         if !repeats {
             snapshot.instance.instance.must_be_granted(plugin)?;
         }
-        let identity = snapshot.account.as_ref().map(|account| account.identity());
+        let identity = snapshot.account.as_ref().map(AccountLookup::identity);
         let names_scope = snapshot.names_scope(&invocation, identity);
         naming.read(std::mem::take(&mut snapshot.names), names_scope.as_deref())?;
         let failure = if repeats { key.failure } else { self.obstacle_to(&invocation, &snapshot, &naming, now) };
@@ -243,7 +243,7 @@ impl Engine {
         Ok(PlannedCall { parameters: invocation.check(intent.context.clone())?, scheduled_time: None })
     }
 
-    /// Why the call would fail before the service is called, as far as that can be told without effects.
+    /// Why the call would fail before the service is called, as far as that is known without effects.
     fn obstacle_to(
         &self,
         invocation: &Invocation<'_>,

@@ -69,10 +69,10 @@ enum Start {
     /// It goes on, without an entry in the ledger.
     Unrecorded,
     /// It goes on, and is recorded.
-    Recorded(StartedRun),
+    Recorded(Box<StartedRun>),
     /// There is not enough time left for a call with an effect.
     NoTime,
-    /// Another request with the same key, or the sweep that judged this worker's claim, was faster.
+    /// Another request with the same key, or the sweep that settled this worker's expired claim, was faster.
     LostRace,
 }
 
@@ -100,7 +100,7 @@ impl Engine {
         };
         let run = match self.record_attempt(invocation, &call, reservation).await {
             Ok(Start::Unrecorded) => None,
-            Ok(Start::Recorded(run)) => Some(run),
+            Ok(Start::Recorded(run)) => Some(*run),
             not_started => {
                 let PreparedCall { permit, stored_parameters, .. } = call;
                 permit.finish(HealthSignal::Nothing).await;
@@ -118,7 +118,7 @@ impl Engine {
             Err(failure) if prior => Err(with_prior_attempt(failure, invocation)),
             Err(failure) => Err(failure),
         };
-        self.end(invocation, call, run, reply, signal).await.map(Attempt::Done)
+        Box::pin(self.end(invocation, call, run, reply, signal)).await.map(Attempt::Done)
     }
 
     /// Ends an attempt whose call could not be prepared. Nothing was sent.
@@ -173,7 +173,7 @@ impl Engine {
             return Ok(Start::Unrecorded);
         }
         Ok(match self.record_start(invocation, call, reservation).await? {
-            Some(run) => Start::Recorded(run),
+            Some(run) => Start::Recorded(Box::new(run)),
             None => Start::LostRace,
         })
     }
@@ -186,7 +186,7 @@ impl Engine {
         run: Option<&StartedRun>,
     ) -> Reply {
         let lease_until = run.map(StartedRun::until);
-        // A worker that was suspended must not start what the sweep may have judged by now.
+        // A worker that was suspended must not start what the sweep may have settled by now.
         if lease_until.is_some_and(|until| until <= self.ports.clock.now()) {
             return Reply { result: Err(lease_expired()), attempts: 0, error: None };
         }

@@ -55,7 +55,7 @@ enum NextStep {
     Retry(Duration),
     /// Refresh the credential, and try again with the new one.
     Refresh,
-    /// The failure stands.
+    /// The call ends with the failure.
     Stop,
 }
 
@@ -64,7 +64,7 @@ impl RetryState {
         Self { limits, attempts: 0, retries: 0, refreshed: false, prior: None, last: None }
     }
 
-    /// Notes the failure of a try, and gives it as the caller is told of it.
+    /// Notes the failure of a try, and gives it together with what an earlier try may have done.
     fn note(&mut self, failure: Failure, call: &Call<'_>) -> Failure {
         let failure = merge_prior_failure(failure, self.prior.as_ref(), call);
         if failure.unclear {
@@ -88,7 +88,7 @@ impl Engine {
     ) -> Result<CallReport, Error> {
         let mut state = RetryState::new(limits);
         let result = loop {
-            // A worker that was suspended must not send what the sweep may have judged by now.
+            // A worker that was suspended must not send what the sweep may have settled by now.
             let lease_expired = call.until.is_some_and(|until| until <= self.ports.clock.now());
             if let Some(last) = state.last.take_if(|_| lease_expired) {
                 break Err(last.into());
@@ -149,7 +149,7 @@ impl Engine {
                 Ok(None)
             }
             Ok(Err(failure)) if renewable => Ok(Some(merge_prior_failure(failure, state.prior.as_ref(), call))),
-            // There is nothing to add to what the service said.
+            // The service's own failure says more.
             Ok(_) => Ok(Some(failure)),
             Err(error) if state.prior.is_some() => {
                 tracing::error!(%org, error = %causes(&error), "account lookup failed after a refused credential");

@@ -85,13 +85,14 @@ impl Engine {
         lease_until: Timestamp,
     ) -> Result<CallPermit<'a>, NotCalled> {
         let (org, manifest) = (invocation.request.org, invocation.manifest);
-        let (in_use, trial) = match in_use {
-            InUse::OnTrial => match self.begin_trial(org, manifest, instance.clone(), class, lease_until).await? {
-                Ok(trial) => (InUse::OnTrial, Some(trial)),
+        let (in_use, trial) = if in_use == InUse::OnTrial {
+            match self.begin_trial(org, manifest, instance.clone(), class, lease_until).await? {
+                Ok(trial) => (in_use, Some(trial)),
                 // `Yes` here: the breaker has closed since the snapshot.
                 Err(in_use) => (in_use, None),
-            },
-            other => (other, None),
+            }
+        } else {
+            (in_use, None)
         };
         match unavailable_reason(manifest, &in_use, self.ports.clock.now()) {
             Some(failure) => Err(failure.into()),

@@ -60,7 +60,7 @@ enum LookupPermit<'a> {
     /// The call's own: it is a read, and the breaker's trial.
     OfCall,
     /// One for the lookups alone.
-    OfLookup(CallPermit<'a>),
+    OfLookup(Box<CallPermit<'a>>),
 }
 
 impl Engine {
@@ -165,7 +165,7 @@ impl Engine {
             ActionClass::Read | ActionClass::Write => {
                 let class = ActionClass::Read;
                 let permit = self.acquire_permit(invocation, instance.clone(), class, in_use, *lease_until).await?;
-                LookupPermit::OfLookup(permit)
+                LookupPermit::OfLookup(Box::new(permit))
             }
         };
         let had_time = self.had_time(request.deadline, Instant::now());

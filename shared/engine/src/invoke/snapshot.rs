@@ -16,7 +16,7 @@ use crate::ports::table::{Item, Read};
 use crate::registry::instances::{InUse, SeenInstance};
 use crate::storage::keys;
 
-/// How long a caller is told to wait while another call is the breaker's trial, in seconds.
+/// The `Retry-After` of a call that is refused while another call is the breaker's trial, in seconds.
 const TRIAL_WAIT_S: u64 = 5;
 
 /// What one read of the table says about an invocation.
