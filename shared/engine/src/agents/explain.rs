@@ -175,7 +175,7 @@ impl Engine {
             snapshot.instance.instance.must_be_granted(plugin)?;
         }
         let identity = snapshot.account.as_ref().map(AccountLookup::identity);
-        let names_scope = snapshot.names_scope(&invocation, identity);
+        let names_scope = snapshot.instance.instance.names_seen_by(plugin, identity);
         naming.read(std::mem::take(&mut snapshot.names), names_scope.as_deref())?;
         let failure = if repeats { key.failure } else { self.obstacle_to(&invocation, &snapshot, &naming, now) };
         let (mut warnings, mut error) = (Vec::new(), None);

@@ -53,11 +53,6 @@ impl Snapshot {
         let missing = needs_account && self.account.is_none();
         missing.then(|| not_connected(invocation.manifest, invocation.request.user, invocation.request.alias))
     }
-
-    /// The cache scope of names that are looked up for the invocation. `account` is the identity of the account in use.
-    pub(crate) fn names_scope(&self, invocation: &Invocation<'_>, account: Option<&str>) -> Option<String> {
-        self.instance.instance.names_seen_by(invocation.request.plugin, account)
-    }
 }
 
 impl Engine {
