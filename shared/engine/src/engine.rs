@@ -1,4 +1,4 @@
-//! The engine: takes an intent to its outcome.
+//! The engine: the facade that routes, workers and the local server use.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,40 +11,38 @@ use crate::access::api_keys::KeyCache;
 use crate::access::principal::Principal;
 use crate::accounts::{AccountSelector, CredentialCache, Disconnected};
 use crate::core::error::{Error, causes};
-use crate::core::ids::{ChannelName, UserId};
 use crate::core::intent::Intent;
 use crate::core::outcome::Outcome;
 use crate::core::work_report::WorkReport;
 use crate::events::EventState;
-use crate::invoke::execute::{ActionRequest, Origin};
 use crate::invoke::mappings::LookupState;
-use crate::invoke::runs::{IdempotencyRequest, Replayable, RequestOptions};
+use crate::invoke::runs::{Replayable, RequestOptions};
 use crate::outbound::client::{ClientError, Outbound};
 use crate::outbound::config::Config;
-use crate::plugin::catalog::{Catalog, Plugin};
+use crate::plugin::catalog::Catalog;
 use crate::ports::events::EventBusError;
 use crate::ports::traced::Traced;
 use crate::ports::{Clock, Event, EventBus, Ids, Table, Timer, Vault, Work, WorkKind};
-use crate::registry::{PluginCache, contention};
+use crate::registry::PluginCache;
 use crate::storage::outbox::OutboxState;
 
-/// The time for publishing events.
-const PUBLISHING_TIME: Duration = Duration::from_secs(2);
+/// How long publishing an event may take.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What the engine needs from the world outside it.
+/// The services that the engine runs on.
 #[derive(Clone)]
 pub struct Ports {
-    /// Where every record lives.
+    /// Stores every record.
     pub table: Arc<dyn Table>,
-    /// Where secrets are kept.
+    /// Stores secrets.
     pub vault: Arc<dyn Vault>,
-    /// Wakes the engine for work that is due later.
+    /// Wakes the engine when work is due.
     pub timer: Arc<dyn Timer>,
-    /// Where events go.
+    /// Receives events.
     pub events: Arc<dyn EventBus>,
-    /// The time of day.
+    /// Gives the time.
     pub clock: Arc<dyn Clock>,
-    /// Random values.
+    /// Gives random values.
     pub ids: Arc<dyn Ids>,
 }
 
@@ -63,11 +61,11 @@ impl Ports {
 
 /// The engine.
 pub struct Engine {
-    /// The world outside.
+    /// The services that it runs on.
     pub ports: Ports,
-    /// The plugins.
+    /// The built-in plugins, and those of the operator's folders.
     pub catalog: Catalog,
-    /// What the operator set.
+    /// The operator's configuration.
     pub config: Config,
     pub(crate) outbound: Outbound,
     pub(crate) key_cache: KeyCache,
@@ -76,12 +74,12 @@ pub struct Engine {
     pub(crate) event_state: EventState,
     pub(crate) outbox_state: OutboxState,
     pub(crate) lookup_state: LookupState,
-    /// What has to run to its end whether or not anybody waits for it.
+    /// Work that runs to completion, whether or not a client still waits for it.
     effects: TaskTracker,
 }
 
 impl Engine {
-    /// An engine over these ports. Fails where no client for outbound calls can be made.
+    /// An engine over these ports. Fails if the outbound HTTP client cannot be built.
     pub fn new(ports: Ports, catalog: Catalog, config: Config) -> Result<Arc<Self>, ClientError> {
         let ports = ports.traced();
         let outbound = Outbound::new(&config.allowed_addresses, config.authorities, config.limits.connect)?;
@@ -100,19 +98,18 @@ impl Engine {
         }))
     }
 
-    /// Takes an intent to its outcome, now.
+    /// Executes an intent now, and gives its outcome.
     pub async fn execute(
         self: &Arc<Self>,
         principal: Principal,
         intent: Intent,
-        asked: RequestOptions,
+        options: RequestOptions,
     ) -> Result<Replayable<Outcome>, Error> {
         let engine = Arc::clone(self);
-        self.run_to_completion(async move { engine.execute_authorized(&principal, intent, &asked).await }).await
+        self.run_to_completion(async move { engine.execute_intent(&principal, intent, &options).await }).await
     }
 
-    /// Runs what has effects. Once begun it runs to its end, even if the returned future is dropped because the client
-    /// hung up.
+    /// Runs work that has effects. It continues even if the returned future is dropped because the client hung up.
     pub(crate) async fn run_to_completion<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
@@ -141,42 +138,10 @@ impl Engine {
         .await
     }
 
-    /// Waits for everything that was begun.
+    /// Waits for all work that has started.
     pub async fn drain(&self) {
         self.effects.close();
         self.effects.wait().await;
-    }
-
-    async fn execute_authorized(
-        &self,
-        principal: &Principal,
-        intent: Intent,
-        asked: &RequestOptions,
-    ) -> Result<Replayable<Outcome>, Error> {
-        let intent = principal.with_agent(intent)?;
-        let channel = principal.channel(asked.channel.as_ref())?;
-        let came = self.execute_with_current_plugin(principal, &intent, asked, channel).await;
-        self.admitted(&principal.org, channel, &intent.tool, came).await
-    }
-
-    async fn execute_with_current_plugin(
-        &self,
-        principal: &Principal,
-        intent: &Intent,
-        asked: &RequestOptions,
-        channel: Option<&ChannelName>,
-    ) -> Result<Replayable<Outcome>, Error> {
-        let deadline = self.deadline(asked.until);
-        intent.is_for_now()?;
-        let user = principal.resolve_user(intent.user_id.clone())?;
-        let mut plugin = self.plugin_cached(&principal.org, &intent.tool).await?;
-        loop {
-            let came = self.execute_with(&plugin, principal, (&user, intent, asked), channel, deadline).await;
-            match self.refreshed_if_stale(&principal.org, &plugin, &came).await? {
-                Some(newer) => plugin = newer,
-                None => return came?.ok_or_else(|| contention(&intent.tool)),
-            }
-        }
     }
 
     /// Disconnects an account: deletes its credential at once, revokes its tokens where the provider can, and lists the tasks
@@ -203,7 +168,7 @@ impl Engine {
         .await
     }
 
-    /// When what begins now has to be done: by the budget, or by `until` if that is sooner.
+    /// The deadline of work that starts now: the end of the budget, or `until` if that is sooner.
     pub(crate) fn deadline(&self, until: Option<Instant>) -> Instant {
         let budget = Instant::now() + self.config.limits.budget;
         until.map_or(budget, |until| until.min(budget))
@@ -216,41 +181,15 @@ impl Engine {
         f64::from(u32::from_le_bytes(random)) / (f64::from(u32::MAX) + 1.0)
     }
 
-    async fn execute_with(
-        &self,
-        plugin: &Plugin,
-        principal: &Principal,
-        (user, intent, asked): (&UserId, &Intent, &RequestOptions),
-        channel: Option<&ChannelName>,
-        deadline: Instant,
-    ) -> Result<Option<Replayable<Outcome>>, Error> {
-        let action = plugin.action(&intent.intent)?.action;
-        let keyed = IdempotencyRequest::of(intent, asked, user, &plugin.manifest.name, &action.name, false)?;
-        let source = Origin::Intent { principal, request: asked.request.as_ref(), keyed: keyed.as_ref() };
-        let doing = ActionRequest {
-            org: &principal.org,
-            user,
-            agent: intent.agent_id.as_ref(),
-            channel,
-            plugin,
-            action: &intent.intent,
-            integration: intent.integration.as_ref(),
-            parameters: &intent.context,
-            source,
-            deadline,
-        };
-        Box::pin(self.perform(doing)).await
-    }
-
-    /// Tells whoever listens. What has happened has happened: a bus that does not take it is logged, and no more.
+    /// Publishes an event, and logs it. What it reports has already happened, so a bus that fails is only logged.
     pub(crate) async fn publish(&self, event: Event) {
         let (org, kind) = (event.org.clone(), event.kind);
         tracing::info!(%org, detail = %event.detail, "event {kind}");
-        // Nobody waits for a bus that is slow just now.
-        let published = timeout(PUBLISHING_TIME, self.ports.events.publish(vec![event])).await;
+        // A slow bus does not hold up the request.
+        let published = timeout(PUBLISH_TIMEOUT, self.ports.events.publish(vec![event])).await;
         let published = published.unwrap_or_else(|late| Err(EventBusError(Box::new(late))));
         if let Err(error) = published {
-            tracing::error!(%org, error = %causes(&error), "the event {kind} was not published");
+            tracing::error!(%org, error = %causes(&error), "failed to publish event {kind}");
         }
     }
 }

@@ -27,5 +27,5 @@ async fn report(
     JsonBody(body): JsonBody<ReportMoment>,
 ) -> Result<Json<Reported>, Problem> {
     let until = until.map(|Extension(Deadline(until))| until);
-    Ok(Json(engine.report_moment(&principal, &hook, body, (Some(request), until)).await?))
+    Ok(Json(engine.report_moment(&principal, &hook, body, Some(request), until).await?))
 }

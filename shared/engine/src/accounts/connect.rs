@@ -155,7 +155,7 @@ impl Engine {
         })?;
         let call =
             Call { manifest, action: &action, parameters: &parameters, config, user, now, key: None, until: None };
-        let (result, _) = self.call(&call, Some(credential), deadline).await;
+        let result = self.call_once(&call, Some(credential), deadline).await.result;
         let success = result.map_err(CallError::into_failure)?;
         Ok(success.external_id.map(|name| shorten_name(&name)))
     }

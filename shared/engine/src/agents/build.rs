@@ -14,7 +14,7 @@ use crate::core::error::{Error, causes};
 use crate::core::ids::{OrgId, PluginName};
 use crate::core::outcome::cut;
 use crate::engine::Engine;
-use crate::invoke::execute::unavailable_reason;
+use crate::invoke::snapshot::unavailable_reason;
 use crate::plugin::breaker::ActionClass;
 use crate::plugin::catalog::Plugin;
 use crate::plugin::template::Context;

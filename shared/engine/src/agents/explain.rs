@@ -1,348 +1,289 @@
-//! What would come of an intent, without any effect: nothing is written, no service is called, no credential is opened.
+//! Explaining an intent: everything up to the call, without any effect. Nothing is written, no service is called, and no
+//! credential is opened.
 
-use http::HeaderMap;
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use tokio::time::Instant;
 
+use super::preview::RequestPreview;
 use crate::access::principal::Principal;
-use crate::accounts::{AccountLookup, Integration, not_connected};
+use crate::accounts::{AccountLookup, Integration};
 use crate::core::effect::Effect;
 use crate::core::error::Error;
-use crate::core::ids::{ActionName, AgentId, ChannelName, PluginName, UserId};
+use crate::core::ids::{ActionName, AgentId, PluginName, UserId};
 use crate::core::intent::Intent;
 use crate::core::outcome::Failure;
 use crate::engine::Engine;
-use crate::invoke::execute::{ActionRequest, Invocation, Origin, Snapshot, unavailable_reason};
+use crate::invoke::intent::IntentRequest;
 use crate::invoke::mappings::{NameResolution, Naming};
-use crate::invoke::runs::{IdempotencyRequest, IdempotencyState, RequestOptions, Resolve, lost};
-use crate::outbound::runtime;
-use crate::outbound::runtime::{Call, CallError, ServiceKey};
+use crate::invoke::request::Invocation;
+use crate::invoke::runs::{IdempotencyState, RequestOptions, Resolve, lost};
+use crate::invoke::snapshot::Snapshot;
 use crate::plugin::breaker::{ActionClass, BreakerLimits};
 use crate::plugin::catalog::Plugin;
-use crate::plugin::manifest::{Auth, Manifest, Runtime};
-use crate::ports::table::Item;
-use crate::registry::contention;
 use crate::registry::instances::BreakerView;
 
-/// The largest body that is shown, in bytes.
-const BODY_MAX: usize = 64 * 1024;
-/// What stands in the place of a credential.
-const HIDDEN: &str = "[hidden]";
-
-/// What would come of an intent.
+/// What would happen if an intent were sent.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
-    /// Whether the service would be called now; where not, `error`, `idempotency` or `scheduledTime` says why.
+    /// Whether the service would be called now; if not, `error`, `idempotency` or `scheduledTime` says why.
     pub would_call: bool,
     /// The plugin.
     pub tool: PluginName,
-    /// Its version.
+    /// The plugin's version.
     pub version: String,
     /// The action, by its own name.
     pub intent: ActionName,
-    /// What doing it twice would mean.
+    /// What a second call of the action would do.
     pub effect: Effect,
-    /// Whose account would be used.
+    /// The user whose account would be used.
     pub user_id: UserId,
-    /// The agent that asks.
+    /// The agent that sends the intent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent_id: Option<AgentId>,
-    /// When a task would first run, where the intent is one for later.
+    /// When the task would first run, if the intent is for later.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scheduled_time: Option<Timestamp>,
-    /// How the organization has the plugin.
+    /// The organization's settings for the plugin.
     pub config: InstanceConfig,
     /// The breaker of this class of actions.
     pub breaker: BreakerView,
-    /// The account; absent where there is none, or where none is needed.
+    /// The account; absent if there is none, or the plugin needs none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub account: Option<Integration>,
-    /// Scopes that the plugin asks for and the account was not granted, as far as that is known.
+    /// Scopes that the plugin requests and the account was not granted, as far as that is known.
     pub missing_scopes: Vec<String>,
-    /// What the names among the parameters stand for.
+    /// The ids that the names among the parameters stand for.
     pub mappings: Vec<NameResolution>,
-    /// The hooks that would be asked, each as `<plugin>.<moment>`. What they would say is not known.
+    /// The hooks that would be asked, each as `<plugin>.<hook>`. Their replies are not known.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<String>,
-    /// The request that would be sent first.
+    /// The first request that would be sent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub request: Option<RequestShown>,
-    /// What stands under the idempotency key, if there is one.
+    pub request: Option<RequestPreview>,
+    /// The state of the idempotency key, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub idempotency: Option<KeyShown>,
-    /// What would be answered in the place of a call.
+    pub idempotency: Option<KeyStatus>,
+    /// The error that the intent would get in place of a call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Value>,
-    /// What stands in the way of a task already.
+    /// What would prevent a task from succeeding if it ran now.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
 
-/// How an organization has a plugin.
+/// An organization's settings for a plugin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InstanceConfig {
     /// When the breaker opens.
     pub breaker: BreakerLimits,
-    /// Whether reads are in the ledger as well.
+    /// Whether the ledger records reads too.
     pub record_reads: bool,
 }
 
-/// A request as it would leave, without the credential.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct RequestShown {
-    /// The method.
-    pub method: String,
-    /// Where to.
-    pub url: String,
-    /// The headers.
-    pub headers: Map<String, Value>,
-    /// The body: JSON as such, anything else as text.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub body: Option<Value>,
-}
-
-/// What stands under an idempotency key.
+/// The state of an idempotency key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum KeyShown {
-    /// Nothing: the intent would be the first.
+pub enum KeyStatus {
+    /// Free: the intent would be the first.
     New,
-    /// The first is still running.
+    /// The first request is in flight.
     InProgress,
-    /// The answer of the first, which would be given again.
+    /// The first request has an answer, which would be replayed.
     Answered,
-    /// It is not known what came of the first, which would be answered so.
+    /// The outcome of the first request is unknown, and the answer would say so.
     Unknown,
-    /// It is not known what came of the first, and it would be done again.
+    /// The outcome of the first request is unknown, and the action would be called again.
     Again,
 }
 
+/// How an idempotency key would answer an intent.
+#[derive(Default)]
+struct KeyAnswer {
+    status: Option<KeyStatus>,
+    failure: Option<Failure>,
+}
+
+impl KeyAnswer {
+    fn status(status: KeyStatus) -> Self {
+        Self { status: Some(status), failure: None }
+    }
+
+    /// Whether the key answers the intent, so that no call is made.
+    fn is_final(&self) -> bool {
+        match self.status {
+            None | Some(KeyStatus::New | KeyStatus::Again) => false,
+            Some(KeyStatus::InProgress | KeyStatus::Answered | KeyStatus::Unknown) => true,
+        }
+    }
+}
+
+/// The call that an intent asks for.
+struct PlannedCall {
+    parameters: Map<String, Value>,
+    /// When a task would first run.
+    scheduled_time: Option<Timestamp>,
+}
+
 impl Engine {
-    /// Does everything up to the call of an intent, and says what would happen. One read, and one more where it would fail. `later` says whether a task would
-    /// be made of it.
+    /// Explains an intent: everything up to its call, without effects. One read, and one more if the call would fail.
+    /// `later` says whether a task would be made of the intent.
     pub async fn explain(
         &self,
         principal: &Principal,
         intent: Intent,
-        asked: &RequestOptions,
+        options: &RequestOptions,
         later: bool,
     ) -> Result<Explanation, Error> {
-        let intent = principal.with_agent(intent)?;
-        let channel = principal.channel(asked.channel.as_ref())?;
-        let came = self.explain_in(principal, &intent, (asked, channel), later).await;
-        self.admitted(&principal.org, channel, &intent.tool, came).await
+        let request = &IntentRequest::of(principal, intent, options)?;
+        let (org, tool) = (&principal.org, &request.intent.tool);
+        let explain = |plugin: Arc<Plugin>| async move { self.explain_with(&plugin, request, later).await };
+        let result = self.with_current_plugin(org, tool, explain).await;
+        self.admitted(org, request.channel, tool, result).await
     }
 
-    async fn explain_in(
-        &self,
-        principal: &Principal,
-        intent: &Intent,
-        asked: (&RequestOptions, Option<&ChannelName>),
-        later: bool,
-    ) -> Result<Explanation, Error> {
-        let mut plugin = self.plugin_cached(&principal.org, &intent.tool).await?;
-        loop {
-            let came = self.explain_by(&plugin, principal, intent, asked, later).await;
-            match self.refreshed_if_stale(&principal.org, &plugin, &came).await? {
-                Some(newer) => plugin = newer,
-                None => return came?.ok_or_else(|| contention(&intent.tool)),
-            }
-        }
-    }
-
-    async fn explain_by(
+    /// `None` where the organization uses another version of the plugin by now.
+    async fn explain_with(
         &self,
         plugin: &Plugin,
-        principal: &Principal,
-        intent: &Intent,
-        (asked, channel): (&RequestOptions, Option<&ChannelName>),
+        request: &IntentRequest<'_>,
         later: bool,
     ) -> Result<Option<Explanation>, Error> {
-        let found = plugin.action(&intent.intent)?;
-        let (manifest, action) = (&plugin.manifest, found.action);
-        let user = principal.resolve_user(intent.user_id.clone())?;
-        let keyed = IdempotencyRequest::of(intent, asked, &user, &manifest.name, &action.name, later)?;
-        let now = self.ports.clock.now();
-        let planned = if later {
-            self.plan(plugin, principal, intent, now).map(|task| (task.parameters, Some(task.next_at)))
-        } else {
-            intent.is_for_now()?;
-            found.check(intent.context.clone()).map(|parameters| (parameters, None))
-        };
-        let named = planned.and_then(|planned| Ok((Naming::of(manifest, action, &planned.0)?, planned)));
+        plugin.action(&request.intent.intent)?;
+        let user = request.user()?;
+        let idempotency = request.idempotency(plugin, &user, later)?;
+        let action_request = request.action_request(plugin, &user, idempotency.as_ref(), self.deadline(None));
+        let invocation = Invocation::of(&action_request)?;
+        let (manifest, action, now) = (invocation.manifest, invocation.action, self.ports.clock.now());
+        let planned = self.planned_call(&invocation, request, later, now);
+        let named = planned.and_then(|call| Ok((Naming::of(manifest, action, &call.parameters)?, call)));
         let (mut naming, planned) = match named {
-            Ok((naming, planned)) => (naming, Ok(planned)),
-            // Under its key a task was made of it before, whatever is wrong with it by now.
-            Err(error) if later && keyed.is_some() => (Naming::none(manifest), Err(error)),
+            Ok((naming, call)) => (naming, Ok(call)),
+            // The key may answer with the task that it made before, even if the intent is invalid by now.
+            Err(error) if later && idempotency.is_some() => (Naming::none(manifest), Err(error)),
             Err(error) => return Err(error),
         };
-        let (agent, alias) = (intent.agent_id.as_ref(), intent.integration.as_ref());
-        let source = Origin::Intent { principal, request: None, keyed: keyed.as_ref() };
-        let (org, no_parameters) = (&principal.org, Map::new());
-        let doing = ActionRequest {
-            org,
-            user: &user,
-            agent,
-            channel,
-            plugin,
-            action: action.name.as_str(),
-            integration: alias,
-            parameters: &no_parameters,
-            source,
-            deadline: Instant::now() + self.config.limits.budget,
-        };
-        let what = Invocation { doing: &doing, plugin, manifest, found, action, started: Instant::now() };
-        let Some(Snapshot { account, instance, judged, names, hooks }) = self.load_snapshot(&what, &naming).await?
-        else {
-            return Ok(None);
-        };
-        let (idempotency, in_its_place) = under_key(&what, judged);
-        let repeats = !matches!(idempotency, None | Some(KeyShown::New | KeyShown::Again));
+        let Some(mut snapshot) = self.load_snapshot(&invocation, &naming).await? else { return Ok(None) };
+        let key_state = std::mem::replace(&mut snapshot.key_state, IdempotencyState::Free);
+        let key = key_answer(&invocation, key_state);
+        let repeats = key.is_final();
         if !repeats {
-            instance.instance.must_be_granted(plugin)?;
+            snapshot.instance.instance.must_be_granted(plugin)?;
         }
-        let seen_by = instance.instance.names_seen_by(plugin, account.as_ref().map(AccountLookup::identity));
-        naming.read(names, seen_by.as_deref())?;
-        let in_use = |class| unavailable_reason(manifest, &instance.instance.in_use(manifest, class, now), now);
-        let unfit = match (&manifest.auth, &account) {
-            (Auth::None, _) => None,
-            (_, None) => Some(not_connected(manifest, &user, alias)),
-            (_, Some(found)) => self.unusable_failure(manifest, found, now),
-        };
-        // A service that is left alone is not asked what names stand for.
-        let unasked = naming.has_unresolved().then(|| in_use(ActionClass::Read)).flatten();
-        let failure = if repeats { in_its_place } else { in_use(what.class()).or(unfit).or(unasked) };
+        let identity = snapshot.account.as_ref().map(AccountLookup::identity);
+        let names_scope = snapshot.instance.instance.names_seen_by(plugin, identity);
+        naming.read(std::mem::take(&mut snapshot.names), names_scope.as_deref())?;
+        let failure = if repeats { key.failure } else { self.obstacle_to(&invocation, &snapshot, &naming, now) };
         let (mut warnings, mut error) = (Vec::new(), None);
         match failure {
             None => {}
             Some(failure) if later && !repeats => warnings.push(failure.message),
             Some(mut failure) => {
+                let (org, agent) = (action_request.org, action_request.agent);
                 failure.fallback = Some(self.fallback(org, agent, manifest, &failure).await);
                 error = Some(failure.shown());
             }
         }
-        let (mut request, mut scheduled_time) = (None, None);
+        let instance = &snapshot.instance.instance;
+        let (mut preview, mut scheduled_time) = (None, None);
         if !repeats {
-            let (parameters, first) = planned?;
-            scheduled_time = first;
-            let resolved = naming.apply(parameters);
-            // Where something stands in the way, nobody comes so far as to look at this.
+            let call = planned?;
+            scheduled_time = call.scheduled_time;
+            let resolved = naming.apply(call.parameters);
+            // A call that fails before does not check the resolved parameters either.
             if error.is_none() {
-                let resolved = if naming.replaces() { found.check(resolved)? } else { resolved };
-                request =
-                    self.first_request(&what, (&resolved, &instance.instance.effective_config(manifest)), later)?;
+                let resolved = if naming.replaces() { invocation.check(resolved)? } else { resolved };
+                let config = instance.effective_config(manifest);
+                preview = self.preview_request(&invocation, &resolved, &config, later)?;
             }
         }
-        let missing_scopes = account.as_ref().map(|found| found.missing_scopes(manifest)).unwrap_or_default();
-        let failed = error.is_some();
+        let asked_hooks = snapshot.hooks.as_ref().filter(|_| !repeats && error.is_none());
+        let hooks = self.load_hooks(action_request.org, asked_hooks).await?.around_call(invocation.tool());
+        let account = snapshot.account.as_ref();
         Ok(Some(Explanation {
             would_call: error.is_none() && !repeats && !later,
             tool: manifest.name.clone(),
             version: manifest.version.to_string(),
             intent: action.name.clone(),
             effect: action.effect,
-            agent_id: agent.cloned(),
+            agent_id: action_request.agent.cloned(),
             scheduled_time,
-            config: InstanceConfig {
-                breaker: instance.instance.limits(manifest),
-                record_reads: instance.instance.records_reads(),
-            },
-            breaker: instance.instance.breaker(what.class(), manifest, now),
-            account: account.as_ref().map(|found| self.account_view(manifest, found)),
-            missing_scopes,
+            config: InstanceConfig { breaker: instance.limits(manifest), record_reads: instance.records_reads() },
+            breaker: instance.breaker(invocation.class(), manifest, now),
+            account: account.map(|account| self.account_view(manifest, account)),
+            missing_scopes: account.map(|account| account.missing_scopes(manifest)).unwrap_or_default(),
             mappings: naming.resolutions(),
-            hooks: self.hooks_asked(&what, hooks.filter(|_| !repeats && !failed)).await?,
-            request,
-            idempotency,
+            hooks,
+            request: preview,
+            idempotency: key.status,
             error,
             warnings,
             user_id: user.clone(),
         }))
     }
 
-    /// The hooks that would be asked about a call.
-    async fn hooks_asked(&self, what: &Invocation<'_>, hooks: Option<Item>) -> Result<Vec<String>, Error> {
-        let hooks = self.hooks_in(what.doing.org, hooks.as_ref()).await?;
-        Ok(hooks.around_call(what.tool()))
-    }
-
-    /// The request that a call would begin with.
-    fn first_request(
+    /// The call that an intent asks for, with checked parameters.
+    fn planned_call(
         &self,
-        what: &Invocation<'_>,
-        (parameters, config): (&Map<String, Value>, &Map<String, Value>),
+        invocation: &Invocation<'_>,
+        request: &IntentRequest<'_>,
         later: bool,
-    ) -> Result<Option<RequestShown>, Error> {
-        let (manifest, action, org, user) = (what.manifest, what.action, what.doing.org, what.doing.user);
-        let key = (action.effect == Effect::Keyed).then(|| match what.keyed() {
-            Some(keyed) if !later => ServiceKey::of_caller(org, user, &keyed.key, &keyed.payload),
-            Some(_) | None => ServiceKey { text: "(another for each run)".to_owned(), of_caller: false },
-        });
-        let (Runtime::Http { base_url }, Some(request)) = (&manifest.runtime, &action.request) else { return Ok(None) };
-        let now = self.ports.clock.now();
-        let call = Call { manifest, action, parameters, config, user, now, key, until: None };
-        let base = self.config.stand_ins.get(&manifest.name).map_or(base_url, |stand_in| &stand_in.base_url);
-        match runtime::http::first_request(&call, base) {
-            Ok((url, headers, body)) => Ok(Some(RequestShown {
-                method: http::Method::from(request.method).to_string(),
-                url: url.into(),
-                headers: shown(&headers, manifest),
-                body: shown_body(&body),
-            })),
-            Err(CallError::Parameter(problem)) => Err(Error::Invalid(vec![problem])),
-            Err(CallError::Failed(failure)) => {
-                tracing::warn!(plugin = %manifest.name, message = failure.message, "a request cannot be shown");
-                Ok(None)
+        now: Timestamp,
+    ) -> Result<PlannedCall, Error> {
+        let (principal, intent) = (request.principal, &request.intent);
+        if later {
+            let task = self.plan(invocation.request.plugin, principal, intent, now)?;
+            return Ok(PlannedCall { parameters: task.parameters, scheduled_time: Some(task.next_at) });
+        }
+        intent.is_for_now()?;
+        Ok(PlannedCall { parameters: invocation.check(intent.context.clone())?, scheduled_time: None })
+    }
+
+    /// Why the call would fail before the service is called, as far as that is known without effects.
+    fn obstacle_to(
+        &self,
+        invocation: &Invocation<'_>,
+        snapshot: &Snapshot,
+        naming: &Naming,
+        now: Timestamp,
+    ) -> Option<Failure> {
+        let manifest = invocation.manifest;
+        let unusable = || snapshot.account.as_ref().and_then(|account| self.unusable_failure(manifest, account, now));
+        // Names that are open are looked up by a read of the service.
+        let no_lookup =
+            || naming.has_unresolved().then(|| snapshot.unavailable(invocation, ActionClass::Read, now)).flatten();
+        snapshot.obstacle(invocation, now).or_else(unusable).or_else(no_lookup)
+    }
+}
+
+/// How the caller's idempotency key would answer.
+fn key_answer(invocation: &Invocation<'_>, state: IdempotencyState) -> KeyAnswer {
+    let Some(idempotency) = invocation.idempotency() else { return KeyAnswer::default() };
+    let again = |run_version: &str| match idempotency.resolve {
+        Some(Resolve::Retry) => true,
+        Some(Resolve::Abandon) => false,
+        None => invocation.service_deduplicates(run_version),
+    };
+    match state {
+        IdempotencyState::Free => KeyAnswer::status(KeyStatus::New),
+        IdempotencyState::Busy => KeyAnswer::status(KeyStatus::InProgress),
+        IdempotencyState::Task(..) => KeyAnswer::status(KeyStatus::Answered),
+        IdempotencyState::Ended(_, answer, _) => {
+            if answer.is_open() && again(&answer.metadata.version) {
+                return KeyAnswer::status(KeyStatus::Again);
             }
+            let status = if answer.is_open() { KeyStatus::Unknown } else { KeyStatus::Answered };
+            KeyAnswer { status: Some(status), failure: answer.outcome().result.err() }
+        }
+        IdempotencyState::Lost(run, (began, run_version), _) => {
+            if again(&run_version) {
+                return KeyAnswer::status(KeyStatus::Again);
+            }
+            KeyAnswer { status: Some(KeyStatus::Unknown), failure: Some(lost(&run, began)) }
         }
     }
-}
-
-/// What stands under a key, and what would be answered for it.
-fn under_key(what: &Invocation<'_>, judged: IdempotencyState) -> (Option<KeyShown>, Option<Failure>) {
-    let Some(keyed) = what.keyed() else { return (None, None) };
-    let again = |by: &str| {
-        keyed.resolve == Some(Resolve::Retry) || (what.is_known_by_key(by) && keyed.resolve != Some(Resolve::Abandon))
-    };
-    match judged {
-        IdempotencyState::Free => (Some(KeyShown::New), None),
-        IdempotencyState::Busy => (Some(KeyShown::InProgress), None),
-        IdempotencyState::Ended(_, answer, _) if answer.is_open() && again(&answer.metadata.version) => {
-            (Some(KeyShown::Again), None)
-        }
-        IdempotencyState::Lost(_, (_, by), _) if again(&by) => (Some(KeyShown::Again), None),
-        IdempotencyState::Ended(_, answer, _) if answer.is_open() => {
-            (Some(KeyShown::Unknown), answer.outcome().result.err())
-        }
-        IdempotencyState::Ended(_, answer, _) => (Some(KeyShown::Answered), answer.outcome().result.err()),
-        IdempotencyState::Task(..) => (Some(KeyShown::Answered), None),
-        IdempotencyState::Lost(run, (began, _), _) => (Some(KeyShown::Unknown), Some(lost(&run, began))),
-    }
-}
-
-/// Headers as they may be shown: with the place of the credential.
-fn shown(headers: &HeaderMap, manifest: &Manifest) -> Map<String, Value> {
-    let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    let headers = headers.iter().map(|(name, value)| (name.to_string(), Value::String(text(value))));
-    let credential = match &manifest.auth {
-        Auth::None => None,
-        Auth::Oauth2(_) | Auth::ClientCredentials(_) => Some(("authorization".to_owned(), format!("Bearer {HIDDEN}"))),
-        Auth::Basic(_) => Some(("authorization".to_owned(), format!("Basic {HIDDEN}"))),
-        Auth::ApiKey(key) => Some((key.header.to_ascii_lowercase(), format!("{}{HIDDEN}", key.prefix))),
-    };
-    headers.chain(credential.map(|(name, value)| (name, Value::String(value)))).collect()
-}
-
-fn shown_body(body: &[u8]) -> Option<Value> {
-    if body.is_empty() {
-        return None;
-    }
-    if body.len() > BODY_MAX {
-        return Some(format!("({} bytes)", body.len()).into());
-    }
-    Some(serde_json::from_slice(body).unwrap_or_else(|_| String::from_utf8_lossy(body).into_owned().into()))
 }

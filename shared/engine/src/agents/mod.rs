@@ -1,5 +1,5 @@
-//! Agents built from configuration: a channel says which plugins an agent has, and what it is comes of them, or of what an
-//! administrator locked it to.
+//! Agents built from configuration: an agent has the plugins that are enabled in its channel, or those that an administrator
+//! locked it to.
 
 mod adapters;
 mod build;
@@ -8,6 +8,7 @@ mod diff;
 pub mod explain;
 mod lock;
 mod names;
+mod preview;
 pub mod tools;
 mod view;
 
@@ -16,6 +17,7 @@ pub use channels::{ChannelView, SetChannel};
 pub use diff::{AgentDiff, AgentText, PluginChanged, RoutingChanged, ToolChanged};
 pub use lock::{LockAgent, Locks, RollBackAgent};
 pub use names::{AgentTool, Renamed};
+pub use preview::RequestPreview;
 pub use view::AgentView;
 
 pub use crate::access::channel::{

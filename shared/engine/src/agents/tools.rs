@@ -1,4 +1,4 @@
-//! The list of what a caller can do, in our own shape and in those that models' makers ask for.
+//! The list of tools that a caller can use, in Overseer's own format and in those of model providers.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,22 +12,22 @@ use crate::engine::Engine;
 use crate::plugin::manifest::{Action, Auth, Manifest};
 use crate::ports::table::Read;
 
-/// The shape of the list.
+/// The format of the list.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ToolFormat {
-    /// Our own: plugins with their actions, in the words of an intent.
+    /// Overseer's own: plugins with their actions, in the terms of an intent.
     #[default]
     Overseer,
-    /// As `tools` of the chat completions of OpenAI.
+    /// `tools` of OpenAI chat completions.
     Openai,
-    /// As `tools` of the messages of Anthropic.
+    /// `tools` of Anthropic messages.
     Anthropic,
-    /// As the answer to `tools/list` of the Model Context Protocol.
+    /// The answer to `tools/list` of the Model Context Protocol.
     Mcp,
 }
 
-/// A plugin, in the words of an intent.
+/// A plugin, in the terms of an intent.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Tool<'a> {
@@ -42,14 +42,14 @@ struct Tool<'a> {
 }
 
 impl Engine {
-    /// What `principal` can use. Whose accounts are looked at is `user`, or the user that the caller is bound to.
+    /// The tools that `principal` can use. `connected` is about the accounts of `user`, or of the user that the caller is bound to.
     pub async fn tools(&self, principal: &Principal, user: Option<UserId>, format: ToolFormat) -> Result<Value, Error> {
         let user = match (user, &principal.user) {
             (None, None) => None,
-            (asked, _) => Some(principal.resolve_user(asked)?),
+            (user, _) => Some(principal.resolve_user(user)?),
         };
         let mut plugins = self.plugins_of(&principal.org, Read::Eventual).await?;
-        // What only has hooks is nothing to call.
+        // A plugin that only has hooks has nothing to call.
         plugins.retain(|(plugin, instance)| {
             let manifest = &plugin.manifest;
             (!manifest.actions.is_empty() || manifest.hooks.is_empty()) && !instance.is_off(manifest)
@@ -65,20 +65,12 @@ impl Engine {
             channel.as_ref().is_none_or(|channel| channel.admits(&manifest.name, Some(&action.name)))
         };
         let manifests: Vec<&Manifest> = plugins.iter().map(|(plugin, _)| &plugin.manifest).collect();
-        let each = |in_format: fn(&Described<'_>) -> Value| -> Value {
+        if let Some(write) = format.of_a_model() {
             let actions =
                 manifests.iter().flat_map(|manifest| manifest.actions.iter().map(|action| (*manifest, action)));
-            let actions = actions.filter(|(manifest, action)| admits(manifest, action));
-            let one = |(manifest, action): (&Manifest, &Action)| {
-                let (name, title) =
-                    (full_name(manifest, action), format!("{}: {}", manifest.display_name, action.name));
-                let Action { description, parameters, effect, .. } = action;
-                in_format(&Described { name: &name, title: &title, description, parameters, effect: *effect })
-            };
-            actions.map(one).collect()
-        };
-        if let Some(in_format) = format.of_a_model() {
-            return Ok(json!({ "tools": each(in_format) }));
+            let admitted = actions.filter(|(manifest, action)| admits(manifest, action));
+            let tools: Vec<Value> = admitted.map(|(manifest, action)| model_tool(manifest, action, write)).collect();
+            return Ok(json!({ "tools": tools }));
         }
         let connected = match &user {
             Some(user) => {
@@ -86,13 +78,25 @@ impl Engine {
             }
             None => vec![None; manifests.len()],
         };
-        Ok(
-            json!({ "tools": manifests.iter().zip(connected).map(|(manifest, c)| own(manifest, c, &admits)).collect::<Vec<_>>() }),
-        )
+        let tools = manifests.iter().zip(connected);
+        let tools: Vec<_> = tools.map(|(manifest, connected)| own_tool(manifest, connected, &admits)).collect();
+        Ok(json!({ "tools": tools }))
     }
 }
 
-fn own<'a>(manifest: &'a Manifest, connected: Option<bool>, admits: &dyn Fn(&Manifest, &Action) -> bool) -> Tool<'a> {
+/// An action in the format of a model.
+fn model_tool(manifest: &Manifest, action: &Action, write: fn(&Described<'_>) -> Value) -> Value {
+    let (name, title) = (full_name(manifest, action), format!("{}: {}", manifest.display_name, action.name));
+    let Action { description, parameters, effect, .. } = action;
+    write(&Described { name: &name, title: &title, description, parameters, effect: *effect })
+}
+
+/// A plugin in Overseer's own format.
+fn own_tool<'a>(
+    manifest: &'a Manifest,
+    connected: Option<bool>,
+    admits: &dyn Fn(&Manifest, &Action) -> bool,
+) -> Tool<'a> {
     Tool {
         name: manifest.name.as_str(),
         display_name: &manifest.display_name,
@@ -117,12 +121,12 @@ fn own<'a>(manifest: &'a Manifest, connected: Option<bool>, admits: &dyn Fn(&Man
     }
 }
 
-/// One name for plugin and action, in the characters that every maker allows.
+/// One name for the plugin and the action, in the characters that every model provider allows.
 pub(crate) fn full_name(manifest: &Manifest, action: &Action) -> String {
     format!("{}__{}", manifest.name, action.name)
 }
 
-/// An action as models are told of it.
+/// An action as models get it.
 pub(crate) struct Described<'a> {
     pub name: &'a str,
     pub title: &'a str,
@@ -132,7 +136,7 @@ pub(crate) struct Described<'a> {
 }
 
 impl ToolFormat {
-    /// How an action is told to a model; nothing in our own shape.
+    /// Writes an action for a model; `None` in Overseer's own format.
     pub(crate) fn of_a_model(self) -> Option<fn(&Described<'_>) -> Value> {
         match self {
             Self::Overseer => None,

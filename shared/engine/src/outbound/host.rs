@@ -1,5 +1,5 @@
-//! All that a runtime can reach of the world. A runtime never holds a credential: the host adds it to the request, only
-//! towards the plugin's service, and takes it out of what comes back.
+//! Everything that a runtime can reach. A runtime never holds a credential: the host adds it to requests to the plugin's own
+//! service, and redacts it in the answers.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,52 +19,52 @@ use crate::outbound::client::{Outbound, OutboundAnswer, OutboundError, OutboundR
 use crate::outbound::credential::Credential;
 use crate::plugin::manifest::{Auth, BodyFormat, Manifest};
 
-/// Why a call did not happen or had no answer.
+/// Why a request was not sent or got no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// The URL is not at the plugin's service.
-    #[error("a call may not go to {0}, which is not where the plugin's service is")]
+    #[error("a request must not go to {0}: the plugin's service is elsewhere")]
     NotPermitted(String),
     /// The credential cannot be sent in a header.
-    #[error("the credential has characters that no header can carry")]
+    #[error("the credential has characters that a header cannot contain")]
     Credential,
-    /// There was no answer.
+    /// The outbound client got no answer.
     #[error(transparent)]
     Outbound(#[from] OutboundError),
 }
 
-/// An answer as a runtime sees it: never with the credential in it.
+/// An answer without the credential.
 #[derive(Debug)]
 pub struct HostResponse {
-    /// The status.
+    /// The HTTP status.
     pub status: StatusCode,
-    /// The headers that are text, by their names in small letters.
+    /// The headers that are text, by lowercase name.
     pub headers: BTreeMap<String, String>,
-    /// The body, unless it is not of the format that was asked for.
+    /// The body; absent if it is not of the requested format.
     pub body: Option<Value>,
 }
 
-/// The host of one run of one action.
+/// The host of one call of one action.
 pub struct Host<'a> {
     outbound: &'a Outbound,
     manifest: &'a Manifest,
     base: &'a Url,
     credential: Option<&'a Credential>,
-    striker: &'a Redactor,
+    redactor: &'a Redactor,
     deadline: Instant,
-    /// Bytes of answers that may still come, over all calls of the run.
-    left: AtomicUsize,
+    /// Bytes of answers that the call may still read, over all its requests.
+    remaining_bytes: AtomicUsize,
     called: AtomicBool,
 }
 
 impl<'a> Host<'a> {
-    /// A host for one run. `base` is the manifest's base URL, or what takes its place where the operator says so.
+    /// A host for one call. `base` is the manifest's base URL, or the operator's stand-in for it.
     pub(crate) fn new(
         outbound: &'a Outbound,
         manifest: &'a Manifest,
         base: &'a Url,
         credential: Option<&'a Credential>,
-        striker: &'a Redactor,
+        redactor: &'a Redactor,
         deadline: Instant,
         answer_max_bytes: usize,
     ) -> Self {
@@ -73,14 +73,14 @@ impl<'a> Host<'a> {
             manifest,
             base,
             credential,
-            striker,
+            redactor,
             deadline,
-            left: AtomicUsize::new(answer_max_bytes),
+            remaining_bytes: AtomicUsize::new(answer_max_bytes),
             called: AtomicBool::new(false),
         }
     }
 
-    /// What a request's path is put behind.
+    /// The base URL, to which a request's path is appended.
     pub fn base_url(&self) -> &Url {
         self.base
     }
@@ -90,7 +90,7 @@ impl<'a> Host<'a> {
         self.called.load(Ordering::Relaxed)
     }
 
-    /// Calls the service, with the credential, and reads its answer as `format`.
+    /// Sends a request to the service with the credential, and reads its answer as `format`.
     pub async fn fetch(
         &self,
         method: http::Method,
@@ -103,11 +103,11 @@ impl<'a> Host<'a> {
             return Err(FetchError::NotPermitted(url.host_str().unwrap_or_default().to_owned()));
         }
         self.authorize(&mut headers)?;
-        let before = self.called.swap(true, Ordering::Relaxed);
+        let called_before = self.called.swap(true, Ordering::Relaxed);
         let request = OutboundRequest { method, url, headers, body };
-        let sent = self.outbound.send(request, &self.left, self.deadline).await;
+        let sent = self.outbound.send(request, &self.remaining_bytes, self.deadline).await;
         if matches!(sent, Err(OutboundError::Refused { .. })) {
-            self.called.store(before, Ordering::Relaxed);
+            self.called.store(called_before, Ordering::Relaxed);
         }
         Ok(self.read(&sent?, format))
     }
@@ -123,8 +123,8 @@ impl<'a> Host<'a> {
                 (name, format!("{}{token}", key.prefix))
             }
             Auth::Basic(_) => {
-                let joined = credential.joined();
-                (AUTHORIZATION, format!("Basic {}", STANDARD.encode(joined.expose_secret())))
+                let pair = credential.joined();
+                (AUTHORIZATION, format!("Basic {}", STANDARD.encode(pair.expose_secret())))
             }
         };
         let value = SecretString::from(value);
@@ -134,11 +134,10 @@ impl<'a> Host<'a> {
         Ok(())
     }
 
-    /// Reads an answer, and takes the credential out of all that was read: only then, because reading undoes the escapes
-    /// that could hide it.
+    /// Reads an answer, and redacts the credential in it: after reading, because reading undoes escapes that could hide it.
     fn read(&self, answer: &OutboundAnswer, format: BodyFormat) -> HostResponse {
         let headers = answer.headers.iter().filter_map(|(name, value)| {
-            Some((name.as_str().to_owned(), self.striker.text(value.to_str().ok()?.to_owned())))
+            Some((name.as_str().to_owned(), self.redactor.text(value.to_str().ok()?.to_owned())))
         });
         let body = match format {
             BodyFormat::Text => Some(Value::String(String::from_utf8_lossy(&answer.body).into_owned())),
@@ -148,7 +147,7 @@ impl<'a> Host<'a> {
         HostResponse {
             status: answer.status,
             headers: headers.collect(),
-            body: body.map(|body| self.striker.value(body)),
+            body: body.map(|body| self.redactor.value(body)),
         }
     }
 }

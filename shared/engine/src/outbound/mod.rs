@@ -1,7 +1,8 @@
-//! Outbound calls: the only HTTP client, the addresses that it may reach, the host that adds a credential, and the runtimes
-//! that execute actions.
+//! Calls of services: the one outbound client, the addresses that it may reach, the host that adds a credential, and the
+//! runtimes that turn an action into requests.
 
 pub mod address;
+pub(crate) mod call;
 pub mod client;
 pub mod config;
 pub(crate) mod credential;

@@ -8,7 +8,7 @@ use crate::core::effect::Effect;
 use crate::core::error::Error;
 use crate::core::outcome::{Failure, OutcomeCode};
 use crate::engine::Engine;
-use crate::invoke::execute::lease;
+use crate::invoke::attempt::lease;
 use crate::invoke::runs::Fenced;
 use crate::ports::table::{Condition, Item, Read, TableError};
 

@@ -9,7 +9,7 @@ use crate::core::error::{Error, causes};
 use crate::core::outcome::{Failure, Outcome, OutcomeCode};
 use crate::core::work_report::WorkReport;
 use crate::engine::Engine;
-use crate::invoke::execute::{ActionRequest, Origin};
+use crate::invoke::request::{ActionRequest, Origin};
 use crate::invoke::runs::Replayable;
 use crate::ports::table::Read;
 use crate::ports::timer::Work;
@@ -87,12 +87,12 @@ impl Engine {
                 channel: task.channel.as_ref(),
                 plugin: &plugin,
                 action: task.action.as_str(),
-                integration: task.integration.as_ref(),
+                alias: task.integration.as_ref(),
                 parameters: &task.parameters,
-                source: Origin::Task { id: &task.id, run: &run, until: claim.until, number: task.runs },
+                origin: Origin::Task { id: &task.id, run: &run, until: claim.until, number: task.runs },
                 deadline,
             };
-            let result = self.perform(request).await;
+            let result = self.execute_action(request).await;
             match self.refreshed_if_stale(&task.org, &plugin, &result).await? {
                 Some(newer) => plugin = newer,
                 None => return result?.ok_or_else(|| contention(task.plugin.as_str())),

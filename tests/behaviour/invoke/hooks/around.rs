@@ -144,12 +144,12 @@ async fn a_hook_that_fails_is_recorded_and_fatal_or_ignored_as_it_declares() {
             "unavailable",
         ),
         (|bench| bench.receiver.answer(StatusCode::FOUND), "it answered with the status 302", "rejected"),
-        (|bench| bench.receiver.answer("<html>"), "its answer is no decision", "unavailable"),
-        (|bench| bench.decides(&json!({ "decision": "allow" })), "its answer is no decision", "unavailable"),
+        (|bench| bench.receiver.answer("<html>"), "its answer is not a decision", "unavailable"),
+        (|bench| bench.decides(&json!({ "decision": "allow" })), "its answer is not a decision", "unavailable"),
         (|bench| bench.decides(&json!({ "decision": "replace", "data": { "path": 7 } })), "/data/path", "rejected"),
         (
             |bench| bench.decides(&json!({ "decision": "replace", "data": [] })),
-            "it is no object of parameters",
+            "it is not an object of parameters",
             "rejected",
         ),
     ];
@@ -265,8 +265,8 @@ async fn after_a_failure_a_hook_may_say_what_the_agent_is_told() {
     for (changed, said) in [
         (json!({ "decision": "replace", "data": { "code": "timeout" } }), "code cannot be changed"),
         (json!({ "decision": "replace", "data": { "retryable": true } }), "retryable cannot be changed"),
-        (json!({ "decision": "replace", "data": { "message": 7 } }), "message is no text"),
-        (json!({ "decision": "replace", "data": "no" }), "it is no error"),
+        (json!({ "decision": "replace", "data": { "message": 7 } }), "message is not a string"),
+        (json!({ "decision": "replace", "data": "no" }), "it is not an error object"),
         (json!({ "decision": "veto", "reason": "no" }), "nothing left to forbid"),
     ] {
         bench.decides(&changed);

@@ -73,13 +73,13 @@ async fn what_may_have_happened_may_be_asked_again_only_with_the_callers_key() {
     setup.says([FAILS; 3]);
     let error = failed(&setup.intend("keyed").await, "unavailable", 3);
     assert_eq!((&error["retryable"], &error["mayHaveHappened"]), (&json!(false), &json!(true)), "{error}");
-    assert!(error["message"].as_str().unwrap().contains("look before asking again"), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("check whether it happened before a retry"), "{error}");
 
     setup.says([FAILS; 3]);
     let unclear = pay(&setup, "order-1").await;
     let error = failed(&unclear, "unavailable", 3);
     assert_eq!((&error["retryable"], &error["mayHaveHappened"]), (&json!(true), &json!(true)), "{error}");
-    assert!(error["message"].as_str().unwrap().contains("ask again with the same key"), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("retry with the same idempotency key"), "{error}");
     assert!(error["fallback"].as_str().unwrap().contains("with the same idempotency key"), "{error}");
     let run = unclear.json()["metadata"]["runId"].as_str().unwrap().to_owned();
     assert_eq!(setup.app.get(&format!("/api/plugin-engine/runs/{run}")).await.json()["state"], "unknown");

@@ -1,4 +1,4 @@
-//! What a hook is asked about, and what it replies.
+//! What a hook is asked about, and its reply.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use crate::plugin::catalog::Plugin;
 use crate::plugin::manifest::{DeclaredHook, Manifest};
 use crate::registry::hooks::HookedPlugin;
 
-/// One hook that is asked.
+/// One hook of an organization, with its plugin.
 #[derive(Debug, Clone)]
 pub(crate) struct LoadedHook {
     pub plugin: Arc<Plugin>,
-    /// Its place in the manifest.
-    pub place: usize,
+    /// Its index among the manifest's hooks.
+    pub index: usize,
     pub hooked: Arc<HookedPlugin>,
 }
 
@@ -25,34 +25,34 @@ impl LoadedHook {
         &self.plugin.manifest
     }
 
-    /// How it is declared.
+    /// Its declaration in the manifest.
     pub(super) fn declared(&self) -> Option<&DeclaredHook> {
-        self.manifest().hooks.get(self.place)
+        self.manifest().hooks.get(self.index)
     }
 }
 
-/// What a moment is about.
+/// What hooks are asked about.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HookContext<'a> {
     pub org: &'a OrgId,
     pub user: &'a UserId,
     pub agent: Option<&'a AgentId>,
     pub channel: Option<&'a ChannelName>,
-    /// The plugin and the action, where it is about one.
+    /// The names of the plugin and the action, at hook points of a tool.
     pub tool: Option<(&'a str, &'a str)>,
-    /// What the action was called with, where it is about what came of that.
+    /// The parameters that the action was called with, after the call.
     pub parameters: Option<&'a Map<String, Value>>,
-    /// What the agent's runtime calls the conversation.
+    /// The id that the agent's runtime gave the conversation.
     pub session: Option<&'a str>,
     pub request: Option<&'a RequestId>,
     pub task: Option<&'a TaskId>,
-    /// Whether an agent's runtime tells of it, so that nothing here depends on the answer.
+    /// Whether an agent's runtime reports it: then nothing in Overseer depends on the answer.
     pub reported: bool,
-    /// By when it has to be decided.
+    /// When the hooks must have answered.
     pub deadline: Instant,
 }
 
-/// What a hook said.
+/// The reply of a hook.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum HookReply {
     Proceed,
@@ -60,14 +60,14 @@ pub(crate) enum HookReply {
     Veto(Option<String>),
 }
 
-/// Why a hook did not say anything that can be used.
+/// Why a hook gave no usable reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HookFailure {
     pub code: OutcomeCode,
     pub message: String,
-    /// What only administrators are told: it is recorded.
+    /// The message for administrators alone, which is recorded in place of `message`.
     pub detail: Option<String>,
-    /// Whether its server was called.
+    /// Whether the hook's server was called.
     pub called: bool,
 }
 

@@ -1,6 +1,6 @@
-//! Hooks: plugins that are asked at moments of an agent's work, and may let it go on, change it, or forbid it. An intent
-//! finds all of its organization's in its one read (`record`); they are asked one after the other (`run`), over HTTP
-//! (`request`) or in Overseer's own code (`policy`). Agents that run elsewhere tell of their moments themselves (`report`).
+//! Hooks: plugins that are asked at points of an agent's work, and let it go on, change its data, or forbid it. An intent
+//! reads its organization's hooks in its snapshot; they are asked one after the other (`run`), over HTTP (`request`) or in
+//! Overseer's own code (`policy`). Agents that run elsewhere report their hook points themselves (`report`).
 
 mod context;
 mod policy;
@@ -13,5 +13,5 @@ pub use report::{ReportMoment, Reported, SESSION_MAX};
 pub(crate) use run::Hooks;
 pub use run::{HookDecision, HookRan};
 
-/// The longest reason of a hook, in characters; the rest is cut off.
+/// The longest reason of a hook, in characters; a longer one is cut.
 pub const HOOK_REASON_MAX: usize = 500;

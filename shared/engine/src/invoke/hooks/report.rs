@@ -1,4 +1,4 @@
-//! Moments that an agent's runtime tells of itself: it runs elsewhere, and asks the organization's hooks here.
+//! Hook points that an agent's runtime reports: the agent runs elsewhere, and asks the organization's hooks here.
 
 use std::sync::Arc;
 
@@ -17,29 +17,29 @@ use crate::plugin::manifest::Hook;
 use crate::ports::table::Read;
 use crate::storage::keys;
 
-/// The longest name of a session, in characters.
+/// The longest session id, in characters.
 pub const SESSION_MAX: usize = 255;
 
-/// What there is.
+/// The hooks that there are, for the error about an unknown one.
 const HOOK: &str = "hook; there are before_agent_run, after_agent_run, before_tool_call, after_tool_call, on_error and \
                     on_reasoning_step";
 
-/// A moment of an agent's work.
+/// A hook point in an agent's work.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReportMoment {
-    /// What hooks see, may change, and what comes back: whatever the runtime has at this moment.
+    /// The data that hooks see and may replace: whatever the runtime has at this point.
     pub data: Value,
-    /// For whom the agent works. Left out, the user that the API key is bound to.
+    /// The user that the agent works for; by default the user that the API key is bound to.
     pub user_id: Option<UserId>,
-    /// Which agent it is; an agent's own key says that by itself.
+    /// The agent; an agent's own API key implies it.
     pub agent_id: Option<AgentId>,
-    /// In which channel.
+    /// The channel.
     pub channel: Option<ChannelName>,
-    /// What the runtime calls the conversation.
+    /// The id that the runtime gave the conversation.
     #[schemars(length(max = SESSION_MAX))]
     pub session_id: Option<String>,
-    /// The tool that it is about, for `before_tool_call`, `after_tool_call` and `on_error`.
+    /// The tool, for `before_tool_call`, `after_tool_call` and `on_error`.
     #[schemars(length(min = 1, max = SESSION_MAX))]
     pub tool: Option<String>,
     /// The action of that tool.
@@ -47,21 +47,21 @@ pub struct ReportMoment {
     pub intent: Option<String>,
 }
 
-/// What the hooks came to.
+/// The combined answer of the hooks.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Reported {
-    /// Whether the agent is to go on, with the same data or with other, or not.
+    /// Whether the agent goes on, with the same or other data.
     pub decision: HookDecision,
-    /// The data to go on with; absent where it is not to go on.
+    /// The data to go on with; absent on a veto.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<Value>,
-    /// Why not.
+    /// The reason of a veto.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Whose hook forbids it.
+    /// The plugin whose hook vetoes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<PluginName>,
-    /// The hooks that were asked, in their order.
+    /// The hooks that were asked, in order.
     pub hooks: Vec<HookRan>,
 }
 
@@ -79,17 +79,18 @@ impl From<HookResult> for Reported {
 }
 
 impl Engine {
-    /// Asks the organization's hooks about a moment that an agent's runtime tells of. `until` is when an answer has to be
+    /// Asks the organization's hooks at a hook point that an agent's runtime reports. `until` is when the answer must be
     /// there, if that is sooner than the budget of an intent.
     pub async fn report_moment(
         self: &Arc<Self>,
         principal: &Principal,
         hook: &str,
-        asked: ReportMoment,
-        (request, until): (Option<RequestId>, Option<Instant>),
+        report: ReportMoment,
+        request: Option<RequestId>,
+        until: Option<Instant>,
     ) -> Result<Reported, Error> {
         let on = Hook::parse(hook).ok_or(Error::NotFound(HOOK))?;
-        let ReportMoment { data, user_id, agent_id, channel, session_id, tool, intent } = asked;
+        let ReportMoment { data, user_id, agent_id, channel, session_id, tool, intent } = report;
         let user = match principal.resolve_user(user_id) {
             Err(Error::Invalid(_)) => {
                 return Err(Error::field("/user_id", "is needed, because the API key is not bound to a user"));
@@ -100,22 +101,22 @@ impl Engine {
         let channel = principal.channel(channel.as_ref())?.cloned();
         let tool = match (tool, intent) {
             (Some(_), _) | (_, Some(_)) if !on.is_tool_hook() => {
-                return Err(Error::field("/tool", format!("is not for {on}, which is about no tool; leave it out")));
+                return Err(Error::field("/tool", format!("is not for {on}, which concerns no tool; leave it out")));
             }
             (Some(tool), intent) => Some((tool, intent.unwrap_or_default())),
-            (None, Some(_)) => return Err(Error::field("/tool", "is needed where there is an intent")),
+            (None, Some(_)) => return Err(Error::field("/tool", "is needed with an intent")),
             (None, None) if on.is_tool_hook() => {
-                return Err(Error::field("/tool", format!("is needed: {on} is about a tool")));
+                return Err(Error::field("/tool", format!("is needed for {on}, which concerns a tool")));
             }
             (None, None) => None,
         };
         let deadline = self.deadline(until);
         let (engine, org) = (Arc::clone(self), principal.org.clone());
-        // What fails is recorded, also if nobody waits any more.
+        // A hook's failure is recorded even if the client hangs up.
         self.run_to_completion(async move {
             let item = engine.ports.table.get(&keys::hooks(&org), Read::Consistent).await?;
-            let hooks = engine.hooks_in(&org, item.as_ref()).await?;
-            let moment = HookContext {
+            let hooks = engine.load_hooks(&org, item.as_ref()).await?;
+            let context = HookContext {
                 org: &org,
                 user: &user,
                 agent: agent.as_ref(),
@@ -128,7 +129,7 @@ impl Engine {
                 reported: true,
                 deadline,
             };
-            Ok(engine.ask_hooks(&hooks, on, &moment, data, Ok).await.into())
+            Ok(engine.ask_hooks(&hooks, on, &context, data, Ok).await.into())
         })
         .await
     }

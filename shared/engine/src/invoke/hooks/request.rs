@@ -1,5 +1,5 @@
-//! Asks a hook over HTTP: a signed request, as Standard Webhooks says (<https://www.standardwebhooks.com>), through the one
-//! outbound client. It is asked once; nobody knows how often a hook that did not answer was reached.
+//! Asks a hook over HTTP: a request signed by Standard Webhooks (<https://www.standardwebhooks.com>), through the one outbound
+//! client. It is sent once, because a hook that did not answer may have been reached.
 
 use std::sync::atomic::AtomicUsize;
 
@@ -17,10 +17,10 @@ use crate::outbound::client::OutboundError;
 use crate::plugin::manifest::DeclaredHook;
 use crate::registry::config_secret_id;
 
-/// How much is shown of an answer that does not read, in characters.
-const SHOWN_MAX: usize = 200;
+/// How much of the error about an unreadable answer is quoted, in characters.
+const QUOTE_MAX: usize = 200;
 
-/// What a server answers.
+/// The answer of a hook's server.
 #[derive(Deserialize)]
 #[serde(tag = "decision", rename_all = "snake_case", deny_unknown_fields)]
 enum HookResponse {
@@ -30,42 +30,44 @@ enum HookResponse {
 }
 
 impl Engine {
+    /// Asks a hook over HTTP, before `deadline`.
     pub(super) async fn ask_over_http(
         &self,
-        ready: &LoadedHook,
+        loaded: &LoadedHook,
         hook: &DeclaredHook,
-        moment: &HookContext<'_>,
+        context: &HookContext<'_>,
         data: &Value,
         deadline: Instant,
     ) -> Result<HookReply, HookFailure> {
-        let (manifest, at) = (ready.manifest(), self.ports.clock.now());
-        let (Some(url), Some(signing)) = (manifest.hook_url(hook), &ready.hooked.secret) else {
-            return Err(HookFailure::rejected("it has no secret to sign with".to_owned()));
+        let (manifest, at) = (loaded.manifest(), self.ports.clock.now());
+        let (Some(url), Some(signing)) = (manifest.hook_url(hook), &loaded.hooked.secret) else {
+            return Err(HookFailure::rejected("its requests have no signing secret".to_owned()));
         };
-        let config = manifest.config_with_defaults(ready.hooked.config.clone());
-        let (tool, intent) = moment.tool.unzip();
+        let config = manifest.config_with_defaults(loaded.hooked.config.clone());
+        let (tool, intent) = context.tool.unzip();
         let intent = intent.filter(|intent| !intent.is_empty());
-        let mut context = json!({
-            "organization_id": moment.org, "user_id": moment.user, "agent_id": moment.agent, "channel": moment.channel,
-            "tool": tool, "intent": intent, "session_id": moment.session, "request_id": moment.request,
-            "task_id": moment.task, "reported": moment.reported, "plugin": manifest.name, "version": manifest.version, "config": config,
+        let mut sent_context = json!({
+            "organization_id": context.org, "user_id": context.user, "agent_id": context.agent,
+            "channel": context.channel, "tool": tool, "intent": intent, "session_id": context.session,
+            "request_id": context.request, "task_id": context.task, "reported": context.reported,
+            "plugin": manifest.name, "version": manifest.version, "config": config,
         });
-        if let (Some(context), Some(parameters)) = (context.as_object_mut(), moment.parameters) {
-            context.insert("parameters".to_owned(), Value::Object(parameters.clone()));
+        if let (Some(fields), Some(parameters)) = (sent_context.as_object_mut(), context.parameters) {
+            fields.insert("parameters".to_owned(), Value::Object(parameters.clone()));
         }
-        let body = json!({ "type": hook.on, "timestamp": at, "context": context, "data": data }).to_string();
-        let secret_id = config_secret_id(moment.org, &manifest.name, &signing.secret);
+        let body = json!({ "type": hook.on, "timestamp": at, "context": sent_context, "data": data }).to_string();
+        let secret_id = config_secret_id(context.org, &manifest.name, &signing.secret);
         let request = self.signed_post(&url, &self.id_at(at), at, body, &secret_id, signing).await.map_err(|error| {
-            tracing::error!(org = %moment.org, plugin = %manifest.name, error = %causes(&error), "a hook was not asked");
+            tracing::error!(org = %context.org, plugin = %manifest.name, error = %causes(&error), "hook request was not sent");
             let code = match error {
                 SignedPostError::Secret(_) => OutcomeCode::Unavailable,
                 SignedPostError::Unsigned | SignedPostError::Address => OutcomeCode::Rejected,
             };
             HookFailure { code, message: error.to_string(), detail: None, called: false }
         })?;
-        let left = AtomicUsize::new(self.config.limits.answer_max_bytes);
-        let answer = self.outbound.send_once(request, &left, deadline).await.map_err(|error| {
-            tracing::info!(org = %moment.org, plugin = %manifest.name, error = %causes(&error), "a hook did not answer");
+        let remaining_bytes = AtomicUsize::new(self.config.limits.answer_max_bytes);
+        let answer = self.outbound.send_once(request, &remaining_bytes, deadline).await.map_err(|error| {
+            tracing::info!(org = %context.org, plugin = %manifest.name, error = %causes(&error), "hook got no answer");
             let message = error.to_string();
             match error {
                 OutboundError::Refused { .. } => HookFailure::rejected(message),
@@ -75,12 +77,12 @@ impl Engine {
                 }
             }
         })?;
-        summarize_response(answer.status, &answer.body)
+        read_response(answer.status, &answer.body)
     }
 }
 
-/// What an answer says: nothing at all lets it go on.
-fn summarize_response(status: StatusCode, body: &[u8]) -> Result<HookReply, HookFailure> {
+/// The reply in an answer. An empty answer lets the call go on.
+fn read_response(status: StatusCode, body: &[u8]) -> Result<HookReply, HookFailure> {
     if !status.is_success() {
         let code = if status.is_server_error() { OutcomeCode::Unavailable } else { OutcomeCode::Rejected };
         return Err(HookFailure::called(code, format!("it answered with the status {}", status.as_u16())));
@@ -93,8 +95,8 @@ fn summarize_response(status: StatusCode, body: &[u8]) -> Result<HookReply, Hook
         Ok(HookResponse::Replace { data }) => Ok(HookReply::Replace(data)),
         Ok(HookResponse::Veto { reason }) => Ok(HookReply::Veto(reason)),
         Err(error) => {
-            let error = cut(&error.to_string(), SHOWN_MAX);
-            let message = format!("its answer is no decision ({error}); answer with {{\"decision\": \"proceed\"}}");
+            let error = cut(&error.to_string(), QUOTE_MAX);
+            let message = format!("its answer is not a decision ({error}); answer with {{\"decision\": \"proceed\"}}");
             Err(HookFailure::called(OutcomeCode::Unavailable, message))
         }
     }
@@ -104,15 +106,22 @@ fn summarize_response(status: StatusCode, body: &[u8]) -> Result<HookReply, Hook
 mod tests {
     use super::*;
 
+    fn ok(body: &str) -> Result<HookReply, HookFailure> {
+        read_response(StatusCode::OK, body.as_bytes())
+    }
+
     #[test]
-    fn an_answer_decides_or_is_none() {
-        let ok = |body: &str| summarize_response(StatusCode::OK, body.as_bytes());
-        assert_eq!(summarize_response(StatusCode::NO_CONTENT, b"").unwrap(), HookReply::Proceed);
+    fn answer_gives_a_decision() {
+        assert_eq!(read_response(StatusCode::NO_CONTENT, b"").unwrap(), HookReply::Proceed);
         assert_eq!(ok("").unwrap(), HookReply::Proceed);
         assert_eq!(ok(r#"{"decision": "proceed"}"#).unwrap(), HookReply::Proceed);
         assert_eq!(ok(r#"{"decision": "replace", "data": null}"#).unwrap(), HookReply::Replace(Value::Null));
         assert_eq!(ok(r#"{"decision": "veto"}"#).unwrap(), HookReply::Veto(None));
         assert_eq!(ok(r#"{"decision": "veto", "reason": "no"}"#).unwrap(), HookReply::Veto(Some("no".to_owned())));
+    }
+
+    #[test]
+    fn answer_without_a_decision_is_a_failure() {
         for wrong in [
             "null",
             "{}",
@@ -124,14 +133,19 @@ mod tests {
             r#"{"decision": "veto", "because": "x"}"#,
         ] {
             let failure = ok(wrong).unwrap_err();
-            assert!(failure.message.contains("is no decision") && failure.called, "{wrong}: {failure:?}");
+            assert!(failure.message.contains("is not a decision") && failure.called, "{wrong}: {failure:?}");
         }
+    }
+
+    #[test]
+    fn status_other_than_success_is_a_failure() {
         for (status, code) in
             [(302, OutcomeCode::Rejected), (404, OutcomeCode::Rejected), (500, OutcomeCode::Unavailable)]
         {
-            let failure =
-                summarize_response(StatusCode::from_u16(status).unwrap(), br#"{"decision": "proceed"}"#).unwrap_err();
-            assert_eq!((failure.code, failure.message), (code, format!("it answered with the status {status}")));
+            let status = StatusCode::from_u16(status).unwrap();
+            let failure = read_response(status, br#"{"decision": "proceed"}"#).unwrap_err();
+            let message = format!("it answered with the status {}", status.as_u16());
+            assert_eq!((failure.code, failure.message), (code, message));
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The hooks of an organization, asked in the order of their priorities. What one changes is what the next one sees; the
-//! first that forbids is the last that is asked.
+//! Asking an organization's hooks: load them, ask them in the order of their priorities, and combine their replies. Each
+//! hook sees the data as the hook before it left it; a veto ends the round.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,215 +23,258 @@ use crate::registry::hooks::HookIndex;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Hooks(Arc<[LoadedHook]>);
 
-/// What became of a hook that was asked.
+/// The decision of one hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HookDecision {
-    /// It goes on.
+    /// Go on with the data as it is.
     Proceed,
-    /// It goes on with other data.
+    /// Go on with other data.
     Replace,
-    /// It does not go on.
+    /// Do not go on.
     Veto,
-    /// The hook failed.
+    /// None: the hook failed.
     Failed,
 }
 
 /// One hook that was asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HookRan {
-    /// Whose it is.
+    /// The plugin that declares the hook.
     pub plugin: PluginName,
-    /// What it said.
+    /// Its decision.
     pub decision: HookDecision,
-    /// Milliseconds that it took.
+    /// How long it took, in milliseconds.
     pub duration_ms: u64,
-    /// Why it failed, or why it forbids.
+    /// Why it failed, or why it vetoes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// What all hooks of a moment came to.
+/// The combined replies of all hooks that were asked.
 #[derive(Debug)]
 pub(crate) struct HookResult {
-    /// The data as the last one left it.
+    /// The data as the last hook left it.
     pub data: Value,
-    /// Whether any of them changed it.
+    /// Whether a hook replaced it.
     pub replaced: bool,
-    /// Who forbids it, and why.
+    /// The veto, if there is one.
     pub vetoed: Option<Vetoed>,
-    /// Those that were asked.
+    /// The hooks that were asked, in order.
     pub hooks: Vec<HookRan>,
 }
 
-/// What ends it: a hook that forbids it, or one that failed and had to be heard.
+/// A veto: by a hook's decision, or because a hook failed that must not fail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Vetoed {
     pub by: PluginName,
-    /// What people call the plugin.
+    /// The plugin's display name.
     pub title: String,
     pub reason: String,
-    /// Where the hook failed, whether it may have something to say later.
-    failed: Option<bool>,
+    cause: VetoCause,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum VetoCause {
+    Decision,
+    /// The hook failed. `retryable`: it may answer later.
+    Failure {
+        retryable: bool,
+    },
 }
 
 impl Hooks {
-    /// Those of a moment.
+    /// Those at a hook point, for a tool.
     fn at<'a>(
         &'a self,
         on: Hook,
         tool: Option<(&'a str, &'a str)>,
     ) -> impl Iterator<Item = (&'a LoadedHook, &'a DeclaredHook)> {
-        let declared = self.0.iter().filter_map(|ready| Some((ready, ready.declared()?)));
+        let declared = self.0.iter().filter_map(|loaded| Some((loaded, loaded.declared()?)));
         declared.filter(move |(_, hook)| hook.on == on && hook.is_for(tool))
     }
 
-    /// Whether any is asked at that moment.
+    /// Whether there is a hook at that point, for that tool.
     pub(crate) fn any_at(&self, on: Hook, tool: (&str, &str)) -> bool {
         self.at(on, Some(tool)).next().is_some()
     }
 
-    /// Those that would be asked about a call, each as `<plugin>.<moment>`.
+    /// The hooks before and after a call, each as `<plugin>.<hook>`.
     pub(crate) fn around_call(&self, tool: (&str, &str)) -> Vec<String> {
-        let moments = [Hook::BeforeToolCall, Hook::AfterToolCall].into_iter();
-        let named = |(ready, hook): (&LoadedHook, &DeclaredHook)| format!("{}.{}", ready.manifest().name, hook.on);
-        moments.flat_map(|on| self.at(on, Some(tool)).map(named).collect::<Vec<_>>()).collect()
+        let points = [Hook::BeforeToolCall, Hook::AfterToolCall].into_iter();
+        let name = |(loaded, hook): (&LoadedHook, &DeclaredHook)| format!("{}.{}", loaded.manifest().name, hook.on);
+        points.flat_map(|on| self.at(on, Some(tool)).map(name).collect::<Vec<_>>()).collect()
+    }
+}
+
+impl HookResult {
+    /// The result before any hook is asked.
+    fn unchanged(data: Value) -> Self {
+        Self { data, replaced: false, vetoed: None, hooks: Vec::new() }
+    }
+
+    /// Adds the reply of one hook.
+    fn add(
+        &mut self,
+        loaded: &LoadedHook,
+        hook: &DeclaredHook,
+        reply: Result<HookReply, HookFailure>,
+        duration_ms: u64,
+    ) {
+        let plugin = loaded.manifest().name.clone();
+        let (decision, reason, veto) = match reply {
+            Ok(HookReply::Proceed) => (HookDecision::Proceed, None, None),
+            Ok(HookReply::Replace(data)) => {
+                (self.data, self.replaced) = (data, true);
+                (HookDecision::Replace, None, None)
+            }
+            Ok(HookReply::Veto(reason)) => {
+                let reason = reason.map(|reason| cut(&reason, super::HOOK_REASON_MAX));
+                let reason = reason.unwrap_or_else(|| "it gives no reason".to_owned());
+                (HookDecision::Veto, Some(reason.clone()), Some((VetoCause::Decision, reason)))
+            }
+            Err(failure) => {
+                let retryable = matches!(failure.code, OutcomeCode::Unavailable | OutcomeCode::Timeout);
+                let reason = cut(&failure.message, super::HOOK_REASON_MAX);
+                let fatal = hook.on_failure == OnFailure::Fatal;
+                let message = format!("its hook {} failed: {reason}", hook.on);
+                (HookDecision::Failed, Some(reason), fatal.then_some((VetoCause::Failure { retryable }, message)))
+            }
+        };
+        self.vetoed = veto.map(|(cause, reason)| {
+            let title = loaded.manifest().display_name.clone();
+            Vetoed { by: plugin.clone(), title, reason, cause }
+        });
+        self.hooks.push(HookRan { plugin, decision, duration_ms, reason });
     }
 }
 
 impl Engine {
-    /// The hooks that stand in an organization's list. A manifest that is not in this process's memory is read.
-    pub(crate) async fn hooks_in(&self, org: &OrgId, item: Option<&Item>) -> Result<Hooks, Error> {
+    /// Loads the hooks of an organization from its stored index. A manifest that this process has not cached is read.
+    pub(crate) async fn load_hooks(&self, org: &OrgId, item: Option<&Item>) -> Result<Hooks, Error> {
         let Some(item) = item else { return Ok(Hooks::default()) };
-        let mut all = Vec::new();
+        let mut by_priority = Vec::new();
         for (name, hooked) in item.record::<HookIndex>()?.plugins {
-            // What guards an organization must not be left out because it does not read, is not here, or because the operator
-            // brought another of its name.
-            let gone = || {
-                Error::Unavailable(format!(
-                    "{name}, whose hooks are asked, is not here; the operator brings it back, or an administrator ends its \
-                     use with DELETE /api/v1/plugins/{name}"
-                ))
-            };
             let plugin = match &hooked.installed {
                 Some(installed) => self.loaded(org, &name, installed).await?,
-                None => self.catalog.plugin(name.as_str()).map_err(|_| gone())?,
+                // A hook may guard the organization, so a missing plugin fails the request and is not skipped.
+                None => self.catalog.plugin(name.as_str()).map_err(|_| {
+                    Error::Unavailable(format!(
+                        "the plugin {name} has hooks and is missing here; the operator adds it again, or an administrator \
+                         ends its use with DELETE /api/v1/plugins/{name}"
+                    ))
+                })?,
             };
             let hooked = Arc::new(hooked);
-            let ready = |place| LoadedHook { plugin: Arc::clone(&plugin), place, hooked: Arc::clone(&hooked) };
-            let asked = hooked.asked(&plugin.manifest);
-            all.extend(asked.map(|(place, hook)| (hook.priority, ready(place))));
+            for (index, hook) in hooked.asked(&plugin.manifest) {
+                let loaded = LoadedHook { plugin: Arc::clone(&plugin), index, hooked: Arc::clone(&hooked) };
+                by_priority.push((hook.priority, loaded));
+            }
         }
-        // Those of one priority stay in the order of the plugins' names.
-        all.sort_by_key(|(priority, _)| *priority);
-        Ok(Hooks(all.into_iter().map(|(_, ready)| ready).collect()))
+        // The sort is stable: hooks of one priority stay in the order of the plugins' names.
+        by_priority.sort_by_key(|(priority, _)| *priority);
+        Ok(Hooks(by_priority.into_iter().map(|(_, loaded)| loaded).collect()))
     }
 
-    /// Asks all hooks of a moment. `fit` makes what one of them gives what goes on, or says what is wrong with it: then that
-    /// hook has failed.
+    /// Asks all hooks at a hook point, one after the other. `validate` turns the data with which a hook replaces the current
+    /// data into what goes on, or says what is wrong with it: then the hook has failed.
     pub(crate) async fn ask_hooks(
         &self,
         hooks: &Hooks,
         on: Hook,
-        moment: &HookContext<'_>,
+        context: &HookContext<'_>,
         data: Value,
-        fit: impl Fn(Value) -> Result<Value, String>,
+        validate: impl Fn(Value) -> Result<Value, String>,
     ) -> HookResult {
-        let mut came = HookResult { data, replaced: false, vetoed: None, hooks: Vec::new() };
-        for (ready, hook) in hooks.at(on, moment.tool) {
-            let (name, began) = (ready.manifest().name.clone(), Instant::now());
-            let said = self.ask_one(ready, hook, moment, &came.data).await;
-            let said = said.and_then(|said| match said {
-                HookReply::Replace(data) => match fit(data) {
-                    Ok(data) => Ok(HookReply::Replace(data)),
-                    Err(problem) => Err(HookFailure::rejected(format!("its data cannot be used: {problem}"))),
-                },
-                HookReply::Veto(_) if on == Hook::OnError => {
-                    Err(HookFailure::rejected("there is nothing left to forbid after an error".to_owned()))
-                }
-                said @ (HookReply::Proceed | HookReply::Veto(_)) => Ok(said),
-            });
-            let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-            let mut failed = None;
-            let (decision, reason) = match said {
-                Ok(HookReply::Proceed) => (HookDecision::Proceed, None),
-                Ok(HookReply::Replace(data)) => {
-                    (came.data, came.replaced) = (data, true);
-                    (HookDecision::Replace, None)
-                }
-                Ok(HookReply::Veto(reason)) => {
-                    let reason = reason.map(|reason| cut(&reason, super::HOOK_REASON_MAX));
-                    (HookDecision::Veto, Some(reason.unwrap_or_else(|| "it gives no reason".to_owned())))
-                }
-                Err(failure) => {
-                    self.note_failed_hook(ready, on, moment, &failure).await;
-                    failed = Some(matches!(failure.code, OutcomeCode::Unavailable | OutcomeCode::Timeout));
-                    (HookDecision::Failed, Some(cut(&failure.message, super::HOOK_REASON_MAX)))
-                }
-            };
-            let stops = decision == HookDecision::Veto
-                || (decision == HookDecision::Failed && hook.on_failure == OnFailure::Fatal);
-            if stops {
-                let title = ready.manifest().display_name.clone();
-                let reason = reason.clone().unwrap_or_default();
-                let reason = if failed.is_some() { format!("its hook {on} failed: {reason}") } else { reason };
-                came.vetoed = Some(Vetoed { by: name.clone(), title, reason, failed });
+        let mut result = HookResult::unchanged(data);
+        for (loaded, hook) in hooks.at(on, context.tool) {
+            let asked_at = Instant::now();
+            let reply = self.ask_hook(loaded, hook, context, &result.data).await;
+            let reply = reply.and_then(|reply| usable_reply(on, reply, &validate));
+            let duration_ms = u64::try_from(asked_at.elapsed().as_millis()).unwrap_or(u64::MAX);
+            if let Err(failure) = &reply {
+                self.note_hook_failure(loaded, on, context, failure).await;
             }
-            came.hooks.push(HookRan { plugin: name, decision, duration_ms, reason });
-            if stops {
+            result.add(loaded, hook, reply, duration_ms);
+            if result.vetoed.is_some() {
                 break;
             }
         }
-        if !came.hooks.is_empty() {
-            let asked = came.hooks.len();
-            tracing::info!(org = %moment.org, asked, vetoed_by = came.vetoed.as_ref().map(|vetoed| vetoed.by.as_str()), "hooks {on} were asked");
+        if !result.hooks.is_empty() {
+            let (asked, vetoed_by) = (result.hooks.len(), result.vetoed.as_ref().map(|vetoed| vetoed.by.as_str()));
+            tracing::info!(org = %context.org, asked, vetoed_by, "hooks {on} were asked");
         }
-        came
+        result
     }
 
-    async fn ask_one(
+    /// Asks one hook, in the runtime of its plugin.
+    async fn ask_hook(
         &self,
-        ready: &LoadedHook,
+        loaded: &LoadedHook,
         hook: &DeclaredHook,
-        moment: &HookContext<'_>,
+        context: &HookContext<'_>,
         data: &Value,
     ) -> Result<HookReply, HookFailure> {
-        match ready.manifest().runtime {
-            Runtime::Native => policy::evaluate(ready, moment, data),
+        match loaded.manifest().runtime {
+            Runtime::Native => policy::evaluate(loaded, context, data),
             Runtime::Http { .. } => {
-                let deadline = moment.deadline.min(Instant::now() + Duration::from_millis(hook.timeout_ms.into()));
-                self.ask_over_http(ready, hook, moment, data, deadline).await
+                let deadline = context.deadline.min(Instant::now() + Duration::from_millis(hook.timeout_ms.into()));
+                self.ask_over_http(loaded, hook, context, data, deadline).await
             }
             Runtime::Container(_) | Runtime::Module(_) => {
-                Err(HookFailure::rejected("its code is not run by Overseer".to_owned()))
+                Err(HookFailure::rejected("Overseer does not run its code".to_owned()))
             }
         }
     }
 
-    /// Puts a hook that failed into the error log, under its own plugin.
-    async fn note_failed_hook(&self, ready: &LoadedHook, on: Hook, moment: &HookContext<'_>, failure: &HookFailure) {
-        let manifest = ready.manifest();
-        tracing::warn!(org = %moment.org, plugin = %manifest.name, reason = failure.detail.as_ref().unwrap_or(&failure.message), "the hook {on} failed");
+    /// Records the failure of a hook in the error log, under the hook's own plugin.
+    async fn note_hook_failure(&self, loaded: &LoadedHook, on: Hook, context: &HookContext<'_>, failure: &HookFailure) {
+        let manifest = loaded.manifest();
+        let message = failure.detail.as_ref().unwrap_or(&failure.message);
+        tracing::warn!(org = %context.org, plugin = %manifest.name, reason = message, "hook {on} failed");
         let Some(action) = on.action() else { return };
         let mut parameters = Map::new();
-        if let Some((tool, intent)) = moment.tool {
+        if let Some((tool, intent)) = context.tool {
             parameters.insert("tool".to_owned(), tool.into());
             parameters.insert("intent".to_owned(), intent.into());
         }
-        let (org, user, agent) = (moment.org, moment.user, moment.agent);
-        let message = failure.detail.as_ref().unwrap_or(&failure.message);
-        let failed = &Failure::new(failure.code, message.clone(), false);
-        let (request, task, run) = (moment.request, moment.task, None);
-        let (action, parameters) = (&action, &parameters);
-        let attempts = u32::from(failure.called);
-        let failed =
-            Failed { org, user, agent, manifest, action, parameters, failure: failed, attempts, request, task, run };
+        let failed = Failed {
+            org: context.org,
+            user: context.user,
+            agent: context.agent,
+            manifest,
+            action: &action,
+            parameters: &parameters,
+            failure: &Failure::new(failure.code, message.clone(), false),
+            attempts: u32::from(failure.called),
+            request: context.request,
+            task: context.task,
+            run: None,
+        };
         self.note_failure(&failed).await;
     }
 }
 
+/// A reply that can be used at the hook point; else the hook has failed.
+fn usable_reply(
+    on: Hook,
+    reply: HookReply,
+    validate: impl Fn(Value) -> Result<Value, String>,
+) -> Result<HookReply, HookFailure> {
+    match reply {
+        HookReply::Replace(data) => match validate(data) {
+            Ok(data) => Ok(HookReply::Replace(data)),
+            Err(problem) => Err(HookFailure::rejected(format!("its data cannot be used: {problem}"))),
+        },
+        HookReply::Veto(_) if on == Hook::OnError => {
+            Err(HookFailure::rejected("there is nothing left to forbid after an error".to_owned()))
+        }
+        reply @ (HookReply::Proceed | HookReply::Veto(_)) => Ok(reply),
+    }
+}
+
 impl Hook {
-    /// The hook as an action, under whose name what fails is recorded. (None is there only because names are parsed.)
+    /// The hook as an action, under whose name its failures are recorded. (`None` only because names are parsed.)
     fn action(self) -> Option<Action> {
         let parameters = Value::Object(Map::new());
         Some(Action { parameters, ..Action::reading(ActionName::parse(self.as_str()).ok()?) })
@@ -239,13 +282,14 @@ impl Hook {
 }
 
 impl Vetoed {
-    /// As an intent is answered. Nothing was done.
+    /// The failure of an intent that is vetoed. Nothing was done.
     pub(crate) fn failure(&self) -> Failure {
         let Self { title, reason, .. } = self;
-        match self.failed {
-            None => Failure::new(OutcomeCode::Vetoed, format!("{title} forbids it: {reason}"), false),
-            Some(later) => {
-                Failure::new(OutcomeCode::Unavailable, format!("{title} has to be asked first: {reason}"), later)
+        match self.cause {
+            VetoCause::Decision => Failure::new(OutcomeCode::Vetoed, format!("{title} forbids it: {reason}"), false),
+            VetoCause::Failure { retryable } => {
+                let message = format!("{title} has to be asked first: {reason}");
+                Failure::new(OutcomeCode::Unavailable, message, retryable)
             }
         }
     }

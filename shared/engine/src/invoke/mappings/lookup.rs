@@ -182,8 +182,8 @@ impl Engine {
     async fn cache_names(&self, context: &LookupContext<'_>, names: Vec<(String, CachedName)>) {
         let mut items = BTreeMap::new();
         for (compared, cached) in names {
-            let name = (&cached.kind, compared.as_str());
-            let key = keys::found_name(context.org, context.user, &cached.plugin, context.alias, name);
+            let key =
+                keys::found_name(context.org, context.user, &cached.plugin, context.alias, &cached.kind, &compared);
             match NewItem::new(key.clone(), &cached) {
                 Ok(item) => items.insert(key, NewItem { expires_at: Some(cached.expires_at), ..item }),
                 Err(error) => return tracing::error!(error = %causes(&error), "failed to cache looked-up name"),

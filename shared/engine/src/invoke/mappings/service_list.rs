@@ -17,7 +17,7 @@ use crate::core::ids::{ExternalId, MappingKind, MappingName, OrgId, PluginName, 
 use crate::core::outcome::{Failure, OutcomeCode};
 use crate::core::suggest::nearest;
 use crate::engine::Engine;
-use crate::invoke::call::RETRIES_MAX;
+use crate::invoke::call::{RETRIES_MAX, RetryLimits};
 use crate::outbound::runtime::{Call, CallError};
 use crate::plugin::manifest::{Lookup, NameKind};
 use crate::plugin::template::{Context, TemplateError, text_of};
@@ -185,11 +185,10 @@ impl Engine {
         let call = Call { manifest, action, parameters: &parameters, config, user, now, key: None, until: None };
         // The account's use is recorded with the intent's own call.
         let mut account = context.account.cloned();
-        let limits = (at.deadline, RETRIES_MAX);
-        let (returned, attempts) =
-            self.call_with_retry(context.org, &call, &mut account, context.alias, limits).await?;
-        context.called.fetch_or(attempts > 0, Ordering::Relaxed);
-        let data = returned.map_err(CallError::into_failure)?.data;
+        let limits = RetryLimits { deadline: at.deadline, retries: RETRIES_MAX };
+        let report = self.call_with_retry(context.org, &call, &mut account, context.alias, limits).await?;
+        context.called.fetch_or(report.attempts > 0, Ordering::Relaxed);
+        let data = report.result.map_err(CallError::into_failure)?.data;
         let entries = read_entries(at.names, lookup, &data).map_err(|error| plugin_at_fault(&error.to_string()))?;
         let no_list = || plugin_at_fault(&format!("what {} returns has no list where its lookup says", lookup.action));
         Ok(entries.ok_or_else(no_list)?)

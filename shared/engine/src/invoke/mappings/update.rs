@@ -263,7 +263,7 @@ impl Engine {
         if let Scope::User(user) = scope {
             for (cached, item) in self.cached_names(org, user, &which.tool, &which.kind).await? {
                 // The request names no account alias, so a lookup through any of them goes.
-                let key = keys::found_name(org, user, &which.tool, cached.alias.as_ref(), (&which.kind, compared));
+                let key = keys::found_name(org, user, &which.tool, cached.alias.as_ref(), &which.kind, compared);
                 if key == item.stored.key {
                     views.push(cached.view(user));
                     items.push(item);

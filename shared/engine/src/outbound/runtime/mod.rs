@@ -1,4 +1,4 @@
-//! How a plugin's actions run. A runtime is given a call and a [`Host`](crate::outbound::host::Host), and nothing else.
+//! How a plugin's actions run. A runtime gets a call and a [`Host`](crate::outbound::host::Host), and nothing else.
 
 pub(crate) mod http;
 mod response;
@@ -16,7 +16,7 @@ use crate::plugin::manifest::{Action, Manifest};
 use crate::plugin::template::TemplateError;
 use crate::ports::ids::sha256;
 
-/// One call of one action, with its parameters checked.
+/// One call of one action, with checked parameters.
 #[derive(Debug, Clone)]
 pub(crate) struct Call<'a> {
     pub manifest: &'a Manifest,
@@ -26,30 +26,30 @@ pub(crate) struct Call<'a> {
     pub config: &'a Map<String, Value>,
     pub user: &'a UserId,
     pub now: Timestamp,
-    /// By what the service is to know a repetition, for actions that are `keyed`.
+    /// The key by which the service recognises a retry, for `keyed` actions.
     pub key: Option<ServiceKey>,
-    /// Until when the ledger has it as this caller's: later nothing more may be sent.
+    /// When the caller's lease on the run expires: nothing is sent after that.
     pub until: Option<Timestamp>,
 }
 
-/// What a service is told, so that it knows a repetition.
+/// The key by which a service recognises a retry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ServiceKey {
     pub text: String,
-    /// Whether it comes of a key of the caller, who can then safely ask again.
+    /// Whether it is made of the caller's own key, so that the caller can retry safely.
     pub of_caller: bool,
 }
 
 impl ServiceKey {
-    /// What stands for a caller's own key, and for what was asked under it.
+    /// The key for a caller's own key and the payload sent under it.
     pub(crate) fn of_caller(org: &OrgId, user: &UserId, key: &IdempotencyKey, payload: &str) -> Self {
         Self::of(&["key", org.as_str(), user.as_str(), key.as_str(), payload], true)
     }
 
-    /// In the form of a UUID (version 8, RFC 9562), which every service takes: the hash of what it stands for.
-    pub(crate) fn of(what: &[&str], of_caller: bool) -> Self {
-        // No part of an id or hash has a line break in it.
-        let hash = sha256(what.join("\n").as_bytes());
+    /// A hash of the parts in the form of a UUID (version 8, RFC 9562), which every service accepts.
+    pub(crate) fn of(parts: &[&str], of_caller: bool) -> Self {
+        // No id or hash contains a line break.
+        let hash = sha256(parts.join("\n").as_bytes());
         let part = |from: usize, to: usize| hash.get(from..to).unwrap_or_default();
         let text = format!("{}-{}-8{}-a{}-{}", part(0, 8), part(8, 12), part(12, 15), part(15, 18), part(18, 30));
         Self { text, of_caller }
@@ -59,17 +59,17 @@ impl ServiceKey {
 /// Why a call did not succeed.
 #[derive(Debug)]
 pub(crate) enum CallError {
-    /// A parameter that its schema let through cannot be used. Nothing has happened yet.
+    /// A parameter that fits its schema cannot be used. Nothing was sent.
     Parameter(FieldProblem),
     /// The call failed.
     Failed(Failure),
 }
 
-/// What a call gave.
+/// The result of a call.
 pub(crate) type CallResult = Result<Success, CallError>;
 
 impl CallError {
-    /// As a failure, whatever it was.
+    /// The error as a failure, for callers that did not choose the parameters.
     pub(crate) fn into_failure(self) -> Failure {
         match self {
             Self::Failed(failure) => failure,
@@ -79,9 +79,9 @@ impl CallError {
         }
     }
 
-    /// The plugin's author has to mend it.
-    fn at_fault(what: impl Display) -> Self {
-        Self::failed(OutcomeCode::Unavailable, format!("the plugin is at fault: {what}"), false)
+    /// A fault of the manifest, which the plugin's author has to fix.
+    fn at_fault(problem: impl Display) -> Self {
+        Self::failed(OutcomeCode::Unavailable, format!("the plugin is at fault: {problem}"), false)
     }
 
     fn failed(code: OutcomeCode, message: String, retryable: bool) -> Self {

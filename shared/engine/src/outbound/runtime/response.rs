@@ -1,4 +1,4 @@
-//! Reads a service's answer, and says in one vocabulary what went wrong.
+//! Reads a service's answer, and turns what went wrong into one set of failures.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +14,10 @@ use crate::outbound::host::{FetchError, HostResponse};
 use crate::plugin::manifest::{Auth, Data, Response};
 use crate::plugin::template::{Context, Expression, TemplateError, text_of};
 
-/// The longest text of a service that is passed on in a message, in characters.
-const SAID_MAX: usize = 300;
+/// The longest text of a service that a message quotes, in characters.
+const QUOTE_MAX: usize = 300;
 
-/// What response templates see, if the answer is a success.
+/// The context of response templates, with the answer in it, if the answer is a success.
 pub(super) fn read(
     call: &Call<'_>,
     response: &Response,
@@ -27,26 +27,26 @@ pub(super) fn read(
     let status = answer.status;
     let name = &call.manifest.display_name;
     if status.is_redirection() {
-        let message = format!("{name} redirects where it is not followed: to another address, or too often");
+        let message = format!("{name} redirects to another address, or too often; that is not followed");
         return Err(uncertain(call, OutcomeCode::Unavailable, message, false).into());
     }
     if answer.body.is_none() && status.is_success() {
-        let message = format!("{name} answered with something that is not JSON");
+        let message = format!("{name} answered with a body that is not JSON");
         return Err(uncertain(call, OutcomeCode::Unavailable, message, true).into());
     }
     let context = context
         .with("status", &status.as_u16())
         .with("headers", &answer.headers)
         .with("body", &answer.body.unwrap_or(Value::Null));
-    let declared = response.failed_when.as_ref().map_or(Ok(false), |expression| expression.holds(&context));
-    let declared = declared.map_err(|error| at_fault(call, &error))?;
-    if declared || !status.is_success() {
+    let failed = response.failed_when.as_ref().map_or(Ok(false), |expression| expression.holds(&context));
+    let failed = failed.map_err(|error| at_fault(call, &error))?;
+    if failed || !status.is_success() {
         return Err(failure(call, response, status, &answer.headers, &context)?.into());
     }
     Ok(context)
 }
 
-/// The success that an answer, once read, stands for.
+/// The success, by the response's templates.
 pub(super) fn returned(call: &Call<'_>, response: &Response, read: &Context) -> CallResult {
     let data = match &response.data {
         None => read.get("body"),
@@ -61,7 +61,7 @@ pub(super) fn returned(call: &Call<'_>, response: &Response, read: &Context) -> 
     Ok(Success { message, data: data.unwrap_or(Value::Null), external_id })
 }
 
-/// What an expression about an answer gives, if there is one.
+/// The value of an expression about an answer, if there is one.
 pub(super) fn value_of(
     call: &Call<'_>,
     expression: Option<&Expression>,
@@ -71,7 +71,7 @@ pub(super) fn value_of(
     value.map(Option::flatten).map_err(|error| at_fault(call, &error))
 }
 
-/// The failure of a template after the service was called, when the action may have happened.
+/// The failure of a template after the service was called: the action may have happened.
 pub(super) fn at_fault(call: &Call<'_>, error: &TemplateError) -> CallError {
     uncertain(call, OutcomeCode::Unavailable, format!("the plugin is at fault: {error}"), false).into()
 }
@@ -86,8 +86,8 @@ fn failure(
     let text = |expression: &Option<Expression>| {
         value_of(call, expression.as_ref(), context).map(|value| value.as_ref().and_then(text_of))
     };
-    let (said_code, said) = (text(&response.error.code)?, text(&response.error.message)?);
-    let mapped = said_code.as_ref().and_then(|code| response.error.map.get(code)).copied();
+    let (error_code, error_message) = (text(&response.error.code)?, text(&response.error.message)?);
+    let mapped = error_code.as_ref().and_then(|code| response.error.map.get(code)).copied();
     let code = mapped.unwrap_or_else(|| match status {
         StatusCode::UNAUTHORIZED => OutcomeCode::ReconnectRequired,
         StatusCode::TOO_MANY_REQUESTS => OutcomeCode::RateLimited,
@@ -96,20 +96,21 @@ fn failure(
         _ => OutcomeCode::Rejected,
     });
     let code = match (code, &call.manifest.auth) {
-        // There is no account to connect again.
+        // Without an account there is none to connect again.
         (OutcomeCode::ReconnectRequired, Auth::None) => OutcomeCode::Rejected,
         (code, _) => code,
     };
-    let named = call
+    let is_refused_code = call
         .manifest
         .auth
         .provider()
-        .is_some_and(|provider| said_code.as_ref().is_some_and(|code| provider.refused_codes.contains(code)));
-    let credential_refused = code == OutcomeCode::ReconnectRequired && (status == StatusCode::UNAUTHORIZED || named);
-    let did_nothing = said_code.as_ref().is_some_and(|code| response.error.did_nothing.contains(code));
+        .is_some_and(|provider| error_code.as_ref().is_some_and(|code| provider.refused_codes.contains(code)));
+    let credential_refused =
+        code == OutcomeCode::ReconnectRequired && (status == StatusCode::UNAUTHORIZED || is_refused_code);
+    let did_nothing = error_code.as_ref().is_some_and(|code| response.error.did_nothing.contains(code));
     let http = (!status.is_success()).then(|| format!("HTTP {}", status.as_u16()));
-    let said = [said_code, said].into_iter().flatten().filter(|text| !text.is_empty());
-    let mut details: Vec<String> = said.map(|text| shortened(&text)).collect();
+    let quotes = [error_code, error_message].into_iter().flatten().filter(|text| !text.is_empty());
+    let mut details: Vec<String> = quotes.map(|text| shortened(&text)).collect();
     details.dedup();
     if details.is_empty() {
         details.extend(http);
@@ -135,18 +136,16 @@ fn failure(
         OutcomeCode::NotConnected | OutcomeCode::Rejected | OutcomeCode::Disabled | OutcomeCode::Vetoed => {
             Failure::new(code, format!("{name} refused{detail}"), false)
         }
-        OutcomeCode::OutcomeUnknown => {
-            uncertain(call, code, format!("{name} does not know what came of it{detail}"), true)
-        }
+        OutcomeCode::OutcomeUnknown => uncertain(call, code, format!("{name} does not know the outcome{detail}"), true),
     };
     Ok(Failure { retry_after_s, credential_refused, ..failure })
 }
 
-/// The failure of a call that had no answer.
+/// The failure of a call that got no answer.
 pub(super) fn no_answer(call: &Call<'_>, error: &FetchError) -> CallError {
     let name = &call.manifest.display_name;
     let unavailable = |message: String, retryable| CallError::failed(OutcomeCode::Unavailable, message, retryable);
-    tracing::warn!(plugin = %call.manifest.name, action = %call.action.name, error = %causes(error), "a call had no answer");
+    tracing::warn!(plugin = %call.manifest.name, action = %call.action.name, error = %causes(error), "call got no answer");
     match error {
         FetchError::NotPermitted(_) => CallError::at_fault(error),
         FetchError::Credential => CallError::failed(
@@ -166,34 +165,35 @@ pub(super) fn no_answer(call: &Call<'_>, error: &FetchError) -> CallError {
             uncertain(call, OutcomeCode::Unavailable, format!("the connection to {name} broke"), true).into()
         }
         FetchError::Outbound(OutboundError::TooLarge { .. }) => {
-            let message = format!("{name} answered with more than is read; ask for less");
+            let message = format!("{name} answered with more than the limit; request less");
             Failure { of_caller: true, ..uncertain(call, OutcomeCode::Unavailable, message, false) }.into()
         }
     }
 }
 
-/// The failure of a call whose time is up.
+/// The failure of a call that reached its deadline.
 pub(crate) fn out_of_time(call: &Call<'_>) -> CallError {
     let message = format!("{} did not answer in time", call.manifest.display_name);
     uncertain(call, OutcomeCode::Timeout, message, true).into()
 }
 
-/// The failure of a call that may have had its effect all the same, unless doing it twice is the same as once. `again`
-/// says whether trying once more could help.
-fn uncertain(call: &Call<'_>, code: OutcomeCode, message: String, again: bool) -> Failure {
+/// The failure of a call that may have had its effect. `may_help` says whether a retry could succeed. For an action that can
+/// be repeated safely the effect does not matter.
+fn uncertain(call: &Call<'_>, code: OutcomeCode, message: String, may_help: bool) -> Failure {
     if call.action.effect.is_repeatable() {
-        return Failure { unclear: call.action.effect != Effect::Read, ..Failure::new(code, message, again) };
+        return Failure { unclear: call.action.effect != Effect::Read, ..Failure::new(code, message, may_help) };
     }
-    // The service knows a repetition by the key; so does the caller, if the key was theirs.
-    let known = call.key.as_ref().filter(|_| again);
-    let retryable = known.is_some_and(|key| key.of_caller);
-    let remedy = if retryable { "ask again with the same key" } else { "look before asking again" };
-    let message = format!("{message}; it may have happened all the same, so {remedy}");
+    // The service recognises a retry by the key. The caller can retry too, if the key is made of their own.
+    let key = call.key.as_ref().filter(|_| may_help);
+    let retryable = key.is_some_and(|key| key.of_caller);
+    let remedy =
+        if retryable { "retry with the same idempotency key" } else { "check whether it happened before a retry" };
+    let message = format!("{message}; it may have happened: {remedy}");
     let failure = Failure::new(code, message, retryable);
-    Failure { may_have_happened: true, unclear: true, try_again: known.is_some(), ..failure }
+    Failure { may_have_happened: true, unclear: true, try_again: key.is_some(), ..failure }
 }
 
-/// Seconds to wait (RFC 9110, 10.2.3): a number, or a date.
+/// Seconds to wait by the retry header (RFC 9110, 10.2.3): a number of seconds, or a date.
 fn retry_after(call: &Call<'_>, headers: &BTreeMap<String, String>) -> Option<u64> {
     let text = headers.get(&call.manifest.retry.after_header.to_ascii_lowercase())?.trim();
     if let Ok(seconds) = text.parse() {
@@ -203,10 +203,10 @@ fn retry_after(call: &Call<'_>, headers: &BTreeMap<String, String>) -> Option<u6
     u64::try_from(at.as_second() - call.now.as_second()).ok()
 }
 
-/// A service's words, on one line and not too long.
+/// A service's text on one line, cut to [`QUOTE_MAX`] characters.
 fn shortened(text: &str) -> String {
-    let mut short: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SAID_MAX).collect();
-    if text.chars().nth(SAID_MAX).is_some() {
+    let mut short: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(QUOTE_MAX).collect();
+    if text.chars().nth(QUOTE_MAX).is_some() {
         short.push('…');
     }
     short
