@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use overseer_engine::access::principal::Role;
 use overseer_engine::core::ids::OrgId;
 
 /// What `--help` says of the environment.
@@ -106,34 +108,20 @@ pub struct Rotate {
     pub organization: Option<OrgId>,
 }
 
-/// What a key's bearer may do.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum RoleName {
-    /// Registers plugins for all organizations, and is an administrator of its own.
-    #[value(name = "platform_administrator")]
-    PlatformAdministrator,
-    /// Manages the organization, and acts for each of its users.
-    Administrator,
-    /// Sees what the organization has and what was done, and acts for each of its users.
-    Operator,
-    /// Acts for each of the organization's users.
-    Service,
-    /// Acts for one user.
-    User,
-    /// Runs as one agent, with the plugins of its channel.
-    Agent,
-}
+/// A role by its name in the API.
+#[derive(Debug, Clone, Copy)]
+pub struct RoleName(pub Role);
 
-impl RoleName {
-    /// The role's name in JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::PlatformAdministrator => "platform_administrator",
-            Self::Administrator => "administrator",
-            Self::Operator => "operator",
-            Self::Service => "service",
-            Self::User => "user",
-            Self::Agent => "agent",
-        }
+impl ValueEnum for RoleName {
+    fn value_variants<'a>() -> &'a [Self] {
+        const ALL: [RoleName; Role::ALL.len()] = {
+            let [first, second, third, fourth, fifth, sixth] = Role::ALL;
+            [RoleName(first), RoleName(second), RoleName(third), RoleName(fourth), RoleName(fifth), RoleName(sixth)]
+        };
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.0.as_str()).help(self.0.description()))
     }
 }

@@ -26,7 +26,7 @@ pub async fn run(arguments: &Arguments, command: &KeyCommand) -> Result<(), Fail
     };
     match command {
         KeyCommand::Create(new) => {
-            let roles: Vec<&str> = new.roles.iter().map(|role| role.as_str()).collect();
+            let roles: Vec<&str> = new.roles.iter().map(|role| role.0.as_str()).collect();
             let body = json!({ "name": new.name, "roles": roles, "user_id": new.user, "agent_id": new.agent,
                                "channel": new.channel });
             let made = server.ask(Method::POST, "", Some(body)).await?;

@@ -1,5 +1,5 @@
-//! Agents built from configuration: a channel says which plugins an agent has, and what it is comes of them, or of what an
-//! administrator locked it to.
+//! Agents built from configuration. A channel says which plugins its agent has. The agent is built from that, or is the
+//! build that an administrator locked the channel to.
 
 mod adapters;
 mod build;
@@ -13,9 +13,9 @@ mod view;
 
 pub use build::{ExcludedPlugin, ExclusionReason, PluginUsed, Warning};
 pub use channels::{ChannelView, SetChannel};
-pub use diff::{AgentDiff, AgentText, PluginChanged, RoutingChanged, ToolChanged};
+pub use diff::{AgentDiff, InstructionsChanged, PluginChanged, RoutingChanged, ToolChanged};
 pub use lock::{LockAgent, Locks, RollBackAgent};
-pub use names::{AgentTool, Renamed};
+pub use names::{AgentTool, RenamedTool};
 pub use view::AgentView;
 
 pub use crate::access::channel::{
