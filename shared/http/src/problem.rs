@@ -50,9 +50,10 @@ impl Problem {
             status if status.is_server_error() => ProblemCode::Internal,
             _ => ProblemCode::InvalidParameters,
         };
-        let detail = match code {
-            ProblemCode::Internal => "something failed on Overseer's side; the log has the request id",
-            code => title(code),
+        let detail = if code == ProblemCode::Internal {
+            "something failed on Overseer's side; the log has the request id"
+        } else {
+            title(code)
         };
         Self::new(code, detail)
     }
