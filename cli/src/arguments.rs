@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use overseer_engine::access::principal::Role;
 use overseer_engine::core::ids::OrgId;
 
 /// The end of `--help`: the environment variables.
@@ -119,34 +121,20 @@ pub struct Rotate {
     pub organization: Option<OrgId>,
 }
 
-/// A role of an API key.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum RoleName {
-    /// Registers plugins for all organizations, and is an administrator of its own one.
-    #[value(name = "platform_administrator")]
-    PlatformAdministrator,
-    /// Manages the organization, and acts for each of its users.
-    Administrator,
-    /// Reads what the organization has and what its agents did, and acts for each of its users.
-    Operator,
-    /// Acts for each of the organization's users.
-    Service,
-    /// Acts for one user.
-    User,
-    /// Runs as one agent, with the plugins of its channel.
-    Agent,
-}
+/// A role by its name in the API.
+#[derive(Debug, Clone, Copy)]
+pub struct RoleName(pub Role);
 
-impl RoleName {
-    /// The role's name in JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::PlatformAdministrator => "platform_administrator",
-            Self::Administrator => "administrator",
-            Self::Operator => "operator",
-            Self::Service => "service",
-            Self::User => "user",
-            Self::Agent => "agent",
-        }
+impl ValueEnum for RoleName {
+    fn value_variants<'a>() -> &'a [Self] {
+        const ALL: [RoleName; Role::ALL.len()] = {
+            let [first, second, third, fourth, fifth, sixth] = Role::ALL;
+            [RoleName(first), RoleName(second), RoleName(third), RoleName(fourth), RoleName(fifth), RoleName(sixth)]
+        };
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.0.as_str()).help(self.0.description()))
     }
 }

@@ -32,7 +32,7 @@ pub async fn run(arguments: &Arguments, command: &KeyCommand) -> Result<(), Fail
 }
 
 async fn create(server: &Server, new: &NewKey) -> Result<(), Failure> {
-    let roles: Vec<&str> = new.roles.iter().map(|role| role.as_str()).collect();
+    let roles: Vec<&str> = new.roles.iter().map(|role| role.0.as_str()).collect();
     let body = json!({ "name": new.name, "roles": roles, "user_id": new.user, "agent_id": new.agent,
                        "channel": new.channel });
     let created = server.call(Method::POST, "", Some(body)).await?;

@@ -1,4 +1,4 @@
-//! `/api/v1/agents`: the agent of a channel, for whoever runs it, and what it is locked to.
+//! `/api/v1/agents`: the agent of a channel, for its runtime; the difference, lock, rollback and unlock, for administrators.
 
 use std::sync::Arc;
 
@@ -19,31 +19,31 @@ use crate::{Problem, Routes};
 pub fn routes() -> Routes {
     let path = |rest: &str| format!("/api/v1/agents/{{channel}}{rest}");
     Routes::new()
-        .route(&path(""), get(get_one))
-        .route(&path("/diff"), post(diff))
-        .route(&path("/lock"), post(lock))
-        .route(&path("/locks"), get(locks))
-        .route(&path("/rollback"), post(roll_back))
-        .route(&path("/unlock"), post(unlock))
+        .route(&path(""), get(get_agent))
+        .route(&path("/diff"), post(diff_agent))
+        .route(&path("/lock"), post(lock_agent))
+        .route(&path("/locks"), get(list_locks))
+        .route(&path("/rollback"), post(roll_back_agent))
+        .route(&path("/unlock"), post(unlock_agent))
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct AgentParameters {
+struct AgentQuery {
     #[serde(default)]
     format: ToolFormat,
 }
 
-async fn get_one(
+async fn get_agent(
     State(engine): State<Arc<Engine>>,
     AgentOrCaller(principal): AgentOrCaller,
     Path(channel): Path<String>,
-    Parameters(AgentParameters { format }): Parameters<AgentParameters>,
+    Parameters(AgentQuery { format }): Parameters<AgentQuery>,
 ) -> Result<Json<Value>, Problem> {
     Ok(Json(engine.agent(&principal, &channel).await?.in_format(format)))
 }
 
-async fn diff(
+async fn diff_agent(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(channel): Path<String>,
@@ -52,7 +52,7 @@ async fn diff(
     Ok(Json(engine.agent_diff(&principal, &channel).await?))
 }
 
-async fn lock(
+async fn lock_agent(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(channel): Path<String>,
@@ -62,7 +62,7 @@ async fn lock(
     Ok(Json(engine.lock_agent(&principal, &channel, body).await?))
 }
 
-async fn locks(
+async fn list_locks(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(channel): Path<String>,
@@ -71,7 +71,7 @@ async fn locks(
     Ok(Json(engine.agent_locks(&principal, &channel).await?))
 }
 
-async fn roll_back(
+async fn roll_back_agent(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(channel): Path<String>,
@@ -81,7 +81,7 @@ async fn roll_back(
     Ok(Json(engine.roll_back_agent(&principal, &channel, body).await?))
 }
 
-async fn unlock(
+async fn unlock_agent(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(channel): Path<String>,

@@ -1,8 +1,9 @@
-//! Who asks: the API key of the request becomes a principal, or the request goes no further.
+//! Authentication: turns the API key of a request into a principal, or refuses the request.
 
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use overseer_engine::access::principal::Principal;
@@ -12,7 +13,7 @@ use secrecy::SecretString;
 
 use crate::Problem;
 
-/// The caller, proved, and no agent.
+/// The authenticated caller, on routes that agents may not use.
 pub(crate) struct Caller(pub(crate) Principal);
 
 impl FromRequestParts<Arc<Engine>> for Caller {
@@ -25,27 +26,27 @@ impl FromRequestParts<Arc<Engine>> for Caller {
     }
 }
 
-/// The caller, proved, where it may be an agent as well: only on routes that say what of it agents may use.
+/// The authenticated caller, which may be an agent: only on routes that check what agents may use of them.
 pub(crate) struct AgentOrCaller(pub(crate) Principal);
 
 impl FromRequestParts<Arc<Engine>> for AgentOrCaller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, engine: &Arc<Engine>) -> Result<Self, Problem> {
-        let header = parts.headers.get(AUTHORIZATION);
         let missing = Error::Unauthenticated("an API key is needed: send the header Authorization: Bearer ovs_…");
-        let Some(header) = header else { return Err(missing.into()) };
-        let scheme_and_key = header.to_str().ok().and_then(|header| header.trim().split_once(' '));
-        let key = match scheme_and_key {
-            Some((scheme, key)) if scheme.eq_ignore_ascii_case("bearer") => SecretString::from(key.trim()),
-            Some(_) | None => return Err(missing.into()),
-        };
+        let key = bearer(&parts.headers).ok_or(missing)?;
         let principal = engine.authenticate(&key).await?;
-        // The header is never what decides; it may only agree.
+        // The key alone decides which organization it is; the header may only agree.
         let own = principal.org.as_str().as_bytes();
-        if parts.headers.get_all("x-organization-id").iter().any(|asked| asked.as_bytes() != own) {
+        if parts.headers.get_all("x-organization-id").iter().any(|value| value.as_bytes() != own) {
             return Err(Error::Forbidden("this API key belongs to another organization".to_owned()).into());
         }
         Ok(Self(principal))
     }
+}
+
+/// The token of the header `Authorization: Bearer`, if it has that form.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<SecretString> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.trim().split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| SecretString::from(token.trim()))
 }

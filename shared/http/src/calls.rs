@@ -1,8 +1,7 @@
-//! `/api/plugins/{name}`: an action by its name, in the words of those who know plugins as sets of functions; and
-//! `/api/booking`, which is the plugin `booking`. What comes of it is what comes of an intent.
+//! `/api/plugins/{name}`: calls an action by its name, for callers that know plugins as sets of functions. `/api/booking` is
+//! the plugin `booking`. The outcome is that of an intent.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
@@ -11,8 +10,9 @@ use axum::routing::post;
 use axum::{Extension, Json};
 use overseer_engine::access::principal::Principal;
 use overseer_engine::core::error::Error;
-use overseer_engine::core::ids::{Alias, ChannelName, IdempotencyKey, RequestId, UserId};
+use overseer_engine::core::ids::{Alias, IdempotencyKey, RequestId, UserId};
 use overseer_engine::core::intent::Intent;
+use overseer_engine::core::outcome::Outcome;
 use overseer_engine::engine::Engine;
 use overseer_engine::invoke::runs::{Replayable, RequestOptions, Resolve};
 use schemars::JsonSchema;
@@ -21,12 +21,12 @@ use serde_json::{Map, Value};
 
 use crate::caller::AgentOrCaller;
 use crate::input::{JsonBody, Parameters};
-use crate::intent::{Preferences, idempotency_key, with_replayed_header};
-use crate::{Deadline, ErrorCode, Problem, Routes};
+use crate::request_headers::{Preferences, RequestScope, channel, idempotency_key, with_replayed_header};
+use crate::{ErrorCode, Problem, Routes};
 
 /// The routes.
 pub fn routes() -> Routes {
-    Routes::new().route("/api/plugins/{name}", post(call)).route("/api/booking", post(booking))
+    Routes::new().route("/api/plugins/{name}", post(call_plugin)).route("/api/booking", post(call_booking))
 }
 
 /// A function to call.
@@ -36,32 +36,31 @@ struct FunctionCall {
     /// The action, or an alias of one.
     #[schemars(length(min = 1, max = 255))]
     function: String,
-    /// Its parameters.
+    /// The action's parameters.
     #[serde(default)]
     parameters: Map<String, Value>,
-    /// What the caller calls the conversation that this is part of: it comes back with the answer.
+    /// The caller's id of the conversation. The reply repeats it.
     #[schemars(length(max = 255))]
     session_id: Option<String>,
-    /// Whose account to use. Left out, it is the user that the API key is bound to.
+    /// The user whose account to use. Default: the user that the API key is bound to.
     user_id: Option<UserId>,
-    /// Which of the accounts at the service; left out, the default one.
+    /// Which of the user's accounts at the service to use. Default: the default account.
     integration: Option<Alias>,
-    /// Makes a repetition safe.
+    /// Makes a retry safe: a retry with the same key runs once.
     idempotency_key: Option<IdempotencyKey>,
 }
 
-/// What the URL of a call may say.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CallParameters {
-    /// What to do where it is not known what came of an earlier call with the same key.
+    /// What to do if the outcome of an earlier call with the same key is unknown.
     resolve: Option<Resolve>,
 }
 
-/// What came of it.
+/// The outcome of a call.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Answer {
+struct CallReply {
     #[serde(flatten)]
     outcome: Map<String, Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -69,41 +68,53 @@ struct Answer {
     request_id: RequestId,
 }
 
-async fn call(
+async fn call_plugin(
     State(engine): State<Arc<Engine>>,
     AgentOrCaller(principal): AgentOrCaller,
     Path(name): Path<String>,
     Parameters(CallParameters { resolve }): Parameters<CallParameters>,
-    (Extension(request_id), until): (Extension<RequestId>, Option<Extension<Deadline>>),
+    scope: RequestScope,
     headers: HeaderMap,
     JsonBody(call): JsonBody<FunctionCall>,
 ) -> Result<Response, Problem> {
-    run(engine, principal, name, (request_id, until), (&headers, resolve), call).await
+    let options = options(&scope, &headers, resolve)?;
+    execute_call(&engine, principal, name, call, options, scope.id).await
 }
 
-async fn booking(
+async fn call_booking(
     State(engine): State<Arc<Engine>>,
     AgentOrCaller(principal): AgentOrCaller,
     Parameters(CallParameters { resolve }): Parameters<CallParameters>,
-    (Extension(request_id), until): (Extension<RequestId>, Option<Extension<Deadline>>),
+    scope: RequestScope,
     headers: HeaderMap,
     JsonBody(call): JsonBody<FunctionCall>,
 ) -> Result<Response, Problem> {
-    run(engine, principal, "booking".to_owned(), (request_id, until), (&headers, resolve), call).await
+    let options = options(&scope, &headers, resolve)?;
+    execute_call(&engine, principal, "booking".to_owned(), call, options, scope.id).await
 }
 
-async fn run(
-    engine: Arc<Engine>,
+fn options(scope: &RequestScope, headers: &HeaderMap, resolve: Option<Resolve>) -> Result<RequestOptions, Error> {
+    Ok(RequestOptions {
+        request: Some(scope.id.clone()),
+        key: idempotency_key(headers)?,
+        wait: Preferences::of(headers).wait(),
+        resolve,
+        until: scope.deadline,
+        channel: channel(headers)?,
+    })
+}
+
+async fn execute_call(
+    engine: &Arc<Engine>,
     principal: Principal,
-    name: String,
-    (request_id, until): (RequestId, Option<Extension<Deadline>>),
-    (headers, resolve): (&HeaderMap, Option<Resolve>),
+    plugin: String,
     call: FunctionCall,
+    options: RequestOptions,
+    request_id: RequestId,
 ) -> Result<Response, Problem> {
-    let (key, channel) = (idempotency_key(headers)?, channel(headers)?);
     let FunctionCall { function, parameters, session_id, user_id, integration, idempotency_key } = call;
     let intent = Intent {
-        tool: name,
+        tool: plugin,
         intent: function,
         context: parameters,
         agent_id: None,
@@ -114,41 +125,32 @@ async fn run(
         max_attempts: None,
         idempotency_key,
     };
-    let until = until.map(|Extension(Deadline(until))| until);
-    let wait = Preferences::of(headers).wait_s.map_or(Duration::ZERO, Duration::from_secs);
-    let asked = RequestOptions { request: Some(request_id.clone()), key, wait, resolve, until, channel };
     let Replayable { answer: outcome, replayed } =
-        engine.execute(principal, intent, asked).await.map_err(remap_pointers)?;
+        engine.execute(principal, intent, options).await.map_err(remap_pointers)?;
     let code = outcome.result.as_ref().err().map(|failure| Extension(ErrorCode::of(&failure.code)));
-    let mut shown = match serde_json::to_value(&outcome) {
-        Ok(Value::Object(shown)) => shown,
+    let reply = Json(CallReply { outcome: outcome_fields(&outcome), session_id, request_id });
+    Ok(with_replayed_header((code, reply).into_response(), replayed))
+}
+
+/// The fields of an outcome, with `data` under the name `result`.
+fn outcome_fields(outcome: &Outcome) -> Map<String, Value> {
+    let mut fields = match serde_json::to_value(outcome) {
+        Ok(Value::Object(fields)) => fields,
         Ok(_) | Err(_) => Map::new(),
     };
-    if let Some(data) = shown.remove("data") {
-        shown.insert("result".to_owned(), data);
+    if let Some(data) = fields.remove("data") {
+        fields.insert("result".to_owned(), data);
     }
-    Ok(with_replayed_header((code, Json(Answer { outcome: shown, session_id, request_id })).into_response(), replayed))
+    fields
 }
 
-/// The channel that a call came by, if it says so: only its plugins count then.
-fn channel(headers: &HeaderMap) -> Result<Option<ChannelName>, Error> {
-    let wrong = |message: String| Error::field("", format!("the header x-channel {message}"));
-    let mut values = headers.get_all("x-channel").iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    if values.next().is_some() {
-        return Err(wrong("is there twice".to_owned()));
-    }
-    let name = ChannelName::parse(value.to_str().unwrap_or_default());
-    name.map(Some).map_err(|rule| wrong(rule.to_string()))
-}
-
-/// What is wrong, with the places that it has in the body of a call.
+/// Problems of an intent, with their pointers into the body of a call.
 fn remap_pointers(error: Error) -> Error {
     let Error::Invalid(mut problems) = error else { return error };
     for problem in &mut problems {
-        for (ours, theirs) in [("/context", "/parameters"), ("/intent", "/function")] {
-            if let Some(rest) = problem.pointer.strip_prefix(ours) {
-                problem.pointer = format!("{theirs}{rest}");
+        for (in_intent, in_call) in [("/context", "/parameters"), ("/intent", "/function")] {
+            if let Some(rest) = problem.pointer.strip_prefix(in_intent) {
+                problem.pointer = format!("{in_call}{rest}");
                 break;
             }
         }

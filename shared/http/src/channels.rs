@@ -1,4 +1,4 @@
-//! `/api/v1/channels`: which plugins agents have, for administrators.
+//! `/api/v1/channels`: the plugins of each channel's agent. Administrators set channels, operators read them.
 
 use std::sync::Arc;
 
@@ -9,45 +9,30 @@ use axum::response::Response;
 use axum::routing::get;
 use overseer_engine::agents::{ChannelView, SetChannel};
 use overseer_engine::engine::Engine;
-use overseer_engine::ports::table::Cursor;
-use serde::{Deserialize, Serialize};
 
 use crate::caller::Caller;
 use crate::etag::{if_match, with_etag};
-use crate::input::{JsonBody, NoParameters, Parameters, page_size};
+use crate::input::{JsonBody, NoParameters, Parameters};
+use crate::listing::{Listing, PageQuery, page_size};
 use crate::{Problem, Routes};
 
 /// The routes.
 pub fn routes() -> Routes {
     Routes::new()
-        .route("/api/v1/channels", get(list))
-        .route("/api/v1/channels/{channel}", get(get_one).put(set).delete(remove))
+        .route("/api/v1/channels", get(list_channels))
+        .route("/api/v1/channels/{channel}", get(get_channel).put(set_channel).delete(remove_channel))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ChannelListQuery {
-    limit: Option<usize>,
-    cursor: Option<Cursor>,
-}
-
-#[derive(Serialize)]
-struct Listed {
-    channels: Vec<ChannelView>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_cursor: Option<Cursor>,
-}
-
-async fn list(
+async fn list_channels(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
-    Parameters(ChannelListQuery { limit, cursor }): Parameters<ChannelListQuery>,
-) -> Result<Json<Listed>, Problem> {
+    Parameters(PageQuery { limit, cursor }): Parameters<PageQuery>,
+) -> Result<Json<Listing<ChannelView>>, Problem> {
     let page = engine.list_channels(&principal, page_size(limit)?, cursor).await?;
-    Ok(Json(Listed { channels: page.entries, next_cursor: page.next }))
+    Ok(Json(Listing::snake_case("channels", page)))
 }
 
-async fn get_one(
+async fn get_channel(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(channel): Path<String>,
@@ -57,7 +42,7 @@ async fn get_one(
     Ok(with_etag(&view.etag, &view))
 }
 
-async fn set(
+async fn set_channel(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(channel): Path<String>,
@@ -69,7 +54,7 @@ async fn set(
     Ok(with_etag(&view.etag, &view))
 }
 
-async fn remove(
+async fn remove_channel(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(channel): Path<String>,

@@ -1,17 +1,16 @@
-//! `/api/plugin-engine/cron`: the sweep, for whoever calls it every minute.
+//! `/api/plugin-engine/cron`: the sweep, called every minute by a scheduler that has the cron token.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::http::header::AUTHORIZATION;
 use axum::routing::post;
 use overseer_engine::core::error::Error;
 use overseer_engine::core::work_report::WorkReport;
 use overseer_engine::engine::Engine;
-use secrecy::SecretString;
 
+use crate::caller::bearer;
 use crate::input::{NoParameters, Parameters};
 use crate::{Problem, Routes};
 
@@ -25,13 +24,11 @@ async fn sweep(
     Parameters(NoParameters {}): Parameters<NoParameters>,
     headers: HeaderMap,
 ) -> Result<Json<WorkReport>, Problem> {
-    let said = headers.get(AUTHORIZATION).and_then(|header| header.to_str().ok()?.trim().split_once(' '));
-    let token = said.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
-    let token = token.map(SecretString::from);
+    let token = bearer(&headers);
     if !engine.config.is_cron_token(token.as_ref()) {
-        let needed = "needs Authorization: Bearer and the CRON_SECRET_TOKEN that this Overseer was started with; \
-                      started without one, it refuses everybody here";
-        return Err(Error::Unauthenticated(needed).into());
+        let detail = "send the header Authorization: Bearer with the CRON_SECRET_TOKEN of this Overseer; if it was started \
+                      without one, this route refuses every request";
+        return Err(Error::Unauthenticated(detail).into());
     }
     Ok(Json(engine.sweep().await?))
 }

@@ -1,4 +1,4 @@
-//! What every request and every answer has: an id, a log line, headers, and problems in one form.
+//! The envelope of every request: a request id, a log line, common headers, and problems in one form.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -19,36 +19,36 @@ use tracing::Instrument as _;
 
 use crate::{Problem, Routes, guard, oauth};
 
-/// The header that carries the request id on every answer.
+/// The header of every answer that contains the request id.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Routes over an engine, with everything around them.
+/// The routes with their engine, in the envelope.
 pub fn service(engine: Arc<Engine>, routes: Routes) -> Router {
-    around(engine, routes, |routes| routes)
+    wrap(engine, routes, |routes| routes)
 }
 
-/// As [`service`], for a server on this machine: it answers only where `Host`, and `Origin` if there is one, name this
-/// machine and `port`, or the configured `public_url`.
+/// Like [`service`], for a server on this machine: it answers only if `Host`, and `Origin` if there is one, name this
+/// machine with `port`, or the configured `public_url`.
 pub fn local_service(engine: Arc<Engine>, routes: Routes, port: u16) -> Router {
     let origins = guard::own_origins(port, engine.config.public_url.as_ref());
-    around(engine, routes, |routes| routes.layer(from_fn_with_state(origins, guard::check)))
+    wrap(engine, routes, |routes| routes.layer(from_fn_with_state(origins, guard::check)))
 }
 
-fn around(engine: Arc<Engine>, routes: Routes, guarded: impl FnOnce(Routes) -> Routes) -> Router {
+fn wrap(engine: Arc<Engine>, routes: Routes, guard: impl FnOnce(Routes) -> Routes) -> Router {
     let routes = routes
         .fallback(async || Problem::new(ProblemCode::NotFound, "there is no such route"))
         .method_not_allowed_fallback(async || {
             Problem::new(
                 ProblemCode::MethodNotAllowed,
-                "the route does not know this method; Allow lists those it knows",
+                "the route does not support this method; the header Allow lists those it supports",
             )
         })
         .layer(CatchPanicLayer::custom(|_: Box<dyn Any + Send>| {
-            // The panic itself, with its place, was printed by the panic hook.
-            tracing::error!("a handler panicked");
+            // The panic hook logged the panic and its location.
+            tracing::error!("handler panicked");
             Problem::of_status(axum::http::StatusCode::INTERNAL_SERVER_ERROR).into_response()
         }));
-    guarded(routes).layer(from_fn_with_state(Arc::clone(&engine), envelope)).with_state(engine)
+    guard(routes).layer(from_fn_with_state(Arc::clone(&engine), envelope)).with_state(engine)
 }
 
 async fn envelope(State(engine): State<Arc<Engine>>, mut request: Request, next: Next) -> Response {
@@ -57,9 +57,9 @@ async fn envelope(State(engine): State<Arc<Engine>>, mut request: Request, next:
         return axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     request.extensions_mut().insert(id.clone());
-    let (method, path) = (request.method().clone(), logged(request.uri().path()));
+    let (method, path) = (request.method().clone(), loggable(request.uri().path()));
     let span = tracing::info_span!("request", request_id = %id);
-    let answered = async {
+    let answer = async {
         let mut response = next.run(request).await;
         let problem = response.extensions_mut().remove::<Problem>().or_else(|| unhandled(&response));
         if let Some(problem) = problem {
@@ -70,7 +70,7 @@ async fn envelope(State(engine): State<Arc<Engine>>, mut request: Request, next:
         tracing::info!(%method, %path, status, duration_ms, "{method} {path} {status}");
         response
     };
-    let mut response = answered.instrument(span).await;
+    let mut response = answer.instrument(span).await;
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(id.as_str()) {
         headers.insert(REQUEST_ID, value);
@@ -80,28 +80,28 @@ async fn envelope(State(engine): State<Arc<Engine>>, mut request: Request, next:
     response
 }
 
-/// The longest path that is logged, in characters.
-const LOGGED_MAX: usize = 200;
+/// The longest logged path, in characters.
+const LOGGED_PATH_MAX: usize = 200;
 
-/// A path as the log has it: not too long, and without the secret of a link to connect, also where the link is mangled.
-fn logged(path: &str) -> String {
+/// The path for the log: truncated, and without the ticket of a connect link, even where the link is mangled.
+fn loggable(path: &str) -> String {
     let link = path.to_ascii_lowercase().find("oauth").filter(|_| !path.starts_with(oauth::CALLBACK));
-    let shown = link.and_then(|at| path.get(..at)).unwrap_or(path);
-    let cut = link.is_some() || shown.chars().nth(LOGGED_MAX).is_some();
-    let shown: String = shown.chars().take(LOGGED_MAX).collect();
-    let kind = if path.starts_with(oauth::START) { "oauth/start/" } else { "" };
-    if cut { format!("{shown}{kind}…") } else { shown }
+    let public = link.and_then(|at| path.get(..at)).unwrap_or(path);
+    let is_cut = link.is_some() || public.chars().nth(LOGGED_PATH_MAX).is_some();
+    let public: String = public.chars().take(LOGGED_PATH_MAX).collect();
+    let route = if path.starts_with(oauth::START) { "oauth/start/" } else { "" };
+    if is_cut { format!("{public}{route}…") } else { public }
 }
 
-/// An error that axum answered by itself, as text.
+/// The problem for an error that axum answered itself, as plain text.
 fn unhandled(response: &Response) -> Option<Problem> {
     let status = response.status();
-    let own = response.extensions().get::<RawResponse>().is_some();
-    (!own && (status.is_client_error() || status.is_server_error())).then(|| Problem::of_status(status))
+    let is_raw = response.extensions().get::<RawResponse>().is_some();
+    (!is_raw && (status.is_client_error() || status.is_server_error())).then(|| Problem::of_status(status))
 }
 
-/// The machine code of a problem, or of an outcome that failed: in the extensions of such an answer, for whoever counts
-/// answers.
+/// The machine code of a problem or of a failed outcome. Such a response has it in its extensions, where the host process
+/// reads it for metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ErrorCode(pub String);
 
@@ -112,13 +112,13 @@ impl ErrorCode {
     }
 }
 
-/// When whoever runs the handlers has to be done: in the extensions of a request, where that may be sooner than the
-/// budget of an intent.
+/// When the host process has to be done, for example because its runtime will stop it. The host puts it into the extensions
+/// of a request where that may be sooner than the time budget of an intent.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadline(pub tokio::time::Instant);
 
-/// Marks an answer that is to leave as it is whatever its status: a page for a person, or what the playground says in a
-/// vendor's name.
+/// Marks a response that the envelope must not replace by a problem, whatever its status: a page for people, or the
+/// playground's answer in the name of a service.
 #[derive(Debug, Clone, Copy)]
 pub struct RawResponse;
 
@@ -127,16 +127,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_link_is_logged_however_it_is_mangled() {
-        for (path, shown) in [
+    fn ticket_of_a_link_is_not_logged() {
+        for (path, expected) in [
             ("/api/plugin-engine", "/api/plugin-engine"),
             ("/api/plugin-engine/oauth/start/abc", "/api/plugin-engine/oauth/start/…"),
             ("/api/plugin-engine/oauth/start%2Fabc", "/api/plugin-engine/…"),
             ("//api/plugin-engine/OAuth/start/abc", "//api/plugin-engine/…"),
             ("/api/plugin-engine/oauth/callback/slack", "/api/plugin-engine/oauth/callback/slack"),
         ] {
-            assert_eq!(logged(path), shown);
+            assert_eq!(loggable(path), expected);
         }
-        assert_eq!(logged(&format!("/{}", "x".repeat(300))).chars().count(), 201);
+    }
+
+    #[test]
+    fn logged_path_has_at_most_200_characters_and_an_ellipsis() {
+        assert_eq!(loggable(&format!("/{}", "x".repeat(300))).chars().count(), 201);
     }
 }

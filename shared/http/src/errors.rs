@@ -1,4 +1,4 @@
-//! `/api/plugin-engine/errors`: what failed, how often, and what agents are to say about it.
+//! `/api/plugin-engine/errors`: failures, their statistics and trends, and the fallback texts that agents say about them.
 
 use std::sync::Arc;
 
@@ -14,23 +14,24 @@ use overseer_engine::invoke::failures::{
 };
 use overseer_engine::ports::table::Cursor;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::caller::Caller;
-use crate::input::{JsonBody, NoParameters, Parameters, page_size};
+use crate::input::{JsonBody, NoParameters, Parameters};
+use crate::listing::{Listing, PageQuery, page_size};
 use crate::{Problem, Routes};
 
 /// The routes.
 pub fn routes() -> Routes {
     let path = |rest: &str| format!("/api/plugin-engine/errors{rest}");
     Routes::new()
-        .route(&path(""), get(list))
-        .route(&path("/bulk"), post(resolve_many))
-        .route(&path("/stats"), get(statistics))
-        .route(&path("/trends"), get(trends))
-        .route(&path("/fallbacks"), get(fallbacks).put(set_fallback).delete(remove_fallback))
-        .route(&path("/{id}"), get(get_one))
-        .route(&path("/{id}/resolve"), post(resolve))
+        .route(&path(""), get(list_failures))
+        .route(&path("/bulk"), post(resolve_failures))
+        .route(&path("/stats"), get(get_statistics))
+        .route(&path("/trends"), get(get_trends))
+        .route(&path("/fallbacks"), get(list_fallbacks).put(set_fallback).delete(remove_fallback))
+        .route(&path("/{id}"), get(get_failure))
+        .route(&path("/{id}/resolve"), post(resolve_failure))
 }
 
 #[derive(Deserialize)]
@@ -46,26 +47,18 @@ struct FailureListQuery {
     cursor: Option<Cursor>,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Listed {
-    errors: Vec<FailureView>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_cursor: Option<Cursor>,
-}
-
-async fn list(
+async fn list_failures(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
-    Parameters(asked): Parameters<FailureListQuery>,
-) -> Result<Json<Listed>, Problem> {
-    let FailureListQuery { user_id, agent_id, tool, intent, code, resolved, limit, cursor } = asked;
+    Parameters(query): Parameters<FailureListQuery>,
+) -> Result<Json<Listing<FailureView>>, Problem> {
+    let FailureListQuery { user_id, agent_id, tool, intent, code, resolved, limit, cursor } = query;
     let filter = FailureFilter { user_id, agent_id, tool, intent, code };
     let page = engine.list_failures(&principal, &filter, resolved, page_size(limit)?, cursor).await?;
-    Ok(Json(Listed { errors: page.entries, next_cursor: page.next }))
+    Ok(Json(Listing::camel_case("errors", page)))
 }
 
-async fn get_one(
+async fn get_failure(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(id): Path<String>,
@@ -74,25 +67,25 @@ async fn get_one(
     Ok(Json(engine.get_failure(&principal, &id).await?))
 }
 
-/// What to say about a failure that somebody has seen to.
+/// Marks a failure as resolved.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Resolve {
-    /// Anything.
+struct ResolveFailure {
+    /// A note for the record.
     note: Option<String>,
 }
 
-async fn resolve(
+async fn resolve_failure(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(id): Path<String>,
     Parameters(NoParameters {}): Parameters<NoParameters>,
-    JsonBody(Resolve { note }): JsonBody<Resolve>,
+    JsonBody(ResolveFailure { note }): JsonBody<ResolveFailure>,
 ) -> Result<Json<FailureView>, Problem> {
     Ok(Json(engine.resolve_failure(&principal, &id, note).await?))
 }
 
-async fn resolve_many(
+async fn resolve_failures(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Parameters(NoParameters {}): Parameters<NoParameters>,
@@ -101,44 +94,29 @@ async fn resolve_many(
     Ok(Json(engine.resolve_failures(&principal, body).await?))
 }
 
-async fn statistics(
+async fn get_statistics(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
-    Parameters(asked): Parameters<StatisticsQuery>,
+    Parameters(query): Parameters<StatisticsQuery>,
 ) -> Result<Json<Statistics>, Problem> {
-    Ok(Json(engine.failure_statistics(&principal, &asked).await?))
+    Ok(Json(engine.failure_statistics(&principal, &query).await?))
 }
 
-async fn trends(
+async fn get_trends(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
-    Parameters(asked): Parameters<TrendsQuery>,
+    Parameters(query): Parameters<TrendsQuery>,
 ) -> Result<Json<Trends>, Problem> {
-    Ok(Json(engine.failure_trends(&principal, &asked).await?))
+    Ok(Json(engine.failure_trends(&principal, &query).await?))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PageParameters {
-    limit: Option<usize>,
-    cursor: Option<Cursor>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Fallbacks {
-    fallbacks: Vec<Fallback>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_cursor: Option<Cursor>,
-}
-
-async fn fallbacks(
+async fn list_fallbacks(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
-    Parameters(PageParameters { limit, cursor }): Parameters<PageParameters>,
-) -> Result<Json<Fallbacks>, Problem> {
+    Parameters(PageQuery { limit, cursor }): Parameters<PageQuery>,
+) -> Result<Json<Listing<Fallback>>, Problem> {
     let page = engine.list_fallbacks(&principal, page_size(limit)?, cursor).await?;
-    Ok(Json(Fallbacks { fallbacks: page.entries, next_cursor: page.next }))
+    Ok(Json(Listing::camel_case("fallbacks", page)))
 }
 
 async fn set_fallback(
@@ -152,7 +130,7 @@ async fn set_fallback(
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct WhichFallback {
+struct FallbackSelector {
     tool: Option<PluginName>,
     agent_id: Option<AgentId>,
 }
@@ -160,7 +138,7 @@ struct WhichFallback {
 async fn remove_fallback(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
-    Parameters(WhichFallback { tool, agent_id }): Parameters<WhichFallback>,
+    Parameters(FallbackSelector { tool, agent_id }): Parameters<FallbackSelector>,
 ) -> Result<Json<Fallback>, Problem> {
     Ok(Json(engine.remove_fallback(&principal, tool.as_ref(), agent_id.as_ref()).await?))
 }

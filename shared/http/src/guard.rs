@@ -1,5 +1,5 @@
-//! Keeps the local server local: it answers only to its own names, and to no page of another site. Otherwise a page that
-//! rebinds its own name to 127.0.0.1 could talk to it from a browser.
+//! Protects the local server from DNS rebinding and cross-site requests: it answers only to its own host names, and not to
+//! pages of other sites. Otherwise a page that resolves its own name to 127.0.0.1 could use the server from a browser.
 
 use std::sync::Arc;
 
@@ -13,11 +13,10 @@ use url::Url;
 
 use crate::Problem;
 
-/// The names under which a server on this machine is reached.
+/// The host names of this machine.
 const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
-/// The origins that a server on `port` of this machine answers as, and `public`, where the operator says that browsers
-/// reach it.
+/// The origins of a server on `port` of this machine, and `public`, the origin that the operator configured for browsers.
 pub(crate) fn own_origins(port: u16, public: Option<&Url>) -> Arc<[String]> {
     let names = NAMES.iter().map(|name| if port == 80 { (*name).to_owned() } else { format!("{name}:{port}") });
     let public = public.map(|url| url.origin().ascii_serialization());
@@ -36,13 +35,15 @@ fn refusal(origins: &[String], headers: &HeaderMap) -> Option<&'static str> {
         let authorities = origins.iter().filter_map(|origin| origin.split_once("://"));
         authorities.map(|(_, host)| host).any(|host| host.eq_ignore_ascii_case(authority))
     };
-    let mut named = headers.get_all(HOST).iter();
-    if !matches!((named.next(), named.next()), (Some(host), None) if host.to_str().is_ok_and(own)) {
-        return Some("this server answers only as localhost, 127.0.0.1 or [::1], with its port, or as PUBLIC_URL says");
+    let mut hosts = headers.get_all(HOST).iter();
+    if !matches!((hosts.next(), hosts.next()), (Some(host), None) if host.to_str().is_ok_and(own)) {
+        return Some(
+            "the Host header must be localhost, 127.0.0.1 or [::1] with this server's port, or the host of PUBLIC_URL",
+        );
     }
     let foreign = |origin: &str| !origins.iter().any(|own| own.eq_ignore_ascii_case(origin));
     if headers.get_all(ORIGIN).iter().any(|origin| origin.to_str().map_or(true, foreign)) {
-        return Some("this server does not answer to pages of other sites");
+        return Some("this server does not answer pages of other sites");
     }
     None
 }

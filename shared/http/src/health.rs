@@ -1,4 +1,4 @@
-//! `/health` and `/schemas/*`: open to everybody.
+//! `/health` and `/schemas/*`: public routes, without a key.
 
 use axum::Json;
 use axum::http::header::CONTENT_TYPE;
@@ -12,14 +12,14 @@ use crate::Routes;
 
 /// The routes.
 pub fn routes() -> Routes {
-    Routes::new().route("/health", get(health)).route("/schemas/plugin-manifest.json", get(manifest_schema))
+    Routes::new().route("/health", get(get_health)).route("/schemas/plugin-manifest.json", get(get_manifest_schema))
 }
 
-async fn health() -> Json<Value> {
+async fn get_health() -> Json<Value> {
     Json(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }))
 }
 
-async fn manifest_schema() -> Response {
+async fn get_manifest_schema() -> Response {
     let schema = schema_of::<Manifest>().to_string();
     ([(CONTENT_TYPE, "application/schema+json")], schema).into_response()
 }

@@ -1,4 +1,4 @@
-//! Reads what comes in, within the limits, and says in one form what is wrong with it.
+//! Reads bodies and queries within their limits, and reports what is wrong with them as problems.
 
 use axum::body::{Bytes, to_bytes};
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
@@ -16,10 +16,6 @@ use crate::Problem;
 pub const BODY_MAX_BYTES: usize = 1024 * 1024;
 /// The deepest nesting of a JSON body.
 pub const DEPTH_MAX: usize = 64;
-/// The most entries of a page.
-pub const PAGE_MAX: usize = 100;
-/// The entries of a page where the caller does not say.
-pub const PAGE_DEFAULT: usize = 20;
 
 /// A JSON body, parsed.
 pub struct JsonBody<T>(pub T);
@@ -33,7 +29,7 @@ impl<S: Sync, T: DeserializeOwned + JsonSchema + 'static> FromRequest<S> for Jso
     }
 }
 
-/// A JSON body that may be left out, which is as good as an empty object.
+/// A JSON body that may be left out; then it is the default value.
 pub struct OptionalJsonBody<T>(pub T);
 
 impl<S: Sync, T: DeserializeOwned + Default + JsonSchema + 'static> FromRequest<S> for OptionalJsonBody<T> {
@@ -70,11 +66,11 @@ pub(crate) async fn read_body(request: Request) -> Result<Bytes, Problem> {
     if declared.is_some_and(|length| length > BODY_MAX_BYTES) {
         return Err(too_large());
     }
-    // Anything but the limit is a connection that broke, to which nobody listens any more.
+    // Any other error is a broken connection, whose client reads no answer.
     to_bytes(request.into_body(), BODY_MAX_BYTES).await.map_err(|_| too_large())
 }
 
-/// How deep arrays and objects are nested, without building them.
+/// How deep arrays and objects are nested, without parsing the body.
 fn depth(json: &[u8]) -> usize {
     let (mut deepest, mut level, mut quoted, mut escaped) = (0_usize, 0_usize, false, false);
     for byte in json {
@@ -93,7 +89,7 @@ fn depth(json: &[u8]) -> usize {
     deepest
 }
 
-/// The query of a URL, parsed; a parameter that is not known is refused, so that none is ignored in silence.
+/// The query of a URL. Unknown parameters are refused, not ignored.
 pub struct Parameters<T>(pub T);
 
 impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> {
@@ -101,24 +97,15 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         Query::try_from_uri(&parts.uri).map(|Query(parsed)| Self(parsed)).map_err(|rejection| {
-            Error::field("", format!("the URL's query is wrong: {}", rejection.body_text())).into()
+            Error::field("", format!("the URL's query is invalid: {}", rejection.body_text())).into()
         })
     }
 }
 
-/// No query at all.
+/// The query of a route without parameters.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoParameters {}
-
-/// The size of a page, checked.
-pub(crate) fn page_size(limit: Option<usize>) -> Result<usize, Error> {
-    match limit {
-        None => Ok(PAGE_DEFAULT),
-        Some(limit) if (1..=PAGE_MAX).contains(&limit) => Ok(limit),
-        Some(_) => Err(Error::field("/limit", format!("must be 1 to {PAGE_MAX}"))),
-    }
-}
 
 #[cfg(test)]
 mod tests {

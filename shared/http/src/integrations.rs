@@ -1,4 +1,4 @@
-//! `/api/plugin-engine/integrations`: the accounts that plugins use.
+//! `/api/plugin-engine/integrations`: the accounts that plugins use, and the OAuth clients that connect them.
 
 use std::sync::Arc;
 
@@ -12,22 +12,23 @@ use overseer_engine::accounts::{
 use overseer_engine::core::ids::UserId;
 use overseer_engine::engine::Engine;
 use overseer_engine::ports::table::Cursor;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::caller::Caller;
-use crate::input::{JsonBody, NoParameters, Parameters, page_size};
+use crate::input::{JsonBody, NoParameters, Parameters};
+use crate::listing::{Listing, page_size};
 use crate::{Problem, Routes};
 
 /// The routes.
 pub fn routes() -> Routes {
     let path = |rest: &str| format!("/api/plugin-engine/integrations{rest}");
     Routes::new()
-        .route(&path(""), get(list))
-        .route(&path("/{plugin}"), get(status).delete(disconnect))
+        .route(&path(""), get(list_accounts))
+        .route(&path("/{plugin}"), get(get_status).delete(disconnect))
         .route(&path("/{plugin}/connect"), post(connect))
-        .route(&path("/{plugin}/connect/complete"), post(complete))
+        .route(&path("/{plugin}/connect/complete"), post(complete_connection))
         .route(&path("/{plugin}/default"), put(make_default))
-        .route(&path("/{plugin}/client"), get(client).put(set_client).delete(remove_client))
+        .route(&path("/{plugin}/client"), get(get_client).put(set_client).delete(remove_client))
 }
 
 #[derive(Deserialize)]
@@ -38,30 +39,22 @@ struct AccountListQuery {
     cursor: Option<Cursor>,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Listed {
-    integrations: Vec<Integration>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_cursor: Option<Cursor>,
-}
-
-async fn list(
+async fn list_accounts(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Parameters(AccountListQuery { user_id, limit, cursor }): Parameters<AccountListQuery>,
-) -> Result<Json<Listed>, Problem> {
+) -> Result<Json<Listing<Integration>>, Problem> {
     let page = engine.list_integrations(&principal, user_id, page_size(limit)?, cursor).await?;
-    Ok(Json(Listed { integrations: page.entries, next_cursor: page.next }))
+    Ok(Json(Listing::camel_case("integrations", page)))
 }
 
-async fn status(
+async fn get_status(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(plugin): Path<String>,
-    Parameters(which): Parameters<AccountSelector>,
+    Parameters(selector): Parameters<AccountSelector>,
 ) -> Result<Json<PluginStatus>, Problem> {
-    Ok(Json(engine.integration_status(&principal, &plugin, which).await?))
+    Ok(Json(engine.integration_status(&principal, &plugin, selector).await?))
 }
 
 async fn connect(
@@ -74,7 +67,7 @@ async fn connect(
     Ok(Json(engine.connect(&principal, &plugin, body).await?))
 }
 
-async fn complete(
+async fn complete_connection(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(plugin): Path<String>,
@@ -88,9 +81,9 @@ async fn disconnect(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(plugin): Path<String>,
-    Parameters(which): Parameters<AccountSelector>,
+    Parameters(selector): Parameters<AccountSelector>,
 ) -> Result<Json<Disconnected>, Problem> {
-    Ok(Json(engine.disconnect(&principal, &plugin, which).await?))
+    Ok(Json(engine.disconnect(&principal, &plugin, selector).await?))
 }
 
 async fn make_default(
@@ -103,7 +96,7 @@ async fn make_default(
     Ok(Json(engine.make_default(&principal, &plugin, body).await?))
 }
 
-async fn client(
+async fn get_client(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(plugin): Path<String>,

@@ -1,7 +1,7 @@
 //! The HTTP surface: routers, authentication and problem+json, used by every function and by the local server.
 //!
-//! Each block of routes is a module with a `routes` function that makes a router without state. [`service`] puts around
-//! them what every answer has: a request id, a log line, and problems in one form.
+//! Each group of routes is a module with a function `routes`. A handler parses the request, makes one call to the engine and
+//! replies. [`service`] wraps the routes in what every answer has: a request id, a log line, and problems in one form.
 
 pub mod agents;
 mod caller;
@@ -18,11 +18,13 @@ pub mod input;
 pub mod integrations;
 pub mod intent;
 pub mod keys;
+mod listing;
 pub mod mappings;
 pub mod oauth;
 pub mod plugins;
 mod problem;
 pub mod registry;
+mod request_headers;
 pub mod runs;
 pub mod tasks;
 pub mod webhooks;
@@ -34,5 +36,5 @@ pub use envelope::{Deadline, ErrorCode, RawResponse, local_service, service};
 use overseer_engine::engine::Engine;
 pub use problem::Problem;
 
-/// A block of routes over one engine.
+/// A group of routes, without its engine yet.
 pub type Routes = Router<Arc<Engine>>;

@@ -1,4 +1,4 @@
-//! `/api/plugin-engine/context-mappings`: names for what services call by ids.
+//! `/api/plugin-engine/context-mappings`: names that intents may use in place of a service's ids.
 
 use std::sync::Arc;
 
@@ -11,19 +11,20 @@ use overseer_engine::invoke::mappings::{
     LookedUp, MappingView, NameToLookUp, NewMapping, NewMappings, WhichMapping, WhichMappings,
 };
 use overseer_engine::ports::table::Cursor;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::caller::Caller;
-use crate::input::{JsonBody, NoParameters, Parameters, page_size};
+use crate::input::{JsonBody, NoParameters, Parameters};
+use crate::listing::{Listing, page_size};
 use crate::{Problem, Routes};
 
 /// The routes.
 pub fn routes() -> Routes {
     let path = |rest: &str| format!("/api/plugin-engine/context-mappings{rest}");
     Routes::new()
-        .route(&path(""), get(list).put(write).delete(remove))
-        .route(&path("/bulk"), post(write_many))
-        .route(&path("/lookup"), get(look_up))
+        .route(&path(""), get(list_mappings).put(put_mapping).delete(delete_mapping))
+        .route(&path("/bulk"), post(put_mappings))
+        .route(&path("/lookup"), get(look_up_mapping))
 }
 
 #[derive(Deserialize)]
@@ -37,26 +38,18 @@ struct MappingListQuery {
     cursor: Option<Cursor>,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Listed {
-    mappings: Vec<MappingView>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_cursor: Option<Cursor>,
-}
-
-async fn list(
+async fn list_mappings(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
-    Parameters(asked): Parameters<MappingListQuery>,
-) -> Result<Json<Listed>, Problem> {
-    let MappingListQuery { tool, kind, user_id, agent_id, limit, cursor } = asked;
-    let which = WhichMappings { tool, kind, user_id, agent_id };
-    let page = engine.list_mappings(&principal, &which, page_size(limit)?, cursor).await?;
-    Ok(Json(Listed { mappings: page.entries, next_cursor: page.next }))
+    Parameters(query): Parameters<MappingListQuery>,
+) -> Result<Json<Listing<MappingView>>, Problem> {
+    let MappingListQuery { tool, kind, user_id, agent_id, limit, cursor } = query;
+    let filter = WhichMappings { tool, kind, user_id, agent_id };
+    let page = engine.list_mappings(&principal, &filter, page_size(limit)?, cursor).await?;
+    Ok(Json(Listing::camel_case("mappings", page)))
 }
 
-async fn write(
+async fn put_mapping(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Parameters(NoParameters {}): Parameters<NoParameters>,
@@ -65,39 +58,27 @@ async fn write(
     Ok(Json(engine.put_mapping(&principal, body).await?))
 }
 
-/// What was written.
-#[derive(Serialize)]
-struct Written {
-    mappings: Vec<MappingView>,
-}
-
-async fn write_many(
+async fn put_mappings(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Parameters(NoParameters {}): Parameters<NoParameters>,
     JsonBody(body): JsonBody<NewMappings>,
-) -> Result<Json<Written>, Problem> {
-    Ok(Json(Written { mappings: engine.put_mappings(&principal, body).await? }))
+) -> Result<Json<Listing<MappingView>>, Problem> {
+    Ok(Json(Listing::complete("mappings", engine.put_mappings(&principal, body).await?)))
 }
 
-/// What was taken out.
-#[derive(Serialize)]
-struct Removed {
-    removed: Vec<MappingView>,
-}
-
-async fn remove(
+async fn delete_mapping(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
-    Parameters(which): Parameters<WhichMapping>,
-) -> Result<Json<Removed>, Problem> {
-    Ok(Json(Removed { removed: engine.delete_mapping(&principal, which).await? }))
+    Parameters(selector): Parameters<WhichMapping>,
+) -> Result<Json<Listing<MappingView>>, Problem> {
+    Ok(Json(Listing::complete("removed", engine.delete_mapping(&principal, selector).await?)))
 }
 
-async fn look_up(
+async fn look_up_mapping(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
-    Parameters(asked): Parameters<NameToLookUp>,
+    Parameters(name): Parameters<NameToLookUp>,
 ) -> Result<Json<LookedUp>, Problem> {
-    Ok(Json(engine.look_up_stored(&principal, asked).await?))
+    Ok(Json(engine.look_up_stored(&principal, name).await?))
 }

@@ -1,5 +1,5 @@
-//! `/api/plugin-engine/oauth`: what a browser sees while its user connects an account. Nobody is signed in here: the ticket
-//! in the link says what is to be connected, and a cookie that it is still the same browser.
+//! `/api/plugin-engine/oauth`: the pages in a user's browser while an account is connected. These routes have no sign-in: the
+//! ticket in the link says which account is connected, and a cookie proves that each step comes from the same browser.
 
 mod page;
 
@@ -19,10 +19,10 @@ use url::Url;
 
 use crate::Routes;
 
-/// Where links to connect begin. What follows is a secret of ten minutes, which no log is to have.
+/// The beginning of connect links. After it comes the ticket, a secret for ten minutes that must not be logged.
 pub(crate) const START: &str = "/api/plugin-engine/oauth/start/";
 
-/// Where providers send browsers back to.
+/// The beginning of redirect URIs.
 pub(crate) const CALLBACK: &str = "/api/plugin-engine/oauth/callback";
 
 /// The routes.
@@ -30,94 +30,98 @@ pub fn routes() -> Routes {
     Routes::new()
         .route(&format!("{START}{{ticket}}"), get(consent).post(authorize))
         .route(&format!("{CALLBACK}/{{plugin}}"), get(callback))
-        // No redirect URI is this one: what comes here is refused, with a page that says so.
+        // No redirect URI lacks the plugin: requests here are refused with a page.
         .route(CALLBACK, get(callback))
 }
 
-/// The ticket of a link. What is not UTF-8 is none, and whoever opened it gets a page all the same.
+/// The ticket of a link. One that is not UTF-8 is unknown, and its user gets a page too.
 type Ticket = Result<Path<SecretString>, PathRejection>;
 
-/// The page that says what is about to be connected, and asks. Looking at it changes nothing but the cookie.
+/// The consent page: says what will be connected, and asks the user to continue. Opening it sets the cookie and changes
+/// nothing else.
 async fn consent(State(engine): State<Arc<Engine>>, ticket: Ticket, headers: HeaderMap) -> Response {
-    let Ok(Path(ticket)) = ticket else { return stopped_page(&ConnectError::UnknownLink) };
+    let Ok(Path(ticket)) = ticket else { return error_page(&ConnectError::UnknownLink) };
     let offer = match engine.consent(&ticket).await {
         Ok(offer) => offer,
-        Err(stopped) => return stopped_page(&stopped),
+        Err(error) => return error_page(&error),
     };
-    let secret = browser(&engine, &headers).unwrap_or_else(|| engine.ports.ids.hex(32).into());
-    with_cookie(&engine, &secret, Page::asking(&offer).into_response())
+    let secret = browser_secret(&engine, &headers).unwrap_or_else(|| engine.ports.ids.hex(32).into());
+    with_cookie(&engine, &secret, Page::consent(&offer).into_response())
 }
 
-/// The click on that page. A page of another site cannot do it: the cookie is not sent with its requests, and those of
-/// another host of the same site say where they come from.
+/// The button of the consent page: redirects to the provider. Pages of other sites cannot press it: browsers do not send the
+/// cookie with their requests, and tell in `Sec-Fetch-Site` when another host of the same site sends one.
 async fn authorize(State(engine): State<Arc<Engine>>, ticket: Ticket, headers: HeaderMap) -> Response {
-    let Ok(Path(ticket)) = ticket else { return stopped_page(&ConnectError::UnknownLink) };
+    let Ok(Path(ticket)) = ticket else { return error_page(&ConnectError::UnknownLink) };
     if headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin") {
-        return Page::stopped(StatusCode::FORBIDDEN, "The click did not come from this page.").into_response();
+        return Page::not_connected(StatusCode::FORBIDDEN, "The request did not come from this page.").into_response();
     }
-    let Some(browser) = browser(&engine, &headers) else {
-        return Page::stopped(
+    let Some(browser) = browser_secret(&engine, &headers) else {
+        return Page::not_connected(
             StatusCode::BAD_REQUEST,
-            "This browser did not keep the cookie of the page before. Allow cookies for this site, and open the link again.",
+            "This browser did not keep the cookie of the consent page. Allow cookies for this site and open the link again.",
         )
         .into_response();
     };
     match engine.authorize(&ticket, &browser).await {
-        // The state is good for ten minutes from now, so that the cookie has to be as well.
+        // The state is valid for ten minutes from now, so the cookie must be, too.
         Ok(url) => with_cookie(&engine, &browser, see_other(&url)),
-        Err(stopped) => stopped_page(&stopped),
+        Err(error) => error_page(&error),
     }
 }
 
+/// The provider's redirect: exchanges its code for tokens, and says in a page whether the account is connected.
 async fn callback(
     State(engine): State<Arc<Engine>>,
     plugin: Result<Path<String>, PathRejection>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
-    let landing = match read(&uri) {
+    let outcome = match parse_callback(&uri) {
         Ok(callback) => {
             let plugin = plugin.as_ref().ok().map(|Path(plugin)| plugin.as_str());
-            engine.callback(plugin, callback, browser(&engine, &headers)).await
+            engine.callback(plugin, callback, browser_secret(&engine, &headers)).await
         }
-        Err(what) => Err(ConnectError::Malformed(what)),
+        Err(problem) => Err(ConnectError::Malformed(problem)),
     };
-    match landing {
+    match outcome {
         Ok(CallbackOutcome::Connected(plugin, account)) => Page::connected(&plugin, account.as_deref()).into_response(),
         Ok(CallbackOutcome::Redirect(url)) => see_other(&url),
-        Err(stopped) => stopped_page(&stopped),
+        Err(error) => error_page(&error),
     }
 }
 
-/// The parameters of a provider's answer, each at most once and not too long.
-fn read(uri: &Uri) -> Result<Callback, &'static str> {
+/// The parameters of a provider's redirect. The error is a message: a parameter that is repeated or longer than
+/// [`PARAMETER_MAX_BYTES`].
+fn parse_callback(uri: &Uri) -> Result<Callback, &'static str> {
     let pairs: Query<Vec<(String, String)>> = Query::try_from_uri(uri).map_err(|_| "its parameters cannot be read")?;
     let mut callback = Callback::default();
     for (name, value) in pairs.0 {
-        let read = ["state", "code", "iss", "error"].contains(&name.as_str());
-        if read && value.len() > PARAMETER_MAX_BYTES {
+        let is_known = ["state", "code", "iss", "error"].contains(&name.as_str());
+        if is_known && value.len() > PARAMETER_MAX_BYTES {
             return Err("a parameter is too long");
         }
-        let twice = match name.as_str() {
+        let is_repeated = match name.as_str() {
             "state" => callback.state.replace(value.into()).is_some(),
             "code" => callback.code.replace(value.into()).is_some(),
             "iss" => callback.iss.replace(value).is_some(),
             "error" => callback.error.replace(value).is_some(),
-            // Providers may send more (RFC 6749, 4.1.2).
+            // Providers may send further parameters (RFC 6749, 4.1.2).
             _ => false,
         };
-        if twice {
-            return Err("a parameter is there twice");
+        if is_repeated {
+            return Err("a parameter appears twice");
         }
     }
-    // What has no value counts as left out (RFC 6749, 3.1).
-    let there = |value: &SecretString| !value.expose_secret().is_empty();
-    callback.state = callback.state.filter(there);
-    callback.code = callback.code.filter(there);
+    // A parameter without a value counts as left out (RFC 6749, 3.1).
+    let has_value = |value: &SecretString| !value.expose_secret().is_empty();
+    callback.state = callback.state.filter(has_value);
+    callback.code = callback.code.filter(has_value);
     Ok(callback)
 }
 
-/// The cookie's name. `__Host-` keeps other hosts of the same site from setting it, which browsers know for https alone.
+/// The cookie's name. The prefix `__Host-` prevents other hosts of the same site from setting it; browsers accept it over
+/// https only.
 fn cookie_name(engine: &Engine) -> &'static str {
     if is_https(engine) { "__Host-overseer-connect" } else { "overseer-connect" }
 }
@@ -140,29 +144,28 @@ fn cookie(engine: &Engine, secret: &SecretString) -> String {
     format!("{name}={}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax{secure}", secret.expose_secret())
 }
 
-/// The browser's secret, if it has one that was made here.
-fn browser(engine: &Engine, headers: &HeaderMap) -> Option<SecretString> {
+/// The secret in the browser's cookie, if it has the form of one of Overseer's.
+fn browser_secret(engine: &Engine, headers: &HeaderMap) -> Option<SecretString> {
     let name = cookie_name(engine);
     let pairs = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(';'));
-    let mut values = pairs.filter_map(|pair| pair.trim().split_once('=')).filter(|(found, _)| *found == name);
+    let mut values = pairs.filter_map(|pair| pair.trim().split_once('=')).filter(|(cookie, _)| *cookie == name);
     let (_, value) = values.next()?;
-    let made_here = value.len() == 64 && value.bytes().all(|b| b.is_ascii_hexdigit());
-    // Two of one name: somebody else set one of them.
-    (made_here && values.next().is_none()).then(|| value.into())
+    let is_well_formed = value.len() == 64 && value.bytes().all(|b| b.is_ascii_hexdigit());
+    // Of two cookies with this name, another host set one.
+    (is_well_formed && values.next().is_none()).then(|| value.into())
 }
 
 fn see_other(url: &Url) -> Response {
-    let Ok(to) = HeaderValue::from_str(url.as_str()) else {
+    let Ok(location) = HeaderValue::from_str(url.as_str()) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
-    (StatusCode::SEE_OTHER, page::HEADERS, [(LOCATION, to)]).into_response()
+    (StatusCode::SEE_OTHER, page::HEADERS, [(LOCATION, location)]).into_response()
 }
 
-fn stopped_page(stopped: &ConnectError) -> Response {
-    let status = match stopped {
-        ConnectError::Failed(error) => {
-            // Logs it, as every problem is.
-            crate::Problem::log(error);
+fn error_page(error: &ConnectError) -> Response {
+    let status = match error {
+        ConnectError::Failed(cause) => {
+            crate::Problem::log(cause);
             StatusCode::INTERNAL_SERVER_ERROR
         }
         ConnectError::OtherBrowser => StatusCode::FORBIDDEN,
@@ -173,5 +176,5 @@ fn stopped_page(stopped: &ConnectError) -> Response {
         | ConnectError::Provider(_)
         | ConnectError::Changed => StatusCode::BAD_REQUEST,
     };
-    Page::stopped(status, &stopped.to_string()).into_response()
+    Page::not_connected(status, &error.to_string()).into_response()
 }

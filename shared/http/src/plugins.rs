@@ -1,4 +1,5 @@
-//! `/api/v1/plugins`: the plugins as an organization has them. Its administrators change them, operators see them.
+//! `/api/v1/plugins`: an organization's plugins with their configuration and state. Administrators change them, operators
+//! read them.
 
 use std::sync::Arc;
 
@@ -18,38 +19,34 @@ use serde::{Deserialize, Serialize};
 use crate::caller::Caller;
 use crate::etag::{if_match, with_etag};
 use crate::input::{JsonBody, NoParameters, OptionalJsonBody, Parameters};
+use crate::listing::Listing;
 use crate::{Problem, Routes};
 
 /// The routes.
 pub fn routes() -> Routes {
     let path = |rest: &str| format!("/api/v1/plugins{rest}");
     Routes::new()
-        .route(&path(""), get(list))
-        .route(&path("/{name}"), get(one).patch(set).delete(uninstall))
-        .route(&path("/{name}/config"), get(config).put(set_config))
-        .route(&path("/{name}/diff"), get(diff))
-        .route(&path("/{name}/disable"), post(disable))
-        .route(&path("/{name}/enable"), post(enable))
+        .route(&path(""), get(list_plugins))
+        .route(&path("/{name}"), get(get_plugin).patch(set_plugin).delete(uninstall_plugin))
+        .route(&path("/{name}/config"), get(get_config).put(set_config))
+        .route(&path("/{name}/diff"), get(diff_upgrade))
+        .route(&path("/{name}/disable"), post(disable_plugin))
+        .route(&path("/{name}/enable"), post(enable_plugin))
         .route(&path("/{name}/hook-secret"), post(make_hook_secret))
-        .route(&path("/{name}/reset"), post(reset))
-        .route(&path("/{name}/rollback"), post(roll_back))
-        .route(&path("/{name}/upgrade"), post(upgrade))
+        .route(&path("/{name}/reset"), post(reset_breaker))
+        .route(&path("/{name}/rollback"), post(roll_back_plugin))
+        .route(&path("/{name}/upgrade"), post(upgrade_plugin))
 }
 
-#[derive(Serialize)]
-struct Listed {
-    plugins: Vec<InstanceView>,
-}
-
-async fn list(
+async fn list_plugins(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Parameters(NoParameters {}): Parameters<NoParameters>,
-) -> Result<Json<Listed>, Problem> {
-    Ok(Json(Listed { plugins: engine.list_instances(&principal).await? }))
+) -> Result<Json<Listing<InstanceView>>, Problem> {
+    Ok(Json(Listing::complete("plugins", engine.list_instances(&principal).await?)))
 }
 
-async fn one(
+async fn get_plugin(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(name): Path<String>,
@@ -58,7 +55,7 @@ async fn one(
     Ok(Json(engine.get_instance(&principal, &name).await?))
 }
 
-async fn set(
+async fn set_plugin(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(name): Path<String>,
@@ -68,7 +65,7 @@ async fn set(
     Ok(Json(engine.set_instance(&principal, &name, body).await?))
 }
 
-async fn uninstall(
+async fn uninstall_plugin(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(name): Path<String>,
@@ -77,7 +74,7 @@ async fn uninstall(
     Ok(Json(engine.uninstall(&principal, &name).await?))
 }
 
-async fn disable(
+async fn disable_plugin(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(name): Path<String>,
@@ -87,7 +84,7 @@ async fn disable(
     Ok(Json(engine.disable_plugin(&principal, &name, body).await?))
 }
 
-async fn enable(
+async fn enable_plugin(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(name): Path<String>,
@@ -97,7 +94,7 @@ async fn enable(
     Ok(Json(engine.enable_plugin(&principal, &name, body).await?))
 }
 
-async fn upgrade(
+async fn upgrade_plugin(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(name): Path<String>,
@@ -107,7 +104,7 @@ async fn upgrade(
     Ok(Json(engine.upgrade_plugin(&principal, &name, body).await?))
 }
 
-async fn roll_back(
+async fn roll_back_plugin(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(name): Path<String>,
@@ -118,21 +115,21 @@ async fn roll_back(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct DiffParameters {
-    /// Which version; the latest, if left out.
+struct DiffQuery {
+    /// The version to compare with. Default: the latest.
     version: Option<Version>,
 }
 
-async fn diff(
+async fn diff_upgrade(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(name): Path<String>,
-    Parameters(DiffParameters { version }): Parameters<DiffParameters>,
+    Parameters(DiffQuery { version }): Parameters<DiffQuery>,
 ) -> Result<Json<UpgradePreview>, Problem> {
     Ok(Json(engine.preview_upgrade(&principal, &name, version.as_ref()).await?))
 }
 
-async fn config(
+async fn get_config(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(name): Path<String>,
@@ -154,9 +151,9 @@ async fn set_config(
     Ok(with_etag(&view.etag, &view))
 }
 
-/// A plugin with the new secret of its hooks, shown once.
+/// A plugin with the new secret of its hooks. Only this answer contains the secret.
 #[derive(Serialize)]
-struct SecretMade {
+struct PluginWithHookSecret {
     secret: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     old_signs_until: Option<String>,
@@ -169,13 +166,13 @@ async fn make_hook_secret(
     Caller(principal): Caller,
     Path(name): Path<String>,
     Parameters(NoParameters {}): Parameters<NoParameters>,
-) -> Result<Json<SecretMade>, Problem> {
+) -> Result<Json<PluginWithHookSecret>, Problem> {
     let NewHookSecret { secret, old_signs_until, view } = engine.make_hook_secret(&principal, &name).await?;
     let old_signs_until = old_signs_until.map(|until| until.to_string());
-    Ok(Json(SecretMade { secret: secret.expose_secret().to_owned(), old_signs_until, view }))
+    Ok(Json(PluginWithHookSecret { secret: secret.expose_secret().to_owned(), old_signs_until, view }))
 }
 
-async fn reset(
+async fn reset_breaker(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(name): Path<String>,

@@ -1,4 +1,4 @@
-//! The one form of every error answer: RFC 9457, `application/problem+json`. This module alone knows status codes.
+//! Error answers, all in one form: RFC 9457, `application/problem+json`. Only this module maps codes to HTTP statuses.
 
 use axum::Extension;
 use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -11,13 +11,13 @@ use serde::Serialize;
 
 use crate::ErrorCode;
 
-/// An error answer on its way out. The envelope writes it, because only the envelope knows the request id.
+/// An error answer. The envelope writes it, because only the envelope knows the request id.
 #[derive(Debug, Clone)]
 pub struct Problem {
     code: ProblemCode,
     detail: String,
     errors: Vec<FieldProblem>,
-    /// When it is worth asking again, in seconds.
+    /// When a retry is worthwhile, in seconds.
     retry_after_s: Option<u64>,
 }
 
@@ -35,12 +35,12 @@ struct Document<'a> {
 }
 
 impl Problem {
-    /// A problem that the HTTP layer found itself.
+    /// A problem found by the HTTP layer itself.
     pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
         Self { code, detail: detail.into(), errors: Vec::new(), retry_after_s: None }
     }
 
-    /// What a status says that a library answered with by itself.
+    /// The problem for a status that axum answered with itself.
     pub(crate) fn of_status(status: StatusCode) -> Self {
         let code = match status {
             StatusCode::NOT_FOUND => ProblemCode::NotFound,
@@ -50,10 +50,15 @@ impl Problem {
             status if status.is_server_error() => ProblemCode::Internal,
             _ => ProblemCode::InvalidParameters,
         };
-        Self::new(code, title(code))
+        let detail = if code == ProblemCode::Internal {
+            "something failed on Overseer's side; the log has the request id"
+        } else {
+            title(code)
+        };
+        Self::new(code, detail)
     }
 
-    /// The answer as it goes out. `headers` are those that a library set with it.
+    /// The response with its body. `headers` are those of the response that it replaces: `Allow` stays.
     pub(crate) fn write(&self, id: &RequestId, headers: &HeaderMap) -> Response {
         let status = status(self.code);
         let code = ErrorCode::of(&self.code);
@@ -83,10 +88,10 @@ impl Problem {
 }
 
 impl Problem {
-    /// Logs what a caller is not told.
+    /// Logs the causes of an internal error, which callers do not see.
     pub(crate) fn log(error: &Error) {
         if error.code() == ProblemCode::Internal {
-            tracing::error!(error = %causes(error), "a request failed inside Overseer");
+            tracing::error!(error = %causes(error), "request failed: internal error");
         }
     }
 }
@@ -129,21 +134,21 @@ fn status(code: ProblemCode) -> StatusCode {
 
 fn title(code: ProblemCode) -> &'static str {
     match code {
-        ProblemCode::InvalidParameters => "The request is not valid",
-        ProblemCode::Unauthenticated => "A good credential is needed",
-        ProblemCode::Forbidden => "The credential does not allow this",
-        ProblemCode::UnknownPlugin => "There is no such plugin",
-        ProblemCode::UnknownAction => "The plugin has no such action",
-        ProblemCode::NotFound => "There is nothing here",
-        ProblemCode::MethodNotAllowed => "The route does not know this method",
-        ProblemCode::Conflict => "Its state does not allow this",
-        ProblemCode::PreconditionFailed => "It was changed in the meantime",
-        ProblemCode::InProgress => "The first request with this key is still running",
-        ProblemCode::TooLarge => "The request is too large",
-        ProblemCode::UnsupportedMediaType => "The body is not of a media type that is read here",
-        ProblemCode::KeyReused => "The key was used with another request",
+        ProblemCode::InvalidParameters => "Invalid parameters",
+        ProblemCode::Unauthenticated => "Unauthorized",
+        ProblemCode::Forbidden => "Forbidden",
+        ProblemCode::UnknownPlugin => "Unknown plugin",
+        ProblemCode::UnknownAction => "Unknown action",
+        ProblemCode::NotFound => "Not found",
+        ProblemCode::MethodNotAllowed => "Method not allowed",
+        ProblemCode::Conflict => "Conflict",
+        ProblemCode::PreconditionFailed => "Precondition failed",
+        ProblemCode::InProgress => "Request in progress",
+        ProblemCode::TooLarge => "Content too large",
+        ProblemCode::UnsupportedMediaType => "Unsupported media type",
+        ProblemCode::KeyReused => "Idempotency key reused",
         ProblemCode::TooManyRequests => "Too many requests",
-        ProblemCode::Unavailable => "A service that is needed did not answer",
-        ProblemCode::Internal => "Overseer failed",
+        ProblemCode::Unavailable => "Service unavailable",
+        ProblemCode::Internal => "Internal server error",
     }
 }

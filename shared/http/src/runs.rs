@@ -1,4 +1,4 @@
-//! `/api/plugin-engine/runs`: what was done, when, by whom, and what came of it.
+//! `/api/plugin-engine/runs`: the recorded runs of actions with their times, callers and outcomes.
 
 use std::sync::Arc;
 
@@ -10,19 +10,20 @@ use overseer_engine::engine::Engine;
 use overseer_engine::invoke::runs::{ReportedOutcome, RunFilter, RunState, RunView};
 use overseer_engine::ports::table::Cursor;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::caller::Caller;
-use crate::input::{JsonBody, NoParameters, Parameters, page_size};
+use crate::input::{JsonBody, NoParameters, Parameters};
+use crate::listing::{Listing, page_size};
 use crate::{Problem, Routes};
 
 /// The routes.
 pub fn routes() -> Routes {
     let path = |rest: &str| format!("/api/plugin-engine/runs{rest}");
     Routes::new()
-        .route(&path(""), get(list))
-        .route(&path("/{id}"), get(get_one))
-        .route(&path("/{id}/resolve"), post(resolve))
+        .route(&path(""), get(list_runs))
+        .route(&path("/{id}"), get(get_run))
+        .route(&path("/{id}/resolve"), post(resolve_run))
 }
 
 #[derive(Deserialize)]
@@ -36,26 +37,18 @@ struct RunListQuery {
     cursor: Option<Cursor>,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Listed {
-    runs: Vec<RunView>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_cursor: Option<Cursor>,
-}
-
-async fn list(
+async fn list_runs(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
-    Parameters(asked): Parameters<RunListQuery>,
-) -> Result<Json<Listed>, Problem> {
-    let RunListQuery { user_id: user, agent_id: agent, tool: plugin, state, limit, cursor } = asked;
+    Parameters(query): Parameters<RunListQuery>,
+) -> Result<Json<Listing<RunView>>, Problem> {
+    let RunListQuery { user_id: user, agent_id: agent, tool: plugin, state, limit, cursor } = query;
     let filter = RunFilter { user, agent, plugin, state };
     let page = engine.list_runs(&principal, &filter, page_size(limit)?, cursor).await?;
-    Ok(Json(Listed { runs: page.entries, next_cursor: page.next }))
+    Ok(Json(Listing::camel_case("runs", page)))
 }
 
-async fn get_one(
+async fn get_run(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(id): Path<String>,
@@ -64,15 +57,15 @@ async fn get_one(
     Ok(Json(engine.get_run(&principal, &id).await?))
 }
 
-/// What somebody who looked says of a run.
+/// The outcome of a run whose outcome is unknown, as the caller found it at the service.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ResolveRun {
-    /// Whether it had happened.
+    /// Whether the action happened.
     r#as: ReportedOutcome,
 }
 
-async fn resolve(
+async fn resolve_run(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(id): Path<String>,

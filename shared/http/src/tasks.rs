@@ -1,4 +1,4 @@
-//! `/api/plugin-engine/tasks`: what is to be done later, again, or while nobody waits.
+//! `/api/plugin-engine/tasks`: intents that run later, repeatedly, or without a waiting caller.
 
 use std::sync::Arc;
 
@@ -10,22 +10,23 @@ use overseer_engine::engine::Engine;
 use overseer_engine::ports::table::Cursor;
 use overseer_engine::tasks::{CancelReport, ChangeTask, TaskFilter, TaskState, TaskView};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::caller::Caller;
-use crate::input::{JsonBody, NoParameters, Parameters, page_size};
+use crate::input::{JsonBody, NoParameters, Parameters};
+use crate::listing::{Listing, page_size};
 use crate::{Problem, Routes};
 
 /// The routes.
 pub fn routes() -> Routes {
     let path = |rest: &str| format!("/api/plugin-engine/tasks{rest}");
     Routes::new()
-        .route(&path(""), get(list))
-        .route(&path("/cancel"), post(cancel_many))
-        .route(&path("/{id}"), get(get_one).patch(change).delete(cancel))
-        .route(&path("/{id}/retry"), post(retry))
-        .route(&path("/{id}/pause"), post(pause))
-        .route(&path("/{id}/resume"), post(resume))
+        .route(&path(""), get(list_tasks))
+        .route(&path("/cancel"), post(cancel_tasks))
+        .route(&path("/{id}"), get(get_task).patch(edit_task).delete(cancel_task))
+        .route(&path("/{id}/retry"), post(retry_task))
+        .route(&path("/{id}/pause"), post(pause_task))
+        .route(&path("/{id}/resume"), post(resume_task))
 }
 
 #[derive(Deserialize)]
@@ -39,57 +40,49 @@ struct TaskListQuery {
     cursor: Option<Cursor>,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Listed {
-    tasks: Vec<TaskView>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_cursor: Option<Cursor>,
-}
-
-async fn list(
+async fn list_tasks(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
-    Parameters(asked): Parameters<TaskListQuery>,
-) -> Result<Json<Listed>, Problem> {
-    let TaskListQuery { user_id, agent_id, tool, status, limit, cursor } = asked;
+    Parameters(query): Parameters<TaskListQuery>,
+) -> Result<Json<Listing<TaskView>>, Problem> {
+    let TaskListQuery { user_id, agent_id, tool, status, limit, cursor } = query;
     let filter = TaskFilter { user_id, agent_id, tool, status };
     let page = engine.list_tasks(&principal, &filter, page_size(limit)?, cursor).await?;
-    Ok(Json(Listed { tasks: page.entries, next_cursor: page.next }))
+    Ok(Json(Listing::camel_case("tasks", page)))
 }
 
-/// Which tasks to cancel; with `dryRun` it is only said which they would be.
+/// Which tasks to cancel. `dryRun` lists them without cancelling.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct CancelMany {
-    /// Of which user.
+struct CancelTasks {
+    /// Only tasks of this user.
     user_id: Option<UserId>,
-    /// Of which agent.
+    /// Only tasks of this agent.
     agent_id: Option<AgentId>,
-    /// Of which plugin.
+    /// Only tasks of this plugin.
     tool: Option<PluginName>,
-    /// In which state.
+    /// Only tasks in this state.
     status: Option<TaskState>,
-    /// Do nothing, and say what would be done.
+    /// List the tasks that would be cancelled, and cancel none.
     #[serde(default)]
     dry_run: bool,
-    /// Where an earlier answer ended.
+    /// The cursor of an earlier answer: continues after its last task.
     #[schemars(with = "Option<String>")]
     cursor: Option<Cursor>,
 }
 
-async fn cancel_many(
+async fn cancel_tasks(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Parameters(NoParameters {}): Parameters<NoParameters>,
-    JsonBody(body): JsonBody<CancelMany>,
+    JsonBody(body): JsonBody<CancelTasks>,
 ) -> Result<Json<CancelReport>, Problem> {
-    let CancelMany { user_id, agent_id, tool, status, dry_run, cursor } = body;
+    let CancelTasks { user_id, agent_id, tool, status, dry_run, cursor } = body;
     let filter = TaskFilter { user_id, agent_id, tool, status };
     Ok(Json(engine.cancel_tasks(&principal, filter, dry_run, cursor).await?))
 }
 
-async fn get_one(
+async fn get_task(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(id): Path<String>,
@@ -98,7 +91,7 @@ async fn get_one(
     Ok(Json(engine.get_task(&principal, &id).await?))
 }
 
-async fn change(
+async fn edit_task(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(id): Path<String>,
@@ -108,7 +101,7 @@ async fn change(
     Ok(Json(engine.edit_task(&principal, &id, body).await?))
 }
 
-async fn cancel(
+async fn cancel_task(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(id): Path<String>,
@@ -117,7 +110,7 @@ async fn cancel(
     Ok(Json(engine.cancel_task(&principal, &id).await?))
 }
 
-async fn retry(
+async fn retry_task(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(id): Path<String>,
@@ -126,7 +119,7 @@ async fn retry(
     Ok(Json(engine.retry_task(&principal, &id).await?))
 }
 
-async fn pause(
+async fn pause_task(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(id): Path<String>,
@@ -135,7 +128,7 @@ async fn pause(
     Ok(Json(engine.pause_task(&principal, &id).await?))
 }
 
-async fn resume(
+async fn resume_task(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(id): Path<String>,

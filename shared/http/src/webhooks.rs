@@ -1,4 +1,4 @@
-//! `/api/v1/webhooks`: where an organization wants to be told of events, for its administrators.
+//! `/api/v1/webhooks`: the URLs that receive an organization's events, and the deliveries to them, for its administrators.
 
 use std::sync::Arc;
 
@@ -8,63 +8,58 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use overseer_engine::engine::Engine;
 use overseer_engine::events::{ChangeWebhook, DeliveryView, NewWebhook, WebhookView, WebhookWithSecret};
-use overseer_engine::ports::table::Cursor;
 use secrecy::ExposeSecret as _;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::caller::Caller;
-use crate::input::{JsonBody, NoParameters, Parameters, page_size};
+use crate::input::{JsonBody, NoParameters, Parameters};
+use crate::listing::{Listing, PageQuery, page_size};
 use crate::{Problem, Routes};
 
 /// The routes.
 pub fn routes() -> Routes {
     let path = |rest: &str| format!("/api/v1/webhooks{rest}");
     Routes::new()
-        .route(&path(""), get(list).post(create))
-        .route(&path("/{id}"), get(get_one).patch(change).delete(remove))
-        .route(&path("/{id}/rotate"), post(rotate))
-        .route(&path("/{id}/deliveries"), get(deliveries))
-        .route(&path("/{id}/deliveries/{delivery}/retry"), post(retry))
+        .route(&path(""), get(list_webhooks).post(create_webhook))
+        .route(&path("/{id}"), get(get_webhook).patch(change_webhook).delete(delete_webhook))
+        .route(&path("/{id}/rotate"), post(rotate_secret))
+        .route(&path("/{id}/deliveries"), get(list_deliveries))
+        .route(&path("/{id}/deliveries/{delivery}/retry"), post(retry_delivery))
 }
 
-/// A webhook as it is shown once, to the one who made it or its new secret.
+/// A webhook with its secret. Only the answers that create the webhook or rotate its secret have it.
 #[derive(Serialize)]
-struct Made {
+struct WebhookSecretBody {
     secret: String,
     #[serde(flatten)]
     view: WebhookView,
 }
 
-impl From<WebhookWithSecret> for Made {
+impl From<WebhookWithSecret> for WebhookSecretBody {
     fn from(WebhookWithSecret { secret, view }: WebhookWithSecret) -> Self {
         Self { secret: secret.expose_secret().to_owned(), view }
     }
 }
 
-async fn create(
+async fn create_webhook(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Parameters(NoParameters {}): Parameters<NoParameters>,
     JsonBody(body): JsonBody<NewWebhook>,
-) -> Result<(StatusCode, Json<Made>), Problem> {
+) -> Result<(StatusCode, Json<WebhookSecretBody>), Problem> {
     let made = engine.create_webhook(&principal, body).await?;
     Ok((StatusCode::CREATED, Json(made.into())))
 }
 
-#[derive(Serialize)]
-struct Listed {
-    webhooks: Vec<WebhookView>,
-}
-
-async fn list(
+async fn list_webhooks(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Parameters(NoParameters {}): Parameters<NoParameters>,
-) -> Result<Json<Listed>, Problem> {
-    Ok(Json(Listed { webhooks: engine.list_webhooks(&principal).await? }))
+) -> Result<Json<Listing<WebhookView>>, Problem> {
+    Ok(Json(Listing::complete("webhooks", engine.list_webhooks(&principal).await?)))
 }
 
-async fn get_one(
+async fn get_webhook(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(id): Path<String>,
@@ -73,7 +68,7 @@ async fn get_one(
     Ok(Json(engine.get_webhook(&principal, &id).await?))
 }
 
-async fn change(
+async fn change_webhook(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(id): Path<String>,
@@ -83,7 +78,7 @@ async fn change(
     Ok(Json(engine.change_webhook(&principal, &id, body).await?))
 }
 
-async fn remove(
+async fn delete_webhook(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(id): Path<String>,
@@ -92,40 +87,26 @@ async fn remove(
     Ok(Json(engine.delete_webhook(&principal, &id).await?))
 }
 
-async fn rotate(
+async fn rotate_secret(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(id): Path<String>,
     Parameters(NoParameters {}): Parameters<NoParameters>,
-) -> Result<Json<Made>, Problem> {
+) -> Result<Json<WebhookSecretBody>, Problem> {
     Ok(Json(engine.rotate_webhook(&principal, &id).await?.into()))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DeliveryListQuery {
-    limit: Option<usize>,
-    cursor: Option<Cursor>,
-}
-
-#[derive(Serialize)]
-struct Deliveries {
-    deliveries: Vec<DeliveryView>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_cursor: Option<Cursor>,
-}
-
-async fn deliveries(
+async fn list_deliveries(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path(id): Path<String>,
-    Parameters(DeliveryListQuery { limit, cursor }): Parameters<DeliveryListQuery>,
-) -> Result<Json<Deliveries>, Problem> {
+    Parameters(PageQuery { limit, cursor }): Parameters<PageQuery>,
+) -> Result<Json<Listing<DeliveryView>>, Problem> {
     let page = engine.list_deliveries(&principal, &id, page_size(limit)?, cursor).await?;
-    Ok(Json(Deliveries { deliveries: page.entries, next_cursor: page.next }))
+    Ok(Json(Listing::snake_case("deliveries", page)))
 }
 
-async fn retry(
+async fn retry_delivery(
     State(engine): State<Arc<Engine>>,
     Caller(principal): Caller,
     Path((id, delivery)): Path<(String, String)>,

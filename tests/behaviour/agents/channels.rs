@@ -1,4 +1,4 @@
-//! Channels: what they may be, and who changes them when.
+//! Channels: their validation, their limits, and who may change them.
 
 use overseer_engine::access::principal::Role;
 use overseer_engine::agents::{ASSIGNMENTS_MAX, INSTRUCTIONS_MAX_BYTES};
@@ -19,7 +19,7 @@ fn tag(answer: &Answer) -> String {
 }
 
 #[tokio::test]
-async fn a_channel_is_set_shown_listed_and_removed() {
+async fn channel_is_stored_until_it_is_removed() {
     let bench = both().await;
     let app = &bench.app;
     let own = json!({ "type": "api", "endpoint": "https://crm.example", "credentials": "credential-id-123" });
@@ -29,18 +29,6 @@ async fn a_channel_is_set_shown_listed_and_removed() {
     assert_eq!(made["plugin_assignments"], json!([booking, crm]));
     assert_eq!((&made["channel"], &made["updated_at"]), (&json!("twilio"), &json!("2026-11-21T09:00:00Z")));
     assert_eq!(ok(&app.get(CHANNEL).await), made);
-    for name in ["web", "a-b_c1", &"c".repeat(63)] {
-        ok(&put(app, &format!("/api/v1/channels/{name}"), &json!({ "plugin_assignments": [] })).await);
-    }
-    let names = |listed: &Value| -> Vec<String> {
-        listed["channels"].as_array().unwrap().iter().map(|one| one["channel"].as_str().unwrap().to_owned()).collect()
-    };
-    let all = ok(&app.get("/api/v1/channels").await);
-    assert_eq!(names(&all), ["a-b_c1", &"c".repeat(63), "twilio", "web"]);
-    let first = ok(&app.get("/api/v1/channels?limit=3").await);
-    let next = first["next_cursor"].as_str().unwrap();
-    assert_eq!(names(&ok(&app.get(&format!("/api/v1/channels?limit=3&cursor={next}")).await)), ["web"]);
-    assert_eq!(app.get("/api/v1/channels?limit=0").await.pointers(), ["/limit"]);
 
     assert_eq!(ok(&app.delete(CHANNEL).await), made);
     assert_eq!(app.get(CHANNEL).await.problem(404), "not_found");
@@ -54,7 +42,24 @@ async fn a_channel_is_set_shown_listed_and_removed() {
 }
 
 #[tokio::test]
-async fn what_a_channel_cannot_be_is_refused_at_its_place() {
+async fn channels_are_listed_by_name() {
+    let app = App::start().await;
+    for name in ["twilio", "web", "a-b_c1", &"c".repeat(63)] {
+        ok(&put(&app, &format!("/api/v1/channels/{name}"), &json!({ "plugin_assignments": [] })).await);
+    }
+    let names = |listed: &Value| -> Vec<String> {
+        listed["channels"].as_array().unwrap().iter().map(|one| one["channel"].as_str().unwrap().to_owned()).collect()
+    };
+    let all = ok(&app.get("/api/v1/channels").await);
+    assert_eq!(names(&all), ["a-b_c1", &"c".repeat(63), "twilio", "web"]);
+    let first = ok(&app.get("/api/v1/channels?limit=3").await);
+    let next = first["next_cursor"].as_str().unwrap();
+    assert_eq!(names(&ok(&app.get(&format!("/api/v1/channels?limit=3&cursor={next}")).await)), ["web"]);
+    assert_eq!(app.get("/api/v1/channels?limit=0").await.pointers(), ["/limit"]);
+}
+
+#[tokio::test]
+async fn invalid_channel_is_refused_with_pointers() {
     let bench = both().await;
     let app = &bench.app;
     let at = |rest: &str| format!("/plugin_assignments/{rest}");
@@ -89,33 +94,33 @@ async fn what_a_channel_cannot_be_is_refused_at_its_place() {
 }
 
 #[tokio::test]
-async fn limits_hold_at_their_edges() {
+async fn channel_limits_are_inclusive() {
     let bench = both().await;
     let app = &bench.app;
-    // Plugins that nobody has: how many there are counts before what they are.
+    // Unknown plugins: their number is checked before their names.
     let many = |count: usize| -> Value { (0..count).map(|n| json!({ "plugin": format!("p{n}") })).collect() };
     let answer = put(app, CHANNEL, &json!({ "plugin_assignments": many(ASSIGNMENTS_MAX) })).await;
     assert_eq!(answer.pointers().len(), ASSIGNMENTS_MAX);
     let answer = put(app, CHANNEL, &json!({ "plugin_assignments": many(ASSIGNMENTS_MAX + 1) })).await;
     assert_eq!(answer.pointers(), ["/plugin_assignments"]);
 
-    let words = |text: String| json!({ "plugin_assignments": [], "instructions": text });
-    ok(&put(app, CHANNEL, &words("ä".repeat(INSTRUCTIONS_MAX_BYTES / 2))).await);
-    let answer = put(app, CHANNEL, &words(format!("{}a", "ä".repeat(INSTRUCTIONS_MAX_BYTES / 2)))).await;
+    let with_instructions = |text: String| json!({ "plugin_assignments": [], "instructions": text });
+    ok(&put(app, CHANNEL, &with_instructions("ä".repeat(INSTRUCTIONS_MAX_BYTES / 2))).await);
+    let answer = put(app, CHANNEL, &with_instructions(format!("{}a", "ä".repeat(INSTRUCTIONS_MAX_BYTES / 2)))).await;
     assert_eq!(answer.pointers(), ["/instructions"]);
-    assert_eq!(put(app, CHANNEL, &words(String::new())).await.pointers(), ["/instructions"]);
-    // Each quotation mark takes two bytes of JSON: the words fit, and what has to be stored does not.
-    let answer = put(app, CHANNEL, &words("\"".repeat(INSTRUCTIONS_MAX_BYTES))).await;
+    assert_eq!(put(app, CHANNEL, &with_instructions(String::new())).await.pointers(), ["/instructions"]);
+    // A quotation mark takes two bytes of JSON: the instructions fit, but the channel does not.
+    let answer = put(app, CHANNEL, &with_instructions("\"".repeat(INSTRUCTIONS_MAX_BYTES))).await;
     assert_eq!(answer.pointers(), [""]);
-    ok(&put(app, CHANNEL, &words("\"".repeat(INSTRUCTIONS_MAX_BYTES - 100))).await);
+    ok(&put(app, CHANNEL, &with_instructions("\"".repeat(INSTRUCTIONS_MAX_BYTES - 100))).await);
 }
 
 #[tokio::test]
-async fn who_looked_at_another_channel_changes_nothing() {
+async fn stale_etag_changes_nothing() {
     let bench = both().await;
     let app = &bench.app;
     let of = |plugin: &str| json!({ "plugin_assignments": [{ "plugin": plugin }] });
-    // Where there is none, none can be as it was seen.
+    // A channel that does not exist matches no tag.
     assert_eq!(put_if(app, "\"abc\"", &of("crm")).await.problem(412), "precondition_failed");
     let first = put(app, CHANNEL, &of("crm")).await;
     assert_eq!(tag(&first), tag(&app.get(CHANNEL).await));
@@ -130,7 +135,7 @@ async fn who_looked_at_another_channel_changes_nothing() {
     };
     assert_eq!(remove(tag(&first)).await.problem(412), "precondition_failed");
     assert_eq!(ok(&app.get(CHANNEL).await)["plugin_assignments"][0]["plugin"], "booking");
-    // The tag is of what is set: locking does not change it, and going back gives it back.
+    // Locking does not change the tag, and equal content has an equal tag.
     ok(&app.post(&format!("{AGENT}/lock"), &json!({})).await);
     assert!(put_if(app, &format!("{}, {}", tag(&first), tag(&second)), &of("crm")).await.status.is_success());
     let same = put_if(app, "*", &of("crm")).await;
@@ -139,7 +144,7 @@ async fn who_looked_at_another_channel_changes_nothing() {
 }
 
 #[tokio::test]
-async fn of_many_that_change_a_channel_at_once_none_undoes_a_lock() {
+async fn concurrent_changes_keep_the_lock() {
     let bench = both().await;
     let app = &bench.app;
     set(app, json!([{ "plugin": "crm" }])).await;
@@ -158,7 +163,7 @@ async fn of_many_that_change_a_channel_at_once_none_undoes_a_lock() {
 }
 
 #[tokio::test]
-async fn administrators_set_channels_and_operators_see_them() {
+async fn role_decides_who_may_set_channels() {
     let bench = both().await;
     let app = &bench.app;
     let body = json!({ "plugin_assignments": [{ "plugin": "crm" }] });
@@ -182,7 +187,7 @@ async fn administrators_set_channels_and_operators_see_them() {
         ] {
             let sent = (method == Method::PUT).then_some(&body);
             let answer = app.send(&key, method.clone(), &path, sent).await;
-            // What nobody locked cannot be compared.
+            // A channel that is not locked has no difference: 409.
             let fine = answer.status.is_success() || answer.status.as_u16() == 409;
             assert_eq!(fine, allowed, "{role:?} {method} {path}: {}", answer.text);
             assert!(fine || answer.problem(403) == "forbidden");

@@ -1,4 +1,4 @@
-//! What would come of an intent, said without any effect.
+//! Explaining an intent: what it would do, without doing it.
 
 use overseer_engine::access::principal::Role;
 use overseer_playground::{Mode, Service};
@@ -18,7 +18,7 @@ async fn explained(app: &App, intent: &Value) -> Value {
     assert!(answer.status.is_success(), "{}", answer.text);
     let (reads, writes) = app.table.take();
     assert!(reads <= 3 && writes == 0, "{reads} reads and {writes} writes");
-    assert_eq!(app.playground.received_total(), before, "something left");
+    assert_eq!(app.playground.received_total(), before, "a request was sent");
     assert_eq!(answer.json()["requestId"].as_str().unwrap(), answer.headers["x-request-id"]);
     answer.json()["explanation"].clone()
 }
@@ -28,15 +28,15 @@ fn send(channel: &str) -> Value {
 }
 
 #[tokio::test]
-async fn everything_up_to_the_call_is_said() {
+async fn explanation_shows_everything_up_to_the_call() {
     let app = App::start().await;
-    let mut said = explained(&app, &send("C0PLAYGEN1")).await;
+    let mut explanation = explained(&app, &send("C0PLAYGEN1")).await;
     let account = app.get("/api/plugin-engine/integrations/slack").await.json()["accounts"][0].clone();
-    assert_eq!(said["account"].take(), account);
+    assert_eq!(explanation["account"].take(), account);
     let usual = json!({ "failures": 5, "window_s": 300, "open_s": 60, "open_max_s": 1800 });
     let url = format!("http://{}/playground/slack/api/chat.postMessage", app.address);
     assert_eq!(
-        said["request"].take(),
+        explanation["request"].take(),
         json!({
             "method": "POST", "url": url,
             "headers": { "accept": "application/json", "authorization": "Bearer [hidden]",
@@ -45,7 +45,7 @@ async fn everything_up_to_the_call_is_said() {
         })
     );
     assert_eq!(
-        said,
+        explanation,
         json!({
             "wouldCall": true, "tool": "slack", "version": "1.0.0", "intent": "send_message", "effect": "unsafe",
             "userId": "admin", "agentId": "agent_1", "config": { "breaker": usual, "recordReads": false },
@@ -55,7 +55,7 @@ async fn everything_up_to_the_call_is_said() {
             "mappings": [{ "pointer": "/channel", "kind": "channel", "given": "C0PLAYGEN1", "externalId": "C0PLAYGEN1", "how": "as_given" }],
         })
     );
-    // A read with pages says what the first asks for, and a mail what it is.
+    // Of a paginated read the explanation shows the first request, of a mail its encoded text.
     let list = explained(&app, &json!({ "tool": "slack", "intent": "channels", "context": { "limit": 7 } })).await;
     assert!(list["request"]["url"].as_str().unwrap().contains("limit=7"), "{list}");
     assert_eq!((&list["effect"], list["request"].get("body")), (&json!("read"), None));
@@ -65,17 +65,17 @@ async fn everything_up_to_the_call_is_said() {
 }
 
 #[tokio::test]
-async fn names_are_resolved_as_far_as_they_are_known() {
+async fn explanation_resolves_known_names() {
     let app = App::start().await;
-    let name = |said: &Value| {
+    let name = |explanation: &Value| {
         (
-            said["mappings"][0]["how"].clone(),
-            said["mappings"][0].get("externalId").cloned(),
-            said["request"]["body"]["channel"].clone(),
+            explanation["mappings"][0]["how"].clone(),
+            explanation["mappings"][0].get("externalId").cloned(),
+            explanation["request"]["body"]["channel"].clone(),
         )
     };
     let before = explained(&app, &send("#general")).await;
-    assert_eq!(name(&before), (json!("lookup"), None, json!("#general")), "the service would be asked");
+    assert_eq!(name(&before), (json!("lookup"), None, json!("#general")), "only a lookup at the service resolves it");
     app.post("/api/plugin-engine", &send("#general")).await.data();
     let after = explained(&app, &send("#general")).await;
     assert_eq!(name(&after), (json!("lookup"), Some(json!("C0PLAYGEN1")), json!("C0PLAYGEN1")));
@@ -87,22 +87,25 @@ async fn names_are_resolved_as_far_as_they_are_known() {
 }
 
 #[tokio::test]
-async fn what_stands_in_the_way_is_said() {
+async fn explanation_names_the_obstacle() {
     let app = App::with(Options { unconnected: true, ..Options::default() }).await;
-    let said = explained(&app, &send("C0PLAYGEN1")).await;
-    assert_eq!((&said["wouldCall"], &said["error"]["code"]), (&json!(false), &json!("not_connected")));
-    assert!(said["error"]["fallback"].is_string() && said.get("account").is_none(), "{said}");
+    let explanation = explained(&app, &send("C0PLAYGEN1")).await;
+    assert_eq!((&explanation["wouldCall"], &explanation["error"]["code"]), (&json!(false), &json!("not_connected")));
+    assert!(explanation["error"]["fallback"].is_string() && explanation.get("account").is_none(), "{explanation}");
     app.connect("slack", "xoxb-playground").await;
     app.post("/api/v1/plugins/slack/disable", &json!({ "reason": "a pause" })).await.json();
-    let said = explained(&app, &send("C0PLAYGEN1")).await;
-    assert_eq!((&said["wouldCall"], &said["error"]["code"]), (&json!(false), &json!("disabled")));
-    assert!(said["error"]["message"].as_str().unwrap().contains("a pause"));
+    let explanation = explained(&app, &send("C0PLAYGEN1")).await;
+    assert_eq!((&explanation["wouldCall"], &explanation["error"]["code"]), (&json!(false), &json!("disabled")));
+    assert!(explanation["error"]["message"].as_str().unwrap().contains("a pause"));
     let mut later = send("C0PLAYGEN1");
     later["scheduledTime"] = json!((app.engine.ports.clock.now() + jiff::SignedDuration::from_hours(24)).to_string());
-    let said = explained(&app, &later).await;
-    assert!(said["warnings"][0].as_str().unwrap().contains("a pause") && said.get("error").is_none(), "{said}");
+    let explanation = explained(&app, &later).await;
+    assert!(
+        explanation["warnings"][0].as_str().unwrap().contains("a pause") && explanation.get("error").is_none(),
+        "{explanation}"
+    );
     assert_eq!(app.get("/api/plugin-engine/errors").await.json()["errors"], json!([]), "no failure is recorded");
-    // What is wrong with the request is wrong here, too.
+    // An explanation validates like the intent itself.
     let wrong = json!({ "tool": "slack", "intent": "send", "context": { "channel": "C0PLAYGEN1" } });
     assert_eq!(app.post(EXPLAIN, &wrong).await.pointers(), ["/context/text"]);
     assert_eq!(app.post("/api/plugin-engine?explain=yes", &wrong).await.problem(400), "invalid_parameters");
@@ -113,35 +116,43 @@ async fn what_stands_in_the_way_is_said() {
 }
 
 #[tokio::test]
-async fn a_key_and_a_time_are_said() {
+async fn explanation_tells_the_idempotency_state() {
     let app = App::start().await;
     let mut keyed = send("C0PLAYGEN1");
     keyed["idempotencyKey"] = json!("k1");
-    let said = explained(&app, &keyed).await;
-    assert_eq!((&said["idempotency"], &said["wouldCall"]), (&json!("new"), &json!(true)));
+    let explanation = explained(&app, &keyed).await;
+    assert_eq!((&explanation["idempotency"], &explanation["wouldCall"]), (&json!("new"), &json!(true)));
     app.post("/api/plugin-engine", &keyed).await.data();
-    let said = explained(&app, &keyed).await;
-    assert_eq!((&said["idempotency"], &said["wouldCall"]), (&json!("answered"), &json!(false)));
-    // What may have happened is not done again, unless the caller says so.
+    let explanation = explained(&app, &keyed).await;
+    assert_eq!((&explanation["idempotency"], &explanation["wouldCall"]), (&json!("answered"), &json!(false)));
+    // An action whose outcome is unknown runs again only with resolve=retry.
     keyed["idempotencyKey"] = json!("k2");
     app.misbehave(Service::Slack, Mode::Error, 1);
     app.post("/api/plugin-engine", &keyed).await.failure();
-    let said = explained(&app, &keyed).await;
-    assert_eq!((&said["idempotency"], &said["wouldCall"]), (&json!("unknown"), &json!(false)));
+    let explanation = explained(&app, &keyed).await;
+    assert_eq!((&explanation["idempotency"], &explanation["wouldCall"]), (&json!("unknown"), &json!(false)));
     let retry = app.post(&format!("{EXPLAIN}&resolve=retry"), &keyed).await.json()["explanation"].clone();
     assert_eq!((&retry["idempotency"], &retry["wouldCall"]), (&json!("again"), &json!(true)));
+}
+
+#[tokio::test]
+async fn explanation_tells_the_scheduled_time() {
+    let app = App::start().await;
     let mut later = send("C0PLAYGEN1");
-    // On Lambdas it is the machine's clock that says what is next.
+    // On Lambdas the machine's clock decides the next time.
     later["schedule"] = json!({ "cron": "0 9 ? 1 2#1 2035", "timezone": "Europe/Berlin" });
-    let said = explained(&app, &later).await;
-    assert_eq!((&said["scheduledTime"], &said["wouldCall"]), (&json!("2035-01-01T08:00:00Z"), &json!(false)));
+    let explanation = explained(&app, &later).await;
+    assert_eq!(
+        (&explanation["scheduledTime"], &explanation["wouldCall"]),
+        (&json!("2035-01-01T08:00:00Z"), &json!(false))
+    );
     assert_eq!(app.get("/api/plugin-engine/tasks").await.json()["tasks"], json!([]));
     later["schedule"] = json!({ "cron": "never" });
     assert_eq!(app.post(EXPLAIN, &later).await.pointers(), ["/schedule/cron"]);
 }
 
 #[tokio::test]
-async fn scopes_that_were_not_granted_are_named() {
+async fn explanation_names_missing_scopes() {
     let app = App::with(Options { unconnected: true, ..Options::default() }).await;
     let url = link(&app, "slack", &json!({ "scopes": ["chat:write"] })).await;
     let mut browser = Browser::new(&app);
@@ -149,23 +160,23 @@ async fn scopes_that_were_not_granted_are_named() {
     let provider = leads_to(&browser.ask(Method::POST, &url, None).await);
     let back = browser.decide(&provider, "allow").await;
     browser.open(&back).await;
-    let said = explained(&app, &send("C0PLAYGEN1")).await;
+    let explanation = explained(&app, &send("C0PLAYGEN1")).await;
     let missing = json!(["channels:read", "channels:history", "groups:read", "groups:history"]);
-    assert_eq!(said["missingScopes"], missing, "{said}");
+    assert_eq!(explanation["missingScopes"], missing, "{explanation}");
 }
 
 #[tokio::test]
-async fn no_credential_is_shown() {
+async fn explanation_redacts_credentials() {
     let auth = json!({ "type": "api_key", "header": "X-Key", "prefix": "Key " });
     let plugins = vec![own::manifest("http://127.0.0.1:9", &auth)];
     let app = App::with(Options { plugins, ..Options::default() }).await;
     app.connect("own", own::TOKEN).await;
     let answer = app.post(EXPLAIN, &json!({ "tool": "own", "intent": "act", "context": { "path": "a/b" } })).await;
-    let said = answer.json()["explanation"].clone();
-    assert_eq!(said["request"]["url"], json!("http://127.0.0.1:9/a%2Fb"));
-    assert_eq!(said["request"]["headers"]["x-key"], json!("Key [hidden]"));
+    let explanation = answer.json()["explanation"].clone();
+    assert_eq!(explanation["request"]["url"], json!("http://127.0.0.1:9/a%2Fb"));
+    assert_eq!(explanation["request"]["headers"]["x-key"], json!("Key [hidden]"));
     assert_eq!(
-        said["config"]["breaker"],
+        explanation["config"]["breaker"],
         json!({ "failures": 100, "window_s": 300, "open_s": 60, "open_max_s": 1800 })
     );
     assert!(!answer.text.contains(own::TOKEN));

@@ -1,4 +1,4 @@
-//! What is locked stays, whatever is configured since: what would change, going back, and letting go.
+//! Locking an agent: difference, lock, rollback, unlock.
 
 use overseer_engine::agents::LOCKS_MAX;
 use reqwest::Method;
@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::{AGENT, CHANNEL, action, agent, booking, both, names, ok, put, set};
 use crate::support::app::{Answer, App};
 
-async fn does(app: &App, what: &str, body: Value) -> Answer {
-    app.post(&format!("{AGENT}/{what}"), &body).await
+async fn post(app: &App, operation: &str, body: Value) -> Answer {
+    app.post(&format!("{AGENT}/{operation}"), &body).await
 }
 
 fn hashes(locks: &Value) -> Vec<String> {
@@ -16,19 +16,19 @@ fn hashes(locks: &Value) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn what_is_locked_stays_until_somebody_decides_otherwise() {
+async fn lock_stays_until_an_administrator_changes_it() {
     let bench = both().await;
     let app = &bench.app;
     set(app, json!([{ "plugin": "booking" }, { "plugin": "crm" }])).await;
-    assert_eq!(does(app, "diff", json!({})).await.problem(409), "conflict");
+    assert_eq!(post(app, "diff", json!({})).await.problem(409), "conflict");
     let first = agent(app).await;
-    let locked = ok(&does(app, "lock", json!({ "hash": first["hash"] })).await);
+    let locked = ok(&post(app, "lock", json!({ "hash": first["hash"] })).await);
     assert_eq!((&locked["hash"], &locked["tools"]), (&first["hash"], &first["tools"]));
     assert_eq!((&locked["locked"]["by"], &locked["locked"]["at"]), (&json!("admin"), &json!("2026-11-21T09:00:00Z")));
-    let same = ok(&does(app, "diff", json!({})).await);
+    let same = ok(&post(app, "diff", json!({})).await);
     assert_eq!((&same["same"], &same["tools_changed"], &same["plugins"]), (&json!(true), &json!([]), &json!([])));
 
-    // A newer version with another description and another action, less of the other plugin, and other words.
+    // A newer version with another description, another action and other instructions; the other plugin is removed.
     let mut newer = booking(&bench, "1.1.0");
     newer["actions"] = json!([action("find"), action("cancel")]);
     newer["actions"][0]["description"] = json!("Finds appointments.");
@@ -39,7 +39,7 @@ async fn what_is_locked_stays_until_somebody_decides_otherwise() {
     set(app, json!([{ "plugin": "booking", "data_adapter": "opendental" }])).await;
     app.clock.advance(60);
 
-    // What came after the lock is not for the agent: neither to do nor to see.
+    // The agent can neither call nor see an action that is newer than the lock.
     let new = json!({ "name": "lexi", "roles": ["agent"], "channel": "twilio", "agent_id": "lexi" });
     let made = ok(&app.post("/api/v1/keys", &new).await);
     let key = made["key"].as_str().unwrap();
@@ -58,11 +58,11 @@ async fn what_is_locked_stays_until_somebody_decides_otherwise() {
     let shown = ok(&app.get(&format!("{AGENT}?format=openai")).await);
     assert_eq!((&shown["hash"], &shown["locked"]), (&first["hash"], &locked["locked"]));
 
-    let diff = ok(&does(app, "diff", json!({})).await);
+    let diff = ok(&post(app, "diff", json!({})).await);
     assert_eq!((&diff["same"], &diff["locked"]), (&json!(false), &locked["locked"]));
     assert_eq!(diff["instructions"]["old"], first["instructions"]);
     assert_eq!(diff["instructions"]["new"], "You book.");
-    let called = |tools: &Value| -> Vec<String> {
+    let actions = |tools: &Value| -> Vec<String> {
         tools
             .as_array()
             .unwrap()
@@ -70,9 +70,9 @@ async fn what_is_locked_stays_until_somebody_decides_otherwise() {
             .map(|tool| format!("{}.{}", tool["plugin"], tool["action"]).replace('"', ""))
             .collect()
     };
-    assert_eq!(called(&diff["tools_added"]), ["booking.cancel"]);
-    assert_eq!(called(&diff["tools_removed"]), ["booking.create", "crm.find", "crm.AddLead"]);
-    assert_eq!(called(&diff["tools_changed"]), ["booking.find"]);
+    assert_eq!(actions(&diff["tools_added"]), ["booking.cancel"]);
+    assert_eq!(actions(&diff["tools_removed"]), ["booking.create", "crm.find", "crm.AddLead"]);
+    assert_eq!(actions(&diff["tools_changed"]), ["booking.find"]);
     assert_eq!(diff["tools_changed"][0]["fields"], json!(["name", "description", "parameters"]));
     assert_eq!(diff["tools_changed"][0]["old"]["description"], "Does find.");
     assert_eq!(diff["tools_changed"][0]["new"]["description"], "Finds appointments.");
@@ -83,30 +83,30 @@ async fn what_is_locked_stays_until_somebody_decides_otherwise() {
     assert_eq!(diff["data_routing"][0]["old"]["name"], "local");
     assert_eq!(diff["data_routing"][0]["new"]["name"], "opendental");
 
-    // Somebody who looked at the first locks nothing else.
-    assert_eq!(does(app, "lock", json!({ "hash": first["hash"] })).await.problem(409), "conflict");
-    let second = ok(&does(app, "lock", json!({})).await);
+    // A caller that reviewed the first build cannot lock another.
+    assert_eq!(post(app, "lock", json!({ "hash": first["hash"] })).await.problem(409), "conflict");
+    let second = ok(&post(app, "lock", json!({})).await);
     assert_eq!((&second["hash"], names(&second)), (&diff["hash"], vec!["find", "cancel"]));
     let locks = ok(&app.get(&format!("{AGENT}/locks")).await);
     assert_eq!(json!(hashes(&locks)), json!([second["hash"], first["hash"]]));
     assert_eq!(locks["locked"]["hash"], second["hash"]);
-    // The same again changes nothing.
+    // Locking the same build again changes nothing.
     app.clock.advance(60);
-    assert_eq!(ok(&does(app, "lock", json!({})).await)["locked"], second["locked"]);
+    assert_eq!(ok(&post(app, "lock", json!({})).await)["locked"], second["locked"]);
 
-    let back = ok(&does(app, "rollback", json!({ "hash": first["hash"] })).await);
+    let back = ok(&post(app, "rollback", json!({ "hash": first["hash"] })).await);
     assert_eq!((&back["hash"], &back["instructions"]), (&first["hash"], &first["instructions"]));
     assert_eq!(back["locked"]["at"], "2026-11-21T09:02:00Z");
     assert_eq!(agent(app).await["tools"], first["tools"]);
-    assert_eq!(does(app, "rollback", json!({ "hash": "0".repeat(64) })).await.pointers(), ["/hash"]);
-    assert_eq!(does(app, "rollback", json!({})).await.pointers(), ["/hash"]);
+    assert_eq!(post(app, "rollback", json!({ "hash": "0".repeat(64) })).await.pointers(), ["/hash"]);
+    assert_eq!(post(app, "rollback", json!({})).await.pointers(), ["/hash"]);
 
-    let free = ok(&does(app, "unlock", json!({})).await);
+    let free = ok(&post(app, "unlock", json!({})).await);
     assert_eq!((&free["hash"], free.get("locked")), (&second["hash"], None));
     assert_eq!(agent(app).await["hash"], second["hash"]);
-    ok(&does(app, "unlock", json!({})).await);
-    // What was locked can still be gone back to.
-    assert_eq!(ok(&does(app, "rollback", json!({ "hash": first["hash"] })).await)["hash"], first["hash"]);
+    ok(&post(app, "unlock", json!({})).await);
+    // An unlocked channel can be rolled back.
+    assert_eq!(ok(&post(app, "rollback", json!({ "hash": first["hash"] })).await)["hash"], first["hash"]);
 
     let events = app.events.lock().unwrap();
     let kinds: Vec<_> = events.iter().map(|event| event.kind).filter(|kind| kind.starts_with("agent.")).collect();
@@ -116,44 +116,45 @@ async fn what_is_locked_stays_until_somebody_decides_otherwise() {
 }
 
 #[tokio::test]
-async fn another_order_of_the_same_tools_is_said() {
+async fn diff_reports_another_order_of_the_same_tools() {
     let bench = both().await;
     let app = &bench.app;
     set(app, json!([{ "plugin": "booking" }, { "plugin": "crm" }])).await;
-    ok(&does(app, "lock", json!({})).await);
+    ok(&post(app, "lock", json!({})).await);
     set(app, json!([{ "plugin": "booking", "priority": 1 }, { "plugin": "crm" }])).await;
-    let diff = ok(&does(app, "diff", json!({})).await);
+    let diff = ok(&post(app, "diff", json!({})).await);
     assert_eq!((&diff["same"], &diff["order_changed"]), (&json!(false), &json!(true)));
     assert_eq!((&diff["tools_added"], &diff["tools_changed"]), (&json!([]), &json!([])));
 }
 
 #[tokio::test]
-async fn the_last_twenty_locks_are_kept() {
+async fn locks_are_kept_up_to_twenty() {
     let bench = both().await;
     let app = &bench.app;
     let mut made = Vec::new();
     for n in 0..=LOCKS_MAX {
-        let words = json!({ "plugin_assignments": [{ "plugin": "crm" }], "instructions": format!("Words {n}") });
-        ok(&put(app, CHANNEL, &words).await);
-        made.push(ok(&does(app, "lock", json!({})).await)["hash"].as_str().unwrap().to_owned());
+        let channel = json!({ "plugin_assignments": [{ "plugin": "crm" }], "instructions": format!("Words {n}") });
+        ok(&put(app, CHANNEL, &channel).await);
+        made.push(ok(&post(app, "lock", json!({})).await)["hash"].as_str().unwrap().to_owned());
     }
     let locks = ok(&app.get(&format!("{AGENT}/locks")).await);
     made.reverse();
     assert_eq!(hashes(&locks), made[..LOCKS_MAX]);
-    let kept = || async { app.table.items().await.iter().filter(|key| key.partition.contains("#builds#")).count() };
-    assert_eq!(kept().await, LOCKS_MAX);
-    assert_eq!(does(app, "rollback", json!({ "hash": made[LOCKS_MAX] })).await.pointers(), ["/hash"]);
-    // Going back makes it the latest.
-    ok(&does(app, "rollback", json!({ "hash": made[LOCKS_MAX - 1] })).await);
+    let stored_builds =
+        || async { app.table.items().await.iter().filter(|key| key.partition.contains("#builds#")).count() };
+    assert_eq!(stored_builds().await, LOCKS_MAX);
+    assert_eq!(post(app, "rollback", json!({ "hash": made[LOCKS_MAX] })).await.pointers(), ["/hash"]);
+    // A rollback makes the lock the latest.
+    ok(&post(app, "rollback", json!({ "hash": made[LOCKS_MAX - 1] })).await);
     assert_eq!(hashes(&ok(&app.get(&format!("{AGENT}/locks")).await))[0], made[LOCKS_MAX - 1]);
-    // With the channel everything goes.
+    // Deleting the channel deletes its builds.
     ok(&app.delete(CHANNEL).await);
-    assert_eq!(kept().await, 0);
+    assert_eq!(stored_builds().await, 0);
     assert!(!app.table.items().await.iter().any(|key| key.sort.starts_with("channel#")));
 }
 
 #[tokio::test]
-async fn what_fits_into_no_item_is_not_locked() {
+async fn build_larger_than_an_item_is_not_locked() {
     let bench = both().await;
     let app = &bench.app;
     for name in ["one", "two"] {
@@ -164,13 +165,13 @@ async fn what_fits_into_no_item_is_not_locked() {
         bench.install(&manifest).await;
     }
     set(app, json!([{ "plugin": "one" }])).await;
-    ok(&does(app, "lock", json!({})).await);
+    ok(&post(app, "lock", json!({})).await);
     set(app, json!([{ "plugin": "one" }, { "plugin": "two" }])).await;
-    let answer = does(app, "lock", json!({})).await;
+    let answer = post(app, "lock", json!({})).await;
     assert_eq!(answer.problem(409), "conflict");
     assert!(answer.text.contains("393216"), "{}", answer.text);
-    // It stays what it was locked to, and without a lock it is built all the same.
+    // The earlier lock stays, and an unlocked agent may be larger.
     assert_eq!(names(&agent(app).await), ["look_one"]);
-    ok(&does(app, "unlock", json!({})).await);
+    ok(&post(app, "unlock", json!({})).await);
     assert_eq!(names(&agent(app).await), ["look_one", "look_two"]);
 }

@@ -1,4 +1,4 @@
-//! Agents that are built from configuration: what they are told, what they can do, and what is left out of them.
+//! Agents built from configuration: their instructions, their tools, and the plugins that are left out.
 
 mod channels;
 pub mod explain;
@@ -16,7 +16,7 @@ use crate::support::scripted::{Scripted, says};
 const CHANNEL: &str = "/api/v1/channels/twilio";
 const AGENT: &str = "/api/v1/agents/twilio";
 
-/// An Overseer with the plugins `booking` and `crm`, which both can `find`.
+/// An Overseer with the plugins `booking` and `crm`, which both have an action `find`.
 async fn both() -> Bench {
     let bench = Bench::start().await;
     bench.install(&booking(&bench, "1.0.0")).await;
@@ -68,7 +68,7 @@ fn ok(answer: &Answer) -> Value {
     answer.json()
 }
 
-/// Its agent as it is now.
+/// The agent of the channel `twilio`.
 async fn agent(app: &App) -> Value {
     ok(&app.get(AGENT).await)
 }
@@ -78,7 +78,7 @@ fn names(agent: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn an_agent_has_what_its_plugins_have_in_their_order() {
+async fn agent_has_the_tools_of_its_plugins_by_priority() {
     let bench = both().await;
     set(&bench.app, json!([assigned("booking", 2), assigned("crm", 1)])).await;
     let built = agent(&bench.app).await;
@@ -98,27 +98,37 @@ async fn an_agent_has_what_its_plugins_have_in_their_order() {
     assert_eq!(built["plugins"], plugins);
     assert_eq!((&built["left_out"], &built["warnings"]), (&json!([]), &json!([])));
     assert!(built.get("locked").is_none() && built["hash"].as_str().unwrap().len() == 64, "{built}");
+}
 
-    // Those of the same priority go by name; and what the instance is configured to is what the agent is told.
+#[tokio::test]
+async fn plugins_of_one_priority_are_ordered_by_name() {
+    let bench = both().await;
     set(&bench.app, json!([{ "plugin": "crm" }, { "plugin": "booking", "data_adapter": "opendental" }])).await;
     ok(&put(&bench.app, "/api/v1/plugins/booking/config", &json!({ "desk": "back" })).await);
     let built = agent(&bench.app).await;
     assert_eq!(built["instructions"], "You are at the back desk.\n\n---\n\nYou know the customers.");
     assert_eq!(names(&built), ["booking__find", "create", "crm__find", "AddLead"]);
     assert_eq!(built["data_routing"]["booking"]["name"], "opendental");
+}
 
-    // Where only one of them is there, nothing needs another name.
+#[tokio::test]
+async fn tool_of_the_only_plugin_has_the_name_of_its_action() {
+    let bench = both().await;
     set(&bench.app, json!([{ "plugin": "crm" }])).await;
     let built = agent(&bench.app).await;
     assert_eq!((names(&built), &built["renamed"]), (vec!["find", "AddLead"], &json!([])));
-    // A channel with nothing has an agent that can do nothing.
+}
+
+#[tokio::test]
+async fn channel_without_plugins_has_an_agent_without_tools() {
+    let bench = both().await;
     set(&bench.app, json!([])).await;
     let built = agent(&bench.app).await;
     assert_eq!((&built["instructions"], &built["tools"]), (&json!(""), &json!([])));
 }
 
 #[tokio::test]
-async fn the_words_of_a_channel_win() {
+async fn instructions_of_a_channel_replace_those_of_its_plugins() {
     let bench = both().await;
     let own =
         json!({ "plugin_assignments": [{ "plugin": "crm" }, { "plugin": "booking" }], "instructions": "Be brief.\n" });
@@ -129,7 +139,7 @@ async fn the_words_of_a_channel_win() {
 }
 
 #[tokio::test]
-async fn each_format_has_the_shape_that_its_maker_asks_for() {
+async fn vendor_format_has_the_same_tools() {
     let bench = both().await;
     set(&bench.app, json!([assigned("booking", 2), assigned("crm", 1)])).await;
     let own = agent(&bench.app).await;
@@ -144,7 +154,7 @@ async fn each_format_has_the_shape_that_its_maker_asks_for() {
             let described = tool.pointer(within).unwrap();
             assert_eq!((&described["name"], &described[schema]), (&own["name"], &own["parameters"]), "{format}");
             assert_eq!(described["description"], own["description"], "{format}");
-            // What a model calls is what an intent says.
+            // `calls` maps the model's name to the intent.
             let call = json!({ "tool": own["plugin"], "intent": own["action"] });
             assert_eq!(shown["calls"][own["name"].as_str().unwrap()], call, "{format}");
         }
@@ -159,13 +169,13 @@ async fn each_format_has_the_shape_that_its_maker_asks_for() {
 }
 
 #[tokio::test]
-async fn the_hash_is_that_of_what_is_configured_and_of_nothing_else() {
+async fn hash_is_equal_for_equal_configurations() {
     let (bench, elsewhere) = (both().await, Bench::start().await);
     set(&bench.app, json!([assigned("booking", 2), assigned("crm", 1)])).await;
     let first = agent(&bench.app).await;
 
-    // Another server, in another organization, that got the same in another order. (Its service is at another address, of
-    // which the agent knows nothing.)
+    // Another server gets the same configuration in another order. Its service has another address, which is not part of the
+    // agent.
     elsewhere.install(&crm(&elsewhere)).await;
     elsewhere.install(&booking(&elsewhere, "1.0.0")).await;
     elsewhere.app.clock.advance(1_000);
@@ -176,8 +186,13 @@ async fn the_hash_is_that_of_what_is_configured_and_of_nothing_else() {
     ok(&Answer::of(request.send().await.unwrap()).await);
     let same = agent(&elsewhere.app).await;
     assert_eq!((&same["hash"], &same["tools"]), (&first["hash"], &first["tools"]));
+}
 
-    // Whatever an agent gets makes another, and taking it back the same.
+#[tokio::test]
+async fn hash_changes_with_what_the_agent_gets() {
+    let bench = both().await;
+    set(&bench.app, json!([assigned("booking", 2), assigned("crm", 1)])).await;
+    let first = agent(&bench.app).await;
     let original = json!([assigned("booking", 2), assigned("crm", 1)]);
     let mut seen = vec![first["hash"].clone()];
     for other in [
@@ -194,13 +209,13 @@ async fn the_hash_is_that_of_what_is_configured_and_of_nothing_else() {
     }
     ok(&put(&bench.app, "/api/v1/plugins/booking/config", &json!({ "desk": "back" })).await);
     assert_ne!(agent(&bench.app).await["hash"], first["hash"]);
-    // What no template shows is of no concern to the agent.
+    // A setting that no template uses is not part of the agent.
     ok(&put(&bench.app, "/api/v1/plugins/booking/config", &json!({ "loud": true })).await);
     assert_eq!(agent(&bench.app).await["hash"], first["hash"]);
 }
 
 #[tokio::test]
-async fn a_plugin_that_cannot_be_part_is_left_out_and_takes_no_other_with_it() {
+async fn unusable_plugin_is_left_out() {
     let bench = both().await;
     let app = &bench.app;
     let mut broken = bench.manifest("broken", "1.0.0");
@@ -246,7 +261,7 @@ async fn a_plugin_that_cannot_be_part_is_left_out_and_takes_no_other_with_it() {
     assert!(names(&built).starts_with(&["find", "create"]), "{built}");
     assert!(names(&built).contains(&"create_page"));
 
-    // Whatever a plugin would say, a channel with words of its own needs none.
+    // A channel with instructions needs none of its plugins'.
     let own =
         json!({ "plugin_assignments": [{ "plugin": "broken" }, { "plugin": "long" }], "instructions": "Be kind." });
     ok(&put(app, CHANNEL, &own).await);
@@ -254,7 +269,7 @@ async fn a_plugin_that_cannot_be_part_is_left_out_and_takes_no_other_with_it() {
 }
 
 #[tokio::test]
-async fn an_open_breaker_is_a_warning_only() {
+async fn open_breaker_is_a_warning() {
     let own = Scripted::with_breaker(vec![says(500)], &json!({ "failures": 1 })).await;
     let app = &own.app;
     set(app, json!([{ "plugin": "own" }])).await;
@@ -270,7 +285,7 @@ async fn an_open_breaker_is_a_warning_only() {
 }
 
 #[tokio::test]
-async fn who_may_see_an_agent() {
+async fn role_decides_who_may_see_an_agent() {
     let bench = both().await;
     let app = &bench.app;
     set(app, json!([{ "plugin": "crm" }])).await;
@@ -280,7 +295,13 @@ async fn who_may_see_an_agent() {
         let key = app.key("acme", &[role], Some("ann")).await;
         assert_eq!(app.send(&key, Method::GET, AGENT, None).await.status.as_u16(), status, "{role:?}");
     }
-    // Another organization has no such channel, whatever it may do in its own.
+}
+
+#[tokio::test]
+async fn channel_of_another_organization_is_not_found() {
+    let bench = both().await;
+    let app = &bench.app;
+    set(app, json!([{ "plugin": "crm" }])).await;
     let other = app.key("other", &[Role::Administrator], Some("eve")).await;
     for (method, path) in [
         (Method::GET, AGENT.to_owned()),
@@ -300,7 +321,7 @@ async fn who_may_see_an_agent() {
 }
 
 #[tokio::test]
-async fn building_costs_two_reads() {
+async fn build_costs_two_reads() {
     let bench = both().await;
     set(&bench.app, json!([{ "plugin": "booking" }, { "plugin": "crm" }, { "plugin": "slack" }])).await;
     agent(&bench.app).await;
@@ -308,15 +329,15 @@ async fn building_costs_two_reads() {
     agent(&bench.app).await;
     assert_eq!(bench.app.table.take(), (2, 0));
     ok(&bench.app.post(&format!("{AGENT}/lock"), &json!({})).await);
-    // Whether anybody is to be told, too.
+    // The third read is of the webhooks.
     assert_eq!(bench.app.table.take(), (3, 1), "locking");
     agent(&bench.app).await;
-    assert_eq!(bench.app.table.take(), (2, 0), "what is locked");
+    assert_eq!(bench.app.table.take(), (2, 0), "a locked agent");
     ok(&bench.app.post(&format!("{AGENT}/diff"), &json!({})).await);
     assert_eq!(bench.app.table.take(), (3, 0), "the difference");
     set(&bench.app, json!([{ "plugin": "crm" }])).await;
     assert_eq!(bench.app.table.take(), (2, 1), "setting the channel");
     ok(&bench.app.get(CHANNEL).await);
     ok(&bench.app.get("/api/v1/channels").await);
-    assert_eq!(bench.app.table.take(), (2, 0), "the channel, and all of them");
+    assert_eq!(bench.app.table.take(), (2, 0), "reading and listing channels");
 }

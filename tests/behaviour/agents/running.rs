@@ -1,4 +1,4 @@
-//! The role `agent`: what its key may do is what the plugins of its channel can, and nothing else.
+//! The role `agent`: its key may use the plugins of its channel, and nothing else.
 
 use overseer_engine::access::principal::Role;
 use overseer_engine::core::ids::OrgId;
@@ -37,7 +37,7 @@ fn forbidden(answer: &Answer, words: &str) {
     assert!(detail.contains(words), "{detail}");
 }
 
-/// A call by the name of a function, with a channel.
+/// Calls a function with the given `x-channel` headers.
 async fn call(app: &App, key: &str, plugin: &str, channels: &[&str]) -> Answer {
     let request = app.request(Method::POST, &format!("/api/plugins/{plugin}"));
     let mut request =
@@ -50,7 +50,7 @@ async fn call(app: &App, key: &str, plugin: &str, channels: &[&str]) -> Answer {
 }
 
 #[tokio::test]
-async fn the_key_of_an_agent_says_which_and_in_which_channel() {
+async fn agent_key_needs_an_agent_in_a_channel() {
     let app = App::start().await;
     let whole = json!({ "name": "n", "roles": ["agent"], "channel": "twilio", "agent_id": "lexi", "user_id": "ann" });
     let made = ok(&app.post(KEYS, &whole).await);
@@ -77,11 +77,11 @@ async fn the_key_of_an_agent_says_which_and_in_which_channel() {
 }
 
 #[tokio::test]
-async fn an_agent_reaches_the_plugins_of_its_channel_and_no_others() {
+async fn agent_reaches_only_the_plugins_of_its_channel() {
     let bench = both().await;
     let app = &bench.app;
     let lexi = key(app, "twilio", None).await;
-    // Where there is no channel there is nothing that an agent may use.
+    // Without a channel an agent may use nothing.
     forbidden(&intend(app, &lexi, &find("crm")).await, "there is no channel twilio");
     set(app, json!([{ "plugin": "crm" }, { "plugin": "booking", "enabled": false }])).await;
     intend(app, &lexi, &find("crm")).await.data();
@@ -90,7 +90,7 @@ async fn an_agent_reaches_the_plugins_of_its_channel_and_no_others() {
         find("booking"),
         find("slack"),
         find("nothing"),
-        // What is wrong with it is of no concern to whoever may not use the plugin.
+        // Permission is checked before the intent is validated.
         json!({ "tool": "booking", "intent": "nothing", "userId": "ann" }),
         json!({ "tool": "booking", "intent": "find", "userId": "ann", "context": { "what": 5 } }),
         json!({ "tool": "booking", "intent": "find", "userId": "ann", "maxAttempts": 3 }),
@@ -106,7 +106,7 @@ async fn an_agent_reaches_the_plugins_of_its_channel_and_no_others() {
         (&ok(&explain)["explanation"]["agentId"], explain.json()["explanation"]["wouldCall"].as_bool()),
         (&json!("lexi"), Some(true))
     );
-    // What is wrong with an intent that it may send is said as to everybody.
+    // An intent that the agent may send is validated as usual.
     let wrong = json!({ "tool": "crm", "intent": "find", "userId": "ann", "context": { "what": 5 } });
     assert_eq!(intend(app, &lexi, &wrong).await.pointers(), ["/context/what"]);
     assert_eq!(bench.service.calls().len(), 1);
@@ -119,14 +119,14 @@ async fn an_agent_reaches_the_plugins_of_its_channel_and_no_others() {
     ok(&put(app, "/api/v1/channels/web", &json!({ "plugin_assignments": [] })).await);
     forbidden(&app.send(&lexi, Method::GET, "/api/v1/agents/web", None).await, "not in the channel web");
 
-    // With the channel everything goes.
+    // Without its channel the agent may use nothing.
     ok(&app.delete(CHANNEL).await);
     forbidden(&intend(app, &lexi, &find("crm")).await, "there is no channel twilio");
     assert_eq!(ok(&app.send(&lexi, Method::GET, INTENTS, None).await)["tools"], json!([]));
 }
 
 #[tokio::test]
-async fn every_other_route_is_closed_to_agents() {
+async fn agent_key_is_refused_on_every_other_route() {
     let bench = both().await;
     let app = &bench.app;
     set(app, json!([{ "plugin": "crm" }])).await;
@@ -139,7 +139,7 @@ async fn every_other_route_is_closed_to_agents() {
         "GET /api/v1/agents/{channel}",
         "POST /api/v1/hooks/{hook}",
     ];
-    // What is open to everybody, or has a secret of its own.
+    // Public routes, and routes with a secret of their own.
     let open = |path: &str| {
         ["/health", "/schemas/", "/api/plugin-engine/oauth/", "/api/plugin-engine/cron"]
             .iter()
@@ -161,34 +161,37 @@ async fn every_other_route_is_closed_to_agents() {
 }
 
 #[tokio::test]
-async fn an_agent_speaks_for_itself_and_for_whom_it_is_bound_to() {
+async fn agent_cannot_act_for_another_agent_or_user() {
     let bench = both().await;
     let app = &bench.app;
     set(app, json!([{ "plugin": "crm" }])).await;
-    let (anybodys, anns) = (key(app, "twilio", None).await, key(app, "twilio", Some("ann")).await);
+    let (unbound, bound_to_ann) = (key(app, "twilio", None).await, key(app, "twilio", Some("ann")).await);
     let with = |more: Value| {
         let mut intent = json!({ "tool": "crm", "intent": "AddLead" });
         intent.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         intent
     };
-    intend(app, &anybodys, &with(json!({ "userId": "bob" }))).await.data();
+    intend(app, &unbound, &with(json!({ "userId": "bob" }))).await.data();
     let run = ok(&app.get("/api/plugin-engine/runs?userId=bob").await)["runs"][0].clone();
     assert_eq!((&run["agentId"], &run["userId"]), (&json!("lexi"), &json!("bob")));
-    assert_eq!(intend(app, &anybodys, &with(json!({}))).await.pointers(), ["/userId"]);
-    intend(app, &anns, &with(json!({}))).await.data();
-    intend(app, &anns, &with(json!({ "userId": "ann", "agentId": "lexi" }))).await.data();
-    forbidden(&intend(app, &anns, &with(json!({ "userId": "bob" }))).await, "that user");
+    assert_eq!(intend(app, &unbound, &with(json!({}))).await.pointers(), ["/userId"]);
+    intend(app, &bound_to_ann, &with(json!({}))).await.data();
+    intend(app, &bound_to_ann, &with(json!({ "userId": "ann", "agentId": "lexi" }))).await.data();
+    forbidden(&intend(app, &bound_to_ann, &with(json!({ "userId": "bob" }))).await, "that user");
     for later in [json!({}), json!({ "scheduledTime": "2026-11-22T09:00:00Z" })] {
         let mut other = with(json!({ "agentId": "other" }));
         other.as_object_mut().unwrap().extend(later.as_object().unwrap().clone());
-        forbidden(&intend(app, &anns, &other).await, "the agent lexi");
+        forbidden(&intend(app, &bound_to_ann, &other).await, "the agent lexi");
     }
-    assert_eq!(app.send(&anns, Method::GET, &format!("{INTENTS}?userId=bob"), None).await.problem(403), "forbidden");
+    assert_eq!(
+        app.send(&bound_to_ann, Method::GET, &format!("{INTENTS}?userId=bob"), None).await.problem(403),
+        "forbidden"
+    );
     assert_eq!(bench.service.calls().len(), 3);
 }
 
 #[tokio::test]
-async fn where_a_channel_is_locked_its_lock_says_what_counts() {
+async fn lock_decides_what_an_agent_may_use() {
     let bench = both().await;
     let app = &bench.app;
     let lexi = key(app, "twilio", None).await;
@@ -207,7 +210,7 @@ async fn where_a_channel_is_locked_its_lock_says_what_counts() {
 }
 
 #[tokio::test]
-async fn a_call_may_say_by_which_channel_it_came() {
+async fn call_with_a_channel_reaches_only_its_plugins() {
     let bench = both().await;
     let app = &bench.app;
     set(app, json!([{ "plugin": "crm" }])).await;
@@ -219,7 +222,7 @@ async fn a_call_may_say_by_which_channel_it_came() {
         }
         forbidden(&call(app, key, "booking", &["twilio"]).await, "booking is not enabled in the channel twilio");
     }
-    // Without one everything counts for whoever is no agent.
+    // Without the header, callers other than agents may use every plugin.
     ok(&call(app, &service, "booking", &[]).await);
     forbidden(&call(app, &lexi, "booking", &[]).await, "in the channel twilio");
     forbidden(&call(app, &service, "crm", &["web"]).await, "there is no channel web");
@@ -229,13 +232,13 @@ async fn a_call_may_say_by_which_channel_it_came() {
         assert_eq!(answer.problem(400), "invalid_parameters", "{channels:?}");
         assert!(answer.text.contains("x-channel"), "{}", answer.text);
     }
-    // Another organization's channel of that name is another.
+    // Another organization does not have this channel.
     let other = app.key("other", &[Role::Service], None).await;
     forbidden(&call(app, &other, "slack", &["twilio"]).await, "there is no channel twilio");
 }
 
 #[tokio::test]
-async fn a_task_of_an_agent_runs_while_its_channel_has_the_plugin() {
+async fn task_of_an_agent_fails_once_its_channel_lacks_the_plugin() {
     let bench = both().await;
     let app = &bench.app;
     let lexi = key(app, "twilio", None).await;
@@ -262,7 +265,7 @@ async fn a_task_of_an_agent_runs_while_its_channel_has_the_plugin() {
 }
 
 #[tokio::test]
-async fn a_warm_intent_of_an_agent_costs_one_read() {
+async fn warm_intent_of_an_agent_costs_one_read() {
     let bench = both().await;
     let app = &bench.app;
     let lexi = key(app, "twilio", None).await;
@@ -271,12 +274,12 @@ async fn a_warm_intent_of_an_agent_costs_one_read() {
     intend(app, &lexi, &find("crm")).await.data();
     call(app, &app.admin, "crm", &["twilio"]).await;
     app.table.take();
-    for (what, intent, expected) in [("that reads", find("crm"), (1, 0)), ("with an effect", add, (1, 2))] {
+    for (label, intent, expected) in [("that reads", find("crm"), (1, 0)), ("with an effect", add, (1, 2))] {
         intend(app, &lexi, &intent).await.data();
-        assert_eq!(app.table.take(), expected, "{what}");
+        assert_eq!(app.table.take(), expected, "{label}");
     }
     ok(&call(app, &app.admin, "crm", &["twilio"]).await);
     assert_eq!(app.table.take(), (1, 0), "with x-channel");
     forbidden(&intend(app, &lexi, &find("booking")).await, "twilio");
-    assert_eq!(app.table.take().1, 0, "what is refused is not recorded");
+    assert_eq!(app.table.take().1, 0, "a refused intent is not recorded");
 }

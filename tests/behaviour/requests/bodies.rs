@@ -8,7 +8,7 @@ use crate::support::app::{Answer, App};
 const MEBIBYTE: usize = 1024 * 1024;
 
 #[tokio::test]
-async fn a_body_that_is_no_intent_is_refused() {
+async fn body_that_is_not_an_intent_is_refused() {
     let app = App::start().await;
     for text in ["", " ", "{", "not json", "{\"tool\": \"slack\",}", "{} {}", "\u{feff}{}", "{'tool': 1}", "NaN"] {
         refused(&app, &post_text(&app, INTENTS, text).await, &[""]);
@@ -20,7 +20,7 @@ async fn a_body_that_is_no_intent_is_refused() {
 }
 
 #[tokio::test]
-async fn a_field_that_is_there_twice_is_refused_because_nobody_knows_which_is_meant() {
+async fn repeated_field_is_refused() {
     let app = App::start().await;
     let twice =
         r##"{"tool": "gmail", "tool": "slack", "intent": "send", "context": {"channel": "#general", "text": "x"}}"##;
@@ -28,7 +28,7 @@ async fn a_field_that_is_there_twice_is_refused_because_nobody_knows_which_is_me
 }
 
 #[tokio::test]
-async fn only_json_is_read() {
+async fn media_type_must_be_json() {
     let app = App::start().await;
     let send = async |media_type: Option<&str>| {
         let mut request = app.request(Method::POST, INTENTS).bearer_auth(&app.admin);
@@ -49,7 +49,7 @@ async fn only_json_is_read() {
     }
 }
 
-/// An intent of that many bytes, whose text is too long for its action.
+/// An intent of `bytes` bytes, whose text is too long for its action.
 fn sized(bytes: usize) -> String {
     let body = |text: &str| json!({ "tool": "slack", "intent": "send", "context": { "channel": "C", "text": text } });
     let rest = body("").to_string().len();
@@ -57,7 +57,7 @@ fn sized(bytes: usize) -> String {
 }
 
 #[tokio::test]
-async fn a_body_of_one_mebibyte_is_read_and_not_a_byte_more() {
+async fn body_larger_than_one_mebibyte_is_refused() {
     let app = App::start().await;
     let chunked = |text: String| {
         let pieces: Vec<_> = text.into_bytes().chunks(50_000).map(<[u8]>::to_vec).collect();
@@ -75,9 +75,9 @@ async fn a_body_of_one_mebibyte_is_read_and_not_a_byte_more() {
     app.post(INTENTS, &hello()).await.data();
 }
 
-/// An intent whose parameters are nested that deep, counted from the body itself.
+/// An intent with `depth` levels of nesting, counted from the body itself.
 fn nested(depth: usize) -> String {
-    // The body, context, blocks and the block are four.
+    // The body, the context, the blocks and the block are four levels.
     let (open, close) = ("[".repeat(depth - 4), "]".repeat(depth - 4));
     format!(
         "{{\"tool\":\"slack\",\"intent\":\"send\",\"context\":{{\"channel\":\"#general\",\"text\":\"[[[[{{{{\",\
@@ -86,7 +86,7 @@ fn nested(depth: usize) -> String {
 }
 
 #[tokio::test]
-async fn a_body_is_sixty_four_levels_deep_at_most() {
+async fn body_nested_deeper_than_64_levels_is_refused() {
     let app = App::start().await;
     for depth in [65, 66, 1000, 300_000] {
         refused(&app, &post_text(&app, INTENTS, nested(depth)).await, &[""]);
@@ -97,7 +97,7 @@ async fn a_body_is_sixty_four_levels_deep_at_most() {
 }
 
 #[tokio::test]
-async fn every_wrong_field_is_named_at_once() {
+async fn invalid_fields_are_reported_at_once() {
     let app = App::start().await;
     for (body, pointers) in [
         (json!({}), vec!["/intent", "/tool"]),
@@ -119,7 +119,7 @@ async fn every_wrong_field_is_named_at_once() {
 }
 
 #[tokio::test]
-async fn what_only_a_byte_count_or_a_control_character_tells_is_named_with_the_rest() {
+async fn rules_beyond_the_schema_are_reported_with_the_rest() {
     let app = App::start().await;
     let body = json!({
         "tool": 1, "intent": "send", "userId": "é".repeat(128), "agentId": "a\nb", "integration": "Not An Alias",
@@ -130,7 +130,7 @@ async fn what_only_a_byte_count_or_a_control_character_tells_is_named_with_the_r
 }
 
 #[tokio::test]
-async fn what_is_of_no_use_is_refused_and_not_ignored() {
+async fn unusable_fields_are_refused() {
     let app = App::start().await;
     let long = "k".repeat(256);
     for (field, value) in [
@@ -161,7 +161,7 @@ async fn what_is_of_no_use_is_refused_and_not_ignored() {
 }
 
 #[tokio::test]
-async fn values_are_never_repeated_in_an_error() {
+async fn error_never_repeats_a_value() {
     let app = App::start().await;
     let canary = "canary-value-7f3a";
     for (tool, intent, context) in [

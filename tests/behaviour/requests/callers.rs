@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{INTENTS, hello};
 use crate::support::app::{Answer, App};
 
-/// A request with these headers, whose refusal must not have done anything.
+/// Sends an intent with these headers and no others.
 async fn with_headers(app: &App, headers: &[(&str, &str)]) -> Answer {
     let mut request = app.request(Method::POST, INTENTS).header("content-type", "application/json");
     for (name, value) in headers {
@@ -15,7 +15,7 @@ async fn with_headers(app: &App, headers: &[(&str, &str)]) -> Answer {
 }
 
 #[tokio::test]
-async fn no_key_and_no_bearer_is_unauthenticated() {
+async fn request_without_a_bearer_key_is_unauthenticated() {
     let app = App::start().await;
     let basic = "Basic YWRtaW46YWRtaW4=";
     let raw = app.admin.clone();
@@ -45,7 +45,7 @@ async fn no_key_and_no_bearer_is_unauthenticated() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_malformed_unknown_or_wrong_is_unauthenticated_and_never_repeated() {
+async fn bad_key_is_unauthenticated() {
     let app = App::start().await;
     let (id, secret) = app.admin.strip_prefix("ovs_").unwrap().split_once('_').unwrap();
     let flipped = if secret.starts_with('0') { "1" } else { "0" };
@@ -85,7 +85,7 @@ async fn a_key_that_is_malformed_unknown_or_wrong_is_unauthenticated_and_never_r
 }
 
 #[tokio::test]
-async fn the_scheme_is_read_whatever_its_case() {
+async fn scheme_is_case_insensitive() {
     let app = App::start().await;
     for scheme in ["Bearer", "bearer", "BEARER"] {
         let value = format!("{scheme} {}", app.admin);
@@ -94,7 +94,7 @@ async fn the_scheme_is_read_whatever_its_case() {
 }
 
 #[tokio::test]
-async fn the_organization_header_may_only_agree() {
+async fn organization_header_must_match_the_key() {
     let app = App::start().await;
     let other = app.key("other", &[Role::Administrator], Some("admin")).await;
     let (own, foreign) = (format!("Bearer {}", app.admin), format!("Bearer {other}"));
@@ -109,7 +109,7 @@ async fn the_organization_header_may_only_agree() {
 }
 
 #[tokio::test]
-async fn an_organization_header_that_is_there_twice_must_agree_twice() {
+async fn repeated_organization_header_must_match_each_time() {
     let app = App::start().await;
     let own = format!("Bearer {}", app.admin);
     for (first, second) in [("other", "acme"), ("acme", "other")] {
@@ -119,7 +119,7 @@ async fn an_organization_header_that_is_there_twice_must_agree_twice() {
 }
 
 #[tokio::test]
-async fn whose_account_is_used_depends_on_the_key() {
+async fn key_decides_whose_account_is_used() {
     let app = App::start().await;
     let user = app.key("acme", &[Role::User], Some("ann")).await;
     let service = app.key("acme", &[Role::Service], None).await;
@@ -127,7 +127,7 @@ async fn whose_account_is_used_depends_on_the_key() {
     let token = json!({ "token": "xoxb-playground" });
     let path = "/api/plugin-engine/integrations/slack/connect";
     assert_eq!(app.send(&user, Method::POST, path, Some(&token)).await.json()["userId"], "ann");
-    for (key, asked, expected) in [
+    for (key, user_id, expected) in [
         (&user, None, Ok("ann")),
         (&user, Some("ann"), Ok("ann")),
         (&user, Some("admin"), Err(403)),
@@ -140,8 +140,8 @@ async fn whose_account_is_used_depends_on_the_key() {
         (&app.admin, Some("ann"), Ok("ann")),
     ] {
         let mut body = hello();
-        if let Some(asked) = asked {
-            body["userId"] = json!(asked);
+        if let Some(user_id) = user_id {
+            body["userId"] = json!(user_id);
         }
         let before = app.playground.received_total();
         let answer = app.send(key, Method::POST, INTENTS, Some(&body)).await;
@@ -153,13 +153,13 @@ async fn whose_account_is_used_depends_on_the_key() {
                 assert_eq!(answer.pointers(), ["/userId"]);
             }
         }
-        assert_eq!(app.playground.received_total() - before, u64::from(expected.is_ok()), "{asked:?}");
+        assert_eq!(app.playground.received_total() - before, u64::from(expected.is_ok()), "{user_id:?}");
     }
-    // Somebody whom a service key may act for, but who has no account.
+    // A service key may act for a user without an account, who is not connected.
     let mut body = hello();
     body["userId"] = json!("nobody");
     assert_eq!(app.send(&service, Method::POST, INTENTS, Some(&body)).await.failure(), "not_connected");
-    // And who may be connected by whom.
+    // The key also decides for whom an account may be connected.
     for (key, status) in [(&user, StatusCode::FORBIDDEN), (&service, StatusCode::OK), (&app.admin, StatusCode::OK)] {
         let body = json!({ "token": "xoxb-playground", "userId": "bob" });
         assert_eq!(app.send(key, Method::POST, path, Some(&body)).await.status, status);
@@ -167,7 +167,7 @@ async fn whose_account_is_used_depends_on_the_key() {
 }
 
 #[tokio::test]
-async fn a_bad_key_is_told_before_a_bad_body() {
+async fn bad_key_is_reported_before_a_bad_body() {
     let app = App::start().await;
     let request = app.request(Method::POST, INTENTS).header("content-type", "text/plain").body("not json");
     assert_eq!(Answer::of(request.send().await.unwrap()).await.problem(401), "unauthenticated");

@@ -1,4 +1,4 @@
-//! The local server answers to its own names only.
+//! The local server answers only to its own host names, and not to pages of other sites.
 
 use reqwest::Method;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -15,7 +15,7 @@ async fn get(app: &App, path: &str, headers: &[(&str, &str)]) -> Answer {
     Answer::of(request.send().await.unwrap()).await
 }
 
-/// The whole answer to a request that no client would write.
+/// The answer to a request that HTTP clients cannot send, as text.
 async fn raw(app: &App, request: &str) -> String {
     let mut stream = TcpStream::connect(app.address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -27,7 +27,7 @@ async fn raw(app: &App, request: &str) -> String {
 const PATHS: [&str; 5] = ["/health", INTENTS, "/nowhere", "/playground", "/playground/received"];
 
 #[tokio::test]
-async fn a_foreign_host_is_refused_on_every_route() {
+async fn foreign_host_is_refused_on_every_route() {
     let app = App::start().await;
     let port = app.address.port();
     let (own, next) = (format!("localhost:{port}"), port.wrapping_add(1));
@@ -55,7 +55,7 @@ async fn a_foreign_host_is_refused_on_every_route() {
 }
 
 #[tokio::test]
-async fn the_servers_own_names_work_with_its_port() {
+async fn own_host_names_are_accepted_with_the_port() {
     let app = App::start().await;
     let port = app.address.port();
     for name in ["localhost", "127.0.0.1", "[::1]", "LocalHost"] {
@@ -68,7 +68,7 @@ async fn the_servers_own_names_work_with_its_port() {
 }
 
 #[tokio::test]
-async fn a_request_with_two_hosts_or_none_is_refused() {
+async fn request_needs_exactly_one_host() {
     let app = App::start().await;
     let port = app.address.port();
     let host = format!("Host: localhost:{port}\r\n");
@@ -86,7 +86,7 @@ async fn a_request_with_two_hosts_or_none_is_refused() {
 }
 
 #[tokio::test]
-async fn pages_of_other_sites_are_refused_on_every_route() {
+async fn foreign_origin_is_refused_on_every_route() {
     let app = App::start().await;
     let port = app.address.port();
     let next = port.wrapping_add(1);
@@ -118,7 +118,7 @@ async fn pages_of_other_sites_are_refused_on_every_route() {
 }
 
 #[tokio::test]
-async fn no_answer_invites_pages_of_other_sites() {
+async fn answer_has_no_cors_header() {
     let app = App::start().await;
     let own = format!("http://localhost:{}", app.address.port());
     for path in PATHS {

@@ -1,4 +1,4 @@
-//! What is wrong with a request, and how the caller is told.
+//! Invalid requests, and the problems that callers get for them.
 
 mod bodies;
 mod callers;
@@ -21,14 +21,14 @@ fn hello() -> Value {
     json!({ "tool": "slack", "intent": "send", "context": { "channel": "C0PLAYGEN1", "text": "hello" } })
 }
 
-/// Sends a body as it is, with the administrator's key.
+/// Sends an unmodified body with the administrator's key.
 async fn post_text(app: &App, path: &str, text: impl Into<reqwest::Body>) -> Answer {
     let request = app.request(Method::POST, path).bearer_auth(&app.admin).header("content-type", "application/json");
     Answer::of(request.body(text).send().await.unwrap()).await
 }
 
 #[tokio::test]
-async fn an_unknown_route_is_a_problem() {
+async fn unknown_route_is_a_problem() {
     let app = App::start().await;
     for path in ["/", "/api", "/api/plugin-engine/", "/API/plugin-engine", "/nothing/here?a=b", "/%ff", "/health/x"] {
         for method in [Method::GET, Method::POST, Method::DELETE] {
@@ -39,7 +39,7 @@ async fn an_unknown_route_is_a_problem() {
 }
 
 #[tokio::test]
-async fn a_wrong_method_is_a_problem_that_lists_the_right_ones() {
+async fn wrong_method_lists_the_allowed_ones() {
     let app = App::start().await;
     for (path, methods) in [
         (INTENTS, vec!["GET", "HEAD", "POST"]),
@@ -60,22 +60,30 @@ async fn a_wrong_method_is_a_problem_that_lists_the_right_ones() {
 }
 
 #[tokio::test]
-async fn every_answer_has_a_request_id_of_its_own_and_is_not_kept_by_caches() {
+async fn answer_has_a_new_request_id() {
     let app = App::start().await;
     let mut seen = std::collections::BTreeSet::new();
     for path in ["/health", "/health", INTENTS, "/nowhere", "/api/v1/keys"] {
-        // What the client says does not become the id.
+        // The client's own id is not used.
         let request = app.request(Method::GET, path).bearer_auth(&app.admin).header("x-request-id", "mine");
         let answer = Answer::of(request.send().await.unwrap()).await;
         let id = answer.headers["x-request-id"].to_str().unwrap().to_owned();
         assert!(id != "mine" && seen.insert(id), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn answer_is_not_cached() {
+    let app = App::start().await;
+    for path in ["/health", INTENTS, "/nowhere", "/api/v1/keys"] {
+        let answer = app.get(path).await;
         assert_eq!(answer.headers["x-content-type-options"], "nosniff");
         assert_eq!(answer.headers["cache-control"], "no-store");
     }
 }
 
 #[tokio::test]
-async fn health_and_schema_are_open_and_say_nothing_secret() {
+async fn health_and_schema_need_no_key() {
     let app = App::start().await;
     let health = Answer::of(app.request(Method::GET, "/health").send().await.unwrap()).await;
     assert_eq!(health.status, StatusCode::OK);
@@ -86,7 +94,7 @@ async fn health_and_schema_are_open_and_say_nothing_secret() {
 }
 
 #[tokio::test]
-async fn the_published_schema_takes_our_manifests_and_refuses_what_the_server_refuses() {
+async fn published_schema_accepts_the_bundled_manifests() {
     let app = App::start().await;
     let schema = app.get("/schemas/plugin-manifest.json").await.json();
     assert!(jsonschema::meta::is_valid(&schema));
@@ -120,7 +128,7 @@ async fn the_published_schema_takes_our_manifests_and_refuses_what_the_server_re
             wrong["retry"] = json!({});
         }
         wrong.pointer_mut(pointer).unwrap().as_object_mut().unwrap().insert("surprise".to_owned(), value);
-        assert!(!validator.is_valid(&wrong), "an unknown key is taken at {pointer:?}");
+        assert!(!validator.is_valid(&wrong), "an unknown key is accepted at {pointer:?}");
     }
     for (field, value) in [("name", json!("Slack")), ("actions", json!({})), ("version", json!(1))] {
         let mut wrong = slack.clone();
@@ -130,7 +138,7 @@ async fn the_published_schema_takes_our_manifests_and_refuses_what_the_server_re
 }
 
 #[tokio::test]
-async fn a_panic_is_a_problem_and_the_next_request_works() {
+async fn server_survives_a_panic() {
     async fn panics() -> &'static str {
         panic!("secret-inside")
     }

@@ -6,7 +6,7 @@ use super::{INTENTS, hello, refused};
 use crate::support::app::App;
 
 #[tokio::test]
-async fn names_of_up_to_255_bytes_are_taken() {
+async fn name_of_255_bytes_is_accepted() {
     let app = App::start().await;
     for name in ["u".repeat(255), format!("{}u", "é".repeat(127)), "👋".repeat(63), "a b/c#d%..".to_owned()] {
         let connect = json!({ "token": "xoxb-playground", "userId": name });
@@ -18,7 +18,7 @@ async fn names_of_up_to_255_bytes_are_taken() {
 }
 
 #[tokio::test]
-async fn longer_names_and_names_with_control_characters_are_refused() {
+async fn invalid_name_is_refused() {
     let app = App::start().await;
     for name in ["u".repeat(256), "é".repeat(128), "👋".repeat(64), String::new(), "a\u{0}".to_owned(), "\t".to_owned()]
     {
@@ -39,30 +39,31 @@ async fn longer_names_and_names_with_control_characters_are_refused() {
 }
 
 #[tokio::test]
-async fn a_tool_or_intent_that_no_name_can_be_is_refused() {
+async fn tool_or_intent_of_invalid_length_is_refused() {
     let app = App::start().await;
     for field in ["tool", "intent"] {
         for name in [String::new(), "x".repeat(256), "x".repeat(500_000)] {
             let mut body = hello();
             body[field] = json!(name);
             let answer = app.post(INTENTS, &body).await;
-            assert!(answer.text.len() < 2000, "the whole name comes back: {} bytes", answer.text.len());
+            assert!(answer.text.len() < 2000, "the answer repeats the whole name: {} bytes", answer.text.len());
             refused(&app, &answer, &[format!("/{field}").as_str()]);
         }
     }
 }
 
 #[tokio::test]
-async fn an_unknown_tool_comes_with_the_nearest_names() {
+async fn unknown_tool_suggests_the_nearest_names() {
     let app = App::start().await;
-    for (name, meant) in [("slak", Some("slack")), ("Slack", Some("slack")), ("g-mail", Some("gmail")), ("quux", None)]
+    for (name, nearest) in
+        [("slak", Some("slack")), ("Slack", Some("slack")), ("g-mail", Some("gmail")), ("quux", None)]
     {
         let answer = app.intend(name, "send", json!({})).await;
         assert_eq!(answer.problem(404), "unknown_plugin");
         let detail = answer.json()["detail"].as_str().unwrap().to_owned();
         assert!(detail.contains(name), "{detail}");
-        match meant {
-            Some(meant) => assert!(detail.contains("did you mean") && detail.contains(meant), "{detail}"),
+        match nearest {
+            Some(nearest) => assert!(detail.contains("did you mean") && detail.contains(nearest), "{detail}"),
             None => assert!(!detail.contains("did you mean"), "{detail}"),
         }
     }
@@ -70,9 +71,9 @@ async fn an_unknown_tool_comes_with_the_nearest_names() {
 }
 
 #[tokio::test]
-async fn an_unknown_action_comes_with_the_nearest_names_of_its_tool() {
+async fn unknown_action_suggests_the_nearest_names_of_its_tool() {
     let app = App::start().await;
-    for (tool, name, meant) in [
+    for (tool, name, nearest) in [
         ("slack", "send_mesage", Some("send_message")),
         ("slack", "sendMessage", Some("send_message")),
         ("gmail", "send_message", Some("send_mail")),
@@ -83,8 +84,8 @@ async fn an_unknown_action_comes_with_the_nearest_names_of_its_tool() {
         assert_eq!(answer.problem(404), "unknown_action", "{tool} {name}");
         let detail = answer.json()["detail"].as_str().unwrap().to_owned();
         assert!(detail.contains(name) && detail.contains(tool), "{detail}");
-        match meant {
-            Some(meant) => assert!(detail.contains("did you mean") && detail.contains(meant), "{detail}"),
+        match nearest {
+            Some(nearest) => assert!(detail.contains("did you mean") && detail.contains(nearest), "{detail}"),
             None => assert!(!detail.contains("did you mean"), "{detail}"),
         }
     }
@@ -92,7 +93,7 @@ async fn an_unknown_action_comes_with_the_nearest_names_of_its_tool() {
 }
 
 #[tokio::test]
-async fn two_users_whose_names_look_alike_have_accounts_of_their_own() {
+async fn similar_user_names_have_separate_accounts() {
     let app = App::start().await;
     app.key("acme", &[Role::Service], None).await;
     let names = ["a", "A", "a ", "a#b", "a%23b", "é", "e\u{301}", "a/b"];

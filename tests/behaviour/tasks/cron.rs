@@ -28,8 +28,8 @@ async fn call(app: &App, authorization: Option<&str>) -> Answer {
 fn refused(answer: &Answer) {
     assert_eq!(answer.problem(401), "unauthenticated");
     assert_eq!(answer.headers["www-authenticate"], "Bearer");
-    let detail = "needs Authorization: Bearer and the CRON_SECRET_TOKEN that this Overseer was started with; \
-                  started without one, it refuses everybody here";
+    let detail = "send the header Authorization: Bearer with the CRON_SECRET_TOKEN of this Overseer; if it was started \
+                  without one, this route refuses every request";
     assert_eq!(answer.json()["detail"], detail);
 }
 

@@ -7,3 +7,4 @@ pub(crate) mod channel;
 pub(crate) mod listing;
 pub mod organizations;
 pub mod principal;
+mod role_names;

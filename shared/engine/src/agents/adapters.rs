@@ -1,5 +1,5 @@
-//! Where the data of a plugin is, as a channel says it: an adapter that the plugin declares, or one of the channel's own. A
-//! channel is shown to operators and to agents, so that no credential may stand in it: only what names one.
+//! Data adapters of a channel's assignments: one that the plugin declares, chosen by name, or an object of the channel's own.
+//! Operators and agents can read a channel, so an adapter may name credentials but never contain one.
 
 use serde_json::{Map, Value, json};
 
@@ -9,19 +9,20 @@ use crate::plugin::manifest::{DataAdapter, Manifest};
 
 /// The largest adapter of a channel's own, in bytes of JSON.
 pub(super) const ADAPTER_MAX_BYTES: usize = 4 * 1024;
-/// How a text begins that names a credential.
+/// The prefixes of texts that name a credential.
 const REFERENCES: [&str; 4] = ["env:", "config:", "credential:", "credential-"];
-/// The fields by which an object may name what its `value` is, as lists of headers do.
+/// The fields that say what an object's `value` is, as in lists of headers.
 const NAMING: [&str; 2] = ["name", "header"];
 
-/// Where a plugin's data is, or that no adapter has the name that was chosen.
-pub(super) fn chosen(manifest: &Manifest, choice: Option<&Value>) -> Result<Option<Value>, String> {
-    let shown = |adapter: &DataAdapter| json!({ "name": adapter.name, "type": adapter.kind, "config": adapter.config });
+/// The adapter that an assignment chooses: the first that the plugin declares where it makes no choice, none where the plugin
+/// declares none. The error is a message: no declared adapter has the chosen name.
+pub(super) fn resolve(manifest: &Manifest, choice: Option<&Value>) -> Result<Option<Value>, String> {
+    let view = |adapter: &DataAdapter| json!({ "name": adapter.name, "type": adapter.kind, "config": adapter.config });
     match choice {
-        None => Ok(manifest.data_adapters.first().map(shown)),
+        None => Ok(manifest.data_adapters.first().map(view)),
         Some(Value::String(name)) => {
-            let found = manifest.data_adapters.iter().find(|adapter| adapter.name.as_str() == name);
-            found.map(|adapter| Some(shown(adapter))).ok_or_else(|| {
+            let declared = manifest.data_adapters.iter().find(|adapter| adapter.name.as_str() == name);
+            declared.map(|adapter| Some(view(adapter))).ok_or_else(|| {
                 let all: Vec<_> = manifest.data_adapters.iter().map(|adapter| adapter.name.as_str()).collect();
                 let all = if all.is_empty() { "none".to_owned() } else { all.join(", ") };
                 format!("is not the name of an adapter that {} declares ({all})", manifest.name)
@@ -31,11 +32,11 @@ pub(super) fn chosen(manifest: &Manifest, choice: Option<&Value>) -> Result<Opti
     }
 }
 
-/// What is wrong with a choice. Nothing that is said has a value in it.
-pub(super) fn problems(manifest: &Manifest, choice: &Value, place: &str) -> Vec<FieldProblem> {
-    let problem = |message: String| vec![FieldProblem::new(place, message)];
+/// The problems of a choice at `pointer`. No message repeats a value.
+pub(super) fn problems(manifest: &Manifest, choice: &Value, pointer: &str) -> Vec<FieldProblem> {
+    let problem = |message: String| vec![FieldProblem::new(pointer, message)];
     match choice {
-        Value::String(_) => chosen(manifest, Some(choice)).err().map(problem).unwrap_or_default(),
+        Value::String(_) => resolve(manifest, Some(choice)).err().map(problem).unwrap_or_default(),
         Value::Object(own) => {
             let bytes = choice.to_string().len();
             if bytes > ADAPTER_MAX_BYTES {
@@ -43,10 +44,10 @@ pub(super) fn problems(manifest: &Manifest, choice: &Value, place: &str) -> Vec<
             }
             let mut problems = Vec::new();
             if own.get("type").and_then(Value::as_str).is_none_or(str::is_empty) {
-                problems
-                    .push(FieldProblem::new(format!("{place}/type"), "is needed: what the adapter is, such as api"));
+                let message = "is needed: the kind of the adapter, such as api";
+                problems.push(FieldProblem::new(format!("{pointer}/type"), message));
             }
-            in_the_clear(own, false, place, &mut problems);
+            find_credentials(own, false, pointer, &mut problems);
             problems
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => {
@@ -55,57 +56,60 @@ pub(super) fn problems(manifest: &Manifest, choice: &Value, place: &str) -> Vec<
     }
 }
 
-/// Credentials that stand there as they are. All below a key that looks secret is one.
-fn in_the_clear(fields: &Map<String, Value>, secret: bool, place: &str, problems: &mut Vec<FieldProblem>) {
-    let named = NAMING.iter().any(|name| fields.get(*name).and_then(Value::as_str).is_some_and(is_secret));
+/// Adds a problem for each credential in the fields. Everything below a key that looks secret counts as one.
+fn find_credentials(fields: &Map<String, Value>, secret: bool, pointer: &str, problems: &mut Vec<FieldProblem>) {
+    let names_secret = NAMING.iter().any(|name| fields.get(*name).and_then(Value::as_str).is_some_and(is_secret));
     for (key, value) in fields {
-        let below = format!("{place}/{}", key.replace('~', "~0").replace('/', "~1"));
-        look(value, secret || is_secret(key) || (named && key == "value"), &below, problems);
+        let below = format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"));
+        let secret = secret || is_secret(key) || (names_secret && key == "value");
+        check_value(value, secret, &below, problems);
     }
 }
 
-fn look(value: &Value, secret: bool, place: &str, problems: &mut Vec<FieldProblem>) {
+fn check_value(value: &Value, secret: bool, pointer: &str, problems: &mut Vec<FieldProblem>) {
     match value {
         Value::Null | Value::Bool(_) => {}
         Value::Number(_) if !secret => {}
         Value::String(text) if (!secret || is_reference(text)) && !has_credential(text) => {}
         Value::Number(_) | Value::String(_) => problems.push(FieldProblem::new(
-            place,
-            "looks like a credential, which a channel never holds; name one by env:…, config:… or credential:… instead",
+            pointer,
+            "looks like a credential, which a channel must not contain; refer to it by env:…, config:… or credential:…",
         )),
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
-                look(item, secret, &format!("{place}/{index}"), problems);
+                check_value(item, secret, &format!("{pointer}/{index}"), problems);
             }
         }
-        Value::Object(fields) => in_the_clear(fields, secret, place, problems),
+        Value::Object(fields) => find_credentials(fields, secret, pointer, problems),
     }
 }
 
-/// Beside all that is kept of nobody's parameters, keys of any sort.
+/// Keys whose values are redacted in failures, and keys of any other sort.
 fn is_secret(key: &str) -> bool {
-    let plain = key.to_ascii_lowercase();
-    looks_secret(key) || plain.ends_with("key") || plain.ends_with("keys")
+    let lowercase = key.to_ascii_lowercase();
+    looks_secret(key) || lowercase.ends_with("key") || lowercase.ends_with("keys")
 }
 
+/// Whether a text names a credential, such as `env:API_KEY`.
 fn is_reference(text: &str) -> bool {
     let is_name = |rest: &str| {
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/');
-        (1..=128).contains(&rest.len()) && rest.chars().all(plain)
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/');
+        (1..=128).contains(&rest.len()) && rest.chars().all(allowed)
     };
     REFERENCES.iter().any(|prefix| text.strip_prefix(prefix).is_some_and(is_name))
 }
 
-/// Whether a text is an address with a user, a password, a fragment or a secret parameter in it, or says `name=value` of
-/// something secret as connection strings do.
+/// Whether a text is a URL with a user, a password, a fragment or a secret parameter, or has `name=value` for a secret name,
+/// as connection strings have.
 fn has_credential(text: &str) -> bool {
     let authority = text.split_once("://").and_then(|(_, rest)| rest.split(['/', '?', '#']).next());
-    let of_parameters = || {
-        let pairs = text.split(['?', '&', ';', '#']).filter_map(|part| part.split_once('='));
-        pairs.into_iter().any(|(name, value)| is_secret(name.trim()) && !is_reference(value.trim()))
-    };
     let has_user = authority.is_some_and(|authority| authority.contains('@'));
-    has_user || (authority.is_some() && text.contains('#')) || of_parameters()
+    let has_fragment = authority.is_some() && text.contains('#');
+    let has_secret_parameter = || {
+        let mut pairs = text.split(['?', '&', ';', '#']).filter_map(|part| part.split_once('='));
+        pairs.any(|(name, value)| is_secret(name.trim()) && !is_reference(value.trim()))
+    };
+    has_user || has_fragment || has_secret_parameter()
 }
 
 #[cfg(test)]
@@ -122,33 +126,41 @@ mod tests {
         Manifest::parse(&text.to_string()).unwrap()
     }
 
-    fn places(choice: &Value) -> Vec<String> {
+    fn pointers(choice: &Value) -> Vec<String> {
         problems(&manifest(), choice, "").into_iter().map(|problem| problem.pointer).collect()
     }
 
     #[test]
-    fn an_adapter_is_one_that_is_declared_or_an_object_with_a_type() {
-        let chosen = |choice: Option<Value>| chosen(&manifest(), choice.as_ref());
-        assert_eq!(chosen(None).unwrap().unwrap()["name"], "local");
+    fn adapter_is_chosen_by_its_declared_name() {
+        let resolve = |choice: Option<Value>| resolve(&manifest(), choice.as_ref());
+        assert_eq!(resolve(None).unwrap().unwrap()["name"], "local");
         assert_eq!(
-            chosen(Some(json!("far"))).unwrap().unwrap(),
+            resolve(Some(json!("far"))).unwrap().unwrap(),
             json!({ "name": "far", "type": "api", "config": { "a": 1 } })
         );
-        assert!(chosen(Some(json!("near"))).unwrap_err().contains("local, far"));
-        assert_eq!(places(&json!("near")), [""]);
-        assert_eq!(places(&json!({ "endpoint": "https://x.example" })), ["/type"]);
-        assert_eq!(places(&json!({ "type": "" })), ["/type"]);
-        for wrong in [json!(null), json!(1), json!(true), json!(["local"])] {
-            assert_eq!(places(&wrong), [""], "{wrong}");
-        }
-        let of = |length: usize| json!({ "type": "api", "endpoint": "x".repeat(length) });
-        let most = ADAPTER_MAX_BYTES - of(0).to_string().len();
-        assert!(places(&of(most)).is_empty());
-        assert_eq!(places(&of(most + 1)), [""]);
+        assert!(resolve(Some(json!("near"))).unwrap_err().contains("local, far"));
+        assert_eq!(pointers(&json!("near")), [""]);
     }
 
     #[test]
-    fn no_credential_stands_in_the_clear() {
+    fn own_adapter_is_an_object_with_a_type() {
+        assert_eq!(pointers(&json!({ "endpoint": "https://x.example" })), ["/type"]);
+        assert_eq!(pointers(&json!({ "type": "" })), ["/type"]);
+        for wrong in [json!(null), json!(1), json!(true), json!(["local"])] {
+            assert_eq!(pointers(&wrong), [""], "{wrong}");
+        }
+    }
+
+    #[test]
+    fn own_adapter_has_at_most_four_kibibytes() {
+        let of = |length: usize| json!({ "type": "api", "endpoint": "x".repeat(length) });
+        let most = ADAPTER_MAX_BYTES - of(0).to_string().len();
+        assert!(pointers(&of(most)).is_empty());
+        assert_eq!(pointers(&of(most + 1)), [""]);
+    }
+
+    #[test]
+    fn reference_to_a_credential_is_accepted() {
         for fine in [
             json!({ "credentials": "credential-id-123" }),
             json!({ "apiKey": "env:API_KEY", "password": "config:db/password", "token": "credential:a.b" }),
@@ -157,9 +169,13 @@ mod tests {
         ] {
             let mut choice = fine.clone();
             choice["type"] = json!("api");
-            assert!(places(&choice).is_empty(), "{fine}: {:?}", places(&choice));
+            assert!(pointers(&choice).is_empty(), "{fine}: {:?}", pointers(&choice));
         }
-        for (wrong, place) in [
+    }
+
+    #[test]
+    fn credential_in_the_clear_is_refused() {
+        for (wrong, pointer) in [
             (json!({ "anonKey": "their-anon-key" }), "/anonKey"),
             (json!({ "key": "k" }), "/key"),
             (json!({ "db": { "Password": "hunter2" } }), "/db/Password"),
@@ -178,7 +194,7 @@ mod tests {
         ] {
             let mut choice = wrong.clone();
             choice["type"] = json!("api");
-            assert_eq!(places(&choice), [place], "{wrong}");
+            assert_eq!(pointers(&choice), [pointer], "{wrong}");
         }
     }
 }

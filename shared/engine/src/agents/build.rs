@@ -1,5 +1,5 @@
-//! What an agent is by the configuration of its channel. A plugin that cannot be part of it is left out, and said to be; it
-//! never takes the others with it.
+//! Builds an agent from the configuration of its channel: instructions, tools and data routing. A plugin that cannot be
+//! part of the agent is listed as left out; the others are built without it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::adapters;
-use super::names::{AgentTool, Renamed, tools};
+use super::names::{AgentTool, RenamedTool, name_tools};
 use crate::access::channel::{Assignment, Channel, INSTRUCTIONS_MAX_BYTES};
 use crate::core::error::{Error, causes};
 use crate::core::ids::{OrgId, PluginName};
@@ -17,25 +17,26 @@ use crate::engine::Engine;
 use crate::invoke::snapshot::unavailable_reason;
 use crate::plugin::breaker::ActionClass;
 use crate::plugin::catalog::Plugin;
+use crate::plugin::manifest::Manifest;
 use crate::plugin::template::Context;
 use crate::ports::ids::sha256;
 use crate::ports::table::{Item, Read, TableError};
 use crate::registry::instances::{Instance, SeenInstance};
 use crate::storage::keys;
 
-/// What stands between the instructions of two plugins.
+/// Separates the instructions of two plugins.
 const SEPARATOR: &str = "\n\n---\n\n";
-/// The longest reason for leaving a plugin out, in characters.
+/// The longest message about an excluded plugin, in characters.
 const MESSAGE_MAX: usize = 500;
 
-/// What was built of a channel. It is stored as it is when it is locked.
+/// An agent as its channel configures it. Locking stores it in this form.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Build {
-    /// The SHA-256 of what an agent gets, in hexadecimal digits: the same wherever the same is configured.
+    /// The SHA-256 of what the agent gets, in hexadecimal digits. Equal configurations have equal hashes.
     pub hash: String,
     pub instructions: String,
     pub tools: Vec<AgentTool>,
-    pub renamed: Vec<Renamed>,
+    pub renamed: Vec<RenamedTool>,
     pub data_routing: BTreeMap<PluginName, Value>,
     pub plugins: Vec<PluginUsed>,
     pub left_out: Vec<ExcludedPlugin>,
@@ -44,51 +45,51 @@ pub(super) struct Build {
 /// A plugin that an agent has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PluginUsed {
-    /// The plugin.
+    /// Its name.
     pub name: PluginName,
-    /// Its version.
+    /// The installed version.
     pub version: String,
 }
 
 /// A plugin of the channel that the agent does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExcludedPlugin {
-    /// The plugin.
+    /// Its name.
     pub plugin: PluginName,
-    /// Why.
+    /// Why it is excluded, for programs.
     pub reason: ExclusionReason,
-    /// Why, for a person to read, and what would bring it back.
+    /// Why it is excluded and what brings it back, for people.
     pub message: String,
 }
 
-/// Why a plugin is left out.
+/// Why a plugin is excluded from an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExclusionReason {
-    /// It is switched off in the channel.
+    /// The channel has it switched off.
     SwitchedOff,
     /// The organization does not use it.
     NotThere,
-    /// It is for another Overseer, or of a kind that is not run here.
+    /// It needs another version of Overseer, or this Overseer cannot run its kind.
     CannotRun,
-    /// An administrator took it out of use.
+    /// An administrator disabled it.
     Disabled,
-    /// It was not granted what its calls need.
+    /// It lacks permissions that its calls need.
     NotGranted,
-    /// Its part of the agent cannot be made.
+    /// Its manifest, its adapter or its instructions cannot be used.
     Failed,
 }
 
-/// Something to know of a plugin that the agent has.
+/// A problem of a plugin that the agent has nevertheless.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Warning {
     /// The plugin.
     pub plugin: PluginName,
-    /// For a person to read.
+    /// The problem, for people.
     pub message: String,
 }
 
-/// A plugin's part of an agent.
+/// What one plugin contributes to an agent.
 struct Part {
     plugin: Arc<Plugin>,
     instructions: String,
@@ -96,91 +97,143 @@ struct Part {
     warning: Option<String>,
 }
 
+/// Why an assignment contributes nothing.
+enum PartError {
+    /// The agent is built without this plugin.
+    Excluded(Exclusion),
+    /// Nothing is built: the plugin may be fine, but the store could not be read.
+    Failed(Error),
+}
+
+/// Why a plugin is excluded, for programs and for people.
+struct Exclusion {
+    reason: ExclusionReason,
+    message: String,
+}
+
+impl Exclusion {
+    fn new(reason: ExclusionReason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+impl From<Exclusion> for PartError {
+    fn from(exclusion: Exclusion) -> Self {
+        Self::Excluded(exclusion)
+    }
+}
+
 impl Build {
-    fn hashed(mut self) -> Self {
-        // What is left out, and what was renamed, follows from the rest or is of no concern to the agent. serde_json keeps
-        // the fields of an object in the order of their names, so that this is canonical.
-        let whole = json!([self.instructions, self.tools, self.data_routing, self.plugins]);
-        self.hash = sha256(whole.to_string().as_bytes());
+    /// Puts the parts together.
+    fn assemble(channel: &Channel, parts: &[Part], left_out: Vec<ExcludedPlugin>) -> Self {
+        let (tools, renamed) = name_tools(parts.iter().map(|part| &part.plugin.manifest));
+        let name = |part: &Part| part.plugin.manifest.name.clone();
+        let used = |part: &Part| PluginUsed { name: name(part), version: part.plugin.manifest.version.to_string() };
+        Self {
+            hash: String::new(),
+            instructions: channel.instructions.clone().unwrap_or_else(|| joined_instructions(parts)),
+            tools,
+            renamed,
+            data_routing: parts.iter().filter_map(|part| Some((name(part), part.adapter.clone()?))).collect(),
+            plugins: parts.iter().map(used).collect(),
+            left_out,
+        }
+        .with_hash()
+    }
+
+    fn with_hash(mut self) -> Self {
+        // Exclusions and new names are not hashed: they follow from the rest, or do not concern the agent. serde_json orders
+        // the fields of an object by name, so this text is canonical.
+        let canonical = json!([self.instructions, self.tools, self.data_routing, self.plugins]);
+        self.hash = sha256(canonical.to_string().as_bytes());
         self
     }
 }
 
+fn joined_instructions(parts: &[Part]) -> String {
+    let texts: Vec<&str> = parts.iter().map(|part| part.instructions.trim()).filter(|text| !text.is_empty()).collect();
+    texts.join(SEPARATOR)
+}
+
 impl Engine {
-    /// Builds the agent of a channel. One read, beside the manifests that this process has not seen.
+    /// Builds the agent of a channel. Costs one read, and one for each manifest that this process has not cached.
     pub(super) async fn build(&self, org: &OrgId, channel: &Channel) -> Result<(Build, Vec<Warning>), Error> {
-        let wanted: Vec<_> = channel.assignments.iter().map(|one| keys::instance(org, &one.plugin)).collect();
+        let keys: Vec<_> = channel.assignments.iter().map(|one| keys::instance(org, &one.plugin)).collect();
         let items =
-            if wanted.is_empty() { Vec::new() } else { self.ports.table.batch_get(&wanted, Read::Consistent).await? };
+            if keys.is_empty() { Vec::new() } else { self.ports.table.batch_get(&keys, Read::Consistent).await? };
+        let with_instructions = channel.instructions.is_none();
         let (mut parts, mut left_out, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
         for (assignment, item) in channel.assignments.iter().zip(items) {
-            match self.part(org, assignment, item, channel.instructions.is_none()).await? {
+            let plugin = assignment.plugin.clone();
+            match self.part(org, assignment, item, with_instructions).await {
                 Ok(part) => {
-                    let plugin = &assignment.plugin;
-                    warnings.extend(part.warning.clone().map(|message| Warning { plugin: plugin.clone(), message }));
+                    warnings.extend(part.warning.clone().map(|message| Warning { plugin, message }));
                     parts.push(part);
                 }
-                Err((reason, message)) => {
-                    let message = cut(&message, MESSAGE_MAX);
-                    left_out.push(ExcludedPlugin { plugin: assignment.plugin.clone(), reason, message });
+                Err(PartError::Excluded(Exclusion { reason, message })) => {
+                    left_out.push(ExcludedPlugin { plugin, reason, message: cut(&message, MESSAGE_MAX) });
                 }
+                Err(PartError::Failed(error)) => return Err(error),
             }
         }
-        let (tools, renamed) = tools(parts.iter().map(|part| &part.plugin.manifest));
-        let joined = || {
-            let each: Vec<&str> =
-                parts.iter().map(|part| part.instructions.trim()).filter(|one| !one.is_empty()).collect();
-            each.join(SEPARATOR)
-        };
-        let name = |part: &Part| part.plugin.manifest.name.clone();
-        let build = Build {
-            hash: String::new(),
-            instructions: channel.instructions.clone().unwrap_or_else(joined),
-            tools,
-            renamed,
-            data_routing: parts.iter().filter_map(|part| Some((name(part), part.adapter.clone()?))).collect(),
-            plugins: parts
-                .iter()
-                .map(|part| PluginUsed { name: name(part), version: part.plugin.manifest.version.to_string() })
-                .collect(),
-            left_out,
-        };
-        Ok((build.hashed(), warnings))
+        Ok((Build::assemble(channel, &parts, left_out), warnings))
     }
 
-    /// A plugin's part, or why it has none. An error is the store's: what cannot be read now is not left out.
+    /// What one assignment contributes: load the plugin, check that it is usable, choose its adapter, render its
+    /// instructions.
     async fn part(
         &self,
         org: &OrgId,
         assignment: &Assignment,
         item: Option<Item>,
         with_instructions: bool,
-    ) -> Result<Result<Part, (ExclusionReason, String)>, Error> {
+    ) -> Result<Part, PartError> {
         let name = &assignment.plugin;
         if !assignment.enabled {
-            return Ok(Err((ExclusionReason::SwitchedOff, format!("{name} is switched off in this channel"))));
+            let message = format!("{name} is switched off in this channel");
+            return Err(Exclusion::new(ExclusionReason::SwitchedOff, message).into());
         }
-        let read = match SeenInstance::of(item) {
-            Ok(seen) => self.assigned(org, name, &seen.instance).await.map(|found| (found, seen.instance)),
-            Err(error) => Err(error.into()),
-        };
-        let (plugin, instance) = match read {
-            Ok((Some(plugin), instance)) => (plugin, instance),
-            Ok((None, _)) => {
-                let message =
-                    format!("the organization does not use {name}; POST /api/v1/plugins/{name}/enable changes that");
-                return Ok(Err((ExclusionReason::NotThere, message)));
-            }
-            Err(error @ Error::Table(TableError::Store(_))) => return Err(error),
-            Err(error) => {
-                tracing::error!(%org, plugin = %name, error = %causes(&error), "a plugin is left out of an agent");
-                return Ok(Err((ExclusionReason::Failed, error.to_string())));
-            }
-        };
-        Ok(self.part_of(assignment, plugin, &instance, with_instructions))
+        let (plugin, instance) = self.load_assigned(org, name, item).await?;
+        let manifest = &plugin.manifest;
+        let warning = self.check_usable(&plugin, &instance)?;
+        let failed = |problem: String| Exclusion::new(ExclusionReason::Failed, format!("{name}: {problem}"));
+        let adapter = adapters::resolve(manifest, assignment.data_adapter.as_ref())
+            .map_err(|message| failed(format!("data_adapter {message}")))?;
+        let instructions =
+            if with_instructions { instructions(manifest, &instance).map_err(failed)? } else { String::new() };
+        Ok(Part { plugin, instructions, adapter, warning })
     }
 
-    /// The plugin that an organization means by a name, if it has one, by its instance.
+    /// Loads the plugin of an assignment with its instance. A plugin that cannot be loaded is excluded, unless it was the
+    /// store that failed.
+    async fn load_assigned(
+        &self,
+        org: &OrgId,
+        name: &PluginName,
+        item: Option<Item>,
+    ) -> Result<(Arc<Plugin>, Instance), PartError> {
+        let loaded = match SeenInstance::of(item) {
+            Ok(SeenInstance { instance, .. }) => {
+                self.assigned(org, name, &instance).await.map(|plugin| (plugin, instance))
+            }
+            Err(error) => Err(error.into()),
+        };
+        match loaded {
+            Ok((Some(plugin), instance)) => Ok((plugin, instance)),
+            Ok((None, _)) => {
+                let message =
+                    format!("the organization does not use {name}; enable it with POST /api/v1/plugins/{name}/enable");
+                Err(Exclusion::new(ExclusionReason::NotThere, message).into())
+            }
+            Err(error @ Error::Table(TableError::Store(_))) => Err(PartError::Failed(error)),
+            Err(error) => {
+                tracing::error!(%org, plugin = %name, error = %causes(&error), "plugin excluded from agent");
+                Err(Exclusion::new(ExclusionReason::Failed, error.to_string()).into())
+            }
+        }
+    }
+
+    /// The plugin of that name: a built-in one, or the version that the organization installed; `None` if it has neither.
     pub(super) async fn assigned(
         &self,
         org: &OrgId,
@@ -196,45 +249,43 @@ impl Engine {
         }
     }
 
-    fn part_of(
-        &self,
-        assignment: &Assignment,
-        plugin: Arc<Plugin>,
-        instance: &Instance,
-        with_instructions: bool,
-    ) -> Result<Part, (ExclusionReason, String)> {
-        let (name, manifest, now) = (&assignment.plugin, &plugin.manifest, self.ports.clock.now());
-        if let Some(why) = manifest.cannot_run() {
-            return Err((ExclusionReason::CannotRun, why));
+    /// Checks that agents may use a plugin now. Returns a warning where only a circuit breaker prevents calls: it closes
+    /// again by itself.
+    fn check_usable(&self, plugin: &Plugin, instance: &Instance) -> Result<Option<String>, Exclusion> {
+        let (manifest, now) = (&plugin.manifest, self.ports.clock.now());
+        if let Some(reason) = manifest.cannot_run() {
+            return Err(Exclusion::new(ExclusionReason::CannotRun, reason));
         }
         if !manifest.is_compatible() {
             let range = manifest.compatible_versions.as_ref().map(ToString::to_string).unwrap_or_default();
-            let message = format!("it is for Overseer {range}, and this is {}", env!("CARGO_PKG_VERSION"));
-            return Err((ExclusionReason::CannotRun, message));
+            let message = format!("it requires Overseer {range}; this is {}", env!("CARGO_PKG_VERSION"));
+            return Err(Exclusion::new(ExclusionReason::CannotRun, message));
         }
-        let in_use = |class| unavailable_reason(manifest, &instance.in_use(manifest, class, now), now);
-        let unusable = in_use(ActionClass::Read).or_else(|| in_use(ActionClass::Write));
-        // What the breaker leaves alone is tried again by itself.
-        if let Some(failure) = unusable.as_ref().filter(|_| !instance.is_enabled(manifest)) {
-            return Err((ExclusionReason::Disabled, failure.message.clone()));
+        let unavailable = |class| unavailable_reason(manifest, &instance.in_use(manifest, class, now), now);
+        let failure = unavailable(ActionClass::Read).or_else(|| unavailable(ActionClass::Write));
+        let warning = failure.map(|failure| failure.message);
+        if !instance.is_enabled(manifest)
+            && let Some(message) = warning
+        {
+            return Err(Exclusion::new(ExclusionReason::Disabled, message));
         }
-        instance.must_be_granted(&plugin).map_err(|error| (ExclusionReason::NotGranted, error.to_string()))?;
-        let failed = |what: String| (ExclusionReason::Failed, format!("{name}: {what}"));
-        let adapter = adapters::chosen(manifest, assignment.data_adapter.as_ref());
-        let adapter = adapter.map_err(|message| failed(format!("data_adapter {message}")))?;
-        let mut instructions = String::new();
-        if let Some(template) = manifest.instruction_template.as_ref().filter(|_| with_instructions) {
-            let context = Context::default().with("config", &instance.effective_config(manifest));
-            instructions = template.render(&context).map_err(|error| {
-                failed(format!("its instructions cannot be written with this configuration ({error})"))
-            })?;
-            if instructions.len() > INSTRUCTIONS_MAX_BYTES {
-                let bytes = instructions.len();
-                let message =
-                    format!("its instructions have {bytes} bytes, more than the {INSTRUCTIONS_MAX_BYTES} allowed");
-                return Err(failed(message));
-            }
-        }
-        Ok(Part { instructions, adapter, warning: unusable.map(|failure| failure.message), plugin })
+        instance
+            .must_be_granted(plugin)
+            .map_err(|error| Exclusion::new(ExclusionReason::NotGranted, error.to_string()))?;
+        Ok(warning)
     }
+}
+
+/// A plugin's instructions for its configuration; the error is a message.
+fn instructions(manifest: &Manifest, instance: &Instance) -> Result<String, String> {
+    let Some(template) = &manifest.instruction_template else { return Ok(String::new()) };
+    let context = Context::default().with("config", &instance.effective_config(manifest));
+    let text = template
+        .render(&context)
+        .map_err(|error| format!("its instructions cannot be rendered with this configuration ({error})"))?;
+    if text.len() > INSTRUCTIONS_MAX_BYTES {
+        let bytes = text.len();
+        return Err(format!("its instructions have {bytes} bytes, more than the {INSTRUCTIONS_MAX_BYTES} allowed"));
+    }
+    Ok(text)
 }

@@ -1,4 +1,4 @@
-//! Channels: which plugins each has, set by administrators.
+//! Channels: administrators set which plugins each has; operators list and read them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,51 +14,50 @@ use crate::access::channel::{
 };
 use crate::access::principal::Principal;
 use crate::core::error::Error;
-use crate::core::ids::{ChannelName, OrgId};
+use crate::core::ids::{ChannelName, OrgId, PluginName};
 use crate::core::problem::FieldProblem;
 use crate::engine::Engine;
+use crate::plugin::catalog::Plugin;
 use crate::ports::events::EventKind;
-use crate::ports::table::{Condition, Cursor, Item, Key, Page, Query, Range, Read, TableError, Write};
+use crate::ports::table::{Condition, Cursor, Item, Page, Query, Range, Read, TableError, Write};
 use crate::registry::instances::SeenInstance;
+use crate::storage::compare_and_set::CompareAndSet;
 use crate::storage::keys;
 
-/// How often a change is tried while others change the same channel.
-pub(super) const TRIES: usize = 20;
-
-/// A channel, in the place of what it was before.
+/// The new content of a channel. It replaces what the channel had.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetChannel {
     /// Its plugins, each once, at most 50.
     #[schemars(length(max = 50))]
     pub plugin_assignments: Vec<Assignment>,
-    /// What an agent is told in the place of all that its plugins say. At most 32 KiB.
+    /// The agent's instructions. They replace the instructions of all its plugins. At most 32 KiB.
     #[schemars(length(min = 1))]
     pub instructions: Option<String>,
 }
 
-/// A channel as it is shown.
+/// A channel, for administrators and operators.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ChannelView {
-    /// What it is called.
+    /// Its name.
     pub channel: ChannelName,
-    /// Its plugins, in the order in which they count.
+    /// Its plugins, by priority and then by name.
     pub plugin_assignments: Vec<Assignment>,
-    /// What an agent is told in the place of all that its plugins say.
+    /// The agent's instructions, where they replace those of its plugins.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instructions: Option<String>,
-    /// What it is locked to: agents have that, whatever is set here.
+    /// The lock in force. While there is one, agents get its build and not what is set here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub locked: Option<Lock>,
-    /// When it was set.
+    /// When it was last set.
     pub updated_at: Timestamp,
-    /// Changes with what is set.
+    /// Changes with the plugins and the instructions, and not with locks.
     #[serde(skip)]
     pub etag: String,
 }
 
 impl Channel {
-    fn shown(self, channel: ChannelName) -> ChannelView {
+    fn into_view(self, channel: ChannelName) -> ChannelView {
         ChannelView {
             channel,
             etag: self.etag(),
@@ -70,11 +69,11 @@ impl Channel {
     }
 }
 
-/// Refuses a change of a channel by somebody who looked at another. `expected` are the tags that it may have.
-fn as_expected(expected: Option<&Vec<String>>, standing: Option<&Channel>) -> Result<(), Error> {
+/// Refuses a change if the channel has none of the `expected` tags: the caller looked at another version of it.
+fn check_etag(expected: Option<&[String]>, stored: Option<&Channel>) -> Result<(), Error> {
     let Some(expected) = expected else { return Ok(()) };
-    let is = standing.is_some_and(|channel| expected.contains(&channel.etag()));
-    if is { Ok(()) } else { Err(Error::Changed) }
+    let matches = stored.is_some_and(|channel| expected.contains(&channel.etag()));
+    if matches { Ok(()) } else { Err(Error::Changed) }
 }
 
 impl Engine {
@@ -89,11 +88,11 @@ impl Engine {
         let (partition, prefix) = keys::channels(&principal.org);
         let query = Query { range: Range::Prefix(prefix.to_owned()), cursor, ..Query::partition(partition, limit) };
         let page = self.ports.table.query(query).await.map_err(Error::of_cursor)?;
-        let shown = |item: &Item| -> Result<Option<ChannelView>, TableError> {
+        let view = |item: &Item| -> Result<Option<ChannelView>, TableError> {
             let name = item.stored.key.sort.strip_prefix(prefix).and_then(|name| ChannelName::parse(name).ok());
-            name.map(|name| Ok(item.record::<Channel>()?.shown(name))).transpose()
+            name.map(|name| Ok(item.record::<Channel>()?.into_view(name))).transpose()
         };
-        let entries = page.entries.iter().map(shown).filter_map(Result::transpose).collect::<Result<_, _>>()?;
+        let entries = page.entries.iter().map(view).filter_map(Result::transpose).collect::<Result<_, _>>()?;
         Ok(Page { entries, next: page.next })
     }
 
@@ -101,10 +100,11 @@ impl Engine {
     pub async fn channel(&self, principal: &Principal, name: &str) -> Result<ChannelView, Error> {
         principal.must_operate()?;
         let name = parsed(name)?;
-        Ok(self.channel_seen(&principal.org, &name).await?.channel.shown(name))
+        Ok(self.channel_seen(&principal.org, &name).await?.channel.into_view(name))
     }
 
-    /// Sets a channel, and makes it if there is none. What it is locked to stays so.
+    /// Creates a channel or replaces its content. Its locks stay as they are. `expected` are the tags that the channel may
+    /// have; none allows any.
     pub async fn set_channel(
         self: &Arc<Self>,
         principal: &Principal,
@@ -115,99 +115,74 @@ impl Engine {
         principal.must_administer()?;
         let name = ChannelName::parse(name).map_err(|rule| Error::field("", format!("the channel's name {rule}")))?;
         let (engine, principal) = (Arc::clone(self), principal.clone());
-        self.run_to_completion(async move {
-            let org = &principal.org;
-            let SetChannel { plugin_assignments: mut assignments, instructions } = set;
-            let key = keys::channel(org, &name);
-            let mut standing = engine.check_channel(org, &assignments, instructions.as_deref(), &key).await?;
-            assignments.sort_by(|a, b| (a.priority, &a.plugin).cmp(&(b.priority, &b.plugin)));
-            for _ in 0..TRIES {
-                let seen = SeenChannel::of(standing.as_ref())?;
-                as_expected(expected.as_ref(), seen.as_ref().map(|seen| &seen.channel))?;
-                let condition = seen.as_ref().map_or(Condition::Absent, SeenChannel::unchanged);
-                let (pinned, locks) = match &seen {
-                    Some(SeenChannel { channel, .. }) => (channel.pinned.clone(), channel.locks.clone()),
-                    None => (None, Vec::new()),
-                };
-                let (assignments, instructions) = (assignments.clone(), instructions.clone());
-                let updated_at = engine.ports.clock.now();
-                let channel = Channel { assignments, instructions, updated_at, pinned, locks };
-                if let Some(seen) = seen.filter(|seen| seen.channel.etag() == channel.etag()) {
-                    return Ok(seen.channel.shown(name));
-                }
-                let enabled = channel.assignments.iter().filter(|one| one.enabled).map(|one| &one.plugin);
-                let detail = json!({ "channel": name, "plugins": enabled.collect::<Vec<_>>(), "key": principal.key,
-                                     "userId": principal.user });
-                let event = engine.event(org, EventKind::ChannelChanged, &detail);
-                match engine.put_with(channel.item(org, &name)?, condition, Some(&event)).await {
-                    Ok(()) => {
-                        engine.publish(event).await;
-                        return Ok(channel.shown(name));
-                    }
-                    Err(TableError::Condition { standing: found, .. }) => standing = found.map(|item| *item),
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            Err(contention(&name))
-        })
-        .await
+        self.run_to_completion(async move { engine.write_channel(&principal, name, set, expected.as_deref()).await })
+            .await
     }
 
-    /// Checks what is to be set, and gives the channel as it stands: one read, beside manifests.
-    async fn check_channel(
+    async fn write_channel(
         &self,
-        org: &OrgId,
-        assignments: &[Assignment],
-        instructions: Option<&str>,
-        key: &Key,
-    ) -> Result<Option<Item>, Error> {
-        let mut problems = Vec::new();
-        if assignments.len() > ASSIGNMENTS_MAX {
-            let message = format!("has more than the {ASSIGNMENTS_MAX} plugins that a channel may have");
-            return Err(Error::field("/plugin_assignments", message));
-        }
-        if instructions.is_some_and(|text| text.len() > INSTRUCTIONS_MAX_BYTES) {
-            let message = format!("must have at most {INSTRUCTIONS_MAX_BYTES} bytes");
-            problems.push(FieldProblem::new("/instructions", message));
-        }
-        let bytes = json!([assignments, instructions]).to_string().len();
-        if bytes > CHANNEL_MAX_BYTES {
-            let message = format!("the channel has {bytes} bytes of JSON, more than the {CHANNEL_MAX_BYTES} allowed");
-            problems.push(FieldProblem::new("", message));
-        }
-        let names: BTreeSet<_> = assignments.iter().map(|one| &one.plugin).collect();
-        let wanted: Vec<_> =
-            names.iter().map(|name| keys::instance(org, name)).chain(std::iter::once(key.clone())).collect();
-        let mut items = self.ports.table.batch_get(&wanted, Read::Consistent).await?;
-        let standing = items.pop().flatten();
-        let mut manifests = BTreeMap::new();
-        for (name, item) in names.into_iter().zip(items) {
-            manifests.insert(name, self.assigned(org, name, &SeenInstance::of(item)?.instance).await?);
-        }
-        let mut seen = BTreeSet::new();
-        for (index, Assignment { plugin, data_adapter, .. }) in assignments.iter().enumerate() {
-            let place = format!("/plugin_assignments/{index}");
-            if !seen.insert(plugin) {
-                problems.push(FieldProblem::new(format!("{place}/plugin"), "is there twice; name each plugin once"));
-                continue;
+        principal: &Principal,
+        name: ChannelName,
+        mut set: SetChannel,
+        expected: Option<&[String]>,
+    ) -> Result<ChannelView, Error> {
+        let org = &principal.org;
+        let mut stored = self.validate_channel(org, &name, &set).await?;
+        set.plugin_assignments.sort_by(|a, b| (a.priority, &a.plugin).cmp(&(b.priority, &b.plugin)));
+        let mut race = CompareAndSet::default();
+        loop {
+            let seen = SeenChannel::of(stored.as_ref())?;
+            check_etag(expected, seen.as_ref().map(|seen| &seen.channel))?;
+            let condition = seen.as_ref().map_or(Condition::Absent, SeenChannel::unchanged);
+            let channel = self.changed_channel(seen.as_ref().map(|seen| &seen.channel), &set);
+            if let Some(seen) = seen.filter(|seen| seen.channel.etag() == channel.etag()) {
+                return Ok(seen.channel.into_view(name));
             }
-            match manifests.get(plugin) {
-                Some(Some(found)) => {
-                    let place = format!("{place}/data_adapter");
-                    let wrong =
-                        data_adapter.iter().flat_map(|choice| adapters::problems(&found.manifest, choice, &place));
-                    problems.extend(wrong);
+            let enabled = channel.assignments.iter().filter(|one| one.enabled).map(|one| &one.plugin);
+            let detail = json!({ "channel": name, "plugins": enabled.collect::<Vec<_>>(), "key": principal.key,
+                                 "userId": principal.user });
+            let event = self.event(org, EventKind::ChannelChanged, &detail);
+            match self.put_with(channel.item(org, &name)?, condition, Some(&event)).await {
+                Ok(()) => {
+                    self.publish(event).await;
+                    return Ok(channel.into_view(name));
                 }
-                Some(None) | None => problems.push(FieldProblem::new(
-                    format!("{place}/plugin"),
-                    format!("is not a plugin that the organization uses; POST /api/v1/plugins/{plugin}/enable first"),
-                )),
+                Err(error) => stored = race.lost(error, format_args!("the channel {name}"))?,
             }
         }
-        if problems.is_empty() { Ok(standing) } else { Err(Error::Invalid(problems)) }
     }
 
-    /// Removes a channel with all that it was locked to. Agents in it may use nothing from then on.
+    /// The new record of a channel: the new content with the locks of the stored record.
+    fn changed_channel(&self, stored: Option<&Channel>, set: &SetChannel) -> Channel {
+        Channel {
+            assignments: set.plugin_assignments.clone(),
+            instructions: set.instructions.clone(),
+            updated_at: self.ports.clock.now(),
+            pinned: stored.and_then(|channel| channel.pinned.clone()),
+            locks: stored.map(|channel| channel.locks.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// Validates the content of a channel, and returns the stored item of the channel. Costs one read, and one for each
+    /// manifest that this process has not cached.
+    async fn validate_channel(&self, org: &OrgId, name: &ChannelName, set: &SetChannel) -> Result<Option<Item>, Error> {
+        let mut problems = size_problems(set)?;
+        let names: BTreeSet<_> = set.plugin_assignments.iter().map(|one| &one.plugin).collect();
+        let mut keys: Vec<_> = names.iter().map(|plugin| keys::instance(org, plugin)).collect();
+        keys.push(keys::channel(org, name));
+        let mut items = self.ports.table.batch_get(&keys, Read::Consistent).await?;
+        let stored = items.pop().flatten();
+        let mut plugins = BTreeMap::new();
+        for (plugin, item) in names.into_iter().zip(items) {
+            if let Some(found) = self.assigned(org, plugin, &SeenInstance::of(item)?.instance).await? {
+                plugins.insert(plugin, found);
+            }
+        }
+        problems.extend(assignment_problems(&set.plugin_assignments, &plugins));
+        if problems.is_empty() { Ok(stored) } else { Err(Error::Invalid(problems)) }
+    }
+
+    /// Deletes a channel with its locks and their builds. From then on its agents may use nothing.
     pub async fn remove_channel(
         self: &Arc<Self>,
         principal: &Principal,
@@ -217,33 +192,75 @@ impl Engine {
         principal.must_administer()?;
         let name = parsed(name)?;
         let (engine, principal) = (Arc::clone(self), principal.clone());
-        self.run_to_completion(async move {
-            let org = &principal.org;
-            for _ in 0..TRIES {
-                let seen = engine.channel_seen(org, &name).await?;
-                as_expected(expected.as_ref(), Some(&seen.channel))?;
-                let mut writes = vec![Write::Delete(keys::channel(org, &name), seen.unchanged())];
-                let builds = seen.channel.locks.iter().map(|lock| keys::build(org, &name, &lock.hash));
-                writes.extend(builds.map(|key| Write::Delete(key, Condition::Any)));
-                let detail = json!({ "channel": name, "removed": true, "key": principal.key,
-                                     "userId": principal.user });
-                let event = engine.event(org, EventKind::ChannelChanged, &detail);
-                match engine.transact_with(writes, Some(&event)).await {
-                    Ok(_) => {
-                        engine.publish(event).await;
-                        return Ok(seen.channel.shown(name));
-                    }
-                    Err(TableError::Condition { .. }) => {}
-                    Err(error) => return Err(error.into()),
+        self.run_to_completion(async move { engine.delete_channel(&principal, name, expected.as_deref()).await }).await
+    }
+
+    async fn delete_channel(
+        &self,
+        principal: &Principal,
+        name: ChannelName,
+        expected: Option<&[String]>,
+    ) -> Result<ChannelView, Error> {
+        let org = &principal.org;
+        let mut race = CompareAndSet::default();
+        loop {
+            let seen = self.channel_seen(org, &name).await?;
+            check_etag(expected, Some(&seen.channel))?;
+            let mut writes = vec![Write::Delete(keys::channel(org, &name), seen.unchanged())];
+            let builds = seen.channel.locks.iter().map(|lock| keys::build(org, &name, &lock.hash));
+            writes.extend(builds.map(|key| Write::Delete(key, Condition::Any)));
+            let detail = json!({ "channel": name, "removed": true, "key": principal.key, "userId": principal.user });
+            let event = self.event(org, EventKind::ChannelChanged, &detail);
+            match self.transact_with(writes, Some(&event)).await {
+                Ok(_) => {
+                    self.publish(event).await;
+                    return Ok(seen.channel.into_view(name));
                 }
+                Err(error) => drop(race.lost(error, format_args!("the channel {name}"))?),
             }
-            Err(contention(&name))
-        })
-        .await
+        }
     }
 }
 
-/// Nobody can say what a channel is that is another whenever one looks.
-pub(super) fn contention(name: &ChannelName) -> Error {
-    Error::Conflict(format!("the channel {name} changes all the time; try again"))
+/// What is too large. Too many assignments are an error at once: nothing else is checked.
+fn size_problems(set: &SetChannel) -> Result<Vec<FieldProblem>, Error> {
+    let SetChannel { plugin_assignments, instructions } = set;
+    if plugin_assignments.len() > ASSIGNMENTS_MAX {
+        let message = format!("has more than the {ASSIGNMENTS_MAX} plugins that a channel may have");
+        return Err(Error::field("/plugin_assignments", message));
+    }
+    let mut problems = Vec::new();
+    if instructions.as_ref().is_some_and(|text| text.len() > INSTRUCTIONS_MAX_BYTES) {
+        let message = format!("must have at most {INSTRUCTIONS_MAX_BYTES} bytes");
+        problems.push(FieldProblem::new("/instructions", message));
+    }
+    let bytes = json!([plugin_assignments, instructions]).to_string().len();
+    if bytes > CHANNEL_MAX_BYTES {
+        let message = format!("the channel has {bytes} bytes of JSON, more than the {CHANNEL_MAX_BYTES} allowed");
+        problems.push(FieldProblem::new("", message));
+    }
+    Ok(problems)
+}
+
+/// Repeated plugins, plugins that the organization does not use, and invalid adapters.
+fn assignment_problems(assignments: &[Assignment], plugins: &BTreeMap<&PluginName, Arc<Plugin>>) -> Vec<FieldProblem> {
+    let mut problems = Vec::new();
+    let mut names = BTreeSet::new();
+    for (index, Assignment { plugin, data_adapter, .. }) in assignments.iter().enumerate() {
+        let pointer = |field: &str| format!("/plugin_assignments/{index}/{field}");
+        if !names.insert(plugin) {
+            problems.push(FieldProblem::new(pointer("plugin"), "appears twice; name each plugin once"));
+            continue;
+        }
+        let Some(found) = plugins.get(plugin) else {
+            let message =
+                format!("is not a plugin that the organization uses; POST /api/v1/plugins/{plugin}/enable first");
+            problems.push(FieldProblem::new(pointer("plugin"), message));
+            continue;
+        };
+        if let Some(choice) = data_adapter {
+            problems.extend(adapters::problems(&found.manifest, choice, &pointer("data_adapter")));
+        }
+    }
+    problems
 }

@@ -14,9 +14,9 @@ mod view;
 
 pub use build::{ExcludedPlugin, ExclusionReason, PluginUsed, Warning};
 pub use channels::{ChannelView, SetChannel};
-pub use diff::{AgentDiff, AgentText, PluginChanged, RoutingChanged, ToolChanged};
+pub use diff::{AgentDiff, InstructionsChanged, PluginChanged, RoutingChanged, ToolChanged};
 pub use lock::{LockAgent, Locks, RollBackAgent};
-pub use names::{AgentTool, Renamed};
+pub use names::{AgentTool, RenamedTool};
 pub use preview::RequestPreview;
 pub use view::AgentView;
 

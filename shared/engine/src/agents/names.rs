@@ -1,5 +1,5 @@
-//! What the tools of an agent are called: by their actions, as people think of them, and by plugin and action where that
-//! would be said of two.
+//! The names of an agent's tools: the name of the action, or plugin and action where several plugins have an action of that
+//! name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,33 +11,33 @@ use crate::core::effect::Effect;
 use crate::core::ids::{ActionName, PluginName};
 use crate::plugin::manifest::{Action, Manifest};
 
-/// The longest name of a tool that every maker of models takes, in characters
+/// The longest name of a tool that all vendors of models accept, in characters
 /// (<https://platform.openai.com/docs/api-reference/chat/create>, <https://docs.anthropic.com/en/api/messages>).
 const NAME_MAX: usize = 64;
 
-/// Something that an agent can do.
+/// An action that an agent can call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AgentTool {
-    /// What the model calls it.
+    /// Its name for the model.
     pub name: String,
     /// The plugin; `tool` in an intent.
     pub plugin: PluginName,
     /// The action; `intent` in an intent.
     pub action: ActionName,
-    /// What people call it.
+    /// Its name for people.
     pub title: String,
     /// What it does, for people and models.
     pub description: String,
-    /// What doing it twice would mean.
+    /// Whether a call changes something, and whether it can be repeated.
     pub effect: Effect,
     /// JSON Schema of its parameters.
     pub parameters: Value,
 }
 
-/// A tool that does not have its action's name, because another has it, too.
+/// A tool whose name is not its action's, because another tool's action has that name too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Renamed {
-    /// What the model calls it.
+pub struct RenamedTool {
+    /// Its name for the model.
     pub name: String,
     /// The plugin.
     pub plugin: PluginName,
@@ -45,26 +45,11 @@ pub struct Renamed {
     pub action: ActionName,
 }
 
-/// The tools of plugins, in the order of these and of their manifests.
-pub(super) fn tools<'a>(manifests: impl Iterator<Item = &'a Manifest>) -> (Vec<AgentTool>, Vec<Renamed>) {
+/// The tools of plugins, in the order of the plugins and of their actions, each with a name of its own.
+pub(super) fn name_tools<'a>(manifests: impl Iterator<Item = &'a Manifest>) -> (Vec<AgentTool>, Vec<RenamedTool>) {
     let actions: Vec<(&Manifest, &Action)> =
         manifests.flat_map(|manifest| manifest.actions.iter().map(move |action| (manifest, action))).collect();
-    let mut names: Vec<String> = actions.iter().map(|(_, action)| action.name.to_string()).collect();
-    let full: Vec<String> = actions.iter().map(|(manifest, action)| full_name(manifest, action)).collect();
-    loop {
-        let mut counts = BTreeMap::<&str, usize>::new();
-        for name in &names {
-            *counts.entry(name).or_default() += 1;
-        }
-        let twice = |name: &String| counts.get(name.as_str()).is_some_and(|count| *count > 1);
-        let next: Vec<String> =
-            names.iter().zip(&full).map(|(name, full)| if twice(name) { full } else { name }.clone()).collect();
-        // A name that became longer may be another's, which then becomes longer as well.
-        if next == names {
-            break;
-        }
-        names = next;
-    }
+    let names = unambiguous_names(&actions);
     let mut taken = BTreeSet::new();
     let mut renamed = Vec::new();
     let mut tools = Vec::with_capacity(actions.len());
@@ -73,7 +58,7 @@ pub(super) fn tools<'a>(manifests: impl Iterator<Item = &'a Manifest>) -> (Vec<A
         taken.insert(name.clone());
         if name != action.name.as_str() {
             let (plugin, action) = (manifest.name.clone(), action.name.clone());
-            renamed.push(Renamed { name: name.clone(), plugin, action });
+            renamed.push(RenamedTool { name: name.clone(), plugin, action });
         }
         tools.push(AgentTool {
             name,
@@ -88,14 +73,35 @@ pub(super) fn tools<'a>(manifests: impl Iterator<Item = &'a Manifest>) -> (Vec<A
     (tools, renamed)
 }
 
-/// The name, or, where `a__b` and `c` have together what `a` and `b__c` have, the name with a number.
+/// The name of each action; the full name, plugin and action, where several have the same name.
+fn unambiguous_names(actions: &[(&Manifest, &Action)]) -> Vec<String> {
+    let full: Vec<String> = actions.iter().map(|(manifest, action)| full_name(manifest, action)).collect();
+    let mut names: Vec<String> = actions.iter().map(|(_, action)| action.name.to_string()).collect();
+    loop {
+        let mut counts = BTreeMap::<&str, usize>::new();
+        for name in &names {
+            *counts.entry(name).or_default() += 1;
+        }
+        let is_ambiguous = |name: &String| counts.get(name.as_str()).is_some_and(|count| *count > 1);
+        let pairs = names.iter().zip(&full);
+        let next: Vec<String> =
+            pairs.map(|(name, full)| if is_ambiguous(name) { full } else { name }.clone()).collect();
+        // A full name may equal another action's name, which then becomes a full name as well.
+        if next == names {
+            return names;
+        }
+        names = next;
+    }
+}
+
+/// The wanted name, with a number where it is taken: the full names of `a__b`, `c` and of `a`, `b__c` are equal.
 fn free_name(wanted: &str, taken: &BTreeSet<String>) -> String {
     let mut name = wanted.to_owned();
     let mut number = 1_usize;
     while taken.contains(&name) {
         number += 1;
-        let end = format!("_{number}");
-        name = wanted.chars().take(NAME_MAX.saturating_sub(end.len())).chain(end.chars()).collect();
+        let suffix = format!("_{number}");
+        name = wanted.chars().take(NAME_MAX.saturating_sub(suffix.len())).chain(suffix.chars()).collect();
     }
     name
 }
@@ -118,12 +124,12 @@ mod tests {
     }
 
     fn named(manifests: &[Manifest]) -> (Vec<String>, Vec<String>) {
-        let (tools, renamed) = tools(manifests.iter());
+        let (tools, renamed) = name_tools(manifests.iter());
         (tools.into_iter().map(|tool| tool.name).collect(), renamed.into_iter().map(|one| one.name).collect())
     }
 
     #[test]
-    fn names_are_those_of_actions_and_no_two_are_the_same() {
+    fn names_are_unique() {
         let (crm, desk) = (manifest("crm", &["find", "add"]), manifest("desk", &["find", "close"]));
         assert_eq!(
             named(&[crm.clone(), desk.clone()]),
@@ -132,7 +138,7 @@ mod tests {
                 vec!["crm__find".to_owned(), "desk__find".to_owned()]
             )
         );
-        // What became longer is the name of another.
+        // A full name that is the name of another plugin's action.
         let odd = manifest("odd", &["crm__find"]);
         assert_eq!(named(&[crm.clone(), desk, odd]).0, ["crm__find", "add", "desk__find", "close", "odd__crm__find"]);
         let (long, short) = (manifest("a__b", &["c", "x"]), manifest("a", &["b__c", "x"]));
@@ -141,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn names_stay_within_what_models_take() {
+    fn names_have_at_most_64_characters() {
         let names: Vec<String> = (0..12).map(|_| "n".repeat(NAME_MAX)).collect();
         let mut taken = BTreeSet::new();
         for name in names {

@@ -1,4 +1,4 @@
-//! An agent as it is shown: to whoever runs it, in the words of its model.
+//! The agent of a channel as its runtime gets it, also in the formats of models' vendors.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::build::{Build, ExcludedPlugin, PluginUsed, Warning};
-use super::names::{AgentTool, Renamed};
+use super::names::{AgentTool, RenamedTool};
 use crate::access::channel::{Lock, SeenChannel, parsed};
 use crate::access::principal::Principal;
 use crate::agents::tools::{Described, ToolFormat};
@@ -21,25 +21,25 @@ use crate::storage::keys;
 pub struct AgentView {
     /// The channel.
     pub channel: ChannelName,
-    /// The SHA-256 of what the agent gets (instructions, tools, where data is, and the plugins with their versions), in
-    /// hexadecimal digits: the same wherever the same is configured.
+    /// The SHA-256 of what the agent gets (instructions, tools, data routing, and plugins with their versions), in
+    /// hexadecimal digits. Equal configurations have equal hashes.
     pub hash: String,
-    /// What the channel is locked to, if it is: then that is shown.
+    /// The lock in force; then this is the locked build.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub locked: Option<Lock>,
-    /// What the agent is told.
+    /// The agent's system prompt.
     pub instructions: String,
-    /// What it can do.
+    /// The actions that it can call.
     pub tools: Vec<AgentTool>,
-    /// The tools that do not have their action's name.
-    pub renamed: Vec<Renamed>,
-    /// Where the data of each plugin is, where that is said.
+    /// The tools whose names are not those of their actions.
+    pub renamed: Vec<RenamedTool>,
+    /// The data adapter of each plugin that has one.
     pub data_routing: BTreeMap<PluginName, Value>,
-    /// The plugins, in their order.
+    /// Its plugins, in the order of the channel.
     pub plugins: Vec<PluginUsed>,
     /// The plugins of the channel that it does not have.
     pub left_out: Vec<ExcludedPlugin>,
-    /// What there is to know of those that it has. Nothing is said of what is locked.
+    /// Problems of the plugins that it has. Empty for a locked build.
     pub warnings: Vec<Warning>,
 }
 
@@ -49,7 +49,7 @@ impl AgentView {
         Self { channel, hash, locked, instructions, tools, renamed, data_routing, plugins, left_out, warnings }
     }
 
-    /// The agent in the shape that the maker of a model asks for; in our own as it is.
+    /// The agent in the format of a model's vendor, or in Overseer's own.
     pub fn in_format(&self, format: ToolFormat) -> Value {
         let Some(in_format) = format.of_a_model() else {
             return serde_json::to_value(self).unwrap_or_default();
@@ -59,20 +59,20 @@ impl AgentView {
             in_format(&Described { name, title, description, parameters, effect: *effect })
         };
         let call = |tool: &AgentTool| (tool.name.clone(), json!({ "tool": tool.plugin, "intent": tool.action }));
-        let mut shown = json!({
+        let mut view = json!({
             "channel": self.channel, "hash": self.hash, "instructions": self.instructions,
             "tools": self.tools.iter().map(described).collect::<Vec<_>>(),
             "calls": self.tools.iter().map(call).collect::<serde_json::Map<_, _>>(),
         });
-        if let (Some(locked), Some(shown)) = (&self.locked, shown.as_object_mut()) {
-            shown.insert("locked".to_owned(), json!(locked));
+        if let (Some(locked), Some(fields)) = (&self.locked, view.as_object_mut()) {
+            fields.insert("locked".to_owned(), json!(locked));
         }
-        shown
+        view
     }
 }
 
 impl Engine {
-    /// The agent of a channel: what the channel is locked to, or what its configuration gives now. Two reads.
+    /// The agent of a channel: the locked build, or what the configuration gives now. Costs two reads.
     pub async fn agent(&self, principal: &Principal, channel: &str) -> Result<AgentView, Error> {
         let name = parsed(channel)?;
         principal.must_see_agent(&name)?;
@@ -85,15 +85,16 @@ impl Engine {
         Ok(AgentView::of(name, build, None, warnings))
     }
 
-    /// What was built and locked.
+    /// The stored build of a lock.
     pub(super) async fn locked_build(&self, org: &OrgId, channel: &ChannelName, hash: &str) -> Result<Build, Error> {
         let item = self.ports.table.get(&keys::build(org, channel, hash), Read::Consistent).await?;
-        Ok(item.ok_or(Error::NotFound("lock; it was removed in the meantime"))?.record()?)
+        Ok(item.ok_or(Error::NotFound("lock; it was deleted in the meantime"))?.record()?)
     }
 }
 
 impl Principal {
-    /// Refuses whoever neither runs agents of the organization nor looks after them.
+    /// Refuses callers that neither run agents of the organization nor administer or operate them, and agents of other
+    /// channels.
     fn must_see_agent(&self, channel: &ChannelName) -> Result<(), Error> {
         if self.agent.is_some() {
             return self.channel(Some(channel)).map(drop);

@@ -1,4 +1,4 @@
-//! The three pages, as HTML without scripts.
+//! The pages of connecting an account (consent, connected, not connected), as HTML without scripts.
 
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_FRAME_OPTIONS};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -8,9 +8,9 @@ use overseer_engine::core::ids::Owner;
 
 use crate::RawResponse;
 
-/// Nothing is loaded or run, nobody frames the page to borrow the click, and no other site learns the link. `same-origin`
-/// and not `no-referrer`, which would make browsers say `Origin: null` with the click. The form's target has no limit:
-/// browsers would apply it to the provider's own redirects.
+/// The page loads and runs nothing, no other site can frame it (clickjacking), and no other site learns the link. The referrer
+/// policy is `same-origin` because `no-referrer` makes browsers send `Origin: null` with the form. There is no `form-action`:
+/// browsers would apply it to the provider's own redirects as well.
 pub(super) const HEADERS: [(HeaderName, HeaderValue); 3] = [
     (
         CONTENT_SECURITY_POLICY,
@@ -34,30 +34,30 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// Asks whether to go on.
-    pub(super) fn asking(offer: &Offer) -> Self {
+    /// Says which account will be connected for whom, and asks the user to continue.
+    pub(super) fn consent(offer: &Offer) -> Self {
         let plugin = escape(&offer.plugin);
         let (org, user, alias) =
             (escape(offer.org.as_str()), escape(offer.user.as_str()), escape(offer.alias.as_str()));
-        let whose = match offer.owner {
+        let beneficiary = match offer.owner {
             Owner::User(_) => format!("the user <b>{user}</b>"),
-            Owner::Organization => format!("everybody in <b>{org}</b> (asked for by the user <b>{user}</b>)"),
+            Owner::Organization => format!("everyone in <b>{org}</b> (requested by the user <b>{user}</b>)"),
         };
         let scopes: Vec<String> = offer.scopes.iter().map(|scope| format!("<code>{}</code>", escape(scope))).collect();
-        let scopes = if scopes.is_empty() { "what the service offers".to_owned() } else { scopes.join("<br>") };
+        let scopes = if scopes.is_empty() { "chosen by the service".to_owned() } else { scopes.join("<br>") };
         let body = format!(
-            "<p>An agent of the organization <b>{org}</b> will be able to use your account at {plugin}, in your name.</p>\
-             <dl><dt>Organization</dt><dd><b>{org}</b></dd><dt>Connected for</dt><dd>{whose}</dd>\
-             <dt>Service</dt><dd>{plugin}</dd><dt>Kept as</dt><dd>{alias}</dd><dt>Asks for</dt><dd>{scopes}</dd></dl>\
-             <p><b>Go on only if you asked for this yourself.</b> If somebody sent you this link, or one of the names above \
-             is not yours, close this page.</p>\
+            "<p>Agents of the organization <b>{org}</b> will be able to use your {plugin} account on your behalf.</p>\
+             <dl><dt>Organization</dt><dd><b>{org}</b></dd><dt>Connected for</dt><dd>{beneficiary}</dd>\
+             <dt>Service</dt><dd>{plugin}</dd><dt>Account name</dt><dd>{alias}</dd><dt>Permissions</dt><dd>{scopes}</dd></dl>\
+             <p><b>Continue only if you requested this yourself.</b> If someone else sent you this link, or one of the names \
+             above is not yours, close this page.</p>\
              <form method=\"post\"><button>Continue to {}</button></form>",
             escape(&offer.host),
         );
         Self { status: StatusCode::OK, title: format!("Connect {plugin}"), body }
     }
 
-    /// Says that it is done.
+    /// Says that the account is connected.
     pub(super) fn connected(plugin: &str, account: Option<&str>) -> Self {
         let plugin = escape(plugin);
         let account = account.map(|account| format!(" as <b>{}</b>", escape(account))).unwrap_or_default();
@@ -65,11 +65,11 @@ impl Page {
         Self { status: StatusCode::OK, title: format!("{plugin} is connected"), body }
     }
 
-    /// Says why it did not go on, and what to do.
-    pub(super) fn stopped(status: StatusCode, why: &str) -> Self {
+    /// Says why no account was connected, and what to do.
+    pub(super) fn not_connected(status: StatusCode, reason: &str) -> Self {
         let body = format!(
-            "<p>{}</p><p>Nothing was connected. Go back to where you began, and ask for a new link.</p>",
-            escape(why)
+            "<p>{}</p><p>No account was connected. Go back to where you started and request a new link.</p>",
+            escape(reason)
         );
         Self { status, title: "Not connected".to_owned(), body }
     }
@@ -85,13 +85,13 @@ impl IntoResponse for Page {
         );
         let html_type = [(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"))];
         let mut response = (status, HEADERS, html_type, html).into_response();
-        // A page for a person stays one, whatever its status.
+        // The envelope must not replace a page by a problem.
         response.extensions_mut().insert(RawResponse);
         response
     }
 }
 
-/// Text as it may stand in HTML, between tags and in quotes.
+/// Escapes text for HTML, between tags and in quotes.
 fn escape(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut escaped, letter| {
         match letter {
@@ -100,7 +100,7 @@ fn escape(text: &str) -> String {
             '>' => escaped.push_str("&gt;"),
             '"' => escaped.push_str("&quot;"),
             '\'' => escaped.push_str("&#39;"),
-            // What turns the direction of text could make a name look like another.
+            // Characters that change the direction of text could disguise a name.
             '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => escaped.push('\u{fffd}'),
             plain => escaped.push(plain),
         }
@@ -113,7 +113,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_name_becomes_markup_or_turns_the_text() {
-        assert_eq!(escape("<a b=\"c\">&'d'\u{202e}e"), "&lt;a b=&quot;c&quot;&gt;&amp;&#39;d&#39;\u{fffd}e");
+    fn escaped_text_has_no_markup() {
+        assert_eq!(escape("<a b=\"c\">&'d'"), "&lt;a b=&quot;c&quot;&gt;&amp;&#39;d&#39;");
+    }
+
+    #[test]
+    fn escaped_text_keeps_its_direction() {
+        assert_eq!(escape("d\u{202e}e"), "d\u{fffd}e");
     }
 }

@@ -53,7 +53,7 @@ impl Agent {
 async fn allow(browser: &Browser, link: &str, user: &str) {
     browser.open(link).await;
     let text = browser.text().await;
-    for said in ["local", user, "Slack", "chat:write", "Go on only if you asked for this yourself."] {
+    for said in ["local", user, "Slack", "chat:write", "Continue only if you requested this yourself."] {
         assert!(text.contains(said), "{said}: {text}");
     }
     browser.follow("button").await;

@@ -206,7 +206,7 @@ fn is_page(answer: &Answer, status: u16, says: &str, flow: &Flow<'_>) {
     assert_eq!(answer.status.as_u16(), status, "{}", answer.text);
     assert_eq!(answer.headers["content-type"], "text/html; charset=utf-8", "{}", answer.text);
     assert!(answer.text.contains(says), "{says}: {}", answer.text);
-    assert!(answer.text.contains("Nothing was connected. Go back to where you began"), "{}", answer.text);
+    assert!(answer.text.contains("No account was connected. Go back to where you started"), "{}", answer.text);
     let all = format!("{:?} {}", answer.headers, answer.text);
     let cookie = flow.browser.cookie.as_deref().and_then(|cookie| cookie.split('=').nth(1));
     for secret in [&flow.ticket, &flow.state, &flow.code].map(String::as_str).into_iter().chain(cookie) {
