@@ -113,7 +113,12 @@ impl Uses {
 
 impl<'ast> Visit<'ast> for Uses {
     fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
-        if item.content.is_some() {
+        let is_test = item.attrs.iter().any(|attribute| {
+            attribute.path().is_ident("cfg")
+                && attribute.parse_args::<syn::Path>().is_ok_and(|cfg| cfg.is_ident("test"))
+        });
+        // A unit test may use what stands above its file.
+        if item.content.is_some() && !is_test {
             self.inline.push(item.ident.to_string());
             visit::visit_item_mod(self, item);
             self.inline.pop();

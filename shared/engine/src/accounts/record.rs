@@ -12,7 +12,7 @@ use crate::core::ids::{Alias, OrgId, Owner, PluginName, UserId};
 use crate::engine::Engine;
 use crate::plugin::manifest::Manifest;
 use crate::ports::Event;
-use crate::ports::table::{Condition, Item, NewItem, Read, TableError, Version, Write};
+use crate::ports::table::{Condition, Item, Key, NewItem, Read, TableError, Version, Write};
 use crate::ports::vault::{Purpose, SecretId};
 use crate::storage::compare_and_set::CompareAndSet;
 use crate::storage::keys;
@@ -257,5 +257,50 @@ impl Engine {
             Write::Put(NewItem::new(key, accounts)?, condition)
         };
         self.transact_holding(vec![write], event, held).await.map(|_| ())
+    }
+}
+
+/// An account as the table had it.
+#[derive(Debug, Clone)]
+pub(crate) struct AccountLookup {
+    /// All of the owner's accounts at the plugin's service.
+    pub accounts: Accounts,
+    pub alias: Alias,
+    pub(crate) account: Account,
+    /// The version of the item, for a compare-and-set.
+    pub(crate) version: Version,
+}
+
+impl AccountLookup {
+    /// The scopes that the plugin needs and that this account was not granted; none if the granted scopes are not known.
+    pub(crate) fn missing_scopes(&self, manifest: &Manifest) -> Vec<String> {
+        let Some(granted) = &self.account.granted_scopes else { return Vec::new() };
+        manifest.auth.scopes().iter().filter(|scope| !granted.contains(scope)).cloned().collect()
+    }
+
+    /// The keys of the accounts that a user can use: the user's own, then the organization's.
+    pub(crate) fn keys(org: &OrgId, user: &UserId, plugin: &PluginName) -> [Key; 2] {
+        [Owner::User(user.clone()), Owner::Organization].map(|owner| keys::integrations(org, &owner, plugin))
+    }
+
+    /// The account with `alias`, or the default account, among the items of [`Self::keys`]: the user's own, else the
+    /// organization's.
+    pub(crate) fn among(
+        items: impl IntoIterator<Item = Option<Item>>,
+        alias: Option<&Alias>,
+    ) -> Result<Option<Self>, TableError> {
+        for item in items.into_iter().flatten() {
+            let accounts: Accounts = item.record()?;
+            let alias = alias.unwrap_or(&accounts.default).clone();
+            if let Some(account) = accounts.by_alias.get(&alias).cloned() {
+                return Ok(Some(Self { accounts, alias, account, version: item.version }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Identifies this connection. The next connection with the same alias has another identity.
+    pub(crate) fn identity(&self) -> &str {
+        &self.account.secret
     }
 }

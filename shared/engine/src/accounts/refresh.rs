@@ -9,11 +9,11 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::lookup::AccountLookup;
 use super::owner::OwnerKind;
 use super::record::{Account, Accounts, AccountsChange, AccountsWrite, Lease, accounts_in};
 use super::refresh_failure::{BACKOFF_MAX, backoff_failure};
 use super::state::{AccountState, StateReason};
+use crate::accounts::record::AccountLookup;
 use crate::core::error::{Error, causes};
 use crate::core::ids::{Alias, OrgId, Owner};
 use crate::core::outcome::Failure;

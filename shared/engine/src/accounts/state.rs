@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::lookup::AccountLookup;
 use super::record::Account;
+use crate::accounts::record::AccountLookup;
 use crate::core::ids::{Alias, UserId};
 use crate::core::outcome::{Failure, OutcomeCode};
 use crate::engine::Engine;

@@ -11,7 +11,7 @@ use super::pending::PendingAccount;
 use super::record::{Account, Accounts, AccountsChange, LastError};
 use super::state::{AccountState, StateReason};
 use crate::access::principal::Principal;
-use crate::accounts::lookup::AccountLookup;
+use crate::accounts::record::AccountLookup;
 use crate::core::error::Error;
 use crate::core::ids::{Alias, OrgId, Owner, PluginName, UserId};
 use crate::engine::Engine;

@@ -273,7 +273,7 @@ async fn a_wrong_client_secret_is_said_and_mended_without_connecting_again() {
     setup.set_secret("not the secret of the client").await;
     let page = setup.connect().await;
     assert_eq!(page.status, StatusCode::BAD_REQUEST);
-    assert!(page.text.contains("invalid_client") && page.text.contains("ask for a new link"), "{}", page.text);
+    assert!(page.text.contains("invalid_client") && page.text.contains("request a new link"), "{}", page.text);
     assert!(accounts(&setup.app, "crm", "admin").await.is_empty());
     assert_eq!(secrets(&setup.app).await, 1, "the client's secret");
 

@@ -1,15 +1,14 @@
 //! What a plugin declares to the registry: permissions, dependencies, compatible versions, hooks and data adapters.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use schemars::JsonSchema;
-use semver::{Prerelease, Version, VersionReq};
+use semver::{Version, VersionReq};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use url::Host;
 
-use super::Manifest;
 use crate::core::ids::{PartName, PermissionName, PluginName};
 
 /// A permission of a plugin: to reach a host (`network:<host>`), or to be called at a point of an agent's work
@@ -140,34 +139,6 @@ pub enum DataAdapterKind {
     Service,
 }
 
-impl Manifest {
-    /// Whether the plugin works with this version of Overseer.
-    pub fn is_compatible(&self) -> bool {
-        // The version always parses; a test checks it.
-        Version::parse(env!("CARGO_PKG_VERSION")).is_ok_and(|own| self.is_compatible_with(&own))
-    }
-
-    /// Whether the plugin works with that version of Overseer. A pre-release of Overseer counts as the release, since it is
-    /// there to test it.
-    fn is_compatible_with(&self, overseer: &Version) -> bool {
-        let release = Version { pre: Prerelease::EMPTY, ..overseer.clone() };
-        self.compatible_versions.as_ref().is_none_or(|range| range.allows(overseer) || range.allows(&release))
-    }
-
-    /// Every problem of its dependencies and data adapters.
-    pub(super) fn declaration_problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        if self.dependencies.plugins.contains_key(&self.name) {
-            problems.push(format!("dependencies.plugins.{}: a plugin cannot depend on itself; remove it", self.name));
-        }
-        let mut names = BTreeSet::new();
-        for adapter in self.data_adapters.iter().filter(|adapter| !names.insert(&adapter.name)) {
-            problems.push(format!("data_adapters: the name {} is used twice; choose another", adapter.name));
-        }
-        problems
-    }
-}
-
 /// A point of an agent's work at which Overseer calls plugins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -232,6 +203,7 @@ impl fmt::Display for Hook {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::manifest::Manifest;
 
     const GOOD: &str = r#"
 name: echo

@@ -113,3 +113,10 @@ impl Default for Retry {
         Self { after_header: retry_after(), attempts: None }
     }
 }
+
+impl Manifest {
+    /// Why its actions cannot run here, with the remedy; `None` if they can.
+    pub fn cannot_run(&self) -> Option<String> {
+        self.runtime.cannot_run()
+    }
+}

@@ -5,17 +5,21 @@
 //! types.
 
 mod action;
+mod audience;
 mod auth;
 mod changes;
 mod check;
+mod compatibility;
 mod config;
 mod container;
 mod declarations;
 mod diff;
 mod document;
 mod foreign;
+mod hook_rules;
 mod hooks;
 mod limits;
+mod name_rules;
 mod names;
 mod parse;
 mod problems;

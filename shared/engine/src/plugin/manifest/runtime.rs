@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use url::Url;
 
-use super::{Container, Manifest};
+use super::Container;
 use crate::core::ids::ActionName;
 
 /// How a plugin's actions run.
@@ -69,13 +69,6 @@ impl Runtime {
     }
 }
 
-impl Manifest {
-    /// Why its actions cannot run here, with the remedy; `None` if they can.
-    pub fn cannot_run(&self) -> Option<String> {
-        self.runtime.cannot_run()
-    }
-}
-
 impl Module {
     fn reason(&self) -> String {
         let code = match (&self.main_module, &self.class_name) {
@@ -108,7 +101,7 @@ fn language(file: &str) -> &'static str {
 mod tests {
     use serde_json::Value;
 
-    use super::*;
+    use crate::plugin::manifest::Manifest;
 
     const CONTAINER: &str = r#"
 name: desk

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::fields::{common_action_fields, common_fields, object_schema, retain_keys, take, take_object, take_objects};
-use super::form::Translated;
+use super::fields::{
+    Translated, common_action_fields, common_fields, object_schema, retain_keys, take, take_object, take_objects,
+};
 use crate::core::ids::ActionName;
 use crate::plugin::manifest::{Module, Runtime};
 

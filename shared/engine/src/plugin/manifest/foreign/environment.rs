@@ -2,8 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::fields::{common_fields, read_value, retain_keys, take, take_object};
-use super::form::Translated;
+use super::fields::{Translated, common_fields, read_value, retain_keys, take, take_object};
 use crate::plugin::manifest::{Container, Runtime};
 
 pub(super) const RENAMED_KEYS: &[(&str, &str)] =

@@ -3,6 +3,9 @@
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::core::ids::PermissionName;
+use crate::plugin::manifest::Runtime;
+
 /// The keys that all forms share with Overseer's own.
 const SHARED_KEYS: [&str; 6] = ["author", "compatible_versions", "default_enabled", "license", "version", "website"];
 
@@ -100,4 +103,11 @@ pub(super) fn common_action_fields(fields: &mut Map<String, Value>) -> Map<Strin
     action.insert("description".to_owned(), take(fields, "description").unwrap_or_else(|| "".into()));
     action.insert("effect".to_owned(), take(fields, "effect").unwrap_or_else(|| "unsafe".into()));
     action
+}
+
+/// A document in the keys of Overseer's own form. Runtime and permissions are read separately.
+pub(crate) struct Translated {
+    pub(crate) manifest: Map<String, Value>,
+    pub(crate) runtime: Runtime,
+    pub(crate) permissions: Vec<PermissionName>,
 }

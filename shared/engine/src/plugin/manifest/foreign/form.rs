@@ -2,10 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::fields::read_value;
+use super::fields::{Translated, read_value};
 use super::{domain, environment, module};
-use crate::core::ids::PermissionName;
-use crate::plugin::manifest::{Manifest, ManifestError, Permission, Runtime};
+use crate::plugin::manifest::{Manifest, ManifestError, Permission};
 
 /// The form in which a manifest is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,13 +17,6 @@ pub(in crate::plugin::manifest) enum Form {
     Module,
     /// A domain: has `functions` with handlers.
     Domain,
-}
-
-/// A document in the keys of Overseer's own form. Runtime and permissions are read separately.
-pub(super) struct Translated {
-    pub(super) manifest: Map<String, Value>,
-    pub(super) runtime: Runtime,
-    pub(super) permissions: Vec<PermissionName>,
 }
 
 impl Form {

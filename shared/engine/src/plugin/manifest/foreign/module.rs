@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use super::fields::{common_action_fields, common_fields, object_schema, read_value, retain_keys, take, take_objects};
-use super::form::Translated;
+use super::fields::{
+    Translated, common_action_fields, common_fields, object_schema, read_value, retain_keys, take, take_objects,
+};
 use crate::plugin::manifest::{Module, Runtime};
 
 pub(super) const RENAMED_KEYS: &[(&str, &str)] =
