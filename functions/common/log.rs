@@ -3,6 +3,8 @@
 
 use lambda_http::Error;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
 
 /// Crates that log events and requests with their secrets at the levels `debug` and `trace`. They are capped at `info`.
 const SECRET_LOGGING: [&str; 9] = [
@@ -25,6 +27,10 @@ pub fn init() -> Result<(), Error> {
     })?;
     let capped = SECRET_LOGGING.iter().filter_map(|target| format!("{target}=info").parse().ok());
     let filter = capped.fold(filter, EnvFilter::add_directive);
-    tracing_subscriber::fmt().json().with_env_filter(filter).flatten_event(true).with_target(false).init();
+    // A closed span is a line of its own, so that one request reads as a tree. At info there are no spans but the request's.
+    let closed = if filter.max_level_hint() >= Some(LevelFilter::DEBUG) { FmtSpan::CLOSE } else { FmtSpan::NONE };
+    let log = tracing_subscriber::fmt().json().with_env_filter(filter).with_span_events(closed);
+    // `spans` lists the current span, too.
+    log.flatten_event(true).with_current_span(false).init();
     Ok(())
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
-use tracing::Instrument as _;
+use tracing::field::{self, Empty};
+use tracing::{Instrument as _, Span, instrument};
 
 use crate::access::api_keys::KeyCache;
 use crate::access::principal::Principal;
@@ -99,6 +100,11 @@ impl Engine {
     }
 
     /// Executes an intent now, and gives its outcome.
+    #[instrument(
+        level = "debug",
+        skip_all,
+        fields(org = %principal.org, plugin = intent.tool, action = intent.intent, outcome = Empty)
+    )]
     pub async fn execute(
         self: &Arc<Self>,
         principal: Principal,
@@ -106,19 +112,30 @@ impl Engine {
         options: RequestOptions,
     ) -> Result<Replayable<Outcome>, Error> {
         let engine = Arc::clone(self);
-        self.run_to_completion(async move { engine.execute_intent(&principal, intent, &options).await }).await
+        let result =
+            self.run_to_completion(async move { engine.execute_intent(&principal, intent, &options).await }).await;
+        if let Ok(Replayable { answer: Outcome { result: Err(failure), .. }, .. }) = &result {
+            Span::current().record("outcome", field::debug(failure.code));
+        }
+        result
     }
 
-    /// Runs work that has effects. It continues even if the returned future is dropped because the client hung up.
+    /// Runs work that has effects, and records its outcome in the operation's span. It continues even if the returned future is dropped because the client hung up.
     pub(crate) async fn run_to_completion<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
-        self.effects.spawn(work.in_current_span()).await.map_err(Error::Panicked)?
+        let result = self.effects.spawn(work.in_current_span()).await.map_err(Error::Panicked)?;
+        match &result {
+            Ok(_) => Span::current().record("outcome", "ok"),
+            Err(error) => Span::current().record("outcome", field::debug(error.code())),
+        };
+        result
     }
 
     /// Does the work that an alarm is for, if its record says that it is due. `deadline` is when this process must have
     /// ended, if there is such a time: work that may take longer is left.
+    #[instrument(level = "debug", skip_all, fields(org = %work.org, kind = work.kind.as_str(), outcome = Empty))]
     pub async fn dispatch(self: &Arc<Self>, work: Work, deadline: Option<Instant>) -> Result<WorkReport, Error> {
         let engine = Arc::clone(self);
         self.run_to_completion(async move {
@@ -146,6 +163,7 @@ impl Engine {
 
     /// Disconnects an account: deletes its credential at once, revokes its tokens where the provider can, and lists the tasks
     /// that need it.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin, outcome = Empty))]
     pub async fn disconnect(
         self: &Arc<Self>,
         principal: &Principal,

@@ -67,7 +67,7 @@ async fn envelope(State(engine): State<Arc<Engine>>, mut request: Request, next:
         }
         let status = response.status().as_u16();
         let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(%method, %path, status, duration_ms, "{method} {path} {status}");
+        tracing::info!(%method, %path, status, duration_ms, "request answered");
         response
     };
     let mut response = answer.instrument(span).await;

@@ -172,7 +172,7 @@ async fn account_functions_lead_from_the_link_to_the_provider() {
     click["headers"]["sec-fetch-site"] = json!("same-origin");
     let unknown = invoke(&app, "oauth_callback", unknown).await;
     assert_eq!(unknown["statusCode"], json!(400), "{unknown}");
-    assert!(unknown["body"].as_str().unwrap().contains("ask for a new link"), "{unknown}");
+    assert!(unknown["body"].as_str().unwrap().contains("request a new link"), "{unknown}");
     let look = invoke(&app, "oauth_callback", look).await;
     assert_eq!(look["statusCode"], json!(200), "{look}");
     for text in ["user_456", "work", "Slack"] {

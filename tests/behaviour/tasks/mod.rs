@@ -484,7 +484,7 @@ async fn task_warns_of_an_account_that_expires_before_its_time() {
     table.put(changed, overseer_engine::ports::table::Condition::Any).await.unwrap();
     assert_eq!(made(&app, &at("2026-11-21T09:59:59Z")).await["warnings"], json!([]));
     let warned = made(&app, &at("2026-11-21T10:00:00Z")).await["warnings"].clone();
-    assert!(warned[0].as_str().unwrap().contains("nothing to renew it with"), "{warned}");
+    assert!(warned[0].as_str().unwrap().contains("no refresh token"), "{warned}");
 }
 
 #[tokio::test]

@@ -128,6 +128,7 @@ impl Default for KeyCache {
 
 impl Engine {
     /// Creates a key for `org`. No later answer contains it.
+    #[tracing::instrument(level = "debug", skip_all, fields(%org, outcome = tracing::field::Empty))]
     pub async fn create_api_key(
         self: &Arc<Self>,
         org: &OrgId,
@@ -160,6 +161,7 @@ impl Engine {
     }
 
     /// The caller who presents a key. Fails if the key is malformed, unknown or revoked.
+    #[tracing::instrument(level = "debug", skip_all, err(level = "debug"))]
     pub async fn authenticate(&self, key: &SecretString) -> Result<Principal, Error> {
         let malformed = || Error::Unauthenticated("the API key is malformed; it has the form ovs_<id>_<secret>");
         let mut parts = key.expose_secret().split('_');
@@ -205,6 +207,7 @@ impl Engine {
     }
 
     /// The keys of the caller's organization, the oldest first.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn list_api_keys(
         &self,
         principal: &Principal,
@@ -228,6 +231,7 @@ impl Engine {
     }
 
     /// Revokes a key of the caller's organization: at once in this process, within [`KEY_SEEN_FOR`] in others.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, outcome = tracing::field::Empty))]
     pub async fn revoke_api_key(self: &Arc<Self>, principal: Principal, id: KeyId) -> Result<ApiKeyView, Error> {
         principal.must_administer()?;
         if id == principal.key {

@@ -18,6 +18,7 @@ struct OrganizationRecord {
 
 impl Engine {
     /// Creates an organization unless it exists. Gives whether it was created.
+    #[tracing::instrument(level = "debug", skip_all, err(level = "debug"))]
     pub async fn create_organization(&self, id: &OrgId) -> Result<bool, Error> {
         let record = OrganizationRecord { id: id.clone(), created_at: self.ports.clock.now() };
         match self.ports.table.put(NewItem::new(keys::organization(id), &record)?, Condition::Absent).await {

@@ -108,6 +108,7 @@ impl Engine {
 
     /// Step 1: the user opens the link. Returns what the consent page shows. Changes nothing, because programs such as mail
     /// scanners open links, too.
+    #[tracing::instrument(level = "debug", skip_all)]
     pub async fn consent(&self, ticket: &SecretString) -> Result<Offer, ConnectError> {
         let (attempt, _) = self.connect_attempt(ticket).await?;
         let plugin = self.plugin_of_attempt(&attempt).await?;
@@ -128,6 +129,7 @@ impl Engine {
 
     /// Step 2: the user clicks on the consent page, in the browser that has the secret `browser`. Makes a state and a PKCE
     /// verifier, and returns the provider's URL for the browser.
+    #[tracing::instrument(level = "debug", skip_all)]
     pub async fn authorize(&self, ticket: &SecretString, browser: &SecretString) -> Result<Url, ConnectError> {
         let (attempt, version) = self.connect_attempt(ticket).await?;
         let plugin = self.plugin_of_attempt(&attempt).await?;

@@ -51,6 +51,7 @@ pub enum CallbackOutcome {
 impl Engine {
     /// Step 3: the provider redirects a browser back, to the address of `plugin`. `browser` is the browser's secret, if it
     /// sent one.
+    #[tracing::instrument(level = "debug", skip_all, fields(outcome = tracing::field::Empty))]
     pub async fn callback(
         self: &Arc<Self>,
         plugin: Option<&str>,

@@ -144,6 +144,7 @@ impl Engine {
     }
 
     /// The client that Overseer uses for a plugin.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin), err(level = "debug"))]
     pub async fn client_in_use(&self, principal: &Principal, plugin: &str) -> Result<ClientInUse, Error> {
         principal.must_administer()?;
         let plugin = self.plugin(&principal.org, plugin).await?;
@@ -158,6 +159,7 @@ impl Engine {
 
     /// Sets the organization's own client for a plugin. Accounts that were connected through another client have to be
     /// connected again once their tokens expire.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin, outcome = tracing::field::Empty))]
     pub async fn set_client(
         self: &Arc<Self>,
         principal: &Principal,
@@ -186,6 +188,7 @@ impl Engine {
     }
 
     /// Removes the organization's own client for a plugin, also for a plugin that was removed. Without a client it succeeds.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin, outcome = tracing::field::Empty))]
     pub async fn remove_client(self: &Arc<Self>, principal: &Principal, plugin: &str) -> Result<ClientInUse, Error> {
         principal.must_administer()?;
         let Ok(name) = PluginName::parse(plugin) else { return self.client_in_use(principal, plugin).await };

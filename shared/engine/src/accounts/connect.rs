@@ -58,6 +58,7 @@ impl CredentialSource {
 impl Engine {
     /// Connects an account or replaces the credential of a connected one. For a plugin with OAuth and without a token in the
     /// request it returns the link that the user opens in a browser.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin, outcome = tracing::field::Empty))]
     pub async fn connect(
         self: &Arc<Self>,
         principal: &Principal,
@@ -171,6 +172,7 @@ impl Engine {
 
     /// Whether the caller's default account at a stand-in is missing or unusable. An account at the real service counts as
     /// usable: it must not be replaced.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, %plugin), err(level = "debug"))]
     pub async fn wants_stand_in(&self, principal: &Principal, plugin: &PluginName) -> Result<bool, Error> {
         let user = principal.resolve_user(None)?;
         let plugin = self.plugin(&principal.org, plugin.as_str()).await?;

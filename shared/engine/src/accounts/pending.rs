@@ -110,6 +110,7 @@ impl Engine {
     }
 
     /// The application confirms an account for the user who is signed in where the browser came back.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin, outcome = tracing::field::Empty))]
     pub async fn complete(
         self: &Arc<Self>,
         principal: &Principal,

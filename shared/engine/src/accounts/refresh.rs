@@ -76,6 +76,7 @@ enum Preparation {
 
 impl Engine {
     /// Refreshes an account's token, unless another process is refreshing it or a refresh has just failed.
+    #[tracing::instrument(level = "debug", skip_all, fields(%org, plugin = %manifest.name), err(level = "debug"))]
     pub(super) async fn refresh_account(
         &self,
         org: &OrgId,

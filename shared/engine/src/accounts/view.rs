@@ -245,6 +245,7 @@ impl Engine {
 
     /// The accounts that a user can use: the user's own, by plugin, then the organization's. `limit` counts plugins: the
     /// accounts of one plugin stay on one page. Pending accounts are on the first page.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn list_integrations(
         &self,
         principal: &Principal,
@@ -284,6 +285,7 @@ impl Engine {
     }
 
     /// The accounts that a user can use at one plugin's service.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin), err(level = "debug"))]
     pub async fn integration_status(
         &self,
         principal: &Principal,
@@ -311,6 +313,7 @@ impl Engine {
     }
 
     /// Makes one of an owner's accounts at a plugin's service the account that intents without an alias use.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin, outcome = tracing::field::Empty))]
     pub async fn make_default(
         self: &Arc<Self>,
         principal: &Principal,

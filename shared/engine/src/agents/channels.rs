@@ -78,6 +78,7 @@ fn check_etag(expected: Option<&[String]>, stored: Option<&Channel>) -> Result<(
 
 impl Engine {
     /// The organization's channels, by name.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn list_channels(
         &self,
         principal: &Principal,
@@ -97,6 +98,7 @@ impl Engine {
     }
 
     /// One channel.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, channel = name), err(level = "debug"))]
     pub async fn channel(&self, principal: &Principal, name: &str) -> Result<ChannelView, Error> {
         principal.must_operate()?;
         let name = parsed(name)?;
@@ -105,6 +107,7 @@ impl Engine {
 
     /// Creates a channel or replaces its content. Its locks stay as they are. `expected` are the tags that the channel may
     /// have; none allows any.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, channel = name, outcome = tracing::field::Empty))]
     pub async fn set_channel(
         self: &Arc<Self>,
         principal: &Principal,
@@ -183,6 +186,7 @@ impl Engine {
     }
 
     /// Deletes a channel with its locks and their builds. From then on its agents may use nothing.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, channel = name, outcome = tracing::field::Empty))]
     pub async fn remove_channel(
         self: &Arc<Self>,
         principal: &Principal,

@@ -132,6 +132,7 @@ struct PlannedCall {
 impl Engine {
     /// Explains an intent: everything up to its call, without effects. One read, and one more if the call would fail.
     /// `later` says whether a task would be made of the intent.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn explain(
         &self,
         principal: &Principal,

@@ -59,6 +59,7 @@ struct NewLock<'a> {
 
 impl Engine {
     /// Compares the lock of a channel with what its configuration gives now. An error if the channel is not locked.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, channel), err(level = "debug"))]
     pub async fn agent_diff(&self, principal: &Principal, channel: &str) -> Result<AgentDiff, Error> {
         principal.must_operate()?;
         let (org, name) = (&principal.org, parsed(channel)?);
@@ -190,6 +191,7 @@ impl Engine {
     }
 
     /// Unlocks a channel: its agent follows the configuration again. The locks stay available for a rollback.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, channel, outcome = tracing::field::Empty))]
     pub async fn unlock_agent(self: &Arc<Self>, principal: &Principal, channel: &str) -> Result<AgentView, Error> {
         principal.must_administer()?;
         let name = parsed(channel)?;
@@ -222,6 +224,7 @@ impl Engine {
     }
 
     /// The locks of a channel.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, channel), err(level = "debug"))]
     pub async fn agent_locks(&self, principal: &Principal, channel: &str) -> Result<Locks, Error> {
         principal.must_operate()?;
         let SeenChannel { channel, .. } = self.channel_seen(&principal.org, &parsed(channel)?).await?;

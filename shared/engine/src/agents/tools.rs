@@ -43,6 +43,7 @@ struct Tool<'a> {
 
 impl Engine {
     /// The tools that `principal` can use. `connected` is about the accounts of `user`, or of the user that the caller is bound to.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn tools(&self, principal: &Principal, user: Option<UserId>, format: ToolFormat) -> Result<Value, Error> {
         let user = match (user, &principal.user) {
             (None, None) => None,

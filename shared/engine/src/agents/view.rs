@@ -73,6 +73,7 @@ impl AgentView {
 
 impl Engine {
     /// The agent of a channel: the locked build, or what the configuration gives now. Costs two reads.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, channel), err(level = "debug"))]
     pub async fn agent(&self, principal: &Principal, channel: &str) -> Result<AgentView, Error> {
         let name = parsed(channel)?;
         principal.must_see_agent(&name)?;

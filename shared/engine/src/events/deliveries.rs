@@ -62,6 +62,7 @@ impl Delivery {
 
 impl Engine {
     /// The deliveries of a webhook, the latest first.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn list_deliveries(
         &self,
         principal: &Principal,
@@ -83,6 +84,7 @@ impl Engine {
     }
 
     /// Sends a delivery again now, and retries it for another day. One that a worker is sending is a conflict.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, id, outcome = tracing::field::Empty))]
     pub async fn retry_delivery(
         self: &Arc<Self>,
         principal: &Principal,

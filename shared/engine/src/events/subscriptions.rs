@@ -116,6 +116,7 @@ impl Webhook {
 
 impl Engine {
     /// Subscribes a URL to events, from now on and in every process.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, outcome = tracing::field::Empty))]
     pub async fn create_webhook(
         self: &Arc<Self>,
         principal: &Principal,
@@ -165,6 +166,7 @@ impl Engine {
     }
 
     /// The webhooks of the caller's organization, the oldest first.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn list_webhooks(&self, principal: &Principal) -> Result<Vec<WebhookView>, Error> {
         principal.must_administer()?;
         let item = self.ports.table.get(&keys::webhooks(&principal.org), Read::Consistent).await?;
@@ -173,12 +175,14 @@ impl Engine {
     }
 
     /// One webhook of the caller's organization.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, id), err(level = "debug"))]
     pub async fn get_webhook(&self, principal: &Principal, id: &str) -> Result<WebhookView, Error> {
         let all = self.list_webhooks(principal).await?;
         all.into_iter().find(|webhook| webhook.id.as_str() == id).ok_or(Error::NotFound("webhook"))
     }
 
     /// Changes a webhook. Another URL, or another `active`, forgets its failures.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, id), err(level = "debug"))]
     pub async fn change_webhook(
         self: &Arc<Self>,
         principal: &Principal,
@@ -205,6 +209,7 @@ impl Engine {
     }
 
     /// Replaces a webhook's secret. The replaced one signs as well for another day.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, id, outcome = tracing::field::Empty))]
     pub async fn rotate_webhook(self: &Arc<Self>, principal: &Principal, id: &str) -> Result<WebhookWithSecret, Error> {
         principal.must_administer()?;
         let id = WebhookId::parse(id).map_err(|_| Error::NotFound("webhook"))?;
@@ -241,6 +246,7 @@ impl Engine {
     }
 
     /// Deletes a webhook. Deliveries that are waiting are not sent.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, id, outcome = tracing::field::Empty))]
     pub async fn delete_webhook(self: &Arc<Self>, principal: &Principal, id: &str) -> Result<WebhookView, Error> {
         principal.must_administer()?;
         let id = WebhookId::parse(id).map_err(|_| Error::NotFound("webhook"))?;

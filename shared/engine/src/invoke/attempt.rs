@@ -87,6 +87,7 @@ struct Reply {
 
 impl Engine {
     /// Attempts the action once, unless something prevents the call.
+    #[tracing::instrument(level = "debug", skip_all, err(level = "debug"))]
     pub(super) async fn attempt(
         &self,
         invocation: &Invocation<'_>,

@@ -1,23 +1,19 @@
 //! Executing an action: admit the request, wait for or replay an earlier request with the same idempotency key, or run an
 //! attempt.
 
-use std::time::Duration;
-
 use serde_json::{Map, Value};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::attempt::{Attempt, AttemptInput, KeyReservation};
 use super::request::{ActionRequest, CheckedParameters, Invocation, Origin};
 use crate::access::principal::Principal;
+use crate::core::backoff::PollBackoff;
 use crate::core::error::Error;
 use crate::core::ids::RunId;
 use crate::core::outcome::{Failure, Outcome, OutcomeCode};
 use crate::engine::Engine;
 use crate::invoke::runs::{IdempotencyRequest, IdempotencyState, Replayable, Resolve, in_progress, lost};
 use crate::ports::table::{Condition, Item, Version};
-
-/// The first pause between two reads of a key whose request is in flight, and the longest.
-const POLL_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// What follows from the state of the idempotency key.
 enum KeyDecision<'a> {
@@ -62,7 +58,7 @@ impl KeyObservation {
 
 /// The pauses between two reads of a key whose request is in flight.
 struct KeyPoll {
-    pause: Duration,
+    backoff: PollBackoff,
     until: Instant,
 }
 
@@ -70,16 +66,16 @@ impl KeyPoll {
     fn new(invocation: &Invocation<'_>) -> Self {
         let started = invocation.started();
         let wait_until = invocation.idempotency().map_or(started, |idempotency| started + idempotency.wait);
-        Self { pause: POLL_BACKOFF.0, until: wait_until.min(invocation.request.deadline) }
+        Self { backoff: PollBackoff::default(), until: wait_until.min(invocation.request.deadline) }
     }
 
     /// Waits before the next read; fails with `InProgress` where the caller does not wait that long.
     async fn wait(&mut self) -> Result<(), Error> {
-        if Instant::now() + self.pause > self.until {
+        let pause = self.backoff.next_pause();
+        if Instant::now() + pause > self.until {
             return Err(in_progress());
         }
-        sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(POLL_BACKOFF.1);
+        sleep(pause).await;
         Ok(())
     }
 }

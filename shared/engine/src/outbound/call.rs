@@ -1,6 +1,8 @@
 //! One call of a service through the plugin's runtime. Nothing of the credential is in what comes back.
 
 use tokio::time::{Instant, timeout_at};
+use tracing::field::{self, Empty};
+use tracing::{Span, instrument};
 
 use super::credential::Credential;
 use super::host::Host;
@@ -20,6 +22,12 @@ pub(crate) struct CallOnce {
 
 impl Engine {
     /// Runs one call through its runtime, and redacts the credential in the result.
+    #[instrument(
+        name = "call",
+        level = "debug",
+        skip_all,
+        fields(plugin = %call.manifest.name, action = %call.action.name, outcome = Empty)
+    )]
     pub(crate) async fn call_once(
         &self,
         call: &Call<'_>,
@@ -37,6 +45,11 @@ impl Engine {
         // The host keeps the deadline itself; this one covers everything else that a runtime does.
         let result = timeout_at(deadline, runtime::http::run(call, &host)).await;
         let result = result.unwrap_or_else(|_| Err(runtime::out_of_time(call)));
+        match &result {
+            Ok(_) => Span::current().record("outcome", "ok"),
+            Err(CallError::Failed(failure)) => Span::current().record("outcome", field::debug(failure.code)),
+            Err(CallError::Parameter(_)) => Span::current().record("outcome", "InvalidParameters"),
+        };
         CallOnce { result: redact(result, &redactor), called: host.called() }
     }
 }

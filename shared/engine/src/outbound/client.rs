@@ -157,6 +157,12 @@ impl Outbound {
     }
 
     /// Sends `request` like [`Self::send`], but returns every redirect as the response.
+    #[tracing::instrument(
+        name = "outbound.send",
+        level = "debug",
+        skip_all,
+        fields(host = request.url.host_str(), outcome = tracing::field::Empty)
+    )]
     pub async fn send_once(
         &self,
         request: OutboundRequest,
@@ -177,7 +183,10 @@ impl Outbound {
             let headers = std::mem::take(answer.headers_mut());
             Ok(OutboundAnswer { status: answer.status(), headers, body: body.freeze() })
         };
-        timeout_at(deadline, exchange).await.unwrap_or_else(|_| Err(OutboundError::Timeout { host: host.clone() }))
+        let result = timeout_at(deadline, exchange).await;
+        let result = result.unwrap_or_else(|_| Err(OutboundError::Timeout { host: host.clone() }));
+        tracing::Span::current().record("outcome", outcome_of(&result));
+        result
     }
 
     /// Sends `request` once and returns only status and headers. A short body is read and discarded, so that the connection can
@@ -301,6 +310,18 @@ impl Resolve for CheckedResolver {
             }
             Ok::<Addrs, _>(Box::new(permitted.into_iter()))
         })
+    }
+}
+
+/// The outcome of a request, for its span.
+fn outcome_of(result: &Result<OutboundAnswer, OutboundError>) -> &'static str {
+    match result {
+        Ok(_) => "ok",
+        Err(OutboundError::Refused { .. }) => "address_refused",
+        Err(OutboundError::Unreachable { .. }) => "unreachable",
+        Err(OutboundError::Timeout { .. }) => "timeout",
+        Err(OutboundError::Broken { .. }) => "broken",
+        Err(OutboundError::TooLarge { .. }) => "too_large",
     }
 }
 

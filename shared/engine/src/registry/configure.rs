@@ -140,6 +140,7 @@ impl Engine {
     }
 
     /// The organization's configuration of a plugin.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin), err(level = "debug"))]
     pub async fn config(&self, principal: &Principal, plugin: &str) -> Result<ConfigView, Error> {
         principal.must_administer()?;
         let (plugin, seen) = self.plugin_and_instance(&principal.org, plugin).await?;
@@ -148,6 +149,7 @@ impl Engine {
 
     /// Replaces the configuration. `expected` are the etags that the caller accepts; another one is a lost update
     /// ([`Error::Changed`]).
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin, outcome = tracing::field::Empty))]
     pub async fn set_config(
         self: &Arc<Self>,
         principal: &Principal,

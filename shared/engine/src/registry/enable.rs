@@ -89,6 +89,7 @@ impl EnablePlan {
 impl Engine {
     /// Enables a plugin: a registered one that the organization does not use yet, or one that was disabled, by an
     /// administrator or by its breaker.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin), err(level = "debug"))]
     pub async fn enable_plugin(
         self: &Arc<Self>,
         principal: &Principal,

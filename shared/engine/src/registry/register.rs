@@ -70,6 +70,7 @@ impl CheckedManifest {
 impl Engine {
     /// Registers a version of a plugin. Registering the same text again changes nothing. Another text for the same version
     /// is refused, because administrators approved the text that they read.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, outcome = tracing::field::Empty))]
     pub async fn register(
         self: &Arc<Self>,
         principal: &Principal,
@@ -152,6 +153,7 @@ impl Engine {
     }
 
     /// Sets whether a version can be enabled. Organizations that use it keep it either way.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin = name, outcome = tracing::field::Empty))]
     pub async fn set_version_active(
         self: &Arc<Self>,
         principal: &Principal,

@@ -52,6 +52,7 @@ impl Registration {
 
 impl Engine {
     /// The plugins registered in one scope, by name.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn registrations(
         &self,
         principal: &Principal,
@@ -68,6 +69,7 @@ impl Engine {
     }
 
     /// A registered plugin. Without `scope`, the organization's registration, or else the global one.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin = name), err(level = "debug"))]
     pub async fn registration(
         &self,
         principal: &Principal,
@@ -110,6 +112,7 @@ impl Engine {
     }
 
     /// A version of a registered plugin, with its text. Without `scope` as for [`Self::registration`].
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin = name), err(level = "debug"))]
     pub async fn registration_text(
         &self,
         principal: &Principal,

@@ -20,6 +20,7 @@ use crate::storage::keys;
 impl Engine {
     /// Ends the use of a registered plugin and deletes its configuration and grants. Connected accounts stay until a user
     /// disconnects them; tasks for the plugin will fail.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin = name, outcome = tracing::field::Empty))]
     pub async fn uninstall(self: &Arc<Self>, principal: &Principal, name: &str) -> Result<Lifecycle, Error> {
         principal.must_administer()?;
         let name = PluginName::parse(name).map_err(|_| Error::unknown_plugin(name))?;

@@ -92,6 +92,7 @@ impl UpgradePlan {
 
 impl Engine {
     /// What changing to `version`, or else to the latest, would mean. Changes nothing.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin = name), err(level = "debug"))]
     pub async fn preview_upgrade(
         &self,
         principal: &Principal,
@@ -119,6 +120,7 @@ impl Engine {
 
     /// Changes to another version. Earlier grants are carried over; new permissions need a grant that names them
     /// (see `permissions`).
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin = name), err(level = "debug"))]
     pub async fn upgrade_plugin(
         self: &Arc<Self>,
         principal: &Principal,
@@ -152,6 +154,7 @@ impl Engine {
     }
 
     /// Goes back to the version before the last change of versions, with its configuration and permissions.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin = name), err(level = "debug"))]
     pub async fn roll_back_plugin(self: &Arc<Self>, principal: &Principal, name: &str) -> Result<InstanceView, Error> {
         principal.must_administer()?;
         let org = &principal.org;

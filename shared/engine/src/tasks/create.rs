@@ -41,6 +41,7 @@ pub struct CreatedTask {
 impl Engine {
     /// Creates a task from an intent that runs later, on a schedule, or now without the caller waiting. A second request
     /// with the same idempotency key gets the task of the first.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, outcome = tracing::field::Empty))]
     pub async fn schedule(
         self: &Arc<Self>,
         principal: &Principal,

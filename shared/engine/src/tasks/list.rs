@@ -61,11 +61,13 @@ impl Engine {
     }
 
     /// One task, with its attempts.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, id), err(level = "debug"))]
     pub async fn get_task(&self, principal: &Principal, id: &str) -> Result<TaskView, Error> {
         Ok(self.task(principal, id).await?.0.detail())
     }
 
     /// Tasks that the caller may see, the newest first. A page may have fewer than `limit` and still not be the last.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn list_tasks(
         &self,
         principal: &Principal,

@@ -54,6 +54,7 @@ impl Engine {
     }
 
     /// Executes a task's action once. Every error becomes a failure of the attempt.
+    #[tracing::instrument(level = "debug", skip_all, fields(plugin = %task.plugin, action = %task.action))]
     async fn attempt_task(&self, task: &Task, claim: &Claim) -> AttemptResult {
         let started = Instant::now();
         let deadline = started + self.config.limits.task_budget;

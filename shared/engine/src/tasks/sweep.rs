@@ -25,12 +25,14 @@ enum AlarmTime {
 
 impl Engine {
     /// Sets an alarm, for now, of every item that is due and that no worker has claimed.
+    #[tracing::instrument(level = "debug", skip_all, err(level = "debug"))]
     pub async fn sweep(&self) -> Result<WorkReport, Error> {
         let now = self.ports.clock.now();
         self.enqueue_due(now, AlarmTime::At(now), SWEEP_MAX).await
     }
 
     /// Sets every alarm again, for a process whose alarms end with it. Overdue alarms fire at once.
+    #[tracing::instrument(level = "debug", skip_all, err(level = "debug"))]
     pub async fn set_alarms(&self) -> Result<(), Error> {
         self.enqueue_due(Timestamp::MAX, AlarmTime::WhenDue, usize::MAX).await.map(|_| ())
     }

@@ -91,6 +91,7 @@ impl Engine {
     }
 
     /// Cancels a task. A task in flight does not continue after the current run; the answer has its state.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, id), err(level = "debug"))]
     pub async fn cancel_task(self: &Arc<Self>, principal: &Principal, id: &str) -> Result<TaskView, Error> {
         self.change_task(principal, id, |engine, task, _| {
             cancel(task, engine.ports.clock.now());
@@ -100,6 +101,7 @@ impl Engine {
     }
 
     /// Runs a task again, now, after a final state other than success; or retries a failed attempt now.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, id), err(level = "debug"))]
     pub async fn retry_task(self: &Arc<Self>, principal: &Principal, id: &str) -> Result<TaskView, Error> {
         self.change_task(principal, id, |engine, task, _| {
             let now = engine.ports.clock.now();
@@ -126,6 +128,7 @@ impl Engine {
     }
 
     /// Pauses a recurring task until a caller resumes it.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, id), err(level = "debug"))]
     pub async fn pause_task(self: &Arc<Self>, principal: &Principal, id: &str) -> Result<TaskView, Error> {
         self.change_task(principal, id, |engine, task, _| {
             if !task.is_waiting() || task.schedule.is_none() {
@@ -139,6 +142,7 @@ impl Engine {
     }
 
     /// Resumes a paused task at the next time of its schedule from now.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, id), err(level = "debug"))]
     pub async fn resume_task(self: &Arc<Self>, principal: &Principal, id: &str) -> Result<TaskView, Error> {
         self.change_task(principal, id, |engine, task, _| {
             let now = engine.ports.clock.now();
@@ -157,6 +161,7 @@ impl Engine {
     }
 
     /// Changes the time, the parameters or the attempts of a task that is scheduled or paused.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, id), err(level = "debug"))]
     pub async fn edit_task(
         self: &Arc<Self>,
         principal: &Principal,
@@ -193,6 +198,7 @@ impl Engine {
     }
 
     /// Cancels the open tasks that match a filter, about 1,000 in one request; a dry run only reports them.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, outcome = tracing::field::Empty))]
     pub async fn cancel_tasks(
         self: &Arc<Self>,
         principal: &Principal,

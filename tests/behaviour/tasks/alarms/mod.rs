@@ -186,7 +186,7 @@ async fn failed_alarm_is_an_error_with_its_cause() {
     let clock = Stopped::at("2300-01-01T00:00:00Z");
     let timer = cloud.timer(clock.clone());
     let said = error(timer.set(work(1), after(&clock, 3_600_000)).await);
-    assert!(said.contains("no schedule can be for 2300-01-01T01:00:00Z"), "{said}");
+    assert!(said.contains("no schedule can fire for 2300-01-01T01:00:00Z"), "{said}");
     assert!(cloud.wire.asked().is_empty());
     timer.set(work(1), clock.now()).await.unwrap();
 }

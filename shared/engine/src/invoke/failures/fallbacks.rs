@@ -77,6 +77,7 @@ impl Engine {
     }
 
     /// Lists the organization's fallbacks, ordered by plugin and agent.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn list_fallbacks(
         &self,
         principal: &Principal,
@@ -91,6 +92,7 @@ impl Engine {
     }
 
     /// Sets a fallback, and replaces the one for the same plugin and agent. Administrators only.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, outcome = tracing::field::Empty))]
     pub async fn set_fallback(self: &Arc<Self>, principal: &Principal, new: NewFallback) -> Result<Fallback, Error> {
         principal.must_administer()?;
         if let Some(tool) = &new.tool {
@@ -112,6 +114,7 @@ impl Engine {
     }
 
     /// Removes a fallback, and returns it. Administrators only.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, outcome = tracing::field::Empty))]
     pub async fn remove_fallback(
         self: &Arc<Self>,
         principal: &Principal,

@@ -39,12 +39,14 @@ impl FailureFilter {
 
 impl Engine {
     /// Reads one failure, with its parameters.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, id), err(level = "debug"))]
     pub async fn get_failure(&self, principal: &Principal, id: &str) -> Result<FailureView, Error> {
         let (record, _) = self.visible_failure(principal, id).await?.ok_or(Error::NotFound("error"))?;
         Ok(record.whole())
     }
 
     /// Lists failures, the newest first. `resolved` limits the list to those that are resolved, or that are not.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn list_failures(
         &self,
         principal: &Principal,

@@ -118,6 +118,7 @@ impl ManyResolved {
 
 impl Engine {
     /// Resolves a failure. One that is resolved already keeps its mark.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, id, outcome = tracing::field::Empty))]
     pub async fn resolve_failure(
         self: &Arc<Self>,
         principal: &Principal,
@@ -137,6 +138,7 @@ impl Engine {
     }
 
     /// Resolves many failures, or, in a dry run, answers which it would: up to 100 by their ids, or about 1,000 by a filter.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, outcome = tracing::field::Empty))]
     pub async fn resolve_failures(
         self: &Arc<Self>,
         principal: &Principal,

@@ -151,6 +151,7 @@ struct FailureCounter {
 
 impl Engine {
     /// The organization's failures by plugin, action and code.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn failure_statistics(
         &self,
         principal: &Principal,
@@ -183,6 +184,7 @@ impl Engine {
     }
 
     /// The organization's failures in each hour or day.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn failure_trends(&self, principal: &Principal, query: &TrendsQuery) -> Result<Trends, Error> {
         principal.must_act_for_all()?;
         let rules = query.by.rules();

@@ -81,6 +81,7 @@ impl From<HookResult> for Reported {
 impl Engine {
     /// Asks the organization's hooks at a hook point that an agent's runtime reports. `until` is when the answer must be
     /// there, if that is sooner than the budget of an intent.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, outcome = tracing::field::Empty))]
     pub async fn report_moment(
         self: &Arc<Self>,
         principal: &Principal,

@@ -208,6 +208,7 @@ impl Engine {
     }
 
     /// Asks one hook, in the runtime of its plugin.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %context.org, plugin = %loaded.manifest().name, on = %hook.on))]
     async fn ask_hook(
         &self,
         loaded: &LoadedHook,

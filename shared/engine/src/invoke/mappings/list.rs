@@ -66,6 +66,7 @@ impl ListPosition {
 impl Engine {
     /// Lists the names of one scope; after a user's mappings come the cached lookups. A page may have fewer than `limit` and
     /// still not be the last.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn list_mappings(
         &self,
         principal: &Principal,

@@ -82,6 +82,7 @@ impl LookedUp {
 
 impl Engine {
     /// What a name would resolve to in an intent, as far as that is stored. Calls no service and writes nothing.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn look_up_stored(&self, principal: &Principal, query: NameToLookUp) -> Result<LookedUp, Error> {
         let NameToLookUp { tool, kind, name, user_id, agent_id, integration } = query;
         let user = principal.resolve_user(user_id)?;

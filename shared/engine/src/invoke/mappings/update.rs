@@ -131,6 +131,7 @@ struct CheckedMapping {
 
 impl Engine {
     /// Writes one mapping, and replaces the one of the same name.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, outcome = tracing::field::Empty))]
     pub async fn put_mapping(self: &Arc<Self>, principal: &Principal, new: NewMapping) -> Result<MappingView, Error> {
         let CheckedMapping { item, view } = self.check_mapping(principal, new, "").await?;
         let engine = Arc::clone(self);
@@ -139,6 +140,7 @@ impl Engine {
     }
 
     /// Writes mappings, and replaces those of the same names. All or none: `Invalid` has the problems of all of them.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, outcome = tracing::field::Empty))]
     pub async fn put_mappings(
         self: &Arc<Self>,
         principal: &Principal,
@@ -215,6 +217,7 @@ impl Engine {
     }
 
     /// Deletes a mapping; for a user also the cached lookups of that name. Returns what it deleted.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, outcome = tracing::field::Empty))]
     pub async fn delete_mapping(
         self: &Arc<Self>,
         principal: &Principal,

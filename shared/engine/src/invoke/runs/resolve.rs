@@ -48,6 +48,7 @@ impl Resolution {
 impl Engine {
     /// Records the outcome that a caller reports for an unknown run. Its idempotency key then replays a success, or is free
     /// again if the action had not happened. `Conflict` if the run is not unknown.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, id, outcome = tracing::field::Empty))]
     pub async fn resolve_run(
         self: &Arc<Self>,
         principal: &Principal,

@@ -133,6 +133,7 @@ impl RunFilter {
 
 impl Engine {
     /// Lists runs, the newest first.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn list_runs(
         &self,
         principal: &Principal,
@@ -148,6 +149,7 @@ impl Engine {
     }
 
     /// Reads one run, with its parameters.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, id), err(level = "debug"))]
     pub async fn get_run(&self, principal: &Principal, id: &str) -> Result<RunView, Error> {
         Ok(self.visible_run(principal, id).await?.0.whole(self.ports.clock.now()))
     }

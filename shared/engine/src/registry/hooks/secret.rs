@@ -32,6 +32,7 @@ pub struct NewHookSecret {
 
 impl Engine {
     /// Makes a new secret for the hooks of a plugin. The one before signs as well for 24 hours.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin, outcome = tracing::field::Empty))]
     pub async fn make_hook_secret(
         self: &Arc<Self>,
         principal: &Principal,

@@ -46,6 +46,7 @@ pub struct SetInstance {
 
 impl Engine {
     /// Disables a plugin for the organization until an administrator enables it.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin), err(level = "debug"))]
     pub async fn disable_plugin(
         self: &Arc<Self>,
         principal: &Principal,
@@ -72,6 +73,7 @@ impl Engine {
     }
 
     /// Closes the breakers of a plugin and forgets its failures.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin), err(level = "debug"))]
     pub async fn reset_breaker(self: &Arc<Self>, principal: &Principal, plugin: &str) -> Result<InstanceView, Error> {
         principal.must_administer()?;
         let plugin = self.plugin_latest(&principal.org, plugin).await?;
@@ -83,6 +85,7 @@ impl Engine {
     }
 
     /// Changes an organization's settings of a plugin.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin), err(level = "debug"))]
     pub async fn set_instance(
         self: &Arc<Self>,
         principal: &Principal,

@@ -136,6 +136,7 @@ impl Instance {
 
 impl Engine {
     /// The plugins that the organization has, by name.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn list_instances(&self, principal: &Principal) -> Result<Vec<InstanceView>, Error> {
         principal.must_operate()?;
         let now = self.ports.clock.now();
@@ -190,6 +191,7 @@ impl Engine {
     }
 
     /// One plugin of the organization.
+    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin), err(level = "debug"))]
     pub async fn get_instance(&self, principal: &Principal, plugin: &str) -> Result<InstanceView, Error> {
         principal.must_operate()?;
         let (plugin, seen) = self.plugin_and_instance(&principal.org, plugin).await?;
