@@ -16,15 +16,16 @@ const DEFAULT_FILTER: &str = "info,notify=warn";
 /// Starts the log in this format, with the filter in `OVERSEER_LOG`.
 pub fn init(format: LogFormat) -> Result<(), ConfigError> {
     let filter = filter()?;
-    // A closed span is a line of its own, so that one request reads as a tree. At info there are no spans but the request's.
-    let closed = if filter.max_level_hint() >= Some(LevelFilter::DEBUG) { FmtSpan::CLOSE } else { FmtSpan::NONE };
+    // At debug a closed span is a line of its own, so that one request reads as a tree.
+    let debug = filter.max_level_hint() >= Some(LevelFilter::DEBUG);
+    let closed = if debug { FmtSpan::CLOSE } else { FmtSpan::NONE };
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_span_events(closed);
     match format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).init(),
-        // The fields are beside `level` and `message`, as in the log of the functions, and each field is in a line once:
-        // `spans` lists the current span, too.
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).init(),
+        // The fields are beside `level` and `message`, as in the log of the functions. `spans` lists the request's span; at
+        // debug `span` is the one that was closed.
+        LogFormat::Json => builder.json().flatten_event(true).with_current_span(debug).init(),
     }
     Ok(())
 }

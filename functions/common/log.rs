@@ -27,10 +27,10 @@ pub fn init() -> Result<(), Error> {
     })?;
     let capped = SECRET_LOGGING.iter().filter_map(|target| format!("{target}=info").parse().ok());
     let filter = capped.fold(filter, EnvFilter::add_directive);
-    // A closed span is a line of its own, so that one request reads as a tree. At info there are no spans but the request's.
-    let closed = if filter.max_level_hint() >= Some(LevelFilter::DEBUG) { FmtSpan::CLOSE } else { FmtSpan::NONE };
-    let log = tracing_subscriber::fmt().json().with_env_filter(filter).with_span_events(closed);
-    // `spans` lists the current span, too.
-    log.flatten_event(true).with_current_span(false).init();
+    // At debug a closed span is a line of its own, with its fields as `span` and those around it as `spans`, so that one
+    // request reads as a tree. Above it there is only the request's span, which `spans` lists.
+    let debug = filter.max_level_hint() >= Some(LevelFilter::DEBUG);
+    let log = tracing_subscriber::fmt().json().with_env_filter(filter).flatten_event(true).with_current_span(debug);
+    log.with_span_events(if debug { FmtSpan::CLOSE } else { FmtSpan::NONE }).init();
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! The structure of the code, read from its syntax: which folder of the engine uses which, and what the house rules out.
 //! ARCHITECTURE.md has the same list of folders.
 
+#![expect(clippy::print_stdout, reason = "the counts are worth reading when they are within their limits, too")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -87,16 +89,16 @@ impl Uses {
         match tree {
             UseTree::Path(path) => self.tree(&with(path.ident.to_string()), &path.tree, public),
             UseTree::Group(group) => group.items.iter().for_each(|tree| self.tree(prefix, tree, public)),
-            UseTree::Name(name) => self.leaf(with(name.ident.to_string()), name.ident.to_string(), public),
-            UseTree::Rename(rename) => self.leaf(with(rename.ident.to_string()), rename.rename.to_string(), public),
-            UseTree::Glob(_) => self.leaf(with("*".to_owned()), "*".to_owned(), public),
+            UseTree::Name(name) => self.leaf(&with(name.ident.to_string()), name.ident.to_string(), public),
+            UseTree::Rename(rename) => self.leaf(&with(rename.ident.to_string()), rename.rename.to_string(), public),
+            UseTree::Glob(_) => self.leaf(&with("*".to_owned()), "*".to_owned(), public),
         }
     }
 
-    fn leaf(&mut self, path: Vec<String>, name: String, public: bool) {
+    fn leaf(&mut self, path: &[String], name: String, public: bool) {
         // A re-export of a child is written without `self`.
-        let place = self.absolute(&path).or_else(|| {
-            let here: Vec<_> = self.module.iter().cloned().chain(path.clone()).collect();
+        let place = self.absolute(path).or_else(|| {
+            let here: Vec<_> = self.module.iter().cloned().chain(path.iter().cloned()).collect();
             (public && self.inline.is_empty()).then_some(here)
         });
         let Some(mut place) = place else { return };
@@ -238,10 +240,7 @@ struct Shape {
 }
 
 fn is_tuple(pattern: &Pat) -> bool {
-    match pattern {
-        Pat::Reference(reference) => is_tuple(&reference.pat),
-        other => matches!(other, Pat::Tuple(_)),
-    }
+    if let Pat::Reference(reference) = pattern { is_tuple(&reference.pat) } else { matches!(pattern, Pat::Tuple(_)) }
 }
 
 fn result_within(path: &syn::Path) -> Option<&syn::Path> {
@@ -265,6 +264,7 @@ impl<'ast> Visit<'ast> for Shape {
     }
 
     fn visit_item(&mut self, item: &'ast Item) {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "no other item declares a type")]
         let name = match item {
             Item::Struct(item) => Some(&item.ident),
             Item::Enum(item) => Some(&item.ident),
@@ -283,7 +283,7 @@ fn shape_of(path: &Path) -> Shape {
     shape
 }
 
-/// The engine's source. Another tree can be counted, to compare: OVERSEER_LAYOUT_OF=path/to/src.
+/// The engine's source. Another tree can be counted, to compare: `OVERSEER_LAYOUT_OF=path/to/src`.
 fn engine_source() -> PathBuf {
     std::env::var_os("OVERSEER_LAYOUT_OF").map_or_else(|| workspace().join("shared/engine/src"), PathBuf::from)
 }

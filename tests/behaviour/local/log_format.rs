@@ -35,7 +35,7 @@ fn log_of_an_intent(data: &Path, arguments: &[&str], variables: &[(&str, &str)])
 fn json_flag_writes_each_line_as_one_object() {
     let folder = tempdir().unwrap();
     let lines = parsed(&log_of_an_intent(folder.path(), &["--log-format", "json"], &[]));
-    let intent = lines.iter().find(|line| line["message"].as_str().unwrap().contains("intent slack.send_message"));
+    let intent = lines.iter().find(|line| line["message"].as_str().unwrap().contains("intent succeeded"));
     let intent = intent.unwrap_or_else(|| panic!("{lines:#?}"));
     assert_eq!(intent["level"], "INFO", "{intent}");
     assert!(intent["spans"][0]["request_id"].is_string(), "{intent}");

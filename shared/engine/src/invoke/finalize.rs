@@ -130,7 +130,7 @@ impl Engine {
         tracing::info!(
             %org, %user, agent = agent.map(tracing::field::display),
             plugin = %metadata.plugin, action = %metadata.action, code, duration_ms = metadata.duration_ms,
-            "intent {}.{} {}", metadata.plugin, metadata.action, if result.is_ok() { "succeeded" } else { "failed" },
+            "intent {}", if result.is_ok() { "succeeded" } else { "failed" },
         );
         Outcome { result, metadata }
     }

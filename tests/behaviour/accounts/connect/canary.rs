@@ -163,10 +163,7 @@ async fn a_token_never_comes_out_whatever_the_services_do() {
             clean(&body, token, "a stored item");
         }
         let logged = everything.take();
-        assert!(
-            logged.contains("event breaker.opened") || logged.contains("intent slack.send_message failed"),
-            "no log"
-        );
+        assert!(logged.contains("event breaker.opened") || logged.contains("intent failed"), "no log");
         for line in logged.lines() {
             clean(line, token, "the log");
         }

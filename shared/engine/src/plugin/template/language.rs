@@ -169,10 +169,7 @@ impl Reader {
                         return Err("* and ** are for numbers only; write (value | int) or (value | float)".to_owned());
                     }
                     BinOpKind::Concat if !is_plain(left) || !is_plain(right) => {
-                        return Err(
-                            "~ joins texts, not lists and objects that the template makes; use join, string or tojson"
-                                .to_owned(),
-                        );
+                        return Err("~ joins texts, not lists and objects; use join, string or tojson".to_owned());
                     }
                     BinOpKind::Concat | BinOpKind::Add => self.heavy(before)?,
                     BinOpKind::Eq | BinOpKind::Ne | BinOpKind::Lt | BinOpKind::Lte | BinOpKind::Gt | BinOpKind::Gte => {
