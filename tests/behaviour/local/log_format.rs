@@ -59,3 +59,31 @@ fn failure_to_start_is_one_object() {
     assert_eq!(last["level"], "ERROR", "{last}");
     assert!(last["failure"].as_str().unwrap().contains("/does/not/exist"), "{last}");
 }
+
+#[test]
+fn debug_spans_of_an_intent_are_nested() {
+    let folder = tempdir().unwrap();
+    let lines = parsed(&log_of_an_intent(folder.path(), &["--log-format", "json"], &[("OVERSEER_LOG", "debug")]));
+    let closed = |name: &str| {
+        let line = lines.iter().find(|line| line["message"] == "close" && line["span"]["name"] == name);
+        line.unwrap_or_else(|| panic!("no span {name}: {lines:#?}"))
+    };
+    let around = |line: &Value| -> Vec<String> {
+        let spans = line["spans"].as_array().unwrap();
+        spans.iter().map(|span| span["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(around(closed("outbound.send")), ["request", "execute", "attempt", "call"]);
+    let call = &closed("call")["span"];
+    assert_eq!([&call["plugin"], &call["action"], &call["outcome"]], ["slack", "send_message", "ok"]);
+    let execute = &closed("execute")["span"];
+    assert_eq!([&execute["org"], &execute["plugin"], &execute["outcome"]], ["local", "slack", "ok"]);
+    let read = &closed("table.batch_get")["span"];
+    assert_eq!([&read["org"], &read["outcome"]], ["local", "ok"]);
+}
+
+#[test]
+fn debug_log_holds_no_parameters() {
+    let folder = tempdir().unwrap();
+    let log = log_of_an_intent(folder.path(), &["--log-format", "json"], &[("OVERSEER_LOG", "debug")]);
+    assert!(!log.contains("Hello from Overseer"), "{log}");
+}
