@@ -198,3 +198,24 @@ fn suggestion(nearest: &[String]) -> String {
         names => format!("; did you mean {}?", names.join(" or ")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::ids::RunId;
+
+    #[test]
+    fn unusable_own_id_is_internal() {
+        let cause = RunId::parse("not an id").unwrap_err();
+        let error = Error::internal(cause);
+        assert_eq!(error.code(), ProblemCode::Internal);
+    }
+
+    #[test]
+    fn internal_cause_is_for_the_log_only() {
+        let cause = RunId::parse("not an id").unwrap_err();
+        let error = Error::internal(cause);
+        assert!(!error.to_string().contains(&cause.to_string()), "{error}");
+        assert!(causes(&error).contains(&cause.to_string()), "{}", causes(&error));
+    }
+}
