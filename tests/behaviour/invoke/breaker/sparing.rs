@@ -31,7 +31,7 @@ async fn a_service_that_is_left_alone_is_not_asked_for_names_either() {
 }
 
 #[tokio::test]
-async fn rate_limit_leaves_the_breaker_closed() {
+async fn oversized_answers_leave_the_breaker_closed() {
     let large = || Does::Says(200, json!("x".repeat(5 * 1024 * 1024)));
     let setup = Scripted::with_breaker(vec![large(), large(), large(), large(), large(), says(200)], &json!({})).await;
     for _ in 0..5 {
