@@ -98,7 +98,7 @@ async fn fallback_of(app: &App, intent: &Value) -> String {
 }
 
 #[tokio::test]
-async fn a_failure_is_recorded_with_what_was_asked_and_said() {
+async fn failure_records_the_request() {
     let app = App::start().await;
     app.misbehave(Service::Slack, Mode::RateLimited, 1);
     let answer = app.intend("slack", "send", json!({ "channel": "C0PLAYGEN1", "text": "hello" })).await;
@@ -136,7 +136,7 @@ async fn each_attempt_of_a_task_that_fails_is_recorded() {
 }
 
 #[tokio::test]
-async fn what_is_secret_is_not_kept() {
+async fn failure_redacts_secrets() {
     const SECRET: &str = "31-right-7-left";
     let app = telling().await;
     let context = json!({ "combination": SECRET, "at": 9, "apiKey": { "a": [SECRET] },
@@ -169,7 +169,7 @@ async fn what_is_secret_is_not_kept() {
 }
 
 #[tokio::test]
-async fn a_thousand_failures_at_once_are_all_there_and_all_counted() {
+async fn thousand_concurrent_failures_are_all_recorded() {
     const FAILURES: usize = 1_000;
     let app = telling().await;
     let principal = app.engine.authenticate(&app.admin.as_str().into()).await.unwrap();
@@ -250,7 +250,7 @@ async fn a_thousand_failures_at_once_are_all_there_and_all_counted() {
 }
 
 #[tokio::test]
-async fn what_is_listed_can_be_filtered() {
+async fn failure_list_can_be_filtered() {
     let app = unconnected().await;
     for intent in
         [sending("ann", "a"), sending("ann", "b"), sending("bob", "a"), fetching("ann", "a"), fetching("bob", "b")]
@@ -381,7 +381,7 @@ async fn resolving_many_goes_on_where_it_ended() {
 }
 
 #[tokio::test]
-async fn nobody_sees_or_resolves_what_is_anothers() {
+async fn failure_of_another_user_is_hidden() {
     let app = unconnected().await;
     let ann = app.key("acme", &[Role::User], Some("ann")).await;
     let bob = app.key("acme", &[Role::User], Some("bob")).await;
@@ -426,7 +426,7 @@ async fn nobody_sees_or_resolves_what_is_anothers() {
 }
 
 #[tokio::test]
-async fn failures_are_kept_for_thirty_days_and_counted_a_little_longer() {
+async fn failures_are_kept_for_thirty_days() {
     let app = unconnected().await;
     app.post("/api/plugin-engine", &sending("ann", "a")).await.failure();
     let id = ids(&listed(&app, "").await)[0].to_owned();
@@ -482,7 +482,7 @@ async fn times_that_make_no_sense_are_refused() {
 }
 
 #[tokio::test]
-async fn the_most_particular_fallback_is_what_the_agent_says() {
+async fn most_specific_fallback_is_used() {
     let app = unconnected().await;
     let path = format!("{ERRORS}/fallbacks");
     let set = async |body: Value| app.send(&app.admin, Method::PUT, &path, Some(&body)).await;
@@ -533,7 +533,7 @@ async fn the_most_particular_fallback_is_what_the_agent_says() {
 }
 
 #[tokio::test]
-async fn only_administrators_set_fallbacks_and_only_good_ones() {
+async fn fallback_requires_an_administrator() {
     let app = unconnected().await;
     let path = format!("{ERRORS}/fallbacks");
     let good = json!({ "message": "é".repeat(1_000) });
@@ -559,7 +559,7 @@ async fn only_administrators_set_fallbacks_and_only_good_ones() {
 }
 
 #[tokio::test]
-async fn by_default_the_agent_is_told_what_to_do_next() {
+async fn default_fallback_names_the_next_step() {
     let app = App::start().await;
     let send = sending("admin", "a");
     for (mode, expected) in [

@@ -31,7 +31,7 @@ async fn a_service_that_is_left_alone_is_not_asked_for_names_either() {
 }
 
 #[tokio::test]
-async fn whoever_asks_for_too_much_takes_the_service_from_nobody() {
+async fn oversized_answers_leave_the_breaker_closed() {
     let large = || Does::Says(200, json!("x".repeat(5 * 1024 * 1024)));
     let setup = Scripted::with_breaker(vec![large(), large(), large(), large(), large(), says(200)], &json!({})).await;
     for _ in 0..5 {

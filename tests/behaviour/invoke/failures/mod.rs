@@ -87,7 +87,7 @@ async fn an_expired_token_asks_for_a_new_connection() {
 }
 
 #[tokio::test]
-async fn an_answer_that_nobody_can_read_is_unavailable() {
+async fn unreadable_answer_is_unavailable() {
     let app = App::start().await;
     each_fails(&app, Mode::Nonsense, "unavailable", (true, false)).await;
 }
@@ -129,7 +129,7 @@ async fn a_token_that_the_service_does_not_know_asks_for_a_new_connection() {
 }
 
 #[tokio::test]
-async fn what_is_not_connected_says_how_to_connect_it() {
+async fn unconnected_plugin_names_the_connect_link() {
     let app = App::with(Options { unconnected: true, ..Options::default() }).await;
     for (service, intent, context, _) in actions() {
         let answer = app.intend(service.name(), intent, context).await;

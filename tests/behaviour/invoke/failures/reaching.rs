@@ -165,7 +165,7 @@ async fn a_service_without_accounts_gets_no_credential() {
 }
 
 #[tokio::test]
-async fn who_needs_no_account_is_not_told_to_connect_one() {
+async fn plugin_without_auth_needs_no_account() {
     let service = OwnService::start(Router::new().fallback(async || StatusCode::UNAUTHORIZED)).await;
     let app = service.app_with(&json!({ "type": "none" }), Options::default()).await;
     assert_eq!(read(&app, "x").await.failure(), "rejected");

@@ -137,7 +137,7 @@ async fn a_time_to_wait_is_understood_as_seconds_and_as_a_date() {
 }
 
 #[tokio::test]
-async fn what_a_service_says_is_passed_on_short_and_on_one_line() {
+async fn service_message_is_shortened_to_one_line() {
     let said = json!({ "code": "bad_thing", "message": format!("first\r\nsecond \u{7} {}", "é".repeat(5000)) });
     let routes = Router::new().fallback(async move || (StatusCode::BAD_REQUEST, said.to_string()));
     let app = OwnService::start(routes).await.app().await;

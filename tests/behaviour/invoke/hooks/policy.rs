@@ -10,7 +10,7 @@ async fn rules(bench: &Bench, rules: Value) -> Answer {
 }
 
 #[tokio::test]
-async fn a_policy_forbids_by_rules_and_asks_nobody() {
+async fn policy_refuses_by_rule() {
     let bench = Bench::start().await;
     let shown = bench.app.get(POLICY).await.json();
     assert_eq!((&shown["enabled"], &shown["life"]["state"]), (&json!(false), &json!("initialized")));

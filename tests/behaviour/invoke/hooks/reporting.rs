@@ -113,7 +113,7 @@ async fn an_agent_speaks_for_itself_and_its_channel() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_report_is_said() {
+async fn invalid_report_is_refused() {
     let bench = Bench::start().await;
     assert_eq!(bench.app.post("/api/v1/hooks/on_success", &json!({ "data": 1 })).await.problem(404), "not_found");
     for (hook, body, pointer) in [

@@ -123,7 +123,7 @@ async fn a_scope_is_listed_by_plugin_and_kind_in_pages_and_a_users_with_what_was
 }
 
 #[tokio::test]
-async fn what_is_stored_is_looked_at_without_asking_anybody() {
+async fn stored_name_needs_no_lookup() {
     let chat = Chat::start().await;
     let look = async |rest: &str| chat.app.get(&format!("{NAMES}/lookup?{ROOM}{rest}")).await.json();
     assert_eq!(look("&name=general").await, json!({ "found": false, "nearest": [] }));
@@ -266,7 +266,7 @@ async fn limits_hold_at_their_edges_and_name_the_field() {
 }
 
 #[tokio::test]
-async fn nobody_reads_or_writes_what_is_not_theirs() {
+async fn mapping_of_another_owner_is_inaccessible() {
     let chat = Chat::start().await;
     chat.name("secret", "R100", json!({})).await;
     chat.name("secret", "R200", json!({ "agentId": "agent_1" })).await;

@@ -154,7 +154,7 @@ async fn what_a_repetition_cannot_help_is_tried_once() {
 }
 
 #[tokio::test]
-async fn what_is_unsafe_is_sent_once() {
+async fn unsafe_call_is_sent_once() {
     let setup = Setup::start().await;
     for (status, code) in [(500, "unavailable"), (503, "unavailable"), (504, "timeout"), (408, "timeout")] {
         let before = setup.calls();
@@ -167,7 +167,7 @@ async fn what_is_unsafe_is_sent_once() {
 }
 
 #[tokio::test]
-async fn what_was_not_sent_is_tried_again_whatever_it_is() {
+async fn unsent_call_is_retried() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);

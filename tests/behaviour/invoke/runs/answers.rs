@@ -41,7 +41,7 @@ async fn what_the_first_try_may_have_done_is_not_forgotten_after_the_last() {
 }
 
 #[tokio::test]
-async fn what_is_retryable_is_not_held_by_its_key() {
+async fn retryable_failure_frees_its_key() {
     let unsure = || Does::Says(500, json!({ "code": "unsure" }));
     let setup = Scripted::start(vec![unsure(), unsure(), unsure(), says(200)]).await;
     let first = keyed(&setup.app, "k1", &act_as("idempotent"), &[]).await;

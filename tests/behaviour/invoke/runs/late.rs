@@ -80,7 +80,7 @@ async fn a_worker_that_was_frozen_in_a_call_makes_no_other() {
 }
 
 #[tokio::test]
-async fn a_worker_that_knows_less_does_not_undo_what_somebody_found() {
+async fn stale_worker_keeps_the_reported_outcome() {
     let setup = Scripted::start(vec![Does::Waits(500)]).await;
     let resolves = async {
         setup.gate.reached().await;

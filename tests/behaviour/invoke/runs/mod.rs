@@ -49,7 +49,7 @@ fn is_replay(answer: &Answer) -> bool {
 }
 
 #[tokio::test]
-async fn what_has_an_effect_is_on_record_with_what_came_of_it() {
+async fn effect_is_recorded_with_its_outcome() {
     let app = App::start().await;
     let sent = app.post(INTENTS, &send()).await;
     let said = sent.json();
@@ -117,7 +117,7 @@ async fn reads_are_on_record_if_the_organization_asks_for_it() {
 }
 
 #[tokio::test]
-async fn nobody_sees_or_resolves_the_runs_of_others() {
+async fn run_of_another_user_is_hidden() {
     let app = App::start().await;
     app.misbehave(Service::Slack, Mode::Error, 1);
     let run = app.post(INTENTS, &send()).await.json()["metadata"]["runId"].as_str().unwrap().to_owned();
@@ -137,7 +137,7 @@ async fn nobody_sees_or_resolves_the_runs_of_others() {
 }
 
 #[tokio::test]
-async fn whoever_looked_says_what_had_happened() {
+async fn unknown_run_accepts_a_reported_outcome() {
     let app = App::start().await;
     for (key, verdict, state) in [("k1", "succeeded", "succeeded"), ("k2", "failed", "failed")] {
         app.misbehave(Service::Slack, Mode::Error, 1);
@@ -188,7 +188,7 @@ async fn the_attempts_of_a_task_are_on_record() {
 }
 
 #[tokio::test]
-async fn what_is_secret_does_not_stand_in_the_ledger() {
+async fn ledger_redacts_secrets() {
     let app = App::start().await;
     let blocks = json!([{ "type": "section", "password": "open sesame", "text": "hello" }]);
     let context = json!({ "channel": "C0PLAYGEN1", "text": "hello", "blocks": blocks });

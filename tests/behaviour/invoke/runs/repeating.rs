@@ -117,7 +117,7 @@ async fn a_key_is_for_one_intent_of_one_user() {
 }
 
 #[tokio::test]
-async fn what_did_not_happen_for_a_passing_reason_frees_its_key() {
+async fn temporary_failure_frees_its_key() {
     let app = App::start().await;
     app.misbehave(Service::Slack, Mode::RateLimited, 1);
     assert_eq!(keyed(&app, "k1", &send(), &[]).await.failure(), "rate_limited");
@@ -164,7 +164,7 @@ async fn an_answer_is_kept_up_to_64_kib() {
 }
 
 #[tokio::test]
-async fn whoever_comes_while_the_first_is_running_waits_or_is_told_to() {
+async fn concurrent_repeat_waits_for_the_first() {
     let slow = Slow::start().await;
     let app = slow.service.app().await;
     let second = async {

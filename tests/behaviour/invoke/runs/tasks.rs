@@ -76,7 +76,7 @@ impl Due {
 }
 
 #[tokio::test]
-async fn what_somebody_found_done_is_not_done_again() {
+async fn task_reported_done_is_not_repeated() {
     let due = Due::left_by_its_worker(vec![says(500)], "unsafe", 3).await;
     assert_eq!(due.setup.run().await["state"], "unknown");
     assert_eq!(due.setup.resolve("succeeded").await, "succeeded");
@@ -95,7 +95,7 @@ async fn what_is_on_record_as_done_is_done_also_after_the_last_attempt() {
 }
 
 #[tokio::test]
-async fn what_was_refused_for_good_is_not_tried_again() {
+async fn permanent_refusal_is_not_retried() {
     let due = Due::left_by_its_worker(vec![says(400)], "unsafe", 3).await;
     assert_eq!(due.setup.run().await["code"], "rejected");
     assert_eq!(due.comes_to().await, "failed");
