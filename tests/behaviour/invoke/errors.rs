@@ -125,7 +125,7 @@ async fn failure_records_the_request() {
 }
 
 #[tokio::test]
-async fn each_attempt_of_a_task_that_fails_is_recorded() {
+async fn failed_task_attempts_are_each_recorded() {
     let app = unconnected().await;
     let mut intent = sending("ann", "agent_1");
     intent["scheduledTime"] = json!("2026-11-21T09:00:00Z");
@@ -287,7 +287,7 @@ async fn failure_list_can_be_filtered() {
 }
 
 #[tokio::test]
-async fn a_failure_is_resolved_once() {
+async fn failure_resolves_once() {
     let app = unconnected().await;
     app.post("/api/plugin-engine", &sending("ann", "a")).await.failure();
     let id = ids(&listed(&app, "").await)[0].to_owned();
@@ -313,7 +313,7 @@ async fn a_failure_is_resolved_once() {
 }
 
 #[tokio::test]
-async fn many_are_resolved_at_once() {
+async fn failures_resolve_in_bulk() {
     let app = unconnected().await;
     for number in 0..30 {
         let intent = if number % 3 == 0 { fetching("ann", "a") } else { sending("bob", "a") };
@@ -365,7 +365,7 @@ async fn many_are_resolved_at_once() {
 }
 
 #[tokio::test]
-async fn resolving_many_goes_on_where_it_ended() {
+async fn bulk_resolve_continues_at_its_cursor() {
     let app = unconnected().await;
     let principal = app.engine.authenticate(&app.admin.as_str().into()).await.unwrap();
     let all = (0..1_150).map(|_| {
@@ -453,7 +453,7 @@ async fn failures_are_kept_for_thirty_days() {
 }
 
 #[tokio::test]
-async fn times_that_make_no_sense_are_refused() {
+async fn invalid_times_are_refused() {
     let app = unconnected().await;
     for (query, pointers) in [
         ("stats?from=2026-11-21T09:00:00Z&to=2026-11-21T09:00:00Z", vec!["/from"]),

@@ -32,7 +32,7 @@ fn disabled(answer: &Answer) -> Value {
 }
 
 #[tokio::test]
-async fn a_plugin_is_shown_as_the_organization_has_it() {
+async fn plugin_view_shows_the_organizations_instance() {
     let setup = Setup::with(json!({ "failures": 7 }), Options::default()).await;
     let closed = json!({ "state": "closed", "failures": 0 });
     let limits = |failures: u8| json!({ "failures": failures, "window_s": 300, "open_s": 60, "open_max_s": 1800 });
@@ -51,7 +51,7 @@ async fn a_plugin_is_shown_as_the_organization_has_it() {
 }
 
 #[tokio::test]
-async fn an_administrator_takes_a_plugin_out_of_use_and_brings_it_back() {
+async fn administrator_disables_a_plugin() {
     let setup = Setup::start().await;
     setup.act("500").await.failure();
     let shown = post(&setup, "disable", Some(&json!({ "reason": "we moved to another" }))).await;
@@ -87,7 +87,7 @@ async fn an_administrator_takes_a_plugin_out_of_use_and_brings_it_back() {
 }
 
 #[tokio::test]
-async fn a_reason_is_limited_and_nothing_else_is_taken() {
+async fn disable_reason_has_a_limit() {
     let setup = Setup::start().await;
     let long = |characters: usize| json!({ "reason": "ö".repeat(characters) });
     let path = format!("{OWN}/disable");
@@ -114,7 +114,7 @@ async fn a_reason_is_limited_and_nothing_else_is_taken() {
 }
 
 #[tokio::test]
-async fn a_breaker_is_reset_by_hand() {
+async fn administrator_resets_a_breaker() {
     let setup = Setup::start().await;
     setup.open().await;
     post(&setup, "reset", None).await;
@@ -136,7 +136,7 @@ async fn a_breaker_is_reset_by_hand() {
 }
 
 #[tokio::test]
-async fn limits_are_the_plugins_and_before_that_the_organizations() {
+async fn organization_limits_override_the_plugins() {
     let limits = json!({ "failures": 2, "window_s": 10, "open_s": 5, "open_max_s": 8 });
     let setup = Setup::with(limits, Options::default()).await;
     let other = setup.app.key("other", &[Role::Administrator], Some("admin")).await;
@@ -173,7 +173,7 @@ async fn limits_are_the_plugins_and_before_that_the_organizations() {
 }
 
 #[tokio::test]
-async fn limits_are_refused_beyond_their_edges() {
+async fn breaker_limits_have_edges() {
     let setup = Setup::with(json!({ "open_max_s": 600 }), Options::default()).await;
     for (breaker, pointers) in [
         (json!({ "failures": 0 }), vec!["/breaker/failures"]),
@@ -218,7 +218,7 @@ async fn limits_are_refused_beyond_their_edges() {
 }
 
 #[tokio::test]
-async fn only_administrators_may() {
+async fn breaker_administration_requires_an_administrator() {
     let setup = Setup::start().await;
     let service = setup.app.key("acme", &[Role::Service], None).await;
     let user = setup.app.key("acme", &[Role::User], Some("ben")).await;
@@ -277,7 +277,7 @@ async fn fire(app: &App, id: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_task_warns_of_a_plugin_that_is_out_of_use_and_fails_while_it_is() {
+async fn task_for_a_disabled_plugin_warns() {
     let setup = Setup::start().await;
     post(&setup, "disable", Some(&json!({ "reason": "we moved" }))).await;
     let (made, id) = task(&setup.app, "200").await;
@@ -292,7 +292,7 @@ async fn a_task_warns_of_a_plugin_that_is_out_of_use_and_fails_while_it_is() {
 }
 
 #[tokio::test]
-async fn a_task_that_meets_an_open_breaker_is_tried_again_after_it() {
+async fn task_retries_after_an_open_breaker() {
     let setup = Setup::start().await;
     let (_, id) = task(&setup.app, "200").await;
     setup.app.clock.advance(50);

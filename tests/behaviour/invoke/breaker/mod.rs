@@ -154,7 +154,7 @@ fn out_of_use(answer: &Answer, retry_after: u64) -> Value {
 }
 
 #[tokio::test]
-async fn five_failures_within_five_minutes_take_a_plugin_out_of_use() {
+async fn five_failures_within_five_minutes_open_the_breaker() {
     let setup = Setup::start().await;
     for second in 0..5 {
         setup.app.clock.advance(i64::from(second > 0));
@@ -178,7 +178,7 @@ async fn five_failures_within_five_minutes_take_a_plugin_out_of_use() {
 }
 
 #[tokio::test]
-async fn what_fails_for_one_organization_is_not_out_of_use_for_others() {
+async fn breakers_are_separate_by_organization() {
     let setup = Setup::start().await;
     let other = setup.app.key("other", &[Role::Administrator], Some("admin")).await;
     setup.open().await;
@@ -192,7 +192,7 @@ async fn what_fails_for_one_organization_is_not_out_of_use_for_others() {
 }
 
 #[tokio::test]
-async fn reads_and_writes_are_apart() {
+async fn read_and_write_circuits_are_separate() {
     let setup = Setup::start().await;
     setup.open().await;
     setup.read("200").await.data();
@@ -206,7 +206,7 @@ async fn reads_and_writes_are_apart() {
 }
 
 #[tokio::test]
-async fn only_what_is_the_plugins_fault_counts() {
+async fn breaker_counts_only_faults_of_the_plugin() {
     let setup = Setup::signing_in(json!({ "failures": 100 }), &crate::support::app::oauth2(), Options::default()).await;
     let mut counted = 0;
     for (path, code, counts) in [
@@ -238,7 +238,7 @@ async fn only_what_is_the_plugins_fault_counts() {
 }
 
 #[tokio::test]
-async fn a_service_that_is_down_counts_and_an_address_that_is_refused_does_not() {
+async fn unreachable_service_counts_for_the_breaker() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
@@ -252,7 +252,7 @@ async fn a_service_that_is_down_counts_and_an_address_that_is_refused_does_not()
 }
 
 #[tokio::test]
-async fn the_sixth_minute_forgets() {
+async fn failures_older_than_five_minutes_do_not_count() {
     let setup = Setup::start().await;
     for _ in 0..4 {
         setup.act("500").await.failure();
@@ -275,7 +275,7 @@ async fn the_sixth_minute_forgets() {
 }
 
 #[tokio::test]
-async fn failures_at_the_same_time_all_count() {
+async fn concurrent_failures_all_count() {
     let setup = Setup::with(json!({ "failures": TOGETHER }), Options::default()).await;
     setup.app.table.slow_down();
     let all = join_all((0..TOGETHER).map(|_| setup.act("together-500"))).await;
@@ -292,7 +292,7 @@ async fn failures_at_the_same_time_all_count() {
 
 /// What ARCHITECTURE.md says that the breaker costs.
 #[tokio::test]
-async fn a_success_writes_nothing_and_reads_no_more_than_an_intent_does() {
+async fn success_costs_the_breaker_no_round_trip() {
     let setup = Setup::signing_in(json!({}), &crate::support::app::oauth2(), Options::default()).await;
     setup.read("200").await.data();
     setup.app.table.take();

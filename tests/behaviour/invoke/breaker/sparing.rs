@@ -15,7 +15,7 @@ use crate::support::scripted::{Does, Scripted, act_as, says};
 const INTENTS: &str = "/api/plugin-engine";
 
 #[tokio::test]
-async fn a_service_that_is_left_alone_is_not_asked_for_names_either() {
+async fn open_breaker_stops_name_lookups() {
     let app = App::start().await;
     app.misbehave(Service::Slack, Mode::Redirect, 1000);
     for _ in 0..5 {
@@ -51,7 +51,7 @@ impl Hooks for NoLedger {
 }
 
 #[tokio::test]
-async fn a_trial_that_is_not_put_on_record_makes_room_for_another() {
+async fn unrecorded_trial_frees_its_slot() {
     let bad = || says(500);
     let setup = Scripted::with_breaker(vec![bad(), bad(), bad(), bad(), bad(), says(200)], &json!({})).await;
     for _ in 0..5 {

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{Setup, out_of_use};
 
 #[tokio::test]
-async fn after_a_minute_one_of_many_tries_and_a_success_closes_it() {
+async fn half_open_breaker_lets_one_trial_through() {
     let setup = Setup::start().await;
     setup.open().await;
     setup.app.clock.advance(60);
@@ -36,7 +36,7 @@ async fn after_a_minute_one_of_many_tries_and_a_success_closes_it() {
 }
 
 #[tokio::test]
-async fn each_trial_that_fails_doubles_the_time_up_to_half_an_hour() {
+async fn failed_trial_doubles_the_pause() {
     let setup = Setup::start().await;
     setup.open().await;
     let mut opened = 1;
@@ -58,7 +58,7 @@ async fn each_trial_that_fails_doubles_the_time_up_to_half_an_hour() {
 }
 
 #[tokio::test]
-async fn a_trial_that_shows_nothing_makes_room_at_once_and_one_that_is_refused_shows_that_it_works() {
+async fn trial_without_signal_frees_its_slot() {
     let setup =
         Setup::signing_in(json!({}), &crate::support::app::oauth2(), crate::support::app::Options::default()).await;
     setup.open().await;
@@ -75,7 +75,7 @@ async fn a_trial_that_shows_nothing_makes_room_at_once_and_one_that_is_refused_s
 }
 
 #[tokio::test]
-async fn a_trial_that_is_not_heard_of_again_makes_room_when_its_time_is_up() {
+async fn lost_trial_frees_its_slot_when_its_lease_ends() {
     let setup = Setup::start().await;
     setup.open().await;
     setup.app.clock.advance(60);
@@ -99,7 +99,7 @@ async fn a_trial_that_is_not_heard_of_again_makes_room_when_its_time_is_up() {
 }
 
 #[tokio::test]
-async fn what_left_before_it_opened_does_not_open_it_again() {
+async fn call_sent_before_opening_does_not_reopen_the_breaker() {
     let setup = Setup::start().await;
     let mut late = std::pin::pin!(setup.act("held-500"));
     tokio::select! {

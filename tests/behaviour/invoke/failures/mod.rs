@@ -63,7 +63,7 @@ async fn each_fails(app: &App, mode: Mode, code: &str, retryable: (bool, bool)) 
 }
 
 #[tokio::test]
-async fn a_rate_limited_call_says_when_to_come_back() {
+async fn rate_limited_call_gives_retry_after() {
     let app = App::start().await;
     for answer in each_fails(&app, Mode::RateLimited, "rate_limited", (true, true)).await {
         assert_eq!(answer.json()["error"]["retryAfter"], json!(30));
@@ -71,7 +71,7 @@ async fn a_rate_limited_call_says_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_service_that_fails_is_unavailable_and_only_what_is_repeatable_may_be_retried() {
+async fn failing_service_is_unavailable() {
     let app = App::start().await;
     for answer in each_fails(&app, Mode::Error, "unavailable", (true, false)).await {
         assert_eq!(answer.json()["error"].get("retryAfter"), None);
@@ -79,7 +79,7 @@ async fn a_service_that_fails_is_unavailable_and_only_what_is_repeatable_may_be_
 }
 
 #[tokio::test]
-async fn an_expired_token_asks_for_a_new_connection() {
+async fn expired_token_needs_a_new_connection() {
     let app = App::start().await;
     for answer in each_fails(&app, Mode::ExpiredToken, "reconnect_required", (false, false)).await {
         assert!(answer.json()["message"].as_str().unwrap().contains("connect"), "{}", answer.text);
@@ -93,19 +93,19 @@ async fn unreadable_answer_is_unavailable() {
 }
 
 #[tokio::test]
-async fn an_answer_larger_than_allowed_is_unavailable() {
+async fn oversized_answer_is_unavailable() {
     let app = App::start().await;
     each_fails(&app, Mode::Oversized, "unavailable", (false, false)).await;
 }
 
 #[tokio::test]
-async fn a_redirect_to_another_host_is_not_followed() {
+async fn redirect_to_another_host_is_not_followed() {
     let app = App::start().await;
     each_fails(&app, Mode::Redirect, "unavailable", (false, false)).await;
 }
 
 #[tokio::test]
-async fn a_service_that_does_not_answer_is_given_up_when_the_budget_is_spent() {
+async fn silent_service_times_out_with_the_budget() {
     let budget = Some(Duration::from_millis(300));
     let app = App::with(Options { budget, ..Options::default() }).await;
     for (service, intent, context, repeatable) in actions() {
@@ -120,7 +120,7 @@ async fn a_service_that_does_not_answer_is_given_up_when_the_budget_is_spent() {
 }
 
 #[tokio::test]
-async fn a_token_that_the_service_does_not_know_asks_for_a_new_connection() {
+async fn rejected_token_needs_a_new_connection() {
     let app = App::start().await;
     for (service, intent, context, _) in actions() {
         app.connect(service.name(), "revoked-by-the-user").await;
@@ -143,7 +143,7 @@ async fn unconnected_plugin_names_the_connect_link() {
 }
 
 #[tokio::test]
-async fn wrong_parameters_are_told_before_a_missing_account() {
+async fn invalid_parameters_are_reported_before_a_missing_account() {
     let app = App::with(Options { unconnected: true, ..Options::default() }).await;
     let answer = app.intend("slack", "send", json!({})).await;
     assert_eq!(answer.problem(400), "invalid_parameters");

@@ -36,7 +36,7 @@ async fn plugin_at(base_url: &str, allowed: Vec<AllowedAddress>) -> App {
 }
 
 #[tokio::test]
-async fn a_service_that_is_down_may_be_tried_again_whatever_the_action() {
+async fn unreachable_service_is_retryable_for_every_action() {
     let address = closed_port().await;
     let app = plugin_at(&format!("http://{address}"), vec![AllowedAddress::Socket(address)]).await;
     failed(&read(&app, "x").await, "unavailable", true);
@@ -45,7 +45,7 @@ async fn a_service_that_is_down_may_be_tried_again_whatever_the_action() {
 }
 
 #[tokio::test]
-async fn a_local_address_is_refused_before_any_connection() {
+async fn local_address_is_refused_before_connecting() {
     let service = OwnService::start(Router::new().fallback(async || "{}")).await;
     let other = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     for allowed in [vec![], vec![AllowedAddress::Socket(other)]] {
@@ -60,7 +60,7 @@ async fn a_local_address_is_refused_before_any_connection() {
 }
 
 #[tokio::test]
-async fn a_name_that_leads_to_a_local_address_is_refused() {
+async fn host_resolving_to_a_local_address_is_refused() {
     let service = OwnService::start(Router::new().fallback(async || "{}")).await;
     let port = service.address.port();
     // An allowed socket counts only where a URL has it literally.
@@ -78,7 +78,7 @@ async fn a_name_that_leads_to_a_local_address_is_refused() {
 }
 
 #[tokio::test]
-async fn a_redirect_within_the_service_is_followed_with_the_credential() {
+async fn redirect_within_the_service_keeps_the_credential() {
     let routes = Router::new()
         .route("/old", any(async || (StatusCode::TEMPORARY_REDIRECT, [(LOCATION, "/new")])))
         .route("/new", any(async || "{\"new\":true}"));
@@ -93,7 +93,7 @@ async fn a_redirect_within_the_service_is_followed_with_the_credential() {
 }
 
 #[tokio::test]
-async fn an_endless_redirect_ends() {
+async fn endless_redirect_ends() {
     let service = OwnService::start_with(|address| {
         let place = format!("http://{address}/round");
         Router::new().route("/round", any(async move || (StatusCode::FOUND, [(LOCATION, place)])))
@@ -104,7 +104,7 @@ async fn an_endless_redirect_ends() {
 }
 
 #[tokio::test]
-async fn a_redirect_to_another_origin_is_never_followed() {
+async fn redirect_to_another_origin_is_never_followed() {
     let other = OwnService::start(Router::new().fallback(async || "{}")).await;
     let port = other.address.port();
     let service = OwnService::start_with(|_| {
@@ -132,7 +132,7 @@ async fn a_redirect_to_another_origin_is_never_followed() {
 }
 
 #[tokio::test]
-async fn a_credential_goes_into_the_header_that_the_manifest_names() {
+async fn credential_uses_the_declared_header() {
     for (auth, header, value) in [
         (crate::support::app::oauth2(), "authorization", format!("Bearer {TOKEN}")),
         (json!({ "type": "api_key" }), "authorization", TOKEN.to_owned()),
@@ -153,7 +153,7 @@ async fn a_credential_goes_into_the_header_that_the_manifest_names() {
 }
 
 #[tokio::test]
-async fn a_service_without_accounts_gets_no_credential() {
+async fn service_without_accounts_gets_no_credential() {
     let service = OwnService::start(Router::new().fallback(async || "{}")).await;
     let app = service.app_with(&json!({ "type": "none" }), Options::default()).await;
     read(&app, "x").await.data();
@@ -172,7 +172,7 @@ async fn plugin_without_auth_needs_no_account() {
 }
 
 #[tokio::test]
-async fn nothing_of_the_caller_but_what_the_manifest_says_reaches_the_service() {
+async fn service_gets_only_what_the_manifest_declares() {
     let routes = Router::new().route("/x", get(async || "{}")).route("/y", post(async || "{}"));
     let service = OwnService::start(routes).await;
     let app = service.app().await;
@@ -198,7 +198,7 @@ async fn nothing_of_the_caller_but_what_the_manifest_says_reaches_the_service() 
 }
 
 #[tokio::test]
-async fn a_value_in_the_path_stays_in_its_segment() {
+async fn path_value_stays_in_its_segment() {
     let service = OwnService::start(Router::new().fallback(async || "{}".into_response())).await;
     let app = service.app().await;
     for (path, expected) in [

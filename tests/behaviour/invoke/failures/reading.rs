@@ -53,7 +53,7 @@ async fn four_mebibytes_are_read_and_not_a_byte_more() {
 }
 
 #[tokio::test]
-async fn the_limit_is_for_all_pages_of_an_intent_together() {
+async fn byte_limit_covers_all_pages_of_an_intent() {
     let page = |next: Option<&str>| json!({ "items": ["x".repeat(LIMIT / 2)], "next": next }).to_string();
     let (first, second) = (page(Some("2")), page(None));
     let routes = Router::new().route(
@@ -66,7 +66,7 @@ async fn the_limit_is_for_all_pages_of_an_intent_together() {
 }
 
 #[tokio::test]
-async fn a_service_that_repeats_a_page_for_ever_is_not_asked_for_ever() {
+async fn repeated_page_ends_the_paging() {
     let routes = Router::new().route("/list", any(async || json!({ "items": [], "next": "same" }).to_string()));
     let service = OwnService::start(routes).await;
     service.app().await.intend("own", "list", json!({})).await;
@@ -114,7 +114,7 @@ async fn statuses_become_codes() {
 }
 
 #[tokio::test]
-async fn a_time_to_wait_is_understood_as_seconds_and_as_a_date() {
+async fn retry_after_is_read_in_both_forms() {
     let routes = Router::new().route(
         "/{*wait}",
         any(async |axum::extract::Path(wait): axum::extract::Path<String>| {
@@ -148,7 +148,7 @@ async fn service_message_is_shortened_to_one_line() {
 }
 
 #[tokio::test]
-async fn an_answer_is_nonsense_in_many_ways() {
+async fn malformed_answers_are_unavailable() {
     let mut html = HeaderMap::new();
     html.insert("content-type", "text/html".parse().unwrap());
     let deep = "[".repeat(100_000);
@@ -166,7 +166,7 @@ async fn an_answer_is_nonsense_in_many_ways() {
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_in_the_middle_is_unavailable() {
+async fn broken_connection_is_unavailable() {
     let broken = async || {
         let pieces = [Ok(b"{\"a\":".to_vec()), Err(std::io::Error::other("gone"))];
         Response::new(Body::from_stream(stream::iter(pieces)))
@@ -179,7 +179,7 @@ async fn a_connection_that_breaks_in_the_middle_is_unavailable() {
 }
 
 #[tokio::test]
-async fn a_search_of_which_one_part_fails_fails_as_a_whole_and_otherwise_keeps_its_order() {
+async fn search_keeps_the_order_of_its_parts() {
     let item = async |axum::extract::Path(item): axum::extract::Path<u16>| {
         let status = if item == 7 { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::OK };
         (status, [("retry-after", "9")], json!({ "number": item }).to_string())
@@ -198,7 +198,7 @@ async fn a_search_of_which_one_part_fails_fails_as_a_whole_and_otherwise_keeps_i
 }
 
 #[tokio::test]
-async fn the_answer_about_an_item_is_judged_with_the_item_in_sight() {
+async fn item_answer_is_read_with_its_item() {
     for (of, good) in [("a", true), ("b", false)] {
         let routes = Router::new()
             .route("/list", any(async || json!({ "items": ["a"] }).to_string()))

@@ -16,7 +16,7 @@ use tower::ServiceExt as _;
 use crate::support::own::OwnService;
 
 #[tokio::test]
-async fn a_client_that_hangs_up_does_not_end_what_it_began() {
+async fn work_continues_after_client_hangup() {
     let (arrived, gate, done) = (Arc::new(Notify::new()), Arc::new(Notify::new()), Arc::new(AtomicU32::new(0)));
     let slow = {
         let (arrived, gate, done) = (arrived.clone(), gate.clone(), done.clone());
@@ -51,7 +51,7 @@ async fn a_client_that_hangs_up_does_not_end_what_it_began() {
 }
 
 #[tokio::test]
-async fn finishing_with_nothing_under_way_does_not_wait() {
+async fn drain_without_work_returns_at_once() {
     let app = OwnService::start(Router::new()).await.app().await;
     app.intend("slack", "send", json!({ "channel": "C0PLAYGEN1", "text": "hello" })).await.data();
     assert!(futures_util::poll!(pin!(app.engine.drain())).is_ready());

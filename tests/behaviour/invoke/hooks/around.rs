@@ -13,7 +13,7 @@ fn hook(on: &str, more: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_hook_is_asked_before_the_call_by_a_signed_request() {
+async fn hook_gets_a_signed_request_before_the_call() {
     let bench = Bench::start().await;
     let secret = bench.install(&bench.guard("guard", "1.0.0", &json!(["before_tool_call"]))).await;
     let config = json!({ "level": 3, "code": "a-secret-code" });
@@ -43,7 +43,7 @@ async fn a_hook_is_asked_before_the_call_by_a_signed_request() {
 }
 
 #[tokio::test]
-async fn what_a_hook_lets_through_costs_the_table_nothing_more() {
+async fn passing_hook_costs_no_round_trip() {
     let bench = Bench::start().await;
     bench.install(&bench.guard("guard", "1.0.0", &json!(["before_tool_call", "after_tool_call"]))).await;
     bench.act("one").await.data();
@@ -60,7 +60,7 @@ async fn what_a_hook_lets_through_costs_the_table_nothing_more() {
 }
 
 #[tokio::test]
-async fn what_a_hook_changes_is_what_is_sent_and_recorded() {
+async fn hook_replacement_is_sent() {
     let bench = Bench::start().await;
     bench.install(&bench.guard("guard", "1.0.0", &json!(["before_tool_call"]))).await;
     bench.decides(&json!({ "decision": "replace", "data": { "path": "other" } }));
@@ -73,7 +73,7 @@ async fn what_a_hook_changes_is_what_is_sent_and_recorded() {
 }
 
 #[tokio::test]
-async fn a_veto_stops_the_call_and_says_why() {
+async fn veto_stops_the_call() {
     let bench = Bench::start().await;
     bench.install(&bench.guard("guard", "1.0.0", &json!(["before_tool_call"]))).await;
     for (reason, said) in [
@@ -100,7 +100,7 @@ async fn a_veto_stops_the_call_and_says_why() {
 }
 
 #[tokio::test]
-async fn hooks_are_asked_in_the_order_of_their_priorities_until_one_forbids() {
+async fn hooks_are_asked_by_priority() {
     let bench = Bench::start().await;
     bench
         .install(&bench.guard("late", "1.0.0", &json!([hook("before_tool_call", &json!({ "priority": 1000 }))])))
@@ -130,7 +130,7 @@ async fn hooks_are_asked_in_the_order_of_their_priorities_until_one_forbids() {
 type Wrong = (fn(&Bench), &'static str, &'static str);
 
 #[tokio::test]
-async fn a_hook_that_fails_is_recorded_and_fatal_or_ignored_as_it_declares() {
+async fn failed_hook_follows_its_declared_policy() {
     let bench = Bench::start().await;
     for (name, on_failure) in [("strict", "fatal"), ("loose", "ignore")] {
         let hooks = json!([hook("before_tool_call", &json!({ "on_failure": on_failure, "timeout_ms": 100 }))]);
@@ -180,7 +180,7 @@ async fn a_hook_that_fails_is_recorded_and_fatal_or_ignored_as_it_declares() {
 }
 
 #[tokio::test]
-async fn a_hook_that_does_not_answer_has_its_time_and_no_more() {
+async fn silent_hook_times_out() {
     let bench = Bench::start().await;
     // A server that takes a connection and says nothing.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -209,7 +209,7 @@ async fn a_hook_that_does_not_answer_has_its_time_and_no_more() {
 }
 
 #[tokio::test]
-async fn what_a_call_gave_is_changed_or_withheld_but_stays_done() {
+async fn after_hook_may_withhold_a_result() {
     let bench = Bench::start().await;
     bench.install(&bench.guard("guard", "1.0.0", &json!(["after_tool_call"]))).await;
     let intent =
@@ -241,7 +241,7 @@ async fn what_a_call_gave_is_changed_or_withheld_but_stays_done() {
 }
 
 #[tokio::test]
-async fn after_a_failure_a_hook_may_say_what_the_agent_is_told() {
+async fn error_hook_may_replace_the_agents_words() {
     let bench = Bench::start().await;
     bench.install(&bench.guard("guard", "1.0.0", &json!(["on_error", "after_tool_call"]))).await;
     let told = json!({ "message": "Ask Ann.", "fallback": "Tell the person to ask Ann." });
@@ -281,7 +281,7 @@ async fn after_a_failure_a_hook_may_say_what_the_agent_is_told() {
 }
 
 #[tokio::test]
-async fn what_takes_all_the_time_is_told_to_hooks_all_the_same() {
+async fn hooks_are_asked_about_a_timed_out_call() {
     let bench =
         Bench::with(Options { budget: Some(std::time::Duration::from_millis(300)), ..Options::default() }).await;
     bench.install(&bench.guard("guard", "1.0.0", &json!(["on_error"]))).await;
@@ -295,7 +295,7 @@ async fn what_takes_all_the_time_is_told_to_hooks_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_name_is_not_looked_up_behind_a_hooks_back() {
+async fn hook_is_asked_about_name_lookups() {
     let bench = Bench::start().await;
     bench.app.connect("slack", "xoxb-playground").await;
     let hooks = json!([hook("before_tool_call", &json!({ "tools": ["slack.list_channels"] }))]);
@@ -319,7 +319,7 @@ async fn a_name_is_not_looked_up_behind_a_hooks_back() {
 }
 
 #[tokio::test]
-async fn a_veto_does_not_undo_what_may_have_happened() {
+async fn veto_keeps_may_have_happened() {
     let bench = Bench::start().await;
     let intent = json!({ "tool": "own", "intent": "act", "idempotencyKey": "k", "context": { "path": "500" } });
     assert_eq!(bench.app.post(INTENTS, &intent).await.json()["error"]["mayHaveHappened"], true);
@@ -331,7 +331,7 @@ async fn a_veto_does_not_undo_what_may_have_happened() {
 }
 
 #[tokio::test]
-async fn a_hook_is_for_the_tools_that_it_names() {
+async fn hook_is_asked_for_its_tools_only() {
     let bench = Bench::start().await;
     let hooks = json!([hook("before_tool_call", &json!({ "tools": ["own.act", "notion"] }))]);
     bench.install(&bench.guard("guard", "1.0.0", &hooks)).await;
@@ -342,7 +342,7 @@ async fn a_hook_is_for_the_tools_that_it_names() {
 }
 
 #[tokio::test]
-async fn a_task_asks_when_it_runs() {
+async fn task_asks_hooks_when_it_runs() {
     let bench = Bench::start().await;
     bench.install(&bench.guard("guard", "1.0.0", &json!(["before_tool_call"]))).await;
     let later = (bench.app.engine.ports.clock.now() + jiff::SignedDuration::from_secs(60)).to_string();
@@ -367,7 +367,7 @@ async fn a_task_asks_when_it_runs() {
 }
 
 #[tokio::test]
-async fn an_explanation_names_the_hooks_and_asks_none() {
+async fn explanation_asks_no_hook() {
     let bench = Bench::start().await;
     bench.install(&bench.guard("guard", "1.0.0", &json!(["after_tool_call", "before_tool_call", "on_error"]))).await;
     let intent = json!({ "tool": "own", "intent": "act", "context": { "path": "one" } });
@@ -377,7 +377,7 @@ async fn an_explanation_names_the_hooks_and_asks_none() {
 }
 
 #[tokio::test]
-async fn the_hooks_of_one_organization_are_nothing_to_another() {
+async fn hooks_are_separate_by_organization() {
     let bench = Bench::start().await;
     bench.install(&bench.guard("guard", "1.0.0", &json!(["before_tool_call"]))).await;
     let other = bench.app.key("globex", &[Role::Administrator], Some("admin")).await;

@@ -11,7 +11,7 @@ fn asked(view: &Value) -> Vec<bool> {
 }
 
 #[tokio::test]
-async fn a_hook_is_asked_only_once_it_is_granted_and_can_be_signed() {
+async fn ungranted_hook_is_not_asked() {
     let bench = Bench::start().await;
     let path = "/api/v1/plugins/guard";
     bench.post("/plugins", bench.guard("guard", "1.0.0", &json!(["before_tool_call", "on_error"]))).await;
@@ -54,7 +54,7 @@ async fn a_hook_is_asked_only_once_it_is_granted_and_can_be_signed() {
 }
 
 #[tokio::test]
-async fn a_plugin_out_of_use_is_not_asked() {
+async fn disabled_plugin_is_not_asked() {
     let bench = Bench::start().await;
     let path = "/api/v1/plugins/guard";
     bench.install(&bench.guard("guard", "1.0.0", &json!(["before_tool_call"]))).await;
@@ -83,7 +83,7 @@ async fn a_plugin_out_of_use_is_not_asked() {
 }
 
 #[tokio::test]
-async fn a_new_version_asks_what_was_granted_and_no_more() {
+async fn new_version_keeps_granted_hooks_only() {
     let bench = Bench::start().await;
     let path = "/api/v1/plugins/guard";
     bench.install(&bench.guard("guard", "1.0.0", &json!(["before_tool_call"]))).await;
@@ -111,7 +111,7 @@ async fn a_new_version_asks_what_was_granted_and_no_more() {
 }
 
 #[tokio::test]
-async fn the_old_secret_signs_for_a_day() {
+async fn replaced_hook_secret_signs_for_a_day() {
     let bench = Bench::start().await;
     let first = bench.install(&bench.guard("guard", "1.0.0", &json!(["before_tool_call"]))).await;
     let made = bench.post("/api/v1/plugins/guard/hook-secret", json!({})).await;
@@ -125,7 +125,7 @@ async fn the_old_secret_signs_for_a_day() {
 }
 
 #[tokio::test]
-async fn secrets_that_were_replaced_do_not_pile_up() {
+async fn replaced_hook_secrets_are_deleted() {
     let bench = Bench::start().await;
     let mut secrets = vec![bench.install(&bench.guard("guard", "1.0.0", &json!(["before_tool_call"]))).await];
     let stored = async || bench.app.table.items().await.iter().filter(|key| key.partition.contains("#secret#")).count();
@@ -144,7 +144,7 @@ async fn secrets_that_were_replaced_do_not_pile_up() {
 }
 
 #[tokio::test]
-async fn a_guard_that_is_not_there_lets_nothing_through() {
+async fn missing_guard_fails_closed() {
     let bench = Bench::start().await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("guard/plugin.yaml");
@@ -196,7 +196,7 @@ async fn a_guard_that_is_not_there_lets_nothing_through() {
 }
 
 #[tokio::test]
-async fn a_plugin_of_the_operators_does_not_silence_a_guard_of_its_name() {
+async fn operator_plugin_does_not_hide_a_guard_of_the_same_name() {
     let bench = Bench::start().await;
     let path = "/api/v1/plugins/guard";
     bench.install(&bench.guard("guard", "1.0.0", &json!(["before_tool_call"]))).await;
@@ -225,7 +225,7 @@ async fn a_plugin_of_the_operators_does_not_silence_a_guard_of_its_name() {
 }
 
 #[tokio::test]
-async fn a_version_that_asks_about_more_is_consented_to_again() {
+async fn version_with_wider_hooks_needs_new_consent() {
     let bench = Bench::start().await;
     let path = "/api/v1/plugins/guard";
     let of = |tools: Value| json!([{ "on": "before_tool_call", "tools": tools }]);
@@ -248,7 +248,7 @@ async fn a_version_that_asks_about_more_is_consented_to_again() {
 }
 
 #[tokio::test]
-async fn only_administrators_make_secrets_and_only_where_there_are_hooks() {
+async fn hook_secret_requires_an_administrator() {
     let bench = Bench::start().await;
     bench.post("/plugins", bench.guard("guard", "1.0.0", &json!(["before_tool_call"]))).await;
     bench.post("/api/v1/plugins/guard/enable", json!({})).await;
@@ -265,7 +265,7 @@ async fn only_administrators_make_secrets_and_only_where_there_are_hooks() {
 }
 
 #[tokio::test]
-async fn hooks_of_ten_plugins_are_asked_and_no_change_is_lost() {
+async fn hooks_of_ten_plugins_are_the_most() {
     let bench = Bench::start().await;
     for index in 0..=HOOKED_MAX {
         let name = format!("guard-{index}");
@@ -293,7 +293,7 @@ async fn hooks_of_ten_plugins_are_asked_and_no_change_is_lost() {
 }
 
 #[tokio::test]
-async fn another_process_asks_with_the_same_secret() {
+async fn processes_share_the_hook_secret() {
     let bench = Bench::start().await;
     let secret = bench.install(&bench.guard("guard", "1.0.0", &json!(["before_tool_call"]))).await;
     let engine = bench.app.deaf();
@@ -310,7 +310,7 @@ async fn another_process_asks_with_the_same_secret() {
 
 /// What ARCHITECTURE.md says that each step costs.
 #[tokio::test]
-async fn each_step_of_hooks_costs_what_is_written() {
+async fn hook_steps_cost_the_documented_round_trips() {
     let bench = Bench::start().await;
     let path = "/api/v1/plugins/guard";
     bench.post("/plugins", bench.guard("guard", "1.0.0", &json!(["before_tool_call", "on_reasoning_step"]))).await;

@@ -48,7 +48,7 @@ async fn policy_refuses_by_rule() {
 }
 
 #[tokio::test]
-async fn rules_that_cannot_be_used_are_refused_with_their_place() {
+async fn unusable_rules_are_refused_with_their_pointer() {
     let bench = Bench::start().await;
     for (wrong, pointer) in [
         (json!([{ "reason": "a" }, { "when": "parameters.to ==", "reason": "b" }]), "/rules/1/when"),
@@ -68,7 +68,7 @@ async fn rules_that_cannot_be_used_are_refused_with_their_place() {
 }
 
 #[tokio::test]
-async fn a_rule_that_fails_forbids() {
+async fn failing_rule_forbids() {
     let bench = Bench::start().await;
     // What is no number cannot be compared with one, and nobody knows what was meant.
     let rule = json!([{ "tool": "own", "when": "(parameters.path | int) > now", "reason": "a" }]);
@@ -87,7 +87,7 @@ async fn a_rule_that_fails_forbids() {
 }
 
 #[tokio::test]
-async fn only_overseers_own_plugins_run_in_its_own_code() {
+async fn native_runtime_is_for_built_in_plugins() {
     let bench = Bench::start().await;
     let mut native = bench.guard("guard", "1.0.0", &json!(["before_tool_call"]));
     native["runtime"] = json!({ "type": "native" });

@@ -9,7 +9,7 @@ async fn report(bench: &Bench, hook: &str, body: Value) -> Value {
 }
 
 #[tokio::test]
-async fn an_agent_tells_of_its_moments_and_hears_what_to_do() {
+async fn agent_report_gets_the_hooks_decision() {
     let bench = Bench::start().await;
     let all =
         ["before_agent_run", "after_agent_run", "before_tool_call", "after_tool_call", "on_error", "on_reasoning_step"];
@@ -54,7 +54,7 @@ async fn an_agent_tells_of_its_moments_and_hears_what_to_do() {
 }
 
 #[tokio::test]
-async fn without_hooks_everything_goes_on() {
+async fn report_without_hooks_proceeds() {
     let bench = Bench::start().await;
     bench.app.table.take();
     let said = report(&bench, "on_reasoning_step", json!({ "data": [1, 2] })).await;
@@ -63,7 +63,7 @@ async fn without_hooks_everything_goes_on() {
 }
 
 #[tokio::test]
-async fn a_hook_that_fails_is_told_and_recorded() {
+async fn failed_hook_is_recorded() {
     let bench = Bench::start().await;
     let hooks = json!([{ "on": "before_agent_run", "on_failure": "ignore", "priority": 1 }, "before_agent_run"]);
     bench.install(&bench.guard("guard", "1.0.0", &hooks)).await;
@@ -78,7 +78,7 @@ async fn a_hook_that_fails_is_told_and_recorded() {
 }
 
 #[tokio::test]
-async fn an_agent_speaks_for_itself_and_its_channel() {
+async fn agent_reports_for_its_own_channel() {
     let bench = Bench::start().await;
     bench.install(&bench.guard("guard", "1.0.0", &json!(["on_reasoning_step"]))).await;
     bench.ok(Method::PUT, "/api/v1/channels/front", &json!({ "plugin_assignments": [{ "plugin": "own" }] })).await;

@@ -20,7 +20,7 @@ fn room(name: &str, more: Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_name_is_written_shown_replaced_and_taken_out() {
+async fn mapping_lifecycle_is_complete() {
     let chat = Chat::start().await;
     let metadata = json!({ "why": ["a", { "b": null }] });
     let more = json!({ "userId": "ann", "metadata": metadata, "expiresAt": "2026-11-22T10:00:00+01:00" });
@@ -56,7 +56,7 @@ async fn a_name_is_written_shown_replaced_and_taken_out() {
 }
 
 #[tokio::test]
-async fn a_scope_is_listed_by_plugin_and_kind_in_pages_and_a_users_with_what_was_found() {
+async fn mapping_list_pages_by_plugin_and_kind() {
     let chat = Chat::start().await;
     for number in 0..7 {
         chat.name(&format!("n{number}"), "R100", json!({ "userId": "admin" })).await;
@@ -160,7 +160,7 @@ async fn stored_name_needs_no_lookup() {
 }
 
 #[tokio::test]
-async fn many_names_are_written_at_once_or_not_at_all() {
+async fn mappings_are_written_all_or_none() {
     let chat = Chat::start().await;
     let bulk = format!("{NAMES}/bulk");
     let many = |count: usize| (0..count).map(|number| room(&format!("n{number}"), json!({}))).collect::<Vec<_>>();
@@ -207,7 +207,7 @@ async fn many_names_are_written_at_once_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn limits_hold_at_their_edges_and_name_the_field() {
+async fn mapping_limits_hold_at_their_edges() {
     let chat = Chat::start().await;
     let metadata = |bytes: usize| json!({ "a": "x".repeat(bytes - r#"{"a":""}"#.len()) });
     for good in [

@@ -20,7 +20,7 @@ fn refusal(answer: &Answer, pointer: &str) -> String {
 }
 
 #[tokio::test]
-async fn an_agents_name_counts_before_a_users_an_organizations_and_what_is_looked_up() {
+async fn agent_mapping_has_precedence() {
     let chat = Chat::start().await;
     assert_eq!(chat.room("general").await, "R001");
     for (scope, id) in
@@ -43,7 +43,7 @@ async fn an_agents_name_counts_before_a_users_an_organizations_and_what_is_looke
 }
 
 #[tokio::test]
-async fn a_name_that_has_expired_no_longer_counts() {
+async fn expired_name_is_ignored() {
     let chat = Chat::start().await;
     chat.name("general", "R300", json!({ "agentId": "agent_1", "expiresAt": "2026-11-21T09:01:00Z" })).await;
     chat.name("general", "R200", json!({ "userId": "admin", "expiresAt": "2026-11-21T09:02:00Z" })).await;
@@ -71,7 +71,7 @@ async fn prefix_case_and_spaces_make_no_difference() {
 }
 
 #[tokio::test]
-async fn two_of_one_name_are_both_named_and_nothing_is_done() {
+async fn ambiguous_name_is_refused_with_its_candidates() {
     let chat = Chat::start().await;
     let message = refusal(&chat.say(json!({ "room": "#twins" })).await, "/context/room");
     for said in ["\"#twins\" (R003)", "\"#Twins\" (R004)", "A room: R and three digits."] {
@@ -87,7 +87,7 @@ async fn two_of_one_name_are_both_named_and_nothing_is_done() {
 }
 
 #[tokio::test]
-async fn a_name_that_is_not_there_is_answered_with_the_nearest() {
+async fn unknown_name_gets_suggestions() {
     let chat = Chat::start().await;
     chat.name("generic", "R100", json!({ "agentId": "agent_1" })).await;
     chat.name("generosity", "R100", json!({ "agentId": "agent_2" })).await;
@@ -120,7 +120,7 @@ async fn elsewhere(chat: &Chat, context: Value) -> Value {
 }
 
 #[tokio::test]
-async fn what_was_found_is_remembered_for_its_lifetime_also_in_another_process() {
+async fn looked_up_name_is_cached_across_processes() {
     let chat = Chat::start().await;
     assert_eq!(chat.room("general").await, "R001");
     chat.app.clock.advance(3599);
@@ -135,7 +135,7 @@ async fn what_was_found_is_remembered_for_its_lifetime_also_in_another_process()
 }
 
 #[tokio::test]
-async fn a_list_is_believed_for_a_minute_and_that_something_is_missing_for_five_seconds() {
+async fn service_list_is_cached_for_a_minute() {
     let chat = Chat::start().await;
     assert_eq!(chat.room("general").await, "R001");
     chat.app.clock.advance(59);
@@ -163,7 +163,7 @@ async fn a_list_is_believed_for_a_minute_and_that_something_is_missing_for_five_
 }
 
 #[tokio::test]
-async fn an_account_at_another_workspace_forgets_what_was_found_at_the_first() {
+async fn new_workspace_drops_cached_names() {
     let chat = Chat::start().await;
     let connect = "/api/plugin-engine/integrations/chat/connect";
     assert_eq!(chat.room("general").await, "R001");
@@ -187,7 +187,7 @@ async fn an_account_at_another_workspace_forgets_what_was_found_at_the_first() {
 }
 
 #[tokio::test]
-async fn names_in_a_list_are_each_resolved_and_twenty_are_the_most() {
+async fn names_in_a_list_are_each_resolved() {
     let chat = Chat::start().await;
     let context =
         json!({ "rooms": ["general", "R555", "random", "general", "#General"], "room": "random", "short": "random" });
@@ -205,7 +205,7 @@ async fn names_in_a_list_are_each_resolved_and_twenty_are_the_most() {
 }
 
 #[tokio::test]
-async fn where_ids_could_be_anything_one_that_is_listed_is_taken_and_where_none_are_listed_any_is() {
+async fn listed_id_is_taken_as_it_is() {
     let chat = Chat::start().await;
     chat.set(ONE, &[("Ann", "Xa"), ("xA", "b"), ("Bob", "c"), ("both", "d"), ("e", "both")]);
     let person = async |given: &str| chat.say(json!({ "person": given })).await;
@@ -231,7 +231,7 @@ async fn where_ids_could_be_anything_one_that_is_listed_is_taken_and_where_none_
 }
 
 #[tokio::test]
-async fn a_lookup_that_fails_is_said_and_nothing_is_done() {
+async fn failed_lookup_stops_the_intent() {
     let chat = Chat::start().await;
     chat.rooms.lock().unwrap().clear();
     let answer = chat.say(json!({ "room": "general" })).await;
@@ -251,7 +251,7 @@ async fn a_lookup_that_fails_is_said_and_nothing_is_done() {
 }
 
 #[tokio::test]
-async fn a_task_resolves_its_names_when_it_runs() {
+async fn task_resolves_names_when_it_runs() {
     let chat = Chat::start().await;
     let task = |name: &str| {
         json!({ "tool": "chat", "intent": "say", "context": { "room": name }, "maxAttempts": 1,
@@ -291,7 +291,7 @@ async fn a_task_resolves_its_names_when_it_runs() {
 }
 
 #[tokio::test]
-async fn a_user_does_not_find_what_another_found() {
+async fn looked_up_name_belongs_to_its_user() {
     let chat = Chat::start().await;
     assert_eq!(chat.room("general").await, "R001");
     let ann = chat.app.key("acme", &[Role::User], Some("ann")).await;
@@ -303,7 +303,7 @@ async fn a_user_does_not_find_what_another_found() {
 }
 
 #[tokio::test]
-async fn slack_takes_the_names_of_channels() {
+async fn slack_takes_channel_names_in_place_of_ids() {
     let app = App::start().await;
     for name in ["random", "#Random", "C0PLAYRND2"] {
         let sent = app.intend("slack", "send", json!({ "channel": name, "text": "hello" })).await.data();
@@ -322,7 +322,7 @@ async fn slack_takes_the_names_of_channels() {
 }
 
 #[tokio::test]
-async fn notion_takes_the_titles_of_pages_and_databases() {
+async fn notion_takes_titles_in_place_of_ids() {
     let app = App::start().await;
     let row = json!({ "parent_id": "tasks", "parent_type": "database", "title": "Buy milk" });
     app.intend("notion", "create", row).await.data();

@@ -28,7 +28,7 @@ fn one_key(setup: &Setup, before: usize, calls: usize) -> String {
 }
 
 #[tokio::test]
-async fn each_try_of_one_intent_has_the_same_key_and_the_next_intent_another() {
+async fn tries_of_one_intent_share_the_service_key() {
     let setup = Setup::start().await;
     setup.says([FAILS, FAILS]);
     let answer = setup.intend("keyed").await;
@@ -45,7 +45,7 @@ async fn each_try_of_one_intent_has_the_same_key_and_the_next_intent_another() {
 }
 
 #[tokio::test]
-async fn the_callers_key_is_the_same_at_the_service_each_time() {
+async fn caller_key_gives_one_service_key() {
     let setup = Setup::start().await;
     setup.says([limited("3600")]);
     failed(&pay(&setup, "order-1").await, "rate_limited", 1);
@@ -68,7 +68,7 @@ async fn the_callers_key_is_the_same_at_the_service_each_time() {
 }
 
 #[tokio::test]
-async fn what_may_have_happened_may_be_asked_again_only_with_the_callers_key() {
+async fn unknown_outcome_is_retryable_with_the_callers_key_only() {
     let setup = Setup::start().await;
     setup.says([FAILS; 3]);
     let error = failed(&setup.intend("keyed").await, "unavailable", 3);
@@ -99,7 +99,7 @@ async fn what_may_have_happened_may_be_asked_again_only_with_the_callers_key() {
 }
 
 #[tokio::test]
-async fn many_who_ask_again_at_once_are_one_call() {
+async fn concurrent_retries_make_one_call() {
     let setup = Setup::start().await;
     setup.says([FAILS; 3]);
     failed(&pay(&setup, "order-1").await, "unavailable", 3);
@@ -115,7 +115,7 @@ async fn many_who_ask_again_at_once_are_one_call() {
 }
 
 #[tokio::test]
-async fn a_caller_who_gives_up_is_not_asked_for_again() {
+async fn cancelled_lookup_is_not_repeated() {
     let setup = Setup::start().await;
     setup.says([FAILS; 3]);
     failed(&pay(&setup, "order-1").await, "unavailable", 3);
@@ -128,7 +128,7 @@ async fn a_caller_who_gives_up_is_not_asked_for_again() {
 }
 
 #[tokio::test]
-async fn a_parameter_cannot_stand_in_for_the_key() {
+async fn parameter_cannot_replace_the_key() {
     let setup = Setup::start().await;
     let answer = setup.app.intend("shop", "keyed", json!({ "idempotency_key": "mine" })).await;
     answer.data();
@@ -157,7 +157,7 @@ async fn fire(setup: &Setup, id: &str, seconds: i64) -> String {
 }
 
 #[tokio::test]
-async fn each_attempt_of_a_task_has_the_same_key_and_each_run_another() {
+async fn attempts_of_one_task_run_share_the_service_key() {
     let setup = Setup::start().await;
     let once = made(&setup.app, json!({ "scheduledTime": "2026-11-21T09:01:00Z" })).await;
     setup.says([FAILS, FAILS]);
@@ -179,7 +179,7 @@ async fn each_attempt_of_a_task_has_the_same_key_and_each_run_another() {
 }
 
 #[tokio::test]
-async fn an_unsafe_task_that_may_have_happened_is_not_tried_again() {
+async fn unsafe_task_with_unknown_outcome_is_not_retried() {
     let setup = Setup::start().await;
     let intent = json!({ "tool": "shop", "intent": "unsafe", "scheduledTime": "2026-11-21T09:01:00Z" });
     let id = setup.app.post("/api/plugin-engine", &intent).await.json()["task"]["id"].as_str().unwrap().to_owned();
@@ -189,7 +189,7 @@ async fn an_unsafe_task_that_may_have_happened_is_not_tried_again() {
 }
 
 #[test]
-fn a_manifest_uses_the_key_where_it_is_and_only_there() {
+fn template_key_is_sent_where_the_manifest_names_it() {
     let address = "127.0.0.1:1".parse().unwrap();
     let place =
         |name: &str| plugin(address)["actions"].as_array().unwrap().iter().position(|a| a["name"] == name).unwrap();

@@ -122,7 +122,7 @@ fn failed(answer: &Answer, code: &str, attempts: u32) -> Value {
 }
 
 #[tokio::test]
-async fn what_does_the_same_twice_as_once_is_tried_twice_more() {
+async fn idempotent_call_is_retried_twice() {
     let setup = Setup::start().await;
     for effect in ["read", "idempotent"] {
         let before = setup.calls();
@@ -143,7 +143,7 @@ async fn what_does_the_same_twice_as_once_is_tried_twice_more() {
 }
 
 #[tokio::test]
-async fn what_a_repetition_cannot_help_is_tried_once() {
+async fn permanent_failure_is_tried_once() {
     let setup = Setup::start().await;
     for (status, code) in [(400, "rejected"), (401, "rejected"), (404, "rejected"), (409, "rejected")] {
         let before = setup.calls();
@@ -180,7 +180,7 @@ async fn unsent_call_is_retried() {
 }
 
 #[tokio::test]
-async fn what_the_service_says_it_did_not_do_is_tried_again_whatever_it_is() {
+async fn refusal_before_any_effect_is_retried_for_every_action() {
     let setup = Setup::start().await;
     let locked = Says { code: Some("locked"), ..FAILS };
     for says in [limited("0"), Says { retry_after: None, ..limited("0") }, locked, Says { status: 504, ..locked }] {
@@ -204,7 +204,7 @@ async fn what_the_service_says_it_did_not_do_is_tried_again_whatever_it_is() {
 }
 
 #[tokio::test]
-async fn the_services_time_to_wait_is_kept_if_it_fits() {
+async fn retry_after_is_honoured_within_the_budget() {
     let setup = Setup::start().await;
     let began = Instant::now();
     setup.says([limited("1")]);
@@ -227,7 +227,7 @@ async fn the_services_time_to_wait_is_kept_if_it_fits() {
 }
 
 #[tokio::test]
-async fn nothing_goes_beyond_the_budget() {
+async fn retries_stay_within_the_budget() {
     let setup = Setup::with_budget(Some(Duration::from_millis(900))).await;
     // The time to wait would be the whole of it.
     setup.says([limited("1")]);

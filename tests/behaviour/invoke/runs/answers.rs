@@ -11,7 +11,7 @@ use crate::support::own::OwnService;
 use crate::support::scripted::{Does, Scripted, act_as, says};
 
 #[tokio::test]
-async fn a_service_that_asks_to_wait_for_ever_is_answered_like_any_other() {
+async fn endless_retry_after_is_an_ordinary_failure() {
     let limited = async || (StatusCode::TOO_MANY_REQUESTS, [("retry-after", u64::MAX.to_string())], "{}");
     let service = OwnService::start(Router::new().fallback(any(limited))).await;
     let app = service.app().await;
@@ -21,7 +21,7 @@ async fn a_service_that_asks_to_wait_for_ever_is_answered_like_any_other() {
 }
 
 #[tokio::test]
-async fn what_the_first_try_may_have_done_is_not_forgotten_after_the_last() {
+async fn last_try_keeps_may_have_happened_of_the_first() {
     let script = || vec![Does::BreaksOff, says(429), says(429), says(200)];
     let setup = Scripted::start(script()).await;
     let answer = setup.app.post(super::INTENTS, &act_as("keyed")).await;
@@ -54,7 +54,7 @@ async fn retryable_failure_frees_its_key() {
 }
 
 #[tokio::test]
-async fn what_broke_off_is_unknown_also_where_it_may_be_repeated() {
+async fn interrupted_run_is_unknown_for_every_effect() {
     let setup = Scripted::start(vec![Does::BreaksOff]).await;
     for effect in ["idempotent", "keyed", "unsafe"] {
         setup.app.post(super::INTENTS, &act_as(effect)).await.failure();
@@ -70,7 +70,7 @@ async fn what_broke_off_is_unknown_also_where_it_may_be_repeated() {
 }
 
 #[tokio::test]
-async fn an_id_that_is_too_long_to_be_kept_does_not_lose_the_answer() {
+async fn overlong_external_id_does_not_lose_the_answer() {
     let setup = Scripted::start(vec![Does::Says(200, json!({ "id": "x".repeat(500_000) }))]).await;
     keyed(&setup.app, "k1", &act_as("unsafe"), &[]).await.data();
     setup.app.clock.advance(100);

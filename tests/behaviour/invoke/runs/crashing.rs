@@ -54,7 +54,7 @@ async fn after_a_crash() -> (App, OwnService, Arc<AtomicUsize>) {
 }
 
 #[tokio::test]
-async fn a_crash_in_the_call_leaves_a_run_that_becomes_unknown() {
+async fn run_of_a_crashed_call_becomes_unknown() {
     let (app, _service, called) = after_a_crash().await;
     assert_eq!(runs(&app, "").await[0]["state"], json!("started"));
     assert_eq!(keyed(&app, "k1", &act(), &[]).await.problem(409), "in_progress");
@@ -78,7 +78,7 @@ async fn a_crash_in_the_call_leaves_a_run_that_becomes_unknown() {
 }
 
 #[tokio::test]
-async fn the_caller_may_have_it_done_all_the_same() {
+async fn caller_may_retry_an_unknown_run() {
     let (app, _service, called) = after_a_crash().await;
     app.clock.advance(54);
     let retry = format!("{INTENTS}?resolve=retry");
@@ -95,7 +95,7 @@ async fn the_caller_may_have_it_done_all_the_same() {
 }
 
 #[tokio::test]
-async fn the_caller_may_leave_it() {
+async fn caller_may_abandon_an_unknown_run() {
     let (app, _service, called) = after_a_crash().await;
     app.clock.advance(54);
     for (path, replayed) in
@@ -110,7 +110,7 @@ async fn the_caller_may_leave_it() {
 }
 
 #[tokio::test]
-async fn an_administrator_may_say_what_had_happened() {
+async fn administrator_may_report_the_outcome() {
     let (app, _service, called) = after_a_crash().await;
     let run = runs(&app, "").await[0]["id"].as_str().unwrap().to_owned();
     let resolve = format!("{RUNS}/{run}/resolve");
@@ -123,7 +123,7 @@ async fn an_administrator_may_say_what_had_happened() {
 }
 
 #[tokio::test]
-async fn what_a_killed_server_had_begun_is_on_record_after_its_restart() {
+async fn run_of_a_killed_server_survives_its_restart() {
     let folder = tempdir().unwrap();
     let mut server = Server::start(folder.path(), &[], &[]);
     let client = reqwest::Client::builder().no_proxy().build().unwrap();

@@ -66,7 +66,7 @@ fn asked(resolve: Option<Resolve>) -> RequestOptions {
 }
 
 #[tokio::test]
-async fn a_worker_that_was_frozen_in_a_call_makes_no_other() {
+async fn suspended_worker_makes_no_further_call() {
     let setup = Scripted::start(vec![Does::Waits(429), says(200)]).await;
     let overtakes = async {
         setup.gate.reached().await;
@@ -97,7 +97,7 @@ async fn stale_worker_keeps_the_reported_outcome() {
 }
 
 #[tokio::test]
-async fn what_happened_after_all_is_known_to_its_key() {
+async fn late_success_is_stored_under_its_key() {
     let setup = Scripted::start(vec![Does::Waits(200)]).await;
     let resolves = async {
         setup.gate.reached().await;
@@ -112,7 +112,7 @@ async fn what_happened_after_all_is_known_to_its_key() {
 }
 
 #[tokio::test]
-async fn a_decision_is_about_the_run_that_was_known_and_about_no_later_one() {
+async fn decision_applies_to_the_known_run_only() {
     let setup = Scripted::start(vec![Does::BreaksOff]).await;
     keyed(&setup.app, "k1", &act_as("unsafe"), &[]).await.failure();
     // Two decide to do it again. One has read the key before the other's run, and claims it after.
@@ -130,7 +130,7 @@ async fn a_decision_is_about_the_run_that_was_known_and_about_no_later_one() {
 }
 
 #[tokio::test]
-async fn the_claim_of_another_run_is_not_taken_for_ones_own() {
+async fn claim_of_another_run_is_left_alone() {
     let setup = Scripted::start(vec![says(200)]).await;
     let (first, second) = (Slow::held(Held::AfterTheClaim), Slow::held(Held::BeforeTheNote));
     let intent = || serde_json::from_value(act_as("unsafe")).unwrap();

@@ -104,7 +104,7 @@ async fn effect_is_recorded_with_its_outcome() {
 }
 
 #[tokio::test]
-async fn reads_are_on_record_if_the_organization_asks_for_it() {
+async fn reads_are_recorded_on_request() {
     let app = App::start().await;
     let set = json!({ "record_reads": true });
     let set = app.send(&app.admin, Method::PATCH, "/api/v1/plugins/slack", Some(&set)).await;
@@ -165,7 +165,7 @@ async fn unknown_run_accepts_a_reported_outcome() {
 }
 
 #[tokio::test]
-async fn the_attempts_of_a_task_are_on_record() {
+async fn task_attempts_are_recorded() {
     let app = App::start().await;
     let mut later = send();
     later["scheduledTime"] = json!("2026-11-21T09:00:30Z");

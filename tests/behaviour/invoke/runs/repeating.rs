@@ -47,7 +47,7 @@ fn act() -> Value {
 }
 
 #[tokio::test]
-async fn the_same_intent_under_the_same_key_is_answered_as_the_first_was() {
+async fn repeated_intent_gets_the_first_answer() {
     let app = App::start().await;
     let first = keyed(&app, "k1", &send(), &[]).await;
     assert!(!is_replay(&first) && first.data()["ts"].is_string());
@@ -78,7 +78,7 @@ async fn the_same_intent_under_the_same_key_is_answered_as_the_first_was() {
 }
 
 #[tokio::test]
-async fn a_key_is_for_one_intent_of_one_user() {
+async fn idempotency_key_belongs_to_one_intent_of_one_user() {
     let app = App::start().await;
     keyed(&app, "k1", &send(), &[]).await.data();
     let with = |field: &str, value: Value| {
@@ -149,7 +149,7 @@ async fn temporary_failure_frees_its_key() {
 }
 
 #[tokio::test]
-async fn an_answer_is_kept_up_to_64_kib() {
+async fn stored_answer_is_limited_to_64_kib() {
     for (bytes, kept) in [(64 * 1024 - 2, true), (64 * 1024 - 1, false)] {
         let text = json!("x".repeat(bytes)).to_string();
         let service = OwnService::start(Router::new().fallback(any(async move || text))).await;
@@ -190,7 +190,7 @@ async fn concurrent_repeat_waits_for_the_first() {
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_changes_nothing() {
+async fn client_hangup_changes_nothing() {
     let slow = Slow::start().await;
     let app = slow.service.app().await;
     tokio::select! {
@@ -228,7 +228,7 @@ async fn five_hundred_callers_with_one_key_make_one_call() {
 }
 
 #[tokio::test]
-async fn callers_with_one_key_look_a_name_up_once() {
+async fn callers_with_one_key_share_a_lookup() {
     let app = App::start().await;
     let mut named = send();
     named["context"]["channel"] = json!("#general");
@@ -238,7 +238,7 @@ async fn callers_with_one_key_look_a_name_up_once() {
 }
 
 #[tokio::test]
-async fn a_key_makes_one_task() {
+async fn idempotency_key_makes_one_task() {
     let app = App::start().await;
     let mut later = send();
     later["scheduledTime"] = json!("2026-11-21T10:00:00Z");
@@ -256,7 +256,7 @@ async fn a_key_makes_one_task() {
 }
 
 #[tokio::test]
-async fn to_abandon_never_does_anything() {
+async fn abandon_never_calls_the_service() {
     let app = App::start().await;
     let abandon = format!("{INTENTS}?resolve=abandon");
     assert_eq!(keyed_at(&app, &abandon, "k1", &send(), &[]).await.problem(409), "conflict");
@@ -271,7 +271,7 @@ async fn to_abandon_never_does_anything() {
 }
 
 #[tokio::test]
-async fn doing_it_again_does_not_forget_that_the_first_may_have_happened() {
+async fn retry_keeps_may_have_happened_of_the_first_run() {
     let app = App::start().await;
     app.misbehave(Service::Slack, Mode::Error, 1);
     keyed(&app, "k1", &send(), &[]).await.failure();
@@ -287,7 +287,7 @@ async fn doing_it_again_does_not_forget_that_the_first_may_have_happened() {
 }
 
 #[tokio::test]
-async fn to_resolve_needs_a_key() {
+async fn resolve_needs_a_key() {
     let app = App::start().await;
     let answer = app.post(&format!("{INTENTS}?resolve=retry"), &send()).await;
     assert_eq!(

@@ -30,7 +30,7 @@ async fn is_nowhere_in(app: &App, path: &str, list: &str, secret: &str) {
 }
 
 #[tokio::test]
-async fn a_secret_that_a_service_says_back_is_not_kept_with_the_run() {
+async fn echoed_secret_is_not_stored_with_the_run() {
     let (setup, intent) = says_it_back().await;
     assert_eq!(setup.app.post(super::INTENTS, &intent).await.failure(), "rejected");
     assert!(setup.run().await["message"].as_str().unwrap().contains("does not open it"));
@@ -39,7 +39,7 @@ async fn a_secret_that_a_service_says_back_is_not_kept_with_the_run() {
 }
 
 #[tokio::test]
-async fn a_secret_that_a_service_says_back_is_in_no_event() {
+async fn echoed_secret_is_in_no_event() {
     let (setup, mut intent) = says_it_back().await;
     intent["scheduledTime"] = json!("2026-11-21T09:00:00Z");
     let (engine, intent) = (setup.app.deaf(), serde_json::from_value(intent).unwrap());
@@ -57,7 +57,7 @@ async fn a_secret_that_a_service_says_back_is_in_no_event() {
 }
 
 #[tokio::test]
-async fn an_accounts_token_among_the_parameters_is_not_kept_where_a_lookup_fails() {
+async fn failed_lookup_stores_no_account_token() {
     let app = App::start().await;
     let token = Service::Slack.standing_token();
     app.misbehave(Service::Slack, Mode::Redirect, 1);

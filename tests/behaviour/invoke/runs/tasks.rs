@@ -85,7 +85,7 @@ async fn task_reported_done_is_not_repeated() {
 }
 
 #[tokio::test]
-async fn what_is_on_record_as_done_is_done_also_after_the_last_attempt() {
+async fn recorded_success_settles_the_last_attempt() {
     for effect in ["idempotent", "keyed", "unsafe"] {
         let due = Due::left_by_its_worker(vec![says(200)], effect, 1).await;
         assert_eq!(due.setup.run().await["state"], "succeeded");
@@ -103,7 +103,7 @@ async fn permanent_refusal_is_not_retried() {
 }
 
 #[tokio::test]
-async fn what_an_earlier_attempt_may_have_done_is_not_forgotten() {
+async fn earlier_attempt_keeps_may_have_happened() {
     let due = Due::start(vec![Does::BreaksOff, says(400)], "keyed", 2).await;
     assert_eq!(due.comes_to().await, "outcome_unknown");
     assert_eq!(due.setup.calls(), 2);
