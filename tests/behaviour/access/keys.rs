@@ -40,7 +40,7 @@ fn ids(list: &Value) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_key_is_shown_once_and_works_as_it_says() {
+async fn new_key_is_shown_once() {
     let app = App::start().await;
     for (body, administers) in [
         (json!({ "name": "for Ann", "roles": ["user"], "user_id": "ann" }), false),
@@ -67,7 +67,7 @@ async fn a_key_is_shown_once_and_works_as_it_says() {
 }
 
 #[tokio::test]
-async fn two_keys_are_never_the_same() {
+async fn keys_are_unique() {
     let app = App::start().await;
     let mut seen = BTreeSet::new();
     for _ in 0..20 {
@@ -77,7 +77,7 @@ async fn two_keys_are_never_the_same() {
 }
 
 #[tokio::test]
-async fn the_list_has_every_key_the_oldest_first_and_never_a_secret() {
+async fn key_list_is_ordered_by_age() {
     let app = App::start().await;
     let mut expected = vec![id_of(&app.admin)];
     let mut secrets = vec![app.admin.split('_').nth(2).unwrap().to_owned()];
@@ -111,7 +111,7 @@ async fn the_list_has_every_key_the_oldest_first_and_never_a_secret() {
 }
 
 #[tokio::test]
-async fn a_wrong_page_is_refused() {
+async fn invalid_page_is_refused() {
     let app = App::start().await;
     for _ in 0..2 {
         create(&app, json!({ "name": "n", "roles": ["service"] })).await;
@@ -132,7 +132,7 @@ async fn a_wrong_page_is_refused() {
 }
 
 #[tokio::test]
-async fn a_revoked_key_is_good_for_nothing_and_says_why() {
+async fn revoked_key_is_rejected() {
     let app = App::start().await;
     let made = create(&app, json!({ "name": "n", "roles": ["service"] })).await;
     let (key, path) = (made["key"].as_str().unwrap(), format!("{KEYS}/{}", made["id"].as_str().unwrap()));
@@ -159,7 +159,7 @@ async fn a_revoked_key_is_good_for_nothing_and_says_why() {
 }
 
 #[tokio::test]
-async fn another_process_may_take_a_revoked_key_for_a_minute_and_no_longer() {
+async fn revoked_key_is_cached_for_a_minute_at_most() {
     let app = App::start().await;
     let made = create(&app, json!({ "name": "n", "roles": ["service"] })).await;
     let key = SecretString::from(made["key"].as_str().unwrap());
@@ -177,7 +177,7 @@ async fn another_process_may_take_a_revoked_key_for_a_minute_and_no_longer() {
 }
 
 #[tokio::test]
-async fn a_key_cannot_revoke_itself() {
+async fn key_cannot_revoke_itself() {
     let app = App::start().await;
     let answer = app.delete(&format!("{KEYS}/{}", id_of(&app.admin))).await;
     assert_eq!(answer.problem(400), "invalid_parameters");
@@ -185,7 +185,7 @@ async fn a_key_cannot_revoke_itself() {
 }
 
 #[tokio::test]
-async fn an_id_that_is_nobodys_is_not_found() {
+async fn unknown_key_id_is_not_found() {
     let app = App::start().await;
     for id in ["0123456789abcdef", "x", "a-b", "%20", "..%2f", "a%23key", &"a".repeat(65), &"a".repeat(3000)] {
         assert_eq!(app.delete(&format!("{KEYS}/{id}")).await.problem(404), "not_found", "{id}");
@@ -193,7 +193,7 @@ async fn an_id_that_is_nobodys_is_not_found() {
 }
 
 #[tokio::test]
-async fn another_organizations_key_is_not_found_and_stays_good() {
+async fn key_of_another_organization_is_not_found() {
     let app = App::start().await;
     let other = app.key("other", &[Role::Administrator], Some("o")).await;
     let answer = app.delete(&format!("{KEYS}/{}", id_of(&other))).await;
@@ -205,7 +205,7 @@ async fn another_organizations_key_is_not_found_and_stays_good() {
 }
 
 #[tokio::test]
-async fn only_administrators_manage_keys() {
+async fn key_management_requires_an_administrator() {
     let app = App::start().await;
     let target = app.key("acme", &[Role::Service], None).await;
     for roles in [&[Role::User][..], &[Role::Service], &[Role::Service, Role::User]] {
@@ -228,7 +228,7 @@ async fn only_administrators_manage_keys() {
 }
 
 #[tokio::test]
-async fn two_organizations_see_nothing_of_each_other() {
+async fn organizations_are_isolated() {
     let app = App::start().await;
     let other = app.key("other", &[Role::Administrator], Some("admin")).await;
     assert_eq!(ids(&app.get(KEYS).await.json()), [id_of(&app.admin)]);
@@ -253,7 +253,7 @@ async fn two_organizations_see_nothing_of_each_other() {
 }
 
 #[tokio::test]
-async fn organizations_whose_names_reach_into_each_other_are_kept_apart() {
+async fn overlapping_organization_names_stay_apart() {
     let app = App::start().await;
     let mut seen = BTreeSet::new();
     for org in ["a", "a#keys", "a%23keys", "A", "a/..", "é", &"x".repeat(255)] {
@@ -265,7 +265,7 @@ async fn organizations_whose_names_reach_into_each_other_are_kept_apart() {
 }
 
 #[tokio::test]
-async fn a_wrong_key_is_refused_with_every_problem_at_once() {
+async fn invalid_key_request_lists_every_problem() {
     let app = App::start().await;
     for (body, pointers) in [
         (json!({}), vec!["/name", "/roles"]),
@@ -292,7 +292,7 @@ async fn a_wrong_key_is_refused_with_every_problem_at_once() {
 }
 
 #[tokio::test]
-async fn an_empty_name_and_no_roles_are_two_problems() {
+async fn empty_name_is_a_problem_of_its_own() {
     let app = App::start().await;
     let answer = app.post(KEYS, &json!({ "name": "", "roles": [] })).await;
     assert_eq!(answer.problem(400), "invalid_parameters");
@@ -300,7 +300,7 @@ async fn an_empty_name_and_no_roles_are_two_problems() {
 }
 
 #[tokio::test]
-async fn an_unknown_role_comes_with_those_there_are() {
+async fn unknown_role_lists_the_roles() {
     let app = App::start().await;
     let answer = app.post("/api/v1/keys", &json!({ "name": "n", "roles": ["root"] })).await;
     assert_eq!(answer.problem(400), "invalid_parameters");

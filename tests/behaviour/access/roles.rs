@@ -321,7 +321,7 @@ async fn asked_as(column: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn everybody_may_do_what_is_written_and_nothing_else() {
+async fn roles_permit_exactly_the_documented_routes() {
     let mut wrong = Vec::new();
     for column in COLUMNS {
         wrong.extend(asked_as(column).await);
@@ -330,7 +330,7 @@ async fn everybody_may_do_what_is_written_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn every_route_and_every_role_is_in_the_table() {
+async fn role_matrix_covers_every_route() {
     let world = World::start().await;
     let app = world.app().await;
     let made = morning(&Side::new(&app, &world, ACME, None).await).await;
@@ -352,7 +352,7 @@ async fn every_route_and_every_role_is_in_the_table() {
 }
 
 #[tokio::test]
-async fn naming_another_organization_opens_nothing() {
+async fn header_of_another_organization_is_refused() {
     let world = World::start().await;
     let app = world.app().await;
     let (acme, globex) = (Side::new(&app, &world, ACME, None).await, Side::new(&app, &world, GLOBEX, None).await);

@@ -81,7 +81,7 @@ fn me_test() -> Value {
 }
 
 #[tokio::test]
-async fn a_key_is_tried_before_it_counts() {
+async fn api_key_is_tested_before_connecting() {
     let board = Switchboard::default();
     let service = service(&board).await;
     let app = app_with(&service, json!({ "type": "api_key", "header": "x-key", "test": me_test() })).await;
@@ -108,7 +108,7 @@ async fn a_key_is_tried_before_it_counts() {
 }
 
 #[tokio::test]
-async fn a_name_and_a_password_go_together_and_neither_comes_back() {
+async fn basic_credentials_need_both_parts() {
     let service = service(&Switchboard::default()).await;
     let app = app_with(&service, json!({ "type": "basic", "test": me_test() })).await;
     assert_eq!(app.post(CONNECT, &json!({})).await.pointers(), ["/password", "/username"]);
@@ -142,7 +142,7 @@ async fn sign_in(app: &App) {
 }
 
 #[tokio::test]
-async fn an_organization_signs_in_with_its_own_client_and_every_user_can_use_it() {
+async fn organization_client_serves_every_user() {
     let board = Switchboard::default();
     let service = service(&board).await;
     let app = app_with(&service, client_credentials(&service)).await;
@@ -185,7 +185,7 @@ async fn an_organization_signs_in_with_its_own_client_and_every_user_can_use_it(
 }
 
 #[tokio::test]
-async fn only_administrators_see_and_set_clients() {
+async fn clients_require_an_administrator() {
     let service = service(&Switchboard::default()).await;
     let app = app_with(&service, client_credentials(&service)).await;
     let bot = app.key("acme", &[Role::Service], None).await;
@@ -214,7 +214,7 @@ async fn only_administrators_see_and_set_clients() {
 }
 
 #[tokio::test]
-async fn renewing_that_fails_is_tried_less_and_less_often_until_four_days_have_passed() {
+async fn failing_refresh_backs_off_for_four_days() {
     let board = Switchboard::default();
     let service = service(&board).await;
     let app = app_with(&service, client_credentials(&service)).await;
@@ -282,7 +282,7 @@ async fn renewing_that_fails_is_tried_less_and_less_often_until_four_days_have_p
 }
 
 #[tokio::test]
-async fn a_refused_credential_is_renewed_once_and_only_once() {
+async fn refused_credential_is_refreshed_once() {
     let board = Switchboard::default();
     let service = service(&board).await;
     let app = app_with(&service, client_credentials(&service)).await;
@@ -305,7 +305,7 @@ async fn a_refused_credential_is_renewed_once_and_only_once() {
 }
 
 #[tokio::test]
-async fn one_of_several_accounts_is_the_default() {
+async fn one_account_is_the_default() {
     let app = App::with(Options { unconnected: true, ..Options::default() }).await;
     let connect = "/api/plugin-engine/integrations/slack/connect";
     for alias in ["work", "home"] {
@@ -333,7 +333,7 @@ async fn one_of_several_accounts_is_the_default() {
 }
 
 #[tokio::test]
-async fn an_owner_has_at_most_20_accounts_at_a_plugin() {
+async fn owner_has_at_most_20_accounts_at_a_plugin() {
     let app = App::with(Options { unconnected: true, ..Options::default() }).await;
     let connect = "/api/plugin-engine/integrations/slack/connect";
     for number in 0..20 {
@@ -350,7 +350,7 @@ async fn an_owner_has_at_most_20_accounts_at_a_plugin() {
 }
 
 #[tokio::test]
-async fn an_account_of_the_organization_serves_all_and_ones_own_comes_first() {
+async fn own_account_has_precedence() {
     let app = App::with(Options { unconnected: true, ..Options::default() }).await;
     let connect = "/api/plugin-engine/integrations/slack/connect";
     let path = "/api/plugin-engine/integrations/slack";
@@ -386,7 +386,7 @@ async fn an_account_of_the_organization_serves_all_and_ones_own_comes_first() {
 }
 
 #[tokio::test]
-async fn the_list_has_every_account_once_whatever_the_size_of_its_pages() {
+async fn account_list_has_every_account_once() {
     let app = App::start().await;
     app.post("/api/plugin-engine/integrations/slack/connect", &json!({ "token": "xoxb-playground", "alias": "b" }))
         .await;

@@ -46,7 +46,7 @@ fn numbers(body: &Value) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn events_go_in_tens_in_their_order_and_arrive() {
+async fn events_are_published_in_batches_of_ten() {
     let cloud = Cloud::start().await;
     let queue = cloud.rule("all", &json!({ "source": ["overseer"] })).await;
     let bus = cloud.events();
@@ -81,7 +81,7 @@ async fn events_go_in_tens_in_their_order_and_arrive() {
 }
 
 #[tokio::test]
-async fn a_task_that_failed_gets_to_the_dead_letters_with_what_it_takes_to_find_it() {
+async fn failed_task_reaches_the_dead_letter_queue() {
     let cloud = Cloud::start().await;
     let app = App::with(Options { unconnected: true, ..Options::default() }).await;
     let pattern = json!({ "source": ["overseer"], "detail-type": ["task.failed", "task.outcome_unknown"] });
@@ -162,7 +162,7 @@ async fn said(bus: &AwsEvents, events: Vec<Event>) -> String {
 }
 
 #[tokio::test]
-async fn entries_that_are_put_off_are_sent_again_and_no_others() {
+async fn throttled_entries_alone_are_retried() {
     let (bus, wire) = answering(vec![
         (200, json!({ "codes": ["", "InternalFailure", "", "ThrottlingException"] })),
         (200, json!({ "codes": ["InternalException"] })),
@@ -175,7 +175,7 @@ async fn entries_that_are_put_off_are_sent_again_and_no_others() {
 }
 
 #[tokio::test]
-async fn entries_that_are_refused_are_counted_with_the_reasons() {
+async fn refused_entries_are_reported_by_reason() {
     let codes = ["MalformedDetail", "", "NotAuthorizedForSourceException", "MalformedDetail"];
     let (bus, wire) = answering(vec![(200, json!({ "codes": codes })), (200, json!({ "codes": [] }))]).await;
     let said = said(&bus, events(11)).await;
@@ -189,7 +189,7 @@ async fn entries_that_are_refused_are_counted_with_the_reasons() {
 }
 
 #[tokio::test]
-async fn entries_that_are_put_off_for_ever_are_an_error() {
+async fn endlessly_throttled_entries_are_an_error() {
     let codes = json!({ "codes": ["InternalFailure", "ThrottlingException"] });
     let (bus, wire) = answering(vec![(200, codes)]).await;
     let said = said(&bus, events(2)).await;
@@ -198,7 +198,7 @@ async fn entries_that_are_put_off_for_ever_are_an_error() {
 }
 
 #[tokio::test]
-async fn a_request_that_fails_ends_it() {
+async fn failed_publish_is_an_error() {
     let refusal = json!({ "__type": "AccessDeniedException", "message": "not you" });
     let (bus, wire) = answering(vec![(200, json!({})), (400, refusal)]).await;
     let said = said(&bus, events(25)).await;
@@ -216,7 +216,7 @@ async fn a_request_that_fails_ends_it() {
 }
 
 #[tokio::test]
-async fn an_event_is_whole_or_not_published() {
+async fn oversized_event_is_not_published() {
     let (bus, wire) = answering(vec![(200, json!({}))]).await;
     let around = r#"{"number":1,"org":"acme","text":"","time":"2026-11-21T09:00:00.25Z"}"#.len();
     let sized = |bytes: usize| event(json!({ "number": 1, "text": "x".repeat(bytes - BESIDE - around) }));

@@ -18,7 +18,7 @@ async fn put(bench: &Bench, config: &Value, if_match: Option<&str>) -> Answer {
 }
 
 #[tokio::test]
-async fn what_is_set_counts_before_the_plugins_own_and_the_schemas_defaults() {
+async fn configured_value_has_precedence() {
     let bench = Bench::start().await;
     bench.install(&bench.manifest("desk", "1.0.0")).await;
     let shown = bench.app.get(CONFIG).await.json();
@@ -34,7 +34,7 @@ async fn what_is_set_counts_before_the_plugins_own_and_the_schemas_defaults() {
 }
 
 #[tokio::test]
-async fn what_the_schema_does_not_allow_is_refused_with_its_place() {
+async fn invalid_configuration_names_its_pointer() {
     let bench = Bench::start().await;
     bench.install(&bench.manifest("desk", "1.0.0")).await;
     let refused = put(&bench, &json!({ "desk": "", "loud": "very", "more": 1, "code": "abc" }), None).await;
@@ -50,7 +50,7 @@ async fn what_the_schema_does_not_allow_is_refused_with_its_place() {
 }
 
 #[tokio::test]
-async fn a_plugin_without_a_schema_has_nothing_to_configure() {
+async fn plugin_without_schema_has_no_configuration() {
     let bench = Bench::start().await;
     let mut manifest = bench.manifest("desk", "1.0.0");
     manifest.as_object_mut().unwrap().retain(|key, _| key != "config_schema" && key != "default_config");
@@ -62,7 +62,7 @@ async fn a_plugin_without_a_schema_has_nothing_to_configure() {
 }
 
 #[tokio::test]
-async fn secrets_are_written_and_never_read_back() {
+async fn configuration_secrets_are_never_shown() {
     let bench = Bench::start().await;
     bench.install(&bench.manifest("desk", "1.0.0")).await;
     let secret = "only-the-vault-knows";
@@ -100,7 +100,7 @@ async fn secrets_are_written_and_never_read_back() {
 }
 
 #[tokio::test]
-async fn of_two_who_change_it_the_second_looks_again() {
+async fn concurrent_upgrade_detects_the_conflict() {
     let bench = Bench::start().await;
     bench.install(&bench.manifest("desk", "1.0.0")).await;
     let seen = bench.app.get(CONFIG).await;
@@ -120,7 +120,7 @@ async fn of_two_who_change_it_the_second_looks_again() {
 }
 
 #[tokio::test]
-async fn what_a_name_was_found_to_be_counts_for_the_configuration_it_was_found_by() {
+async fn cached_name_is_bound_to_its_configuration() {
     let bench = Bench::start().await;
     let mut manifest = bench.manifest("desk", "1.0.0");
     manifest["mappings"] = json!({ "drawer": { "lookup": {

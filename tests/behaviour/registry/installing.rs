@@ -23,7 +23,7 @@ async fn look(bench: &Bench) -> String {
 }
 
 #[tokio::test]
-async fn a_version_is_pinned_until_it_is_changed_and_can_be_gone_back_from() {
+async fn version_is_pinned_until_changed() {
     let bench = Bench::start().await;
     bench.install(&bench.manifest("desk", "1.0.0")).await;
     bench.register(&bench.manifest("desk", "1.1.0")).await;
@@ -42,7 +42,7 @@ async fn a_version_is_pinned_until_it_is_changed_and_can_be_gone_back_from() {
 }
 
 #[tokio::test]
-async fn another_process_sees_a_change_with_its_next_intent() {
+async fn change_counts_in_every_process_at_the_next_intent() {
     let bench = Bench::start().await;
     bench.install(&bench.manifest("desk", "1.0.0")).await;
     let other = bench.app.deaf();
@@ -67,7 +67,7 @@ async fn another_process_sees_a_change_with_its_next_intent() {
 }
 
 #[tokio::test]
-async fn a_change_is_shown_before_it_is_made_and_new_permissions_need_consent() {
+async fn new_permissions_of_an_upgrade_need_consent() {
     let bench = Bench::start().await;
     bench.install(&bench.manifest("desk", "1.0.0")).await;
     let mut next = bench.manifest("desk", "1.1.0");
@@ -106,7 +106,7 @@ async fn a_change_is_shown_before_it_is_made_and_new_permissions_need_consent() 
 }
 
 #[tokio::test]
-async fn what_stands_in_the_way_is_named_in_full() {
+async fn enable_lists_every_obstacle() {
     let bench = Bench::start().await;
     for manifest in [
         needing(&bench, "top", "1.0.0", &json!({ "middle": "^1.0.0" })),
@@ -150,7 +150,7 @@ async fn what_stands_in_the_way_is_named_in_full() {
 }
 
 #[tokio::test]
-async fn a_version_that_is_no_longer_active_stays_where_it_is_in_use() {
+async fn inactive_version_stays_where_in_use() {
     let bench = Bench::start().await;
     bench.install(&bench.manifest("desk", "1.0.0")).await;
     let off = json!({ "is_active": false });
@@ -170,7 +170,7 @@ async fn a_version_that_is_no_longer_active_stays_where_it_is_in_use() {
 }
 
 #[tokio::test]
-async fn a_plugin_lives_from_discovered_to_stopped() {
+async fn plugin_lifecycle_is_complete() {
     let bench = Bench::start().await;
     let app = &bench.app;
     let life = async |path: &str| app.get(path).await.json()["life"].clone();
@@ -236,7 +236,7 @@ async fn a_plugin_lives_from_discovered_to_stopped() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_under_way_ends_after_the_use_has() {
+async fn call_in_flight_outlives_the_uninstall() {
     let bench = Bench::start().await;
     let app = &bench.app;
     let mut manifest = bench.manifest("desk", "1.0.0");
@@ -254,7 +254,7 @@ async fn a_call_that_is_under_way_ends_after_the_use_has() {
 }
 
 #[tokio::test]
-async fn a_plugin_for_another_overseer_is_not_enabled() {
+async fn incompatible_plugin_is_not_enabled() {
     let bench = Bench::start().await;
     let mut manifest = bench.manifest("desk", "1.0.0");
     manifest["compatible_versions"] = json!(">=99.0.0");
@@ -264,7 +264,7 @@ async fn a_plugin_for_another_overseer_is_not_enabled() {
 }
 
 #[tokio::test]
-async fn going_back_brings_nothing_that_was_taken_away() {
+async fn rollback_restores_no_withdrawn_permission() {
     let bench = Bench::start().await;
     let app = &bench.app;
     bench.install(&bench.manifest("desk", "1.0.0")).await;
@@ -281,7 +281,7 @@ async fn going_back_brings_nothing_that_was_taken_away() {
 }
 
 #[tokio::test]
-async fn a_request_stays_at_the_service_whatever_its_path_says() {
+async fn rendered_path_stays_at_the_service() {
     let bench = Bench::start().await;
     let other = bench.service.address.port().wrapping_add(1);
     for (version, path) in [
@@ -307,7 +307,7 @@ async fn a_request_stays_at_the_service_whatever_its_path_says() {
 }
 
 #[tokio::test]
-async fn what_one_version_left_unclear_another_does_not_do_again_by_itself() {
+async fn unknown_outcome_is_not_retried_by_another_version() {
     let bench = Bench::start().await;
     let app = &bench.app;
     let mut unsafe_one = bench.manifest("desk", "1.0.0");

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::Bench;
 
 #[tokio::test]
-async fn a_name_is_each_organizations_own() {
+async fn plugin_names_are_separate_by_organization() {
     let bench = Bench::start().await;
     let app = &bench.app;
     bench.install(&bench.manifest("desk", "1.0.0")).await;
@@ -39,7 +39,7 @@ async fn a_name_is_each_organizations_own() {
 }
 
 #[tokio::test]
-async fn what_is_registered_for_all_each_organization_enables_for_itself() {
+async fn global_plugin_is_enabled_per_organization() {
     let bench = Bench::start().await;
     let app = &bench.app;
     let platform = app.key("platform", &[Role::PlatformAdministrator], None).await;
@@ -77,7 +77,7 @@ async fn what_is_registered_for_all_each_organization_enables_for_itself() {
 }
 
 #[tokio::test]
-async fn a_function_is_called_by_its_name() {
+async fn function_call_names_its_plugin() {
     let bench = Bench::start().await;
     let app = &bench.app;
     bench.install(&bench.manifest("booking", "1.0.0")).await;
@@ -114,7 +114,7 @@ async fn a_function_is_called_by_its_name() {
 }
 
 #[tokio::test]
-async fn a_provider_sends_browsers_back_to_one_organizations_plugin() {
+async fn redirect_uri_belongs_to_one_organizations_plugin() {
     let bench = Bench::start().await;
     let app = &bench.app;
     let mut manifest = bench.manifest("desk", "1.0.0");

@@ -117,7 +117,7 @@ fn fixture(name: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_plugin_is_registered_enabled_granted_and_used() {
+async fn granted_plugin_is_usable() {
     let bench = Bench::start().await;
     let app = &bench.app;
     let manifest = bench.manifest("desk", "1.0.0");
@@ -161,7 +161,7 @@ async fn a_plugin_is_registered_enabled_granted_and_used() {
 }
 
 #[tokio::test]
-async fn a_warm_intent_costs_what_one_of_the_catalog_costs() {
+async fn warm_intent_costs_the_same_as_built_in() {
     let bench = Bench::start().await;
     bench.install(&bench.manifest("desk", "1.0.0")).await;
     bench.app.intend("desk", "act", json!({})).await.data();
@@ -176,7 +176,7 @@ async fn a_warm_intent_costs_what_one_of_the_catalog_costs() {
 }
 
 #[tokio::test]
-async fn a_version_never_changes() {
+async fn registered_version_never_changes() {
     let bench = Bench::start().await;
     let manifest = bench.manifest("desk", "1.0.0");
     let first = bench.register(&manifest).await.json();
@@ -199,7 +199,7 @@ async fn a_version_never_changes() {
 }
 
 #[tokio::test]
-async fn a_plugin_has_as_many_versions_as_it_may_have() {
+async fn version_count_has_a_limit() {
     let bench = Bench::start().await;
     for patch in 0..VERSIONS_MAX {
         let made = bench.register(&bench.manifest("desk", &format!("1.0.{patch}"))).await;
@@ -211,7 +211,7 @@ async fn a_plugin_has_as_many_versions_as_it_may_have() {
 }
 
 #[tokio::test]
-async fn names_of_the_catalog_are_taken() {
+async fn built_in_names_are_reserved() {
     let bench = Bench::start().await;
     for name in ["slack", "gmail", "notion", "policy"] {
         assert_eq!(bench.register(&bench.manifest(name, "9.0.0")).await.problem(409), "conflict", "{name}");
@@ -220,7 +220,7 @@ async fn names_of_the_catalog_are_taken() {
 }
 
 #[tokio::test]
-async fn the_three_older_forms_register_as_they_are() {
+async fn foreign_manifests_register_unchanged() {
     let bench = Bench::start().await;
     let file = |name: &str| Form::new().part("manifest_file", Part::text(fixture(name)).file_name("plugin.yaml"));
     let made = bench.post_form(file("claude-environment.yaml")).await;
@@ -247,7 +247,7 @@ async fn the_three_older_forms_register_as_they_are() {
 }
 
 #[tokio::test]
-async fn a_manifest_comes_in_a_form_or_as_the_body() {
+async fn manifest_is_accepted_as_form_or_body() {
     let bench = Bench::start().await;
     let text = |name: &str| bench.manifest(name, "1.0.0").to_string();
     for (media_type, name) in [
@@ -279,7 +279,7 @@ async fn a_manifest_comes_in_a_form_or_as_the_body() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_manifest_is_said_and_nothing_is_stored() {
+async fn invalid_manifest_is_not_stored() {
     let bench = Bench::start().await;
     let good = bench.manifest("desk", "1.0.0");
     let mut wrong: Vec<(String, &str)> = Vec::new();
@@ -329,7 +329,7 @@ async fn what_is_wrong_with_a_manifest_is_said_and_nothing_is_stored() {
 }
 
 #[tokio::test]
-async fn only_those_who_may_register() {
+async fn registration_requires_its_role() {
     let bench = Bench::start().await;
     let app = &bench.app;
     let manifest = bench.manifest("desk", "1.0.0");

@@ -179,11 +179,11 @@ impl Side<'_> {
 }
 
 #[tokio::test]
-async fn a_day_of_two_organizations_in_turns() {
+async fn alternating_day_keeps_organizations_apart() {
     both(true).await;
 }
 
 #[tokio::test]
-async fn a_day_of_two_organizations_at_once() {
+async fn concurrent_day_keeps_organizations_apart() {
     both(false).await;
 }

@@ -62,7 +62,7 @@ async fn allow(browser: &Browser, link: &str, user: &str) {
 }
 
 #[tokio::test]
-async fn a_person_connects_an_account_and_the_agent_uses_it() {
+async fn connected_account_serves_the_agent() {
     let folder = tempdir().unwrap();
     let data = folder.path().join("data");
     let mut server = Server::start(&data, &[], &[]);
@@ -96,7 +96,7 @@ async fn a_person_connects_an_account_and_the_agent_uses_it() {
 }
 
 #[tokio::test]
-async fn a_person_comes_back_to_the_application_that_confirms() {
+async fn returning_user_is_confirmed_by_the_application() {
     let page = |RawQuery(query): RawQuery| async { Html(format!("<p>Back with {}.</p>", query.unwrap())) };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let application = format!("http://{}/done", listener.local_addr().unwrap());

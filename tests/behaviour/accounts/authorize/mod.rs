@@ -113,7 +113,7 @@ fn reads(plugin: &str) -> (&'static str, Value) {
 }
 
 #[tokio::test]
-async fn each_plugin_connects_reads_renews_and_disconnects() {
+async fn every_plugin_completes_the_account_lifecycle() {
     let app = unconnected().await;
     for (plugin, account) in
         [("slack", "you at Playground"), ("gmail", "you@playground.example"), ("notion", "Playground")]
@@ -156,7 +156,7 @@ async fn each_plugin_connects_reads_renews_and_disconnects() {
 }
 
 #[tokio::test]
-async fn the_page_names_who_connects_what_to_whom() {
+async fn consent_page_names_all_parties() {
     let app = unconnected().await;
     let url = link(&app, "slack", &json!({ "userId": "<b>ann</b>", "alias": "work", "scopes": ["chat:write"] })).await;
     let page = Browser::new(&app).open(&url).await;
@@ -178,7 +178,7 @@ async fn the_page_names_who_connects_what_to_whom() {
 }
 
 #[tokio::test]
-async fn asking_for_a_link_sets_no_cookie_and_stores_no_secret_of_it() {
+async fn link_request_sets_no_cookie() {
     let app = unconnected().await;
     let answer = app.post("/api/plugin-engine/integrations/slack/connect", &json!({})).await;
     assert!(answer.headers.get("set-cookie").is_none());
@@ -221,7 +221,7 @@ pub fn sha256(text: &str) -> String {
 }
 
 #[tokio::test]
-async fn with_a_return_the_account_waits_until_the_same_user_confirms_it() {
+async fn account_with_return_to_waits_for_its_user() {
     let app = unconnected().await;
     let body = json!({ "userId": "ann", "returnTo": "https://agent.example/done?x=1" });
     let mut browser = Browser::new(&app);
@@ -251,7 +251,7 @@ async fn with_a_return_the_account_waits_until_the_same_user_confirms_it() {
 }
 
 #[tokio::test]
-async fn what_somebody_else_allowed_is_given_back_and_nobody_has_it() {
+async fn account_allowed_by_another_user_is_revoked() {
     let app = unconnected().await;
     // Mallory asks, and gets Ann to open the link and to allow it.
     let mallory = app.key("acme", &[Role::User], Some("mallory")).await;
@@ -284,7 +284,7 @@ pub async fn secrets(app: &App) -> usize {
 }
 
 #[tokio::test]
-async fn what_nobody_confirms_is_given_back_after_ten_minutes() {
+async fn unconfirmed_account_is_revoked_after_ten_minutes() {
     let app = unconnected().await;
     let mut browser = Browser::new(&app);
     let provider = browser.go(&link(&app, "gmail", &json!({ "returnTo": "https://agent.example/done" })).await).await;
@@ -303,7 +303,7 @@ async fn what_nobody_confirms_is_given_back_after_ten_minutes() {
 }
 
 #[tokio::test]
-async fn what_nobody_confirms_does_not_take_a_living_account_with_it() {
+async fn expired_pending_account_spares_the_active_one() {
     let app = unconnected().await;
     let back = async |body: Value| {
         let mut browser = Browser::new(&app);
@@ -332,7 +332,7 @@ async fn what_nobody_confirms_does_not_take_a_living_account_with_it() {
 }
 
 #[tokio::test]
-async fn a_link_that_two_follow_connects_one_account() {
+async fn link_followed_twice_connects_one_account() {
     let app = unconnected().await;
     let url = link(&app, "slack", &json!({})).await;
     let (mut first, mut second) = (Browser::new(&app), Browser::new(&app));
@@ -346,7 +346,7 @@ async fn a_link_that_two_follow_connects_one_account() {
 }
 
 #[tokio::test]
-async fn who_sets_out_late_may_come_back_as_late() {
+async fn late_click_gets_its_own_ten_minutes() {
     let app = unconnected().await;
     let url = link(&app, "slack", &json!({})).await;
     let mut browser = Browser::new(&app);
@@ -358,7 +358,7 @@ async fn who_sets_out_late_may_come_back_as_late() {
 }
 
 #[tokio::test]
-async fn one_account_too_many_is_said_before_anybody_is_asked() {
+async fn account_limit_is_checked_before_consent() {
     let app = unconnected().await;
     let connect = "/api/plugin-engine/integrations/slack/connect";
     for number in 0..20 {

@@ -105,7 +105,7 @@ fn calls(service: Service) -> [(&'static str, Value); 3] {
 }
 
 #[tokio::test]
-async fn a_token_never_comes_out_whatever_the_services_do() {
+async fn token_never_leaves_in_any_mode() {
     let everything = Log::default();
     let heard = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::TRACE)
@@ -246,7 +246,7 @@ async fn struck(token: &str, disguise: fn(&str) -> String) {
 }
 
 #[tokio::test]
-async fn a_token_is_struck_out_as_it_is_and_in_base64() {
+async fn token_is_redacted_in_base64() {
     for token in ["canary-3f9a7c21d", "canary/3f9a+7c21/d=="] {
         struck(token, str::to_owned).await;
         struck(token, |token| STANDARD_NO_PAD.encode(format!("user:{token}"))).await;
@@ -256,7 +256,7 @@ async fn a_token_is_struck_out_as_it_is_and_in_base64() {
 }
 
 #[tokio::test]
-async fn a_token_is_struck_out_percent_encoded_as_every_library_does_it() {
+async fn token_is_redacted_percent_encoded() {
     for token in ["ya29.canary-3f9a/7c21", "canary_3f9a+7c21/d=="] {
         struck(token, |token| utf8_percent_encode(token, UNRESERVED).to_string()).await;
         struck(token, |token| utf8_percent_encode(token, UNRESERVED).to_string().to_lowercase()).await;
@@ -264,7 +264,7 @@ async fn a_token_is_struck_out_percent_encoded_as_every_library_does_it() {
 }
 
 #[tokio::test]
-async fn a_token_is_struck_out_however_its_json_is_escaped() {
+async fn token_is_redacted_in_escaped_json() {
     for token in ["canary/3f9a/7c21", "canary\"3f9a\\7c21", "canary<3f9a>7c21"] {
         // Slashes as PHP writes them, angle brackets as Go does.
         struck(token, |token| {
@@ -276,14 +276,14 @@ async fn a_token_is_struck_out_however_its_json_is_escaped() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_cut_in_an_error_message_is_struck_out_before_it_is_cut() {
+async fn token_is_redacted_before_truncation() {
     for token in [format!("canary-{}", "3f9a7c21".repeat(50)), format!("canary/\"{}", "3f9a7c21".repeat(50))] {
         struck(&token, |token| json!(token).to_string().trim_matches('"').replace('/', "\\/")).await;
     }
 }
 
 #[tokio::test]
-async fn striking_a_token_out_leaves_an_answer_that_can_be_read() {
+async fn redacted_answer_stays_valid_json() {
     // A key of digits, and an answer that has the same digits as a number.
     let app = echoing("1234567890", |token| format!("x\", \"account\": {token}, \"y\": \"")).await;
     let answer = app.intend("echo", "say", json!({})).await;

@@ -41,7 +41,7 @@ async fn send(app: &App, alias: Option<&str>) -> Answer {
 }
 
 #[tokio::test]
-async fn an_account_is_shown_without_its_token() {
+async fn account_view_has_no_token() {
     let app = unconnected().await;
     let answer = app.post(SLACK, &json!({ "token": "xoxb-playground" })).await;
     assert_eq!(answer.status, StatusCode::OK);
@@ -57,7 +57,7 @@ async fn an_account_is_shown_without_its_token() {
 }
 
 #[tokio::test]
-async fn a_token_has_8_to_16384_printable_characters() {
+async fn token_length_has_edges() {
     let app = unconnected().await;
     for token in ["x".repeat(8), "!~\"\\'<>&%{{}}".to_owned()] {
         app.playground.accept_token(Service::Slack, &token);
@@ -95,7 +95,7 @@ async fn longest(piece: &str) {
 }
 
 #[tokio::test]
-async fn the_longest_token_works() {
+async fn longest_token_is_accepted() {
     // As random as tokens are.
     let mut state = 1_u64;
     let next = move |_| {
@@ -106,12 +106,12 @@ async fn the_longest_token_works() {
 }
 
 #[tokio::test]
-async fn a_long_token_that_repeats_itself_works_as_well() {
+async fn repetitive_long_token_is_redacted() {
     longest("x").await;
 }
 
 #[tokio::test]
-async fn a_wrong_body_is_refused_with_every_problem_at_once() {
+async fn invalid_connect_body_lists_every_problem() {
     let app = unconnected().await;
     for (body, pointers) in [
         (json!({ "token": ["xoxb-secret-canary"] }), vec!["/token"]),
@@ -130,7 +130,7 @@ async fn a_wrong_body_is_refused_with_every_problem_at_once() {
 }
 
 #[tokio::test]
-async fn a_short_token_and_a_wrong_alias_are_two_problems() {
+async fn short_token_is_a_problem_of_its_own() {
     let app = unconnected().await;
     let answer = app.post(SLACK, &json!({ "token": "short", "alias": "Work" })).await;
     assert_eq!(answer.problem(400), "invalid_parameters");
@@ -138,7 +138,7 @@ async fn a_short_token_and_a_wrong_alias_are_two_problems() {
 }
 
 #[tokio::test]
-async fn only_what_has_accounts_can_be_connected() {
+async fn plugin_without_accounts_cannot_be_connected() {
     let open = r#"{"name": "open", "version": "0.1.0", "display_name": "Open", "description": "d",
         "runtime": {"type": "http", "base_url": "https://open.example"}, "permissions": ["network:open.example"],
         "actions": [{"name": "a", "description": "d", "effect": "read", "request": {"path": "/"}}]}"#;
@@ -157,7 +157,7 @@ async fn only_what_has_accounts_can_be_connected() {
 }
 
 #[tokio::test]
-async fn an_intent_uses_the_account_that_it_names() {
+async fn intent_uses_the_named_account() {
     let app = App::start().await;
     for (alias, token) in [("work", "xoxb-of-work"), ("home", "xoxb-of-home")] {
         let answer = app.post(SLACK, &json!({ "token": token, "alias": alias })).await;
@@ -175,7 +175,7 @@ async fn an_intent_uses_the_account_that_it_names() {
 }
 
 #[tokio::test]
-async fn a_new_token_is_used_at_once_and_everywhere() {
+async fn replaced_token_is_used_at_once() {
     let app = App::start().await;
     let catalog = Catalog::built_in();
     let mut config = Config::read(&catalog, |_| None).unwrap();
@@ -210,7 +210,7 @@ async fn a_new_token_is_used_at_once_and_everywhere() {
 }
 
 #[tokio::test]
-async fn many_connections_at_once_leave_one_account_that_works() {
+async fn concurrent_connections_leave_one_account() {
     let app = App::start().await;
     let tokens: Vec<String> = (0..20).map(|number| format!("xoxb-number-{number}")).collect();
     for token in &tokens {
@@ -254,7 +254,7 @@ impl Vault for Gated {
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_does_not_leave_an_account_half_connected() {
+async fn client_hangup_leaves_no_half_connected_account() {
     let app = unconnected().await;
     let inner = app.engine.ports.vault.clone();
     let gated = Arc::new(Gated { inner, arrived: Notify::new(), gate: Notify::new() });

@@ -59,7 +59,7 @@ async fn stored_keys(table: &Arc<dyn Table>, org: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_new_data_key_seals_the_next_write_and_the_old_one_still_opens() {
+async fn new_data_key_seals_the_next_write() {
     let table = table();
     let (here, elsewhere) = (vault(&table, 7), vault(&table, 7));
     for org in ["acme", "other"] {
@@ -91,7 +91,7 @@ async fn a_new_data_key_seals_the_next_write_and_the_old_one_still_opens() {
 }
 
 #[tokio::test]
-async fn after_a_new_master_key_only_that_opens() {
+async fn rotated_master_key_alone_opens() {
     let table = table();
     let old = vault(&table, 7);
     // More than a page of them.
@@ -119,7 +119,7 @@ async fn after_a_new_master_key_only_that_opens() {
 }
 
 #[tokio::test]
-async fn a_data_key_that_was_moved_or_renamed_does_not_open() {
+async fn moved_data_key_does_not_open() {
     let table = table();
     put(&vault(&table, 7), "acme", "1").await;
     put(&vault(&table, 7), "other", "1").await;
@@ -149,7 +149,7 @@ async fn a_data_key_that_was_moved_or_renamed_does_not_open() {
 }
 
 #[tokio::test]
-async fn a_lost_master_key_that_is_put_back_opens_what_it_wrapped() {
+async fn restored_master_key_opens_its_data_keys() {
     let table = table();
     put(&vault(&table, 7), "acme", "1").await;
     // Lost: another one is made, and sealing goes on.
@@ -161,7 +161,7 @@ async fn a_lost_master_key_that_is_put_back_opens_what_it_wrapped() {
 }
 
 #[tokio::test]
-async fn vaults_that_write_an_organizations_first_secret_at_once_share_one_data_key() {
+async fn concurrent_first_secrets_share_one_data_key() {
     let table = table();
     let vaults: Vec<_> = (0..8).map(|_| vault(&table, 7)).collect();
     let versions: Vec<String> = (0..8).map(|version| version.to_string()).collect();
@@ -175,7 +175,7 @@ async fn vaults_that_write_an_organizations_first_secret_at_once_share_one_data_
 }
 
 #[tokio::test]
-async fn keys_may_be_made_while_others_are_wrapped_anew() {
+async fn data_keys_can_be_made_during_rotation() {
     let table = table();
     let orgs: Vec<String> = (0..20).map(|number| format!("org{number}")).collect();
     for org in &orgs {
@@ -225,7 +225,7 @@ enum Crash {
 }
 
 #[tokio::test]
-async fn a_new_master_key_that_was_broken_off_is_finished_when_the_folder_opens() {
+async fn interrupted_rotation_is_finished_on_open() {
     use Crash::{AfterTheRename, BeforeTheRename, BeforeWrapping, HalfWrapped, WithADraft};
     for crash in [WithADraft, BeforeWrapping, HalfWrapped, BeforeTheRename, AfterTheRename] {
         let temporary = tempdir().unwrap();
@@ -279,7 +279,7 @@ async fn a_new_master_key_that_was_broken_off_is_finished_when_the_folder_opens(
 }
 
 #[tokio::test]
-async fn a_damaged_next_master_key_is_refused_and_nothing_is_touched() {
+async fn damaged_next_master_key_is_refused() {
     let temporary = tempdir().unwrap();
     let next_path = temporary.path().join("master-key.next");
     let folder = open(temporary.path()).await.unwrap();
@@ -293,7 +293,7 @@ async fn a_damaged_next_master_key_is_refused_and_nothing_is_touched() {
 }
 
 #[test]
-fn the_command_makes_new_keys_while_the_server_is_stopped() {
+fn command_rotates_keys_of_a_stopped_server() {
     let temporary = tempdir().unwrap();
     let folder = temporary.path().join("data");
     let data = folder.to_str().unwrap();

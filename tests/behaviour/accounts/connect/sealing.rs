@@ -51,7 +51,7 @@ pub fn table() -> Arc<dyn Table> {
 }
 
 #[tokio::test]
-async fn a_ciphertext_opens_only_for_what_it_was_sealed_for() {
+async fn ciphertext_is_bound_to_its_record() {
     let base = id("acme", "ann", "slack", "default", "s1");
     let client = Purpose::Client { plugin: PluginName::parse("slack").unwrap() };
     let others = [
@@ -95,7 +95,7 @@ async fn a_ciphertext_opens_only_for_what_it_was_sealed_for() {
 }
 
 #[tokio::test]
-async fn a_ciphertext_does_not_open_with_another_key_or_when_it_was_changed() {
+async fn changed_ciphertext_does_not_open() {
     let table = table();
     let id = id("acme", "ann", "slack", "default", "s1");
     vault(&table, 7).put(&id, "1", &SecretString::from("the secret")).await.unwrap();
@@ -120,7 +120,7 @@ async fn a_ciphertext_does_not_open_with_another_key_or_when_it_was_changed() {
 }
 
 #[tokio::test]
-async fn the_same_secret_is_sealed_differently_each_time_and_a_version_is_written_once() {
+async fn sealing_is_randomized() {
     let table = table();
     let vault = vault(&table, 7);
     let mut seen = std::collections::BTreeSet::new();
@@ -139,7 +139,7 @@ async fn the_same_secret_is_sealed_differently_each_time_and_a_version_is_writte
 }
 
 #[tokio::test]
-async fn a_record_that_names_somebody_elses_secret_does_not_get_it() {
+async fn record_naming_another_secret_does_not_open_it() {
     let app = App::start().await;
     let table = &app.engine.ports.table;
     let connect = json!({ "token": "xoxb-playground", "userId": "bob" });
@@ -157,7 +157,7 @@ async fn a_record_that_names_somebody_elses_secret_does_not_get_it() {
 }
 
 #[tokio::test]
-async fn a_replaced_token_is_gone_from_the_store() {
+async fn replaced_token_is_deleted() {
     let app = App::start().await;
     let table = &app.engine.ports.table;
     let account = Key { partition: "org#acme#user#admin".to_owned(), sort: "integrations#slack".to_owned() };

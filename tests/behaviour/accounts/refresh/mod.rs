@@ -163,7 +163,7 @@ pub async fn intend(engine: &Arc<Engine>, principal: &Principal) -> Outcome {
 }
 
 #[tokio::test]
-async fn an_account_is_connected_used_renewed_and_given_back() {
+async fn account_lifecycle_is_complete() {
     let setup = Setup::connected().await;
     assert_eq!(setup.intend("me").await.data()["name"], "admin-at-crm");
     let shown = setup.account().await;
@@ -196,7 +196,7 @@ async fn an_account_is_connected_used_renewed_and_given_back() {
 }
 
 #[tokio::test]
-async fn a_token_that_the_service_refuses_is_renewed_once_also_for_an_action_with_an_effect() {
+async fn refused_token_is_refreshed_once_for_an_effect() {
     let setup = Setup::connected().await;
     setup.app.clock.advance(60);
     for (action, generation) in [("me", 2), ("echo", 3)] {
@@ -214,7 +214,7 @@ async fn a_token_that_the_service_refuses_is_renewed_once_also_for_an_action_wit
 }
 
 #[tokio::test]
-async fn a_clock_that_is_ahead_renews_early_and_one_that_is_behind_finds_out_by_the_refusal() {
+async fn skewed_clock_still_refreshes() {
     let setup = Setup::connected().await;
     // Ahead: it looks expired to us, and the provider does not mind.
     setup.app.clock.advance(86_400);
@@ -231,7 +231,7 @@ async fn a_clock_that_is_ahead_renews_early_and_one_that_is_behind_finds_out_by_
 }
 
 #[tokio::test]
-async fn a_refresh_token_that_somebody_else_used_is_the_end_of_the_account() {
+async fn reused_refresh_token_ends_the_account() {
     let setup = Setup::connected().await;
     let stolen = setup.credential().await["refresh_token"].as_str().unwrap().to_owned();
     let form = oidc::form(&[("grant_type", "refresh_token"), ("refresh_token", &stolen)]);
@@ -268,7 +268,7 @@ fn form_encoded(text: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_wrong_client_secret_is_said_and_mended_without_connecting_again() {
+async fn corrected_client_secret_needs_no_reconnect() {
     let setup = Setup::start().await;
     setup.set_secret("not the secret of the client").await;
     let page = setup.connect().await;
@@ -292,7 +292,7 @@ async fn a_wrong_client_secret_is_said_and_mended_without_connecting_again() {
 }
 
 #[tokio::test]
-async fn a_consent_that_is_denied_connects_nothing() {
+async fn denied_consent_connects_nothing() {
     let setup = Setup::start().await;
     let mut browser = Browser::new(&setup.app);
     let provider = browser.go(&link(&setup.app, "crm", &json!({})).await).await;
@@ -305,7 +305,7 @@ async fn a_consent_that_is_denied_connects_nothing() {
 }
 
 #[tokio::test]
-async fn a_provider_that_is_down_costs_nothing_but_time() {
+async fn unavailable_provider_is_retried() {
     let setup = Setup::start().await;
     for mode in ["down", "error", "hang_up_before"] {
         setup.oidc.token_endpoint(mode, 1).await;
@@ -334,7 +334,7 @@ async fn a_provider_that_is_down_costs_nothing_but_time() {
 }
 
 #[tokio::test]
-async fn tokens_that_were_lost_on_the_way_are_said_to_be_lost() {
+async fn lost_tokens_need_reconnecting() {
     let setup = Setup::connected().await;
     setup.app.clock.advance(3600);
     // The provider has used up the refresh token, and nobody heard of the next.
@@ -349,7 +349,7 @@ async fn tokens_that_were_lost_on_the_way_are_said_to_be_lost() {
 }
 
 #[tokio::test]
-async fn a_provider_that_does_not_rotate_loses_nothing_on_the_way() {
+async fn non_rotating_provider_recovers_from_a_lost_answer() {
     let setup = Setup::with(oidc::Options { rotate: false, ..oidc::Options::default() }).await;
     setup.connect().await;
     let before = setup.credential().await["refresh_token"].clone();
@@ -362,7 +362,7 @@ async fn a_provider_that_does_not_rotate_loses_nothing_on_the_way() {
 }
 
 #[tokio::test]
-async fn a_provider_that_gives_no_refresh_token_gives_an_account_that_ends() {
+async fn account_without_refresh_token_expires() {
     let setup = Setup::with(oidc::Options { offline_access: true, ..oidc::Options::default() }).await;
     setup.connect().await;
     setup.intend("me").await.data();

@@ -162,7 +162,7 @@ fn all(code: &str, number: usize) -> Ends {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everybody_succeeds_by_one_renewal() {
+async fn concurrent_intents_share_one_refresh() {
     let (setup, ends) = after_crash(Crash::Never).await;
     assert_eq!(ends, all("ok", INTENTS));
     assert_eq!(setup.refreshes().await, (1, 0));
@@ -172,14 +172,14 @@ async fn everybody_succeeds_by_one_renewal() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_crash_before_the_provider_was_asked_is_made_good_by_asking_once() {
+async fn crash_before_the_request_repeats_it_once() {
     let (setup, ends) = after_crash(Crash::AfterTheLease).await;
     assert_eq!(ends, all("ok", INTENTS - 1));
     assert_eq!(setup.refreshes().await, (1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_crash_with_the_new_tokens_in_hand_is_said_and_never_silent() {
+async fn crash_with_unstored_tokens_needs_reconnecting() {
     let (setup, ends) = after_crash(Crash::BeforeTheVault).await;
     assert_eq!(ends, all("ReconnectRequired", INTENTS - 1));
     assert_eq!(setup.refreshes().await, (1, 1), "it was tried once more, not more often");
@@ -190,7 +190,7 @@ async fn a_crash_with_the_new_tokens_in_hand_is_said_and_never_silent() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_crash_after_the_vault_is_rolled_forward_without_the_provider() {
+async fn crash_after_storing_rolls_forward() {
     let (setup, ends) = after_crash(Crash::AfterTheVault).await;
     assert_eq!(ends, all("ok", INTENTS - 1));
     assert_eq!(setup.refreshes().await, (1, 0));
@@ -202,14 +202,14 @@ async fn a_crash_after_the_vault_is_rolled_forward_without_the_provider() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_crash_after_the_commit_is_no_matter() {
+async fn crash_after_commit_is_harmless() {
     let (setup, ends) = after_crash(Crash::AfterTheCommit).await;
     assert_eq!(ends, all("ok", INTENTS - 1));
     assert_eq!(setup.refreshes().await, (1, 0));
 }
 
 #[tokio::test]
-async fn a_slow_owner_that_was_overtaken_changes_nothing() {
+async fn overtaken_lease_owner_changes_nothing() {
     // A provider that does not rotate gives tokens to both.
     let setup = Setup::with(oidc::Options { rotate: false, ..oidc::Options::default() }).await;
     setup.connect().await;
@@ -231,7 +231,7 @@ async fn a_slow_owner_that_was_overtaken_changes_nothing() {
 }
 
 #[tokio::test]
-async fn what_an_overtaken_owner_left_before_it_died_goes_when_another_commits() {
+async fn commit_deletes_versions_of_overtaken_owners() {
     // A provider that does not rotate gives tokens to both.
     let setup = Setup::with(oidc::Options { rotate: false, ..oidc::Options::default() }).await;
     setup.connect().await;
@@ -257,7 +257,7 @@ async fn what_an_overtaken_owner_left_before_it_died_goes_when_another_commits()
 }
 
 #[tokio::test]
-async fn a_slow_owner_whose_tokens_were_rolled_forward_does_not_take_them_away() {
+async fn rolled_forward_tokens_survive_their_slow_owner() {
     let setup = Setup::connected().await;
     setup.app.clock.advance(3600);
     let (ports, slow) = Crashing::at(&setup, Crash::AfterTheVault);
@@ -276,7 +276,7 @@ async fn a_slow_owner_whose_tokens_were_rolled_forward_does_not_take_them_away()
 }
 
 #[tokio::test]
-async fn a_refusal_that_comes_late_does_not_end_what_was_renewed_meanwhile() {
+async fn late_refusal_does_not_end_a_refreshed_account() {
     let setup = Setup::connected().await;
     setup.app.clock.advance(3600);
     setup.oidc.token_endpoint("hold", 1).await;
@@ -298,7 +298,7 @@ async fn a_refusal_that_comes_late_does_not_end_what_was_renewed_meanwhile() {
 }
 
 #[tokio::test]
-async fn what_arrives_after_a_disconnection_is_neither_kept_nor_left_with_the_provider() {
+async fn tokens_after_a_disconnect_are_revoked() {
     let setup = Setup::connected().await;
     setup.app.clock.advance(3600);
     let (ports, slow) = Crashing::at(&setup, Crash::BeforeTheVault);
@@ -315,7 +315,7 @@ async fn what_arrives_after_a_disconnection_is_neither_kept_nor_left_with_the_pr
 }
 
 #[tokio::test]
-async fn a_disconnection_gives_back_also_what_a_crash_left_in_the_vault() {
+async fn disconnect_revokes_tokens_left_by_a_crash() {
     let setup = Setup::connected().await;
     setup.app.clock.advance(3600);
     let (ports, dead) = Crashing::at(&setup, Crash::AfterTheVault);

@@ -11,7 +11,7 @@ use crate::support::hooked::{Hooks, Operation};
 
 /// Whose alarm was lost, the sweep finds: first the event, then its deliveries.
 #[tokio::test]
-async fn a_crash_between_the_write_and_the_sending_loses_nothing() {
+async fn crash_before_sending_loses_no_event() {
     let receiver = Receiver::start().await;
     let app = receiver.app().await;
     let (id, _) = subscribe(&app, &app.admin, &receiver.url("/"), &["*"]).await;
@@ -72,7 +72,7 @@ fn an_end(asked: &Operation<'_>) -> bool {
 }
 
 #[tokio::test]
-async fn a_change_and_its_event_are_written_together_or_not_at_all() {
+async fn change_and_its_event_are_one_transaction() {
     let receiver = Receiver::start().await;
     let app = receiver.app().await;
     subscribe(&app, &app.admin, &receiver.url("/"), &["*"]).await;
@@ -93,7 +93,7 @@ async fn a_change_and_its_event_are_written_together_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn whether_there_are_webhooks_is_not_guessed() {
+async fn unreadable_webhooks_fail_the_change() {
     let receiver = Receiver::start().await;
     let app = receiver.app().await;
     subscribe(&app, &app.admin, &receiver.url("/"), &["*"]).await;
@@ -108,7 +108,7 @@ async fn whether_there_are_webhooks_is_not_guessed() {
 }
 
 #[tokio::test]
-async fn woken_often_is_sent_once() {
+async fn repeated_alarms_send_once() {
     let receiver = Receiver::start().await;
     let app = receiver.app().await;
     let (id, _) = subscribe(&app, &app.admin, &receiver.url("/"), &["*"]).await;
@@ -127,7 +127,7 @@ async fn woken_often_is_sent_once() {
 }
 
 #[tokio::test]
-async fn who_sent_it_and_was_not_heard_of_again_is_followed_by_another() {
+async fn delivery_of_a_lost_worker_is_sent_again() {
     let receiver = Receiver::start().await;
     let (app, deaf, id, work) = waiting(&receiver).await;
     // It arrives, and then nothing can be written any more.
@@ -155,7 +155,7 @@ async fn who_sent_it_and_was_not_heard_of_again_is_followed_by_another() {
 }
 
 #[tokio::test]
-async fn an_end_whose_writing_was_not_acknowledged_stands() {
+async fn unacknowledged_settlement_stands() {
     let receiver = Receiver::start().await;
     let (app, _, id, work) = waiting(&receiver).await;
     let failing = Failing { before: None, after: Some(an_end), on: AtomicBool::new(true) };
@@ -166,7 +166,7 @@ async fn an_end_whose_writing_was_not_acknowledged_stands() {
 
 /// What is told of a disconnection has what became of the tokens; unless whoever disconnected it crashed before.
 #[tokio::test]
-async fn a_disconnection_is_told_with_its_change_and_then_with_what_became_of_the_tokens() {
+async fn disconnect_event_has_the_revocation_result() {
     let receiver = Receiver::start().await;
     let app = receiver.app().await;
     let (id, _) = subscribe(&app, &app.admin, &receiver.url("/"), &["integration.disconnected"]).await;

@@ -188,7 +188,7 @@ async fn make_key(engine: &Arc<Engine>) {
 }
 
 #[tokio::test]
-async fn an_event_is_told_signed_and_once() {
+async fn event_is_delivered_once() {
     let receiver = Receiver::start().await;
     let app = receiver.app().await;
     let (id, secret) = subscribe(&app, &app.admin, &receiver.url("/hook?a=b"), &["api_key.created"]).await;
@@ -218,7 +218,7 @@ async fn an_event_is_told_signed_and_once() {
 }
 
 #[tokio::test]
-async fn webhooks_are_told_what_the_bus_is_told() {
+async fn webhooks_get_the_events_of_the_bus() {
     let receiver = Receiver::start().await;
     let app = receiver.app().await;
     let (id, secret) = subscribe(&app, &app.admin, &receiver.url("/"), &["*"]).await;
@@ -267,7 +267,7 @@ async fn webhooks_are_told_what_the_bus_is_told() {
 }
 
 #[tokio::test]
-async fn an_organization_hears_nothing_of_another() {
+async fn events_stay_within_their_organization() {
     let receiver = Receiver::start().await;
     let app = receiver.app().await;
     let globex = app.key("globex", &[Role::Administrator], Some("gus")).await;

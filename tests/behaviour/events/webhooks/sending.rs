@@ -29,7 +29,7 @@ async fn fire(app: &App, work: &Work) -> WorkReport {
 }
 
 #[tokio::test]
-async fn a_receiver_that_recovers_gets_it_at_the_next_attempt() {
+async fn recovered_receiver_gets_the_next_attempt() {
     let receiver = Receiver::start().await;
     receiver.answer(StatusCode::INTERNAL_SERVER_ERROR);
     receiver.answer((StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "3600")]));
@@ -52,7 +52,7 @@ async fn a_receiver_that_recovers_gets_it_at_the_next_attempt() {
 }
 
 #[tokio::test]
-async fn what_does_not_arrive_for_a_day_fails_and_is_listed_for_thirty() {
+async fn delivery_fails_after_a_day() {
     let receiver = Receiver::start().await;
     let (app, deaf, id, work) = waiting(&receiver).await;
     for _ in 0..8 {
@@ -89,7 +89,7 @@ async fn what_does_not_arrive_for_a_day_fails_and_is_listed_for_thirty() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_is_gone_is_told_nothing_more() {
+async fn gone_receiver_is_deactivated() {
     let receiver = Receiver::start().await;
     let (app, deaf, id, work) = waiting(&receiver).await;
     make_key(&deaf).await;
@@ -123,7 +123,7 @@ async fn a_receiver_that_is_gone_is_told_nothing_more() {
 }
 
 #[tokio::test]
-async fn a_webhook_at_which_nothing_arrives_for_five_days_is_deactivated() {
+async fn webhook_failing_for_five_days_is_deactivated() {
     let receiver = Receiver::start().await;
     let app = receiver.app().await;
     let (id, _) = subscribe(&app, &app.admin, &receiver.url("/"), &["api_key.created"]).await;
@@ -148,7 +148,7 @@ async fn a_webhook_at_which_nothing_arrives_for_five_days_is_deactivated() {
 }
 
 #[tokio::test]
-async fn what_failed_long_ago_may_fail_again_without_harm_to_the_webhook() {
+async fn retried_old_delivery_does_not_harm_its_webhook() {
     let receiver = Receiver::start().await;
     let app = receiver.app().await;
     let (id, _) = subscribe(&app, &app.admin, &receiver.url("/"), &["api_key.created"]).await;
@@ -185,7 +185,7 @@ async fn what_failed_long_ago_may_fail_again_without_harm_to_the_webhook() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_not_followed_and_no_answer_is_read_for_long() {
+async fn webhook_redirect_is_not_followed() {
     let receiver = Receiver::start().await;
     let (app, _, id, work) = waiting(&receiver).await;
     receiver.answer((StatusCode::TEMPORARY_REDIRECT, [(LOCATION, "/elsewhere")]));
@@ -201,7 +201,7 @@ async fn a_redirect_is_not_followed_and_no_answer_is_read_for_long() {
 }
 
 #[tokio::test]
-async fn addresses_are_checked_again_when_something_is_sent() {
+async fn webhook_address_is_checked_at_sending() {
     let receiver = Receiver::start().await;
     let (app, _, id, work) = waiting(&receiver).await;
     // The operator has changed their mind.
@@ -228,7 +228,7 @@ async fn addresses_are_checked_again_when_something_is_sent() {
 }
 
 #[tokio::test]
-async fn what_waits_for_a_webhook_that_was_deleted_is_not_sent() {
+async fn delivery_of_a_deleted_webhook_is_not_sent() {
     let receiver = Receiver::start().await;
     let (app, deaf, id, work) = waiting(&receiver).await;
     make_key(&deaf).await;
@@ -246,7 +246,7 @@ async fn what_waits_for_a_webhook_that_was_deleted_is_not_sent() {
 }
 
 #[tokio::test]
-async fn who_has_no_time_leaves_it() {
+async fn worker_without_time_leaves_the_delivery() {
     let receiver = Receiver::start().await;
     let (app, deaf, id, work) = waiting(&receiver).await;
     let soon = Some(Instant::now() + Duration::from_secs(29));
@@ -265,7 +265,7 @@ async fn who_has_no_time_leaves_it() {
 }
 
 #[tokio::test]
-async fn deliveries_are_listed_page_by_page_the_latest_first() {
+async fn delivery_list_is_ordered_by_time() {
     let receiver = Receiver::start().await;
     let app = receiver.app().await;
     let (id, _) = subscribe(&app, &app.admin, &receiver.url("/"), &["*"]).await;

@@ -14,7 +14,7 @@ async fn create(app: &App, body: &Value) -> crate::support::app::Answer {
 }
 
 #[tokio::test]
-async fn a_webhook_is_made_shown_changed_and_deleted() {
+async fn webhook_lifecycle_is_complete() {
     let receiver = Receiver::start().await;
     let app = receiver.app().await;
     let body = json!({ "url": receiver.url("/x"), "events": ["task.failed", "task.failed", "task.paused"],
@@ -62,7 +62,7 @@ async fn a_webhook_is_made_shown_changed_and_deleted() {
 }
 
 #[tokio::test]
-async fn only_administrators_manage_webhooks() {
+async fn webhook_management_requires_an_administrator() {
     let receiver = Receiver::start().await;
     let app = receiver.app().await;
     let (id, _) = subscribe(&app, &app.admin, &receiver.url("/"), &["*"]).await;
@@ -86,7 +86,7 @@ async fn only_administrators_manage_webhooks() {
 }
 
 #[tokio::test]
-async fn addresses_that_nothing_is_sent_to_are_refused() {
+async fn private_webhook_address_is_refused() {
     let receiver = Receiver::start().await;
     let app = receiver.app().await;
     let (id, _) = subscribe(&app, &app.admin, &receiver.url("/"), &["*"]).await;
@@ -134,7 +134,7 @@ async fn addresses_that_nothing_is_sent_to_are_refused() {
 }
 
 #[tokio::test]
-async fn each_field_has_its_limits() {
+async fn webhook_fields_have_limits() {
     let receiver = Receiver::start().await;
     let app = receiver.app().await;
     let base = receiver.url("/");
@@ -161,7 +161,7 @@ async fn each_field_has_its_limits() {
 }
 
 #[tokio::test]
-async fn an_organization_has_at_most_20() {
+async fn organization_has_at_most_20_webhooks() {
     let receiver = Receiver::start().await;
     let app = receiver.app().await;
     let new = json!({ "url": receiver.url("/"), "events": ["api_key.created"] });
@@ -182,7 +182,7 @@ async fn an_organization_has_at_most_20() {
 }
 
 #[tokio::test]
-async fn a_secret_that_was_replaced_signs_for_another_day() {
+async fn replaced_webhook_secret_signs_for_a_day() {
     let receiver = Receiver::start().await;
     let app = receiver.app().await;
     let (id, first) = subscribe(&app, &app.admin, &receiver.url("/"), &["*"]).await;
@@ -207,7 +207,7 @@ async fn a_secret_that_was_replaced_signs_for_another_day() {
 }
 
 #[tokio::test]
-async fn a_secret_is_shown_once_and_nowhere_else() {
+async fn webhook_secret_is_shown_once() {
     let log = Log::default();
     let heard = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
     let _here = tracing::subscriber::set_default(heard.with_writer(log.clone()).finish());
@@ -254,7 +254,7 @@ async fn a_secret_is_shown_once_and_nowhere_else() {
 }
 
 #[tokio::test]
-async fn another_process_tells_of_a_webhook_at_once() {
+async fn new_webhook_counts_in_every_process() {
     let receiver = Receiver::start().await;
     let app = receiver.app().await;
     let Engine { ports, .. } = app.engine.as_ref();
@@ -268,7 +268,7 @@ async fn another_process_tells_of_a_webhook_at_once() {
 
 /// What ARCHITECTURE.md says that webhooks cost.
 #[tokio::test]
-async fn each_step_of_a_webhook_costs_what_is_written() {
+async fn webhook_steps_cost_the_documented_round_trips() {
     let receiver = Receiver::start().await;
     let app = receiver.app().await;
     // From here on the data key is known.

@@ -281,7 +281,7 @@ async fn error_hook_may_replace_the_agents_words() {
 }
 
 #[tokio::test]
-async fn hooks_are_asked_about_a_timed_out_call() {
+async fn error_hook_is_asked_about_a_timed_out_call() {
     let bench =
         Bench::with(Options { budget: Some(std::time::Duration::from_millis(300)), ..Options::default() }).await;
     bench.install(&bench.guard("guard", "1.0.0", &json!(["on_error"]))).await;

@@ -115,7 +115,7 @@ async fn concurrent_retries_make_one_call() {
 }
 
 #[tokio::test]
-async fn cancelled_lookup_is_not_repeated() {
+async fn abandoned_key_stays_final() {
     let setup = Setup::start().await;
     setup.says([FAILS; 3]);
     failed(&pay(&setup, "order-1").await, "unavailable", 3);

@@ -25,7 +25,7 @@ async fn open_elsewhere(stage: &Stage, manifests: &[String], method: Method, flo
 }
 
 #[tokio::test]
-async fn an_attempt_does_not_outlive_its_plugin() {
+async fn attempt_ends_with_its_plugin() {
     let stage = Stage::new().await;
     let base = format!("http://{}", stage.other.address);
     let mut moved = Vec::new();
@@ -70,7 +70,7 @@ async fn an_attempt_does_not_outlive_its_plugin() {
 }
 
 #[tokio::test]
-async fn an_attempt_does_not_outlive_its_client() {
+async fn attempt_ends_with_its_client() {
     let stage = Stage::new().await;
     let client = "/api/plugin-engine/integrations/honest/client";
     let mut flow = stage.flow("honest", &json!({})).await;
@@ -94,7 +94,7 @@ async fn an_attempt_does_not_outlive_its_client() {
 
 /// Who comes back last wins, by the same user's own will; of the account before nothing stays.
 #[tokio::test]
-async fn an_account_that_was_replaced_meanwhile_is_replaced_again_whole() {
+async fn concurrent_replacement_keeps_one_whole_account() {
     let stage = Stage::new().await;
     let mut flow = stage.flow("honest", &json!({})).await;
     let mut pending = stage.flow("honest", &json!({ "returnTo": "https://agent.example/done" })).await;

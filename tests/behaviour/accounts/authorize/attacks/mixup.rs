@@ -18,7 +18,7 @@ fn forged(request: &str, base: &Provider, replaced: &[(&str, &str)]) -> String {
 }
 
 #[tokio::test]
-async fn no_code_of_an_honest_provider_reaches_another() {
+async fn code_reaches_its_own_provider_only() {
     let client = json!({ "clientId": "overseer", "clientSecret": CLIENT });
     let stage = Stage::with(&json!({}), &client).await;
     let callback = format!("http://{}/api/plugin-engine/oauth/callback", stage.app.address);
@@ -56,7 +56,7 @@ async fn no_code_of_an_honest_provider_reaches_another() {
 }
 
 #[tokio::test]
-async fn each_provider_is_asked_with_its_own_client_and_code_alone() {
+async fn provider_gets_its_own_client_only() {
     let stage = Stage::with(&json!({}), &json!({ "clientId": "overseer", "clientSecret": CLIENT })).await;
     set_client(&stage.app, "other", &json!({ "clientId": "elsewhere", "clientSecret": "other-client-secret" })).await;
     let (mut honest, mut other) = (stage.flow("honest", &json!({})).await, stage.flow("other", &json!({})).await);
@@ -78,7 +78,7 @@ async fn each_provider_is_asked_with_its_own_client_and_code_alone() {
 
 /// RFC 9207: a provider that names itself must do so in every answer, also in one with an error.
 #[tokio::test]
-async fn an_answer_in_anothers_name_is_refused() {
+async fn callback_of_another_issuer_is_refused() {
     let issuer = "https://honest.example";
     let stage = Stage::with(&json!({ "issuer": issuer }), &json!({ "clientId": "overseer" })).await;
     for iss in
@@ -109,7 +109,7 @@ async fn an_answer_in_anothers_name_is_refused() {
 
 /// A manifest says where an answer has the account's name and scopes, which are shown; a token is neither.
 #[tokio::test]
-async fn no_token_is_shown_as_a_name_or_a_scope() {
+async fn token_is_never_shown_as_a_name() {
     for (account, scope) in
         [("body.access_token", "body.refresh_token"), ("body.refresh_token ~ ' x'", "body.access_token")]
     {

@@ -234,7 +234,7 @@ async fn kept(app: &App) -> Vec<Key> {
 }
 
 #[tokio::test]
-async fn a_state_that_is_not_known_is_refused_and_spoils_nothing() {
+async fn unknown_state_is_refused() {
     let stage = Stage::new().await;
     let mut flow = stage.flow("honest", &json!({})).await;
     let (upper, longer) = (flow.state.to_ascii_uppercase(), format!("{}0", flow.state));
@@ -255,7 +255,7 @@ async fn a_state_that_is_not_known_is_refused_and_spoils_nothing() {
 }
 
 #[tokio::test]
-async fn a_state_serves_once_whatever_came_of_it() {
+async fn state_is_used_once() {
     let stage = Stage::new().await;
     // Denied, then tried with a code.
     let mut flow = stage.flow("honest", &json!({})).await;
@@ -281,7 +281,7 @@ async fn a_state_serves_once_whatever_came_of_it() {
 }
 
 #[tokio::test]
-async fn a_state_is_good_for_ten_minutes() {
+async fn state_expires_after_ten_minutes() {
     let stage = Stage::new().await;
     let mut late = stage.flow("honest", &json!({ "alias": "late" })).await;
     stage.app.clock.advance(1);
@@ -294,7 +294,7 @@ async fn a_state_is_good_for_ten_minutes() {
 }
 
 #[tokio::test]
-async fn of_many_requests_with_one_state_one_wins() {
+async fn one_of_many_requests_wins_a_state() {
     let stage = Stage::new().await;
     let flow = stage.flow("honest", &json!({})).await;
     let url = flow.answer();
@@ -314,7 +314,7 @@ async fn of_many_requests_with_one_state_one_wins() {
 
 /// Whoever saw the link, too, must not replace what its user connected.
 #[tokio::test]
-async fn a_link_connects_once_however_many_browsers_opened_it() {
+async fn link_opened_by_many_browsers_connects_once() {
     let stage = Stage::new().await;
     let link = link(&stage.app, "honest", &json!({})).await;
     let mut mallory = stage.flow_of("honest", &link, Browser::new(&stage.app)).await;
@@ -333,7 +333,7 @@ async fn a_link_connects_once_however_many_browsers_opened_it() {
 }
 
 #[tokio::test]
-async fn of_many_browsers_with_one_link_one_wins() {
+async fn one_of_many_browsers_wins_a_link() {
     let stage = Stage::new().await;
     let link = link(&stage.app, "honest", &json!({})).await;
     let mut flows = Vec::new();
@@ -349,7 +349,7 @@ async fn of_many_browsers_with_one_link_one_wins() {
 }
 
 #[tokio::test]
-async fn another_browser_is_refused_and_spoils_nothing() {
+async fn other_browser_is_refused() {
     let stage = Stage::new().await;
     let mut flow = stage.flow("honest", &json!({})).await;
     let others = stage.flow("honest", &json!({ "alias": "others" })).await.browser.cookie.unwrap();
@@ -378,7 +378,7 @@ async fn another_browser_is_refused_and_spoils_nothing() {
 }
 
 #[tokio::test]
-async fn an_answer_at_another_address_is_refused_and_ends_the_attempt() {
+async fn callback_at_another_address_is_refused() {
     let stage = Stage::new().await;
     for rest in [
         "/other",
@@ -405,7 +405,7 @@ async fn an_answer_at_another_address_is_refused_and_ends_the_attempt() {
 }
 
 #[tokio::test]
-async fn another_organization_neither_sees_nor_reaches_an_account() {
+async fn account_of_another_organization_is_unreachable() {
     let stage = Stage::new().await;
     let app = &stage.app;
     let bob = app.key("globex", &[Role::Administrator], Some("ann")).await;
@@ -440,7 +440,7 @@ async fn another_organization_neither_sees_nor_reaches_an_account() {
 }
 
 #[tokio::test]
-async fn an_answer_that_cannot_be_read_is_refused_and_spoils_nothing() {
+async fn malformed_callback_is_refused() {
     let stage = Stage::new().await;
     let mut flow = stage.flow("honest", &json!({})).await;
     let (own, code, long) = (flow.state.clone(), flow.code.clone(), "x".repeat(4097));
@@ -467,7 +467,7 @@ async fn an_answer_that_cannot_be_read_is_refused_and_spoils_nothing() {
 }
 
 #[tokio::test]
-async fn what_a_provider_sends_besides_does_not_matter() {
+async fn unknown_callback_parameters_are_ignored() {
     let stage = Stage::new().await;
     let (long, many) = ("x".repeat(20_000), "&a=b".repeat(5000));
     for more in [format!("&more={long}"), many, "&%FF=%FE&=&&;&%&code[]=x&Code=x&constructor=1".to_owned()] {
@@ -478,7 +478,7 @@ async fn what_a_provider_sends_besides_does_not_matter() {
 }
 
 #[tokio::test]
-async fn without_a_code_the_provider_is_not_asked() {
+async fn callback_without_code_asks_no_provider() {
     let stage = Stage::new().await;
     let code = stage.flow("honest", &json!({})).await.code;
     for (pairs, says) in [
@@ -505,7 +505,7 @@ async fn without_a_code_the_provider_is_not_asked() {
 }
 
 #[tokio::test]
-async fn an_application_learns_of_an_error_by_its_code_alone() {
+async fn application_gets_the_error_code_only() {
     let stage = Stage::new().await;
     for (error, sent_on) in
         [("access_denied", "access_denied"), ("temporarily_unavailable", "server_error"), ("\r\nx: y", "server_error")]
@@ -521,7 +521,7 @@ async fn an_application_learns_of_an_error_by_its_code_alone() {
 }
 
 #[tokio::test]
-async fn a_code_that_the_provider_does_not_know_connects_nothing() {
+async fn unknown_code_connects_nothing() {
     let stage = Stage::new().await;
     for (asked, code) in ["x", &"x".repeat(4096), "<script>", "a&client_id=b", "a\r\nb", "\0"].into_iter().enumerate() {
         let mut flow = stage.flow("honest", &json!({})).await;
@@ -538,7 +538,7 @@ async fn a_code_that_the_provider_does_not_know_connects_nothing() {
 
 /// RFC 9700, 4.5: a code that was given to another attempt comes with another verifier.
 #[tokio::test]
-async fn a_code_of_another_attempt_connects_nothing() {
+async fn code_of_another_attempt_is_refused() {
     let stage = Stage::new().await;
     for (victims, attackers) in [("ann", "mallory"), ("ann", "ann")] {
         let mut victim = stage.flow("honest", &json!({ "userId": victims })).await;

@@ -5,7 +5,7 @@ use super::*;
 const CONNECT: &str = "/api/plugin-engine/integrations/slack/connect";
 
 #[tokio::test]
-async fn a_browser_is_sent_on_only_where_the_operator_said() {
+async fn return_to_is_limited_to_the_operators_list() {
     let allowed = ["https://agent.example/done", "https://root.example", "http://127.0.0.1:9999/cb/"];
     let return_to = allowed.map(str::to_owned).to_vec();
     let app = App::with(Options { unconnected: true, return_to, ..Options::default() }).await;
@@ -102,7 +102,7 @@ async fn a_browser_is_sent_on_only_where_the_operator_said() {
 
 /// A `Host` is the client's word: a link by it would send the browser, with its ticket, anywhere.
 #[tokio::test]
-async fn links_and_redirect_uris_never_come_from_the_request() {
+async fn links_come_from_the_public_url() {
     let app = super::super::unconnected().await;
     let (own, other) = (format!("http://{}/", app.address), format!("localhost:{}", app.address.port()));
     let sent = async |method: Method, path: &str, cookie: Option<&str>| {

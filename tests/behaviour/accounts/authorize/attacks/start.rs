@@ -12,7 +12,7 @@ async fn all(app: &App) -> Vec<Key> {
 }
 
 #[tokio::test]
-async fn looking_at_a_link_changes_nothing() {
+async fn viewing_a_link_changes_nothing() {
     let app = super::super::unconnected().await;
     let url = link(&app, "slack", &json!({})).await;
     let before = all(&app).await;
@@ -37,7 +37,7 @@ async fn looking_at_a_link_changes_nothing() {
 
 /// Only a click on the page goes on: no other site's form, and no browser that never saw the page.
 #[tokio::test]
-async fn nobody_but_the_pages_own_reader_goes_on() {
+async fn consent_click_needs_the_pages_own_origin() {
     let stage = Stage::new().await;
     let app = &stage.app;
     let mut flow = stage.flow("honest", &json!({})).await;
@@ -70,7 +70,7 @@ async fn nobody_but_the_pages_own_reader_goes_on() {
 }
 
 #[tokio::test]
-async fn a_link_is_good_for_ten_minutes_and_one_account() {
+async fn link_expires_after_ten_minutes() {
     let stage = Stage::new().await;
     let mut flow = stage.flow("honest", &json!({})).await;
     let start = format!("/api/plugin-engine/oauth/start/{}", flow.ticket);
@@ -99,7 +99,7 @@ async fn a_link_is_good_for_ten_minutes_and_one_account() {
 }
 
 #[tokio::test]
-async fn a_ticket_that_is_none_gets_a_page() {
+async fn invalid_ticket_gets_a_page() {
     let stage = Stage::new().await;
     let flow = stage.flow("honest", &json!({})).await;
     let (upper, long) = (flow.ticket.to_ascii_uppercase(), "a".repeat(60_000));
@@ -127,7 +127,7 @@ async fn a_ticket_that_is_none_gets_a_page() {
 
 /// The log is read by more people than may connect an account.
 #[tokio::test]
-async fn the_log_has_no_secret_of_an_attempt() {
+async fn log_has_no_secret_of_an_attempt() {
     let folder = tempdir().unwrap();
     let variables = [("OVERSEER_LOG", "trace"), ("OVERSEER_RETURN_TO", "https://agent.example/done")];
     let mut server = Server::start(folder.path(), &[], &variables);
