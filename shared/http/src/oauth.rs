@@ -28,7 +28,7 @@ pub(crate) const CALLBACK: &str = "/api/plugin-engine/oauth/callback";
 /// The routes.
 pub fn routes() -> Routes {
     Routes::new()
-        .route(&format!("{START}{{ticket}}"), get(consent).post(authorize))
+        .route(&format!("{START}{{ticket}}"), get(view_consent).post(authorize))
         .route(&format!("{CALLBACK}/{{plugin}}"), get(callback))
         // No redirect URI lacks the plugin: requests here are refused with a page.
         .route(CALLBACK, get(callback))
@@ -39,9 +39,9 @@ type Ticket = Result<Path<SecretString>, PathRejection>;
 
 /// The consent page: says what will be connected, and asks the user to continue. Opening it sets the cookie and changes
 /// nothing else.
-async fn consent(State(engine): State<Arc<Engine>>, ticket: Ticket, headers: HeaderMap) -> Response {
+async fn view_consent(State(engine): State<Arc<Engine>>, ticket: Ticket, headers: HeaderMap) -> Response {
     let Ok(Path(ticket)) = ticket else { return error_page(&ConnectError::UnknownLink) };
-    let offer = match engine.consent(&ticket).await {
+    let offer = match engine.view_consent(&ticket).await {
         Ok(offer) => offer,
         Err(error) => return error_page(&error),
     };

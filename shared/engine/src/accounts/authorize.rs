@@ -109,7 +109,7 @@ impl Engine {
     /// Step 1: the user opens the link. Returns what the consent page shows. Changes nothing, because programs such as mail
     /// scanners open links, too.
     #[tracing::instrument(level = "debug", skip_all)]
-    pub async fn consent(&self, ticket: &SecretString) -> Result<Offer, ConnectError> {
+    pub async fn view_consent(&self, ticket: &SecretString) -> Result<Offer, ConnectError> {
         let (attempt, _) = self.connect_attempt(ticket).await?;
         let plugin = self.plugin_of_attempt(&attempt).await?;
         let manifest = &plugin.manifest;

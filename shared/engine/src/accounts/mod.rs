@@ -20,7 +20,7 @@
 //!
 //! # The rule of consent: which click allows what
 //!
-//! 1. **Opening the link allows nothing** (`Engine::consent`). The page names the organization, the user, the service, the
+//! 1. **Opening the link allows nothing** (`Engine::view_consent`). The page names the organization, the user, the service, the
 //!    alias and the scopes. Programs open links, too: mail scanners, previews. Opening the link gives the browser a cookie.
 //! 2. **The click on that page allows one thing** (`Engine::authorize`): this browser goes to the provider and asks for
 //!    exactly what the page showed. Nothing is connected yet. A click without the cookie is refused.

@@ -3,7 +3,7 @@
 //!
 //! Which *parameters* of an action are secret, by their names and by `x-secret` in the schema, is decided in
 //! `invoke/failures/redaction.rs` (names: `invoke/failures/secret_names.rs`). Its `SchemaRedactor` collects their values and
-//! has the [`Redactor`] here remove them.
+//! has the `Redactor` here remove them.
 //!
 //! Recognised are the secret itself, its JSON-escaped and percent-encoded forms, and its base64 form at every alignment.
 //! This protects against accidents. A malicious service can always disguise its own credential.
@@ -20,7 +20,7 @@ use crate::core::percent::UNRESERVED;
 pub const SECRET_MIN_BYTES: usize = 8;
 
 /// The replacement of a secret.
-pub const STRUCK: &str = "[secret removed]";
+pub const REDACTED: &str = "[secret removed]";
 
 /// Replaces all forms of some secrets.
 pub(crate) struct Redactor {
@@ -43,7 +43,7 @@ impl Redactor {
     pub(crate) fn text(&self, mut text: String) -> String {
         for form in self.forms.iter().map(String::as_str) {
             if text.contains(form) {
-                text = text.replace(form, STRUCK);
+                text = text.replace(form, REDACTED);
             }
         }
         text
@@ -59,7 +59,7 @@ impl Redactor {
             ),
             Value::Number(number) => {
                 let text = number.to_string();
-                if self.forms.iter().any(|form| text.contains(form.as_str())) { STRUCK.into() } else { number.into() }
+                if self.forms.iter().any(|form| text.contains(form.as_str())) { REDACTED.into() } else { number.into() }
             }
             plain @ (Value::Null | Value::Bool(_)) => plain,
         }
@@ -112,14 +112,14 @@ mod tests {
                     "a=xoxb-1%2f2%2b3%20%c3%a9&b".to_owned(),
                     r#"{"a": "xoxb-1\/2+3 é"}"#.to_owned(),
                 ] {
-                    assert!(redactor.text(text.clone()).contains(STRUCK), "{text}");
+                    assert!(redactor.text(text.clone()).contains(REDACTED), "{text}");
                 }
             }
         }
         let redacted = redactor.value(json!({"a": [secret, 1, {secret: null}], "b": "xoxb-1"}));
-        assert_eq!(redacted, json!({"a": [STRUCK, 1, {STRUCK: null}], "b": "xoxb-1"}));
+        assert_eq!(redacted, json!({"a": [REDACTED, 1, {REDACTED: null}], "b": "xoxb-1"}));
         let digits = Redactor::new(&[SecretString::from("1234567890")]);
-        assert_eq!(digits.value(json!([1_234_567_890, 12])), json!([STRUCK, 12]));
+        assert_eq!(digits.value(json!([1_234_567_890, 12])), json!([REDACTED, 12]));
         assert_eq!(Redactor::new(None::<&SecretString>).text("xoxb".into()), "xoxb");
     }
 }

@@ -167,7 +167,7 @@ impl Engine {
         reservation: Option<KeyReservation<'_>>,
     ) -> Result<Start, Error> {
         let reads = invocation.action.effect == Effect::Read;
-        if !reads && !self.is_time_enough(Instant::now(), invocation.request.deadline) {
+        if !reads && !self.has_time_for_call(Instant::now(), invocation.request.deadline) {
             return Ok(Start::NoTime);
         }
         if reads && reservation.is_none() && !call.permit.instance().instance.records_reads() {

@@ -1,5 +1,9 @@
 //! Calling a service with retries: again with a refreshed credential where the service refused the first, and again after a
 //! pause where a retry is safe.
+//!
+//! This file decides when and how often. Whether a retry is safe (`Failure::try_again`) is decided where the answer is read,
+//! in `outbound/runtime/response.rs`, by the action's declared effect. Whether the caller may send the intent again
+//! (`Failure::retryable`) is decided there, too. A task's own retries are in `tasks/transition.rs`.
 
 use std::time::Duration;
 
@@ -15,7 +19,8 @@ use crate::outbound::runtime::{Call, CallError, CallResult};
 
 /// How often a call is retried while a caller waits.
 pub(crate) const RETRIES_MAX: u32 = 2;
-/// With less time than this no call with an effect starts, and no call is retried.
+/// With less time than this, or than a tenth of the budget where that is shorter, no call with an effect starts, and no call
+/// is retried.
 const MIN_REMAINING: Duration = Duration::from_secs(1);
 /// The longest pause before the first retry, in milliseconds; each further retry doubles it.
 const PAUSE_MS: f64 = 400.0;
@@ -36,7 +41,7 @@ pub(crate) struct CallReport {
     pub attempts: u32,
 }
 
-/// What the tries of one call have shown so far.
+/// The state of one call between its tries.
 struct RetryState {
     limits: RetryLimits,
     /// How often the service was called.
@@ -49,7 +54,7 @@ struct RetryState {
     last: Option<Failure>,
 }
 
-/// What follows a try that failed.
+/// The decision after a failed try.
 enum NextStep {
     /// Try again after this pause.
     Retry(Duration),
@@ -178,11 +183,11 @@ impl Engine {
             None => Duration::from_secs_f64(PAUSE_MS / 1_000.0 * f64::from(1 << retries.min(8)) * self.jitter()),
         };
         let starts_at = Instant::now().checked_add(pause)?;
-        self.is_time_enough(starts_at, deadline).then_some(pause)
+        self.has_time_for_call(starts_at, deadline).then_some(pause)
     }
 
     /// Whether there is time for a call that starts at `starts_at`.
-    pub(crate) fn is_time_enough(&self, starts_at: Instant, deadline: Instant) -> bool {
+    pub(crate) fn has_time_for_call(&self, starts_at: Instant, deadline: Instant) -> bool {
         deadline.saturating_duration_since(starts_at) >= MIN_REMAINING.min(self.config.limits.budget / 10)
     }
 }

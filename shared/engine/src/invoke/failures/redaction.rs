@@ -24,7 +24,7 @@ use serde_json::{Map, Value, json};
 
 use super::secret_names::looks_secret;
 use crate::core::outcome::cut;
-use crate::core::redactor::{Redactor, STRUCK};
+use crate::core::redactor::{REDACTED, Redactor};
 use crate::core::schema;
 
 /// The largest stored parameters, in bytes of JSON.
@@ -84,12 +84,12 @@ impl SchemaRedactor {
 
     /// The text without the secrets.
     pub(crate) fn text(&self, text: String) -> String {
-        if self.too_many { STRUCK.to_owned() } else { self.redactor.text(text) }
+        if self.too_many { REDACTED.to_owned() } else { self.redactor.text(text) }
     }
 
     /// The value without the secrets.
     pub(crate) fn value(&self, value: Value) -> Value {
-        if self.too_many { STRUCK.into() } else { self.redactor.value(value) }
+        if self.too_many { REDACTED.into() } else { self.redactor.value(value) }
     }
 }
 
@@ -434,18 +434,18 @@ mod tests {
         };
         let answer = "it was hunter22 and 4242424242 of xyzxyzxyz, openly";
         let parameters = json!({ "a": [{ "password": "hunter22" }, 1], "token": { "b": [4_242_424_242_u64, "xyzxyzxyz"] }, "c": "openly" });
-        let expected = format!("it was {STRUCK} and {STRUCK} of {STRUCK}, openly");
+        let expected = format!("it was {REDACTED} and {REDACTED} of {REDACTED}, openly");
         assert_eq!(struck(parameters.clone(), json!({}), false, answer), expected);
         assert_eq!(struck(parameters, json!({}), true, answer), answer, "only what is marked");
         // Also where the parameters are too deep or too large to be stored.
         let deep = (0..40).fold(json!({ "password": "hunter22" }), |inner, _| json!({ "a": inner }));
         let long = json!({ "a": vec![0; 9_000], "password": "hunter22" });
         for parameters in [deep, long] {
-            assert_eq!(struck(parameters, json!({}), false, "hunter22!"), format!("{STRUCK}!"));
+            assert_eq!(struck(parameters, json!({}), false, "hunter22!"), format!("{REDACTED}!"));
         }
         let marked = json!({ "properties": { "code": { "x-secret": true } } });
-        assert_eq!(struck(json!({ "code": "hunter22" }), marked, true, "hunter22"), STRUCK);
+        assert_eq!(struck(json!({ "code": "hunter22" }), marked, true, "hunter22"), REDACTED);
         let many: Vec<_> = (0..=SECRETS_MAX).map(|number| format!("secret-{number}")).collect();
-        assert_eq!(struck(json!({ "password": many }), json!({}), false, "anything"), STRUCK);
+        assert_eq!(struck(json!({ "password": many }), json!({}), false, "anything"), REDACTED);
     }
 }
