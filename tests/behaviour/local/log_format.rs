@@ -64,8 +64,9 @@ fn failure_to_start_is_one_object() {
 fn debug_spans_of_an_intent_are_nested() {
     let folder = tempdir().unwrap();
     let lines = parsed(&log_of_an_intent(folder.path(), &["--log-format", "json"], &[("OVERSEER_LOG", "debug")]));
+    // The last: the name of the channel is looked up by an earlier call.
     let closed = |name: &str| {
-        let line = lines.iter().find(|line| line["message"] == "close" && line["span"]["name"] == name);
+        let line = lines.iter().rfind(|line| line["message"] == "close" && line["span"]["name"] == name);
         line.unwrap_or_else(|| panic!("no span {name}: {lines:#?}"))
     };
     let around = |line: &Value| -> Vec<String> {
