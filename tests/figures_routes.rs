@@ -14,7 +14,7 @@ use crate::gateway::{Gateway, Route};
 
 const ENGINE: &str = "/api/plugin-engine";
 pub const RETURN_TO: &str = "https://agent.example/done";
-/// Where no provider sends anybody: it is answered with a page that says so.
+/// A callback that no provider started: Overseer answers with an error page.
 const ASTRAY: &str = "/api/plugin-engine/oauth/callback?error=access_denied";
 
 /// A request.
@@ -33,7 +33,7 @@ fn get(path: impl Into<String>) -> Ask {
     ask("GET", path, Value::Null)
 }
 
-/// What came of one.
+/// The result of one request.
 struct Answer {
     location: String,
     cookie: String,
@@ -46,7 +46,7 @@ impl Answer {
     }
 }
 
-/// The routes behind a gateway, and somebody who may use them all.
+/// The routes behind a gateway, and a caller who may use them all.
 pub struct Figures<'a> {
     pub gateway: &'a Gateway,
     pub address: SocketAddr,
@@ -221,7 +221,7 @@ impl Figures<'_> {
         self.measure("", of(0, "resume"), &[], of(1, "resume")).await;
         let cancel = |n: usize| ask("DELETE", &made[n], Value::Null);
         self.measure("", cancel(0), &[], cancel(1)).await;
-        // Two that fail, since nobody is connected there.
+        // Two that fail: the user has no account there.
         let mut failed = Vec::new();
         for _ in 0..2 {
             let failing = json!({ "tool": "gmail", "intent": "fetch", "maxAttempts": 1, "context": {},
@@ -240,7 +240,7 @@ impl Figures<'_> {
     }
 
     async fn runs_and_errors(&mut self) {
-        // Four whose outcome nobody knows, and as many recorded errors.
+        // Four with an unknown outcome, and as many recorded errors.
         self.playground.set_switch(Switch::new(Service::Slack, Mode::Nonsense, 4));
         let mut unknown = Vec::new();
         for _ in 0..2 {
@@ -302,7 +302,7 @@ impl Figures<'_> {
         self.measure("", change(0), &[], change(1)).await;
         let rotate = |n: usize| ask("POST", format!("{}/rotate", of(n)), json!({}));
         self.measure("", rotate(0), &[], rotate(1)).await;
-        // One event, which becomes a delivery for each. Nobody takes what comes to the queue here.
+        // One event becomes a delivery for each webhook. No worker consumes the queue here.
         self.send(&ask("POST", "/api/v1/keys", json!({ "name": "b", "roles": ["user"], "user_id": "ann" }))).await;
         let outbox = self.table.query(Query::partition("org#local#outbox", 1)).await.unwrap();
         let work = json!({ "org": "local", "kind": "event", "id": outbox.entries[0].stored.key.sort, "revision": 0 });

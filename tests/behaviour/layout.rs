@@ -119,7 +119,7 @@ impl<'ast> Visit<'ast> for Uses {
             attribute.path().is_ident("cfg")
                 && attribute.parse_args::<syn::Path>().is_ok_and(|cfg| cfg.is_ident("test"))
         });
-        // A unit test may use what stands above its file.
+        // A unit test may use items of its parent modules.
         if item.content.is_some() && !is_test {
             self.inline.push(item.ident.to_string());
             visit::visit_item_mod(self, item);

@@ -1,4 +1,4 @@
-//! Behaviour, through the routes. One binary, so that it links once.
+//! Behaviour, tested through the routes. One binary: it links once.
 
 #![expect(
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! API keys: made, listed and revoked by administrators.
+//! API keys: administrators create, list and revoke them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -197,7 +197,7 @@ async fn key_of_another_organization_is_not_found() {
     let app = App::start().await;
     let other = app.key("other", &[Role::Administrator], Some("o")).await;
     let answer = app.delete(&format!("{KEYS}/{}", id_of(&other))).await;
-    // In the words in which a key that is nobody's is not found.
+    // The message is the same as for an unknown key.
     assert_eq!(answer.problem(404), "not_found");
     let nobodys = app.delete(&format!("{KEYS}/0123456789abcdef")).await;
     assert_eq!(answer.json()["detail"], nobodys.json()["detail"]);

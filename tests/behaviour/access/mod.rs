@@ -1,4 +1,4 @@
-//! Who calls: API keys, roles, and organizations that are kept apart.
+//! Callers: API keys, roles, and the isolation of organizations.
 
 pub mod keys;
 pub mod roles;

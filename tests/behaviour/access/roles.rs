@@ -1,4 +1,4 @@
-//! Who may do what: every route, asked with every role, with no key, and by an administrator of another organization.
+//! Permissions: each role calls every route, and so do a caller without a key and another organization's administrator.
 
 use std::collections::BTreeSet;
 
@@ -17,8 +17,8 @@ use crate::support::app::{Answer, App};
 use crate::support::bundle::Bundle;
 use crate::support::gateway::Route;
 
-/// Who asks: a role by the name that it has in JSON, `none` for nobody with a key, and `another` for an administrator of
-/// another organization, who asks for what this one has.
+/// The caller: a role by its JSON name, `none` for a request without a key, and `another` for an administrator of
+/// another organization who requests this organization's data.
 const COLUMNS: [&str; 8] =
     ["platform_administrator", "administrator", "operator", "service", "user", "agent", "none", "another"];
 
@@ -28,8 +28,8 @@ const COLUMNS: [&str; 8] =
 /// - `no`: 403. `key`: 401. A number: the request is let in, and comes to that status.
 /// - `open`: no key is asked for.
 ///
-/// What stands in `{}` is of the first organization; what stands in `()` says which of several bodies is meant. Each column
-/// has a server of its own, which is asked in this order: what takes something away comes last.
+/// `{}` holds an id of the first organization; `()` selects one of several bodies. Each column has its own server and
+/// sends its requests in this order: deletions come last.
 const TABLE: &str = "
 GET /health                                                              open open open open open open open open
 GET /schemas/plugin-manifest.json                                        open open open open open open open open
@@ -193,7 +193,7 @@ impl Line {
         .fold(request.to_owned(), |request, (name, value)| request.replace(name, value))
     }
 
-    /// What is sent with it: nothing of the first organization's, so that what comes back did not come from here.
+    /// The request body. It holds no data of the first organization: any in the answer comes from the server.
     fn body(&self, acme: &Side<'_>, made: &Made) -> Value {
         let act = |user: &str| json!({ "tool": "desk", "intent": "act", "userId": user, "agentId": "lexi", "context": { "note": "a note" } });
         let name = json!({ "tool": "desk", "kind": "room", "name": "lobby", "externalId": "R-1" });
@@ -256,7 +256,7 @@ impl Line {
     }
 }
 
-/// The key of whoever asks in that column.
+/// The key of the column's caller.
 async fn key_of(column: &str, acme: &Side<'_>, globex: &Side<'_>, made: &Made) -> Option<String> {
     let role = match column {
         "none" => return None,

@@ -1,4 +1,4 @@
-//! Accounts of every kind: tried, listed, several of them, the organization's own, and renewing that fails.
+//! Accounts of every kind: tested, listed, several per user, owned by the organization, and with a failing refresh.
 
 pub mod authorize;
 pub mod connect;
@@ -222,7 +222,7 @@ async fn failing_refresh_backs_off_for_four_days() {
     let tries = || service.calls().iter().filter(|call| *call == "POST /token").count();
     let read = async || app.intend("own", "read", json!({ "path": "me" })).await;
 
-    // Within the margin the token is still good, whatever the provider does.
+    // Within the margin the token is still valid, even if the provider fails.
     board.tokens.store(503, Ordering::SeqCst);
     app.clock.advance(3600 - 300);
     read().await.data();
@@ -289,7 +289,7 @@ async fn refused_credential_is_refreshed_once() {
     sign_in(&app).await;
     board.service.store(401, Ordering::SeqCst);
     let read = async || app.intend("own", "read", json!({ "path": "me" })).await;
-    // A token of this minute is not too old, so that another would not help.
+    // The provider issued this token within the minute: a new one would not help.
     let answer = read().await;
     assert_eq!((answer.failure().as_str(), &answer.json()["metadata"]["attempts"]), ("reconnect_required", &json!(1)));
     app.clock.advance(60);
@@ -378,7 +378,7 @@ async fn own_account_has_precedence() {
     assert_eq!(app.send(&ann, Method::DELETE, &theirs, None).await.problem(403), "forbidden");
     let default = json!({ "alias": "team", "owner": "organization" });
     assert_eq!(app.send(&ann, Method::PUT, &format!("{path}/default"), Some(&default)).await.problem(403), "forbidden");
-    // Nor anybody else's.
+    // Nor may she list another user's accounts.
     for request in [format!("{path}?userId=admin"), "/api/plugin-engine/integrations?userId=admin".to_owned()] {
         assert_eq!(app.send(&ann, Method::GET, &request, None).await.problem(403), "forbidden");
     }

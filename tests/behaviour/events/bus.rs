@@ -1,6 +1,6 @@
-//! Events on EventBridge, and what becomes of tasks that failed. EventBridge is ministack, which sends an event on to the
-//! queue of a rule; where entries are to be refused, it is a server of the test's own. Neither checks permissions, and
-//! neither has the limits of size that AWS has.
+//! Events on EventBridge, including those of failed tasks. Ministack plays EventBridge and forwards each event to the
+//! queue of a rule; to refuse entries, the test runs its own server. Neither checks permissions or the size limits of
+//! AWS.
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
@@ -72,7 +72,7 @@ async fn events_are_published_in_batches_of_ten() {
     arrived.sort_unstable();
     assert_eq!(arrived, (0..23).collect::<Vec<_>>());
 
-    // An organization is nobody's to claim, and what is no object has a place, too.
+    // The bus sets the organization: an event cannot claim another. A detail that is no object is wrapped.
     bus.publish(vec![event(json!({ "org": "other", "time": 1 })), event(json!("text"))]).await.unwrap();
     let sent = cloud.wire.take();
     assert_eq!(sent[0].body["Entries"][0]["Detail"], r#"{"org":"acme","time":"2026-11-21T09:00:00.25Z"}"#);

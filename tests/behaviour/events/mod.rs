@@ -1,4 +1,4 @@
-//! What Overseer tells others: webhooks and the event bus.
+//! Outgoing events: webhooks and the event bus.
 
 pub mod bus;
 pub mod webhooks;

@@ -1,4 +1,4 @@
-//! The error log: what failed, how often, and what agents are to say about it.
+//! The error log: failures, their counts, and the message that agents pass on.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ use crate::support::own::OwnService;
 
 const ERRORS: &str = "/api/plugin-engine/errors";
 
-/// An Overseer in which nobody has an account.
+/// An Overseer without any connected account.
 async fn unconnected() -> App {
     App::with(Options { unconnected: true, ..Options::default() }).await
 }
@@ -58,7 +58,7 @@ async fn intend_as(app: &App, key: &str, body: &Value) -> Answer {
     app.send(key, Method::POST, "/api/plugin-engine", Some(body)).await
 }
 
-/// An intent that fails, since nobody has an account.
+/// An intent that fails: the user has no account.
 fn fetching(user: &str, agent: &str) -> Value {
     json!({ "userId": user, "agentId": agent, "tool": "gmail", "intent": "fetch", "context": { "query": "from:ada" } })
 }
@@ -303,7 +303,7 @@ async fn failure_resolves_once() {
     assert_eq!(resolve(&app, &bot, &id, json!({ "note": "me, too" })).await.json(), first);
     assert_eq!(app.get(&format!("{ERRORS}/{id}")).await.json(), first);
 
-    // One that is bound to nobody is named itself. Of many at once one is the first.
+    // A service key without a user is named itself. Of concurrent requests, one resolves the failure.
     app.post("/api/plugin-engine", &sending("ann", "a")).await.failure();
     let id = ids(&listed(&app, "").await)[0].to_owned();
     let all = join_all((0..20).map(|number| resolve(&app, &bot, &id, json!({ "note": number.to_string() })))).await;
@@ -416,7 +416,7 @@ async fn failure_of_another_user_is_hidden() {
     let bot = app.key("acme", &[Role::Service], None).await;
     assert_eq!(listed_as(&app, &bot, "").await.len(), 2);
     assert_eq!(app.send(&bot, Method::GET, &format!("{ERRORS}/stats"), None).await.json()["total"], 2);
-    // Part of an id is nobody's.
+    // Part of an id is not found.
     for part in ["0", id.get(..id.len() - 1).unwrap(), "not-an-id", "%20"] {
         let answer = app.send(&bot, Method::GET, &format!("{ERRORS}/{part}"), None).await;
         assert_eq!(answer.problem(404), "not_found", "{part}");

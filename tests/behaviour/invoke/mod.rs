@@ -1,4 +1,4 @@
-//! Running an action, and what is kept of it.
+//! Running an action, and its stored records.
 
 pub mod breaker;
 pub mod errors;

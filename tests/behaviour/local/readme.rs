@@ -56,7 +56,7 @@ fn walk_through_works_when_pasted() {
     assert!(steps.len() >= 7, "{}", steps.len());
     let blocks = steps.iter().enumerate().map(|(index, step)| {
         let commands = step.commands.replace("127.0.0.1:8787", &server.address);
-        // Braces in place of a subshell, so that a block sees the variables and functions of those before it.
+        // Braces, not a subshell: each block sees the variables and functions of earlier blocks.
         format!("{{\n{commands}\n}} > answer-{index}\n")
     });
     let script = format!("set -euo pipefail\n{}", blocks.collect::<String>());

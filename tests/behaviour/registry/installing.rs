@@ -1,4 +1,4 @@
-//! Versions: enabling, changing to another and back, and what plugins need of each other.
+//! Versions: enable, upgrade, roll back, and the dependencies between plugins.
 
 use std::sync::Arc;
 
@@ -221,7 +221,7 @@ async fn plugin_lifecycle_is_complete() {
     assert_eq!(life("/plugins/desk").await, json!({ "state": "unloaded" }));
     assert_eq!(app.post("/api/v1/plugins/desk/enable", &json!({})).await.problem(409), "conflict");
     let kinds: Vec<_> = app.events.lock().unwrap().iter().map(|event| event.kind).collect();
-    // Each step is told once, and what changes nothing is no step.
+    // Overseer emits one event for each change, and none for a request that changes nothing.
     for (kind, times) in [
         ("plugin.registered", 2),
         ("plugin.enabled", 4),
@@ -274,7 +274,7 @@ async fn rollback_restores_no_withdrawn_permission() {
     app.send(&app.admin, Method::PATCH, "/api/v1/plugins/desk", Some(&json!({ "permissions": [] }))).await;
     let back = app.post("/api/v1/plugins/desk/rollback", &json!({})).await.json();
     assert_eq!((&back["version"], &back["permissions"]), (&json!("1.0.0"), &json!([])), "{back}");
-    // Not a version that nobody is to use any more.
+    // Rollback refuses a deactivated version.
     let off = json!({ "is_active": false });
     app.send(&app.admin, Method::PATCH, "/plugins/desk/1.1.0", Some(&off)).await;
     assert_eq!(app.post("/api/v1/plugins/desk/rollback", &json!({})).await.problem(409), "conflict");
@@ -292,7 +292,7 @@ async fn rendered_path_stays_at_the_service() {
         let mut manifest = bench.manifest("desk", version);
         manifest["permissions"] = json!(["network:127.0.0.1", "network:127.0.0.1.evil.example"]);
         manifest["actions"][0]["request"]["path"] = json!(path);
-        // Whoever reads it may refuse it already.
+        // Registration may refuse the manifest already.
         if bench.register(&manifest).await.status != StatusCode::OK {
             continue;
         }

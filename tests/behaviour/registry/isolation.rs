@@ -1,4 +1,4 @@
-//! What one organization brings is of no concern to another.
+//! Plugins of one organization do not affect another.
 
 use overseer_engine::access::principal::Role;
 use reqwest::Method;
@@ -48,7 +48,7 @@ async fn global_plugin_is_enabled_per_organization() {
     let globex = app.key("globex", &[Role::Administrator], Some("hank")).await;
     let listed = app.get("/plugins?scope=global").await;
     assert_eq!(listed.json()["plugins"][0]["name"], "desk");
-    // Who it was in another organization is nobody's business.
+    // The administrator's key id is not shown to another organization.
     let (by, seen) = (&made.json()["key"], app.get("/plugins/desk/1.0.0").await.text);
     for text in [listed.text, seen, app.get("/plugins/desk").await.text] {
         assert!(!text.contains(by.as_str().unwrap()), "{text}");
@@ -138,8 +138,8 @@ async fn redirect_uri_belongs_to_one_organizations_plugin() {
     }
     assert!(uris.iter().all(|uri| uri.contains("/oauth/callback/desk~")), "{uris:?}");
     assert_ne!(uris[0], uris[1]);
-    // Connecting hands a credential to the plugin's service and its provider, which somebody has to have granted. Who is on
-    // the way when that is taken back does not arrive.
+    // Connecting sends a credential to the plugin's service and its provider: an administrator must have granted that.
+    // A pending connection fails once the administrator revokes the grant.
     let link = app.post("/api/plugin-engine/integrations/desk/connect", &json!({})).await.json();
     let link = link["connectUrl"].as_str().unwrap().to_owned();
     assert_eq!(app.client.get(&link).send().await.unwrap().status().as_u16(), 200);

@@ -1,4 +1,4 @@
-//! The registry: plugins that organizations bring, their versions, and how each organization uses them.
+//! The registry: plugins that organizations register, their versions, and each organization's instances.
 
 mod configuring;
 mod installing;
@@ -135,7 +135,7 @@ async fn granted_plugin_is_usable() {
     let enabled = app.post("/api/v1/plugins/desk/enable", &json!({})).await.json();
     assert_eq!((&enabled["enabled"], &enabled["permissions"]), (&json!(true), &json!([])), "{enabled}");
     assert_eq!(enabled["to_grant"], json!(["network:127.0.0.1"]));
-    // Least first: what nobody granted is refused by its name.
+    // Least privilege: the refusal names the permission that the administrator has not granted.
     let refused = app.intend("desk", "look", json!({})).await;
     assert_eq!(refused.problem(403), "forbidden");
     assert!(refused.text.contains("network:127.0.0.1"), "{}", refused.text);
@@ -321,7 +321,7 @@ async fn invalid_manifest_is_not_stored() {
     }
     assert!(missed.is_empty(), "{missed:#?}");
     assert!(bench.registered().await.is_empty());
-    // The largest that is allowed fits, whatever is in it.
+    // The largest allowed manifest fits, with any content.
     let largest = format!("{text}{}", "\n".repeat(MANIFEST_MAX_BYTES - text.len()));
     let made = bench.post_text("application/yaml", largest.clone()).await;
     assert_eq!(made.status.as_u16(), 200, "{}", made.text);
@@ -351,7 +351,7 @@ async fn registration_requires_its_role() {
         let changed = app.send(&key, Method::PATCH, "/plugins/desk/1.0.0", Some(&change)).await;
         assert_eq!(changed.status.as_u16(), own, "{role:?}: {}", changed.text);
     }
-    // Nobody becomes more than they are.
+    // An administrator cannot grant a role above their own.
     let new = json!({ "name": "a", "roles": ["platform_administrator"], "user_id": "ann" });
     assert_eq!(app.post("/api/v1/keys", &new).await.problem(403), "forbidden");
     let made = app.send(&platform, Method::POST, "/api/v1/keys", Some(&new)).await;

@@ -18,7 +18,7 @@ const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 /// A running browser with one window and a fresh profile.
 pub struct Browser {
     driver: Child,
-    /// Held so that the driver can go on writing.
+    /// Held open: the driver keeps writing to it.
     _out: BufReader<ChildStdout>,
     port: u16,
     session: String,
@@ -57,7 +57,7 @@ impl Browser {
             "goog:chromeOptions": { "args": arguments },
         } } });
         let http = Client::builder().no_proxy().build().unwrap();
-        // It is a Browser before it has a session, so that the driver ends also when the session cannot start.
+        // The Browser exists before its session: the driver also ends if the session cannot start.
         let mut browser = Self { driver, _out: out, port, session: String::new(), http, _profile: profile };
         let session = browser.ask(Method::POST, "", &capabilities).await.unwrap();
         browser.session = format!("/{}", session["sessionId"].as_str().unwrap());
@@ -113,7 +113,7 @@ impl Browser {
         self.ask(Method::POST, "/execute/sync", &json!({ "script": js, "args": [] })).await.unwrap()
     }
 
-    /// Waits until an expression is true in the page, whatever page there is by then.
+    /// Waits until an expression is true in the current page.
     pub async fn wait_until(&self, expression: &str) {
         // The page answers with its next frame, which paces the loop.
         let script = format!(

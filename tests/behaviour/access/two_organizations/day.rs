@@ -1,5 +1,6 @@
-//! A day of an organization: everything it can have is made in the morning, and used and taken away in the afternoon.
-//! Its user, agent, channel, plugin, keys and names are called as the other organization's are; what they hold is not.
+//! A day of an organization: its administrator creates every kind of record in the morning, and uses and deletes them
+//! in the afternoon. Both organizations use the same names for user, agent, channel, plugin and keys; the contents
+//! differ.
 
 use overseer_engine::ports::table::Query;
 use serde_json::{Value, json};
@@ -14,7 +15,7 @@ pub struct Made {
     pub task: String,
     pub daily: String,
     pub failed: String,
-    /// A run of which nobody knows how it ended, and what was recorded of it.
+    /// A run with an unknown outcome, and its recorded failure.
     pub run: String,
     pub failure: String,
     /// The key of an agent, and the id of a service's key.
@@ -26,7 +27,7 @@ pub struct Made {
     pub link: String,
     /// The hash of what the channel is locked to.
     pub lock: String,
-    /// What nobody may ever see in a log.
+    /// Secrets that must never appear in a log.
     pub secrets: Vec<String>,
 }
 

@@ -1,6 +1,6 @@
-//! Two organizations on one server, with a day of each at once: whatever is stored, answered, told, called and logged is of
-//! the one or of the other, and never of both. They call what they have by the same names, so that whoever forgets which
-//! organization is meant finds the other's.
+//! Two organizations on one server run their days at once. Every record, answer, event, call and log line belongs to
+//! exactly one of them. Both use the same names: code that ignores the organization finds the other's record and fails
+//! the test.
 
 pub mod day;
 pub mod world;
@@ -30,7 +30,7 @@ impl<'a> Marks<'a> {
         Self([(ACME, acme), (GLOBEX, globex)].map(|(marker, made)| (marker, [&[marker], &made.ids()[..]].concat())))
     }
 
-    /// Whose a text is, if it has a mark; of what has those of both nobody can say it.
+    /// The organization that a text belongs to, if the text has a mark. Panics on marks of both.
     #[track_caller]
     fn whose(&self, text: &str, what: &str) -> Option<&'static str> {
         let has = |marks: &[&str]| marks.iter().any(|mark| text.contains(mark));

@@ -1,5 +1,5 @@
-//! What is around an organization in these tests: a real server that is its services and the receiver of its webhooks, and
-//! whoever asks in its name. Everything that goes over the wire is kept.
+//! The surroundings of an organization in these tests: a real server that plays its services and its webhook receiver,
+//! and the caller with its keys. The server and the caller record all traffic.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -82,7 +82,7 @@ pub struct Side<'a> {
     pub key: String,
     /// What was asked, and all that was answered.
     pub answers: Mutex<Vec<(String, String)>>,
-    /// Where there is one, whoever has it asks, and then the next in the queue.
+    /// If set, callers take turns: each holds this lock for one request.
     turn: Option<&'a tokio::sync::Mutex<()>>,
 }
 

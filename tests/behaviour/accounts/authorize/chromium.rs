@@ -1,4 +1,4 @@
-//! The whole way as a person goes it: the program as it is run, a real browser, and an intent at the end.
+//! The whole flow of a user: the real program, a real browser, and an intent at the end.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Connecting by way of a browser, against the playground's OAuth servers: what every step says, does and keeps.
+//! Connecting through a browser, against the playground's OAuth servers: what each step answers and stores.
 
 mod attacks;
 mod chromium;
@@ -11,11 +11,11 @@ use url::Url;
 
 use crate::support::app::{Answer, App, Options};
 
-/// Somebody's browser, as far as it matters here: one cookie.
+/// A user's browser, reduced to one cookie.
 pub struct Browser<'a> {
     pub app: &'a App,
     pub cookie: Option<String>,
-    /// Where it is, which the links and forms of a page are relative to.
+    /// The current URL: the page's links and forms are relative to it.
     at: Url,
 }
 
@@ -267,7 +267,7 @@ async fn account_allowed_by_another_user_is_revoked() {
     let complete = format!("{connect}/complete");
     let answer = app.send(&ann, Method::POST, &complete, Some(&json!({ "code": code }))).await;
     assert_eq!(answer.problem(403), "forbidden");
-    // Nobody has it, not even with the code.
+    // Neither user has the account: the code no longer works.
     let answer = app.send(&mallory, Method::POST, &complete, Some(&json!({ "code": code }))).await;
     assert_eq!(answer.pointers(), ["/code"]);
     for user in ["ann", "mallory"] {
@@ -312,7 +312,7 @@ async fn expired_pending_account_spares_the_active_one() {
         browser.open(&back).await;
     };
     back(json!({})).await;
-    // The same person once more, under another alias, and nobody confirms it.
+    // The same user connects again under another alias and does not confirm it.
     back(json!({ "alias": "again", "returnTo": "https://agent.example/done" })).await;
     assert_eq!(secrets(&app).await, 2);
     app.clock.advance(600);

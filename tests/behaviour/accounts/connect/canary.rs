@@ -1,4 +1,4 @@
-//! A token is followed through everything that can happen, and looked for in everything that comes out.
+//! The test sends a token through every operation and searches all output for it.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -199,7 +199,7 @@ impl<'a> MakeWriter<'a> for Log {
     }
 }
 
-/// A service that says the token back in whatever form `disguise` gives it, as data or as an error.
+/// A service that echoes the token, encoded by `disguise`, as data or as an error.
 async fn echoing(token: &str, disguise: fn(&str) -> String) -> App {
     let answer = async move |headers: HeaderMap, body: Bytes| {
         let said = headers["authorization"].to_str().unwrap().strip_prefix("Bearer ").unwrap().to_owned();

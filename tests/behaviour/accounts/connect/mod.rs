@@ -1,4 +1,4 @@
-//! Accounts: connected by a token, which is kept and never given back.
+//! Accounts that a caller connects with a token. Overseer stores the token and never returns it.
 
 pub mod canary;
 mod rotating;
@@ -163,7 +163,7 @@ async fn intent_uses_the_named_account() {
         let answer = app.post(SLACK, &json!({ "token": token, "alias": alias })).await;
         assert_eq!(answer.json()["alias"], alias);
     }
-    // Only the token of `work` is good, so that the answers tell the accounts apart.
+    // Only the token of `work` is valid: the answers tell the accounts apart.
     app.playground.accept_token(Service::Slack, "xoxb-of-work");
     send(&app, Some("work")).await.data();
     assert_eq!(send(&app, Some("home")).await.failure(), "reconnect_required");
@@ -277,6 +277,6 @@ async fn client_hangup_leaves_no_half_connected_account() {
     }
     gated.gate.notify_one();
     engine.drain().await;
-    // The token is in the vault, so the record that names it must come to be; else nobody would ever remove it.
+    // The token is in the vault: Overseer must write the record that names it, or nothing would ever delete it.
     send(&app, None).await.data();
 }

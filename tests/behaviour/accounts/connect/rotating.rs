@@ -1,4 +1,4 @@
-//! New keys for what the vault has sealed already: nothing is lost, and old keys end where they should.
+//! Key rotation in the vault: it loses no secret, and old keys stop working when they should.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -232,7 +232,7 @@ async fn interrupted_rotation_is_finished_on_open() {
         let path = temporary.path();
         let (key_path, next_path) = (path.join("master-key"), path.join("master-key.next"));
         let folder = open(path).await.unwrap();
-        // The fixture's own, so that the test can make vaults of it.
+        // The fixture owns it: the test can make vaults from it.
         fs::write(&key_path, [7; 32]).unwrap();
         let table = folder.table();
         for org in ORGS {

@@ -1,4 +1,4 @@
-//! What the vault stores opens only where it was put.
+//! The vault opens a ciphertext only for the record that it was sealed for.
 
 use std::sync::Arc;
 
@@ -73,7 +73,7 @@ async fn ciphertext_is_bound_to_its_record() {
         for (to, to_version) in &others {
             let table = table();
             vault(&table, 7).put(from, from_version, &SecretString::from("the secret")).await.unwrap();
-            // With the data keys, so that it is not for want of them that it stays closed.
+            // The data keys move, too: the vault has them and still refuses to open it.
             for (from, to) in [
                 (place(from, from_version), place(to, to_version)),
                 (data_keys(from.org.as_str()), data_keys(to.org.as_str())),

@@ -1,5 +1,5 @@
-//! Tokens that are renewed, against a real OIDC provider: PKCE is required, refresh tokens work once, and using one twice
-//! ends the whole grant.
+//! Token refresh against a real OIDC provider: it requires PKCE, accepts each refresh token once, and revokes the whole
+//! grant on reuse.
 
 mod race;
 
@@ -253,7 +253,7 @@ async fn reused_refresh_token_ends_the_account() {
     assert_eq!((&shown["state"], &shown["reason"]), (&json!("revoked"), &json!("invalid_grant")), "{shown}");
     assert_eq!(shown["remedy"], "connect the account again");
     assert_eq!(setup.refreshes().await, (1, 1));
-    // Nobody asks again.
+    // Overseer does not ask the provider again.
     assert_eq!(setup.intend("me").await.failure(), "reconnect_required");
     assert_eq!(setup.refreshes().await, (1, 1));
     assert_eq!(setup.events(), ["integration.connected", "integration.failed"]);
@@ -315,7 +315,7 @@ async fn unavailable_provider_is_retried() {
         assert!(accounts(&setup.app, "crm", "admin").await.is_empty());
     }
     setup.connect().await;
-    // While the token is good nobody notices.
+    // While the token is valid, intents succeed.
     setup.app.clock.advance(3300);
     setup.oidc.token_endpoint("down", 1).await;
     setup.intend("me").await.data();
@@ -337,7 +337,7 @@ async fn unavailable_provider_is_retried() {
 async fn lost_tokens_need_reconnecting() {
     let setup = Setup::connected().await;
     setup.app.clock.advance(3600);
-    // The provider has used up the refresh token, and nobody heard of the next.
+    // The provider has used up the refresh token, and its answer with the next one was lost.
     setup.oidc.token_endpoint("hang_up_after", 1).await;
     assert_eq!(setup.intend("me").await.failure(), "unavailable");
     setup.app.clock.advance(30);

@@ -1,4 +1,4 @@
-//! 200 intents at once over 8 engines on one store, with one token that ran out: it is renewed once, whoever crashes when.
+//! 200 intents at once on 8 engines with one store and one expired token: one engine refreshes it, at any crash point.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +22,7 @@ use crate::support::oidc;
 const ENGINES: usize = 8;
 const INTENTS: usize = 200;
 
-/// Where whoever renews stops for ever, as a process does that is killed there.
+/// Where the refreshing engine stops for ever, like a killed process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Crash {
     Never,
@@ -32,7 +32,7 @@ enum Crash {
     AfterTheCommit,
 }
 
-/// A store and a vault at which one caller, the first to come there, does not return before it is let go.
+/// A store and a vault that hold the first engine at the crash point until the test opens the gate.
 struct Crashing {
     at: Crash,
     vault: Arc<dyn Vault>,
@@ -51,7 +51,7 @@ impl Crashing {
         (Ports { table, vault: crashing.clone(), ..ports }, crashing)
     }
 
-    /// Whoever is only slow, and not dead, goes on when the gate is opened.
+    /// Holds the engine at this place. A slow engine continues when the test opens the gate.
     async fn come_to(&self, place: Crash) {
         if self.at == place {
             self.gate.pass().await;
@@ -106,8 +106,8 @@ impl Vault for Crashing {
 /// How the intents ended, by code; `ok` is a success.
 type Ends = BTreeMap<String, usize>;
 
-/// Runs the race, and tells the outcomes. Where somebody crashes, one intent has none, and the clock goes past the lease once
-/// it has happened.
+/// Runs the race and returns the outcomes. If an engine crashes, one intent has no outcome, and after the crash the
+/// clock advances past the lease.
 #[expect(clippy::print_stdout, reason = "the counts are what is to be seen")]
 async fn race(setup: &Setup, crash: Crash) -> Ends {
     let (ports, crashing) = Crashing::at(setup, crash);
@@ -288,8 +288,8 @@ async fn late_refusal_does_not_end_a_refreshed_account() {
     setup.intend("me").await.data();
     assert_eq!(setup.record().await["generation"], 2);
     setup.oidc.release().await;
-    // The provider takes the late one for a thief and ends the grant. What it said is about the token of before, so that
-    // nothing ends by it; that the service refuses the new token, too, is another matter.
+    // The provider takes the late engine for a thief and revokes the grant. Its answer concerns the previous token and
+    // ends no account; the service refuses the new token separately.
     assert!(late.await.unwrap().result.is_err());
     assert_eq!(setup.refreshes().await, (1, 1));
     let record = setup.record().await;

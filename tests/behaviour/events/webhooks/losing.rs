@@ -1,4 +1,4 @@
-//! Nothing is lost, and nothing is told that did not happen, whoever crashes when.
+//! Crashes: no event is lost, and Overseer sends none for a change that was not committed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,7 +16,7 @@ async fn crash_before_sending_loses_no_event() {
     let app = receiver.app().await;
     let (id, _) = subscribe(&app, &app.admin, &receiver.url("/"), &["*"]).await;
     let deaf = app.deaf();
-    // Whoever wrote it crashed at once.
+    // The process that wrote the event crashed at once.
     make_key(&deaf).await;
     assert_eq!((outbox(&app).await.len(), receiver.got().len()), (1, 0));
     let swept = app.engine.sweep().await.unwrap();
@@ -24,7 +24,7 @@ async fn crash_before_sending_loses_no_event() {
     reached(&app, &id, "succeeded").await;
     assert_eq!((outbox(&app).await.len(), receiver.got().len()), (0, 1));
 
-    // Whoever made it a delivery did.
+    // The process that made the delivery crashed.
     make_key(&deaf).await;
     deaf.dispatch(outbox(&app).await.remove(0), None).await.unwrap();
     assert_eq!((deliveries(&app, &id).await.len(), receiver.got().len()), (2, 1));
@@ -164,7 +164,7 @@ async fn unacknowledged_settlement_stands() {
     assert_eq!(receiver.got().len(), 1);
 }
 
-/// What is told of a disconnection has what became of the tokens; unless whoever disconnected it crashed before.
+/// A disconnect event has the result of the token revocation, unless the disconnecting process crashed before it.
 #[tokio::test]
 async fn disconnect_event_has_the_revocation_result() {
     let receiver = Receiver::start().await;

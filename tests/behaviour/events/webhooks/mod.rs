@@ -1,4 +1,4 @@
-//! Events told to an organization's own servers: subscribed, written with the change, signed, sent, tried again.
+//! Webhooks to an organization's servers: subscribed, written with the change, signed, sent, retried.
 
 mod losing;
 mod sending;
@@ -67,7 +67,7 @@ fn hmac_sha256(key: &[u8], text: &[u8]) -> Vec<u8> {
     digest(&SHA256, &[&padded(0x5c), inner.as_ref()].concat()).as_ref().to_vec()
 }
 
-/// A real server of an organization's own. It answers as it is told to, and 204 after that.
+/// A real server of an organization. It sends the answers that the test queued, then 204.
 #[derive(Clone)]
 pub struct Receiver {
     pub address: SocketAddr,

@@ -1,4 +1,4 @@
-//! What becomes of a delivery, by what its receiver answers.
+//! The state of a delivery after each kind of receiver answer.
 
 use axum::body::Body;
 use axum::http::header::{LOCATION, RETRY_AFTER};

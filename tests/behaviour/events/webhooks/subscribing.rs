@@ -1,4 +1,4 @@
-//! What may be subscribed, by whom, and what is shown of it.
+//! Webhook subscriptions: their fields, permissions and shown values.
 
 use futures_util::future::join_all;
 use overseer_engine::outbound::config::Config;
@@ -41,7 +41,7 @@ async fn webhook_lifecycle_is_complete() {
     expected["updated_at"] = json!("2026-11-21T09:00:10Z");
     assert_eq!(changed, expected);
     assert_eq!(app.get(&path).await.json(), expected);
-    // One that is not active is told nothing, and costs nothing.
+    // An inactive webhook gets no events and costs nothing.
     event(&app, "a").await;
     assert_eq!((outbox(&app).await.len(), deliveries(&app, &id).await.len()), (0, 0));
 
@@ -171,7 +171,7 @@ async fn organization_has_at_most_20_webhooks() {
     assert!(refused.iter().all(|answer| answer.problem(409) == "conflict"));
     let secrets = app.table.items().await.into_iter().filter(|key| key.partition.contains("#secret#"));
     assert_eq!(secrets.count(), 20, "the secrets of those that were refused are gone");
-    // Another organization is not counted, and each of the twenty is told.
+    // Another organization's webhooks do not count, and each of the twenty gets the event.
     let globex = app.key("globex", &[Role::Administrator], None).await;
     assert_eq!(app.send(&globex, Method::POST, WEBHOOKS, Some(&new)).await.status, 201);
     event(&app, "a").await;
@@ -225,7 +225,7 @@ async fn webhook_secret_is_shown_once() {
     receiver.answer(StatusCode::GONE);
     event(&app, "b").await;
     reached(&app, &id, "failed").await;
-    // That the delivery failed is written before anybody is told what follows.
+    // Overseer stores the failed delivery before it publishes the deactivation.
     let told = || app.events.lock().unwrap().iter().any(|event| event.kind == "webhook.deactivated");
     for _ in 0..1_000 {
         if told() {

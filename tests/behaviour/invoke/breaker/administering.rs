@@ -1,4 +1,4 @@
-//! What administrators say of a plugin.
+//! Administrators disable a plugin, reset its breaker and set its limits.
 
 use overseer_engine::access::principal::Role;
 use overseer_engine::core::ids::OrgId;
@@ -183,7 +183,7 @@ async fn breaker_limits_have_edges() {
         (json!({ "window_s": 86_401, "open_s": 1.5 }), vec!["/breaker/open_s", "/breaker/window_s"]),
         (json!({ "open_s": 0, "open_max_s": 86_401 }), vec!["/breaker/open_max_s", "/breaker/open_s"]),
         (json!({ "open_s": 60, "open_max_s": 59 }), vec!["/breaker/open_max_s"]),
-        // Together with what the plugin says, and with what nobody says.
+        // Checked together with the plugin's own limits and with the defaults.
         (json!({ "open_s": 601 }), vec!["/breaker/open_max_s"]),
         (json!({ "open_max_s": 59 }), vec!["/breaker/open_max_s"]),
         (json!({ "failures": "5" }), vec!["/breaker/failures"]),

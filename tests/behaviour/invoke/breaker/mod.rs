@@ -1,4 +1,4 @@
-//! A plugin that fails too often is out of use for a while, and comes back by one trial.
+//! The breaker: Overseer stops calling a plugin that fails too often, and one trial call brings it back.
 
 mod administering;
 mod sparing;
@@ -229,7 +229,7 @@ async fn breaker_counts_only_faults_of_the_plugin() {
         counted += usize::from(counts);
         assert_eq!(setup.breaker("write").await["failures"], json!(counted), "{path}");
     }
-    // Nobody but the caller can do anything about these.
+    // Only the caller can fix these.
     assert_eq!(setup.act_as(&setup.app.admin, "ben", "200").await.failure(), "not_connected");
     for wrong in [json!({ "path": 5 }), json!({ "path": ".." })] {
         setup.app.intend("own", "act", wrong).await.problem(400);

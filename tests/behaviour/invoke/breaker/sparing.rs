@@ -1,4 +1,4 @@
-//! A service that fails is left alone, by whatever way it would be called. One that does not fail is not.
+//! An open breaker stops every kind of call to a failing service. A working service keeps its breaker closed.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! How a plugin comes back.
+//! How a trial call closes an open breaker.
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;

@@ -1,4 +1,4 @@
-//! What goes wrong outside, and what the caller is told.
+//! Failures of services, and the errors that the caller gets.
 
 mod reaching;
 mod reading;

@@ -1,4 +1,4 @@
-//! Where calls may go, and what they carry.
+//! The addresses that calls may reach, and the headers that they carry.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -23,7 +23,7 @@ async fn act(app: &App, path: &str) -> Answer {
     app.intend("own", "act", json!({ "path": path })).await
 }
 
-/// A port on which nobody listens.
+/// A port without a listener.
 async fn closed_port() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap()
 }
@@ -40,7 +40,7 @@ async fn unreachable_service_is_retryable_for_every_action() {
     let address = closed_port().await;
     let app = plugin_at(&format!("http://{address}"), vec![AllowedAddress::Socket(address)]).await;
     failed(&read(&app, "x").await, "unavailable", true);
-    // Nothing was sent, so that nothing can happen twice.
+    // Overseer sent nothing: a retry is safe.
     failed(&act(&app, "x").await, "unavailable", true);
 }
 

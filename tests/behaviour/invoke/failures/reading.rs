@@ -1,4 +1,4 @@
-//! How a service's answers are read.
+//! How Overseer reads a service's answers.
 
 use axum::Router;
 use axum::body::Body;

@@ -1,4 +1,4 @@
-//! What was begun runs to its end.
+//! Overseer completes a started run, also after the client hangs up.
 
 use std::pin::pin;
 use std::sync::Arc;

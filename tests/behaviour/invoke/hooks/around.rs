@@ -1,4 +1,4 @@
-//! Hooks around calls: before, after, and where they failed.
+//! Hooks around calls: before a call, after it, and on failure.
 
 use axum::http::StatusCode;
 use overseer_engine::access::principal::Role;
@@ -35,7 +35,7 @@ async fn hook_gets_a_signed_request_before_the_call() {
             "context": { "organization_id": "acme", "user_id": "admin", "agent_id": "agent_1", "channel": null,
                          "tool": "own", "intent": "act", "session_id": null, "task_id": null,
                          "plugin": "guard", "version": "1.0.0", "reported": false, "config": { "level": 3 } },
-            // The account's own token is nobody's business.
+            // Overseer removes the account's token before the hook sees the data.
             "data": { "path": "one", "note": "[secret removed]" },
         })
     );
@@ -93,7 +93,7 @@ async fn veto_stops_the_call() {
     assert_eq!(bench.service.calls(), Vec::<String>::new());
     let recorded = bench.errors("own").await;
     assert_eq!((recorded.len(), &recorded[0]["code"]), (3, &json!("vetoed")));
-    // Nothing happened, so that the key is free, and no run was begun.
+    // The service got no call: no run started, and the idempotency key is free.
     assert_eq!(bench.app.get("/api/plugin-engine/runs").await.json()["runs"], json!([]));
     let intent = json!({ "tool": "own", "intent": "act", "idempotencyKey": "k", "context": { "path": "one" } });
     bench.app.post(INTENTS, &intent).await.data();

@@ -1,4 +1,4 @@
-//! Which hooks are asked: those that an administrator has granted, of plugins in use, with a secret to sign with.
+//! Overseer asks a hook only if an administrator has granted it, its plugin is active, and it has a signing secret.
 
 use futures_util::future::join_all;
 use overseer_engine::access::principal::Role;
@@ -183,7 +183,7 @@ async fn missing_guard_fails_closed() {
     bench.act("one").await.data();
     assert_eq!(bench.asked().len(), 2);
 
-    // With its folder gone nobody knows what it would say.
+    // Without its file the hook cannot answer: the call is refused.
     std::fs::remove_file(&file).unwrap();
     read();
     let refused = bench.act("one").await;

@@ -1,4 +1,4 @@
-//! Hooks: plugins that are asked before and after calls, about failures, and about what agents tell of themselves.
+//! Hooks: Overseer asks plugins before and after calls, on failures, and on reports of agents.
 
 mod around;
 mod managing;

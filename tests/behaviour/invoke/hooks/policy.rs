@@ -1,4 +1,4 @@
-//! The built-in plugin `policy`: rules of an organization, asked in Overseer's own code.
+//! The built-in plugin `policy`: Overseer itself evaluates an organization's rules.
 
 use super::*;
 
@@ -20,7 +20,7 @@ async fn policy_refuses_by_rule() {
         { "tool": "slack", "reason": "no chatting" },
     ]);
     assert_eq!(rules(&bench, forbids).await.status, StatusCode::OK);
-    // Nobody has enabled it yet.
+    // No administrator has enabled the plugin yet.
     bench.act("one").await.data();
     let enabled = bench.post(&format!("{POLICY}/enable"), json!({})).await;
     assert_eq!((&enabled["life"]["state"], &enabled["hooks"][0]["asked"]), (&json!("active"), &json!(true)));
@@ -70,7 +70,7 @@ async fn unusable_rules_are_refused_with_their_pointer() {
 #[tokio::test]
 async fn failing_rule_forbids() {
     let bench = Bench::start().await;
-    // What is no number cannot be compared with one, and nobody knows what was meant.
+    // The rule compares a number with a value that is none: it fails, and the call is forbidden.
     let rule = json!([{ "tool": "own", "when": "(parameters.path | int) > now", "reason": "a" }]);
     assert_eq!(rules(&bench, rule).await.pointers(), ["/rules/0/when"], "there is no now");
     let rule = json!([{ "tool": "own", "when": "(parameters.path | int) > 3", "reason": "a" }]);

@@ -1,4 +1,4 @@
-//! Moments that an agent's runtime tells of itself.
+//! Hook events that an agent's runtime reports.
 
 use overseer_engine::access::principal::Role;
 

@@ -1,4 +1,4 @@
-//! Names written, listed, looked at and taken out.
+//! Mappings: written, listed, read and deleted.
 
 use overseer_engine::access::principal::Role;
 use reqwest::Method;
@@ -98,7 +98,7 @@ async fn mapping_list_pages_by_plugin_and_kind() {
     }]);
     assert_eq!(listed["mappings"], expected);
     assert_eq!(named(&chat.app.get(NAMES).await), ["everybody's"]);
-    // A name that was only found can be forgotten, too, whatever account it was found through.
+    // A user can also delete a name that a lookup found, through any account.
     let body = json!({ "tool": "chat", "intent": "say", "integration": "default", "context": { "room": "general" } });
     chat.app.post("/api/plugin-engine", &body).await.data();
     let removed = chat.app.delete(&format!("{NAMES}?{ROOM}&name=General&userId=admin")).await.json();
@@ -325,7 +325,7 @@ async fn mapping_of_another_owner_is_inaccessible() {
         assert_eq!(found["externalId"], id);
     }
 
-    // A service acts for all; nobody acts without a key.
+    // A service key acts for all users; a request without a key is refused.
     let service = chat.app.key("acme", &[Role::Service], None).await;
     for (_, scope) in &scopes {
         send(&service, Method::PUT, "", Some(&room("more", scope.clone()))).await.json();

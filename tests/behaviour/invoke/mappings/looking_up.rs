@@ -1,4 +1,4 @@
-//! What a name in an intent stands for.
+//! How Overseer resolves a name in an intent to an id.
 
 use overseer_engine::access::principal::Role;
 use overseer_engine::core::intent::Intent;
@@ -36,7 +36,7 @@ async fn agent_mapping_has_precedence() {
     chat.app.post("/api/plugin-engine/integrations/chat/connect", &connect).await.json();
     let body = with(body, json!({ "userId": "ann" }));
     assert_eq!(chat.app.post("/api/plugin-engine", &body).await.data()["room"], "R100");
-    // An id that somebody has given another meaning has it.
+    // A mapping that a user wrote for an id overrides the id.
     chat.name("R001", "R777", json!({})).await;
     assert_eq!((chat.room("R001").await, chat.room("R002").await), ("R777".to_owned(), "R002".to_owned()));
     assert_eq!(chat.lookups(), 1);
@@ -78,7 +78,7 @@ async fn ambiguous_name_is_refused_with_its_candidates() {
         assert!(message.contains(said), "{message}");
     }
     assert_eq!((chat.lookups(), chat.said()), (1, 0));
-    // What somebody writes down decides it; and one thing that is listed twice is one.
+    // A written mapping decides; and a room that the service lists twice counts once.
     chat.name("twins", "R003", json!({})).await;
     assert_eq!(chat.room("twins").await, "R003");
     chat.set(ONE, &[("same", "R001"), ("Same", "R001")]);
@@ -332,7 +332,7 @@ async fn notion_takes_titles_in_place_of_ids() {
     app.intend("notion", "append", json!({ "page_id": "the PLAN", "content": "one" })).await.data();
     let path = format!("/playground/notion/v1/blocks/{}/children", plan["id"].as_str().unwrap());
     assert_eq!(app.last_received().path, path);
-    // A row is a page, whatever its title's property is called.
+    // A row is a page, under any name of its title property.
     app.intend("notion", "update", json!({ "page_id": "Buy milk", "title": "Buy oat milk" })).await.data();
     let rows = app.intend("notion", "query", json!({ "database_id": "Tasks" })).await.data();
     assert_eq!(rows["results"].as_array().unwrap().len(), 6, "the playground's five and the new one");

@@ -1,4 +1,4 @@
-//! Names in the place of a service's ids: written down, looked up, remembered, and who may see and change them.
+//! Names in place of a service's ids: written, looked up, cached, and the permissions to read and change them.
 
 mod keeping;
 mod looking_up;
@@ -104,8 +104,8 @@ async fn list(State(rooms): State<Rooms>, headers: HeaderMap) -> (StatusCode, Js
     (StatusCode::OK, Json(json!({ "rooms": rooms })))
 }
 
-/// The plugin `chat`. What can be listed counts as rooms, which have ids of their own, and as people, whose ids could be
-/// anything; places are only what somebody wrote down.
+/// The plugin `chat`. Its listing serves rooms, whose ids have a pattern, and people, whose ids can be any text. Places
+/// exist only as written mappings.
 fn manifest(base_url: &str) -> String {
     let lookup = |more: Value| {
         let lookup = json!({ "action": "rooms", "items": "data.rooms", "name": "item.title", "id": "item.id" });

@@ -1,4 +1,4 @@
-//! Actions whose service knows a repetition by a key of ours.
+//! Actions whose service deduplicates by a key from Overseer.
 
 use std::collections::BTreeSet;
 
@@ -49,7 +49,7 @@ async fn caller_key_gives_one_service_key() {
     let setup = Setup::start().await;
     setup.says([limited("3600")]);
     failed(&pay(&setup, "order-1").await, "rate_limited", 1);
-    // Nothing was done, so that the key is free for another try.
+    // The service did nothing: the caller may retry with the same key.
     pay(&setup, "order-1").await.data();
     let first = one_key(&setup, 0, 2);
     assert!(!first.contains("order"), "{first}");

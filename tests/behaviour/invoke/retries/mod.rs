@@ -1,4 +1,4 @@
-//! What is tried again while somebody waits, how the service knows a repetition, and what is never done twice.
+//! Retries while the caller waits, deduplication by the service, and calls that Overseer never repeats.
 
 mod keyed;
 
@@ -38,7 +38,7 @@ fn limited(retry_after: &'static str) -> Says {
 
 type Script = Arc<Mutex<VecDeque<Says>>>;
 
-/// Answers as it is told, and with nothing left to say like a service that works. One of status 0 never answers.
+/// Sends the next scripted answer; after the last one, success. Status 0 never answers.
 async fn answer(State(script): State<Script>) -> Response {
     let Says { status, retry_after, code } = script.lock().unwrap().pop_front().unwrap_or(WORKS);
     if status == 0 {
@@ -51,7 +51,7 @@ async fn answer(State(script): State<Script>) -> Response {
     response
 }
 
-/// An Overseer with the plugin `shop`, and its service, which does as it is told.
+/// An Overseer with the plugin `shop`, and its scripted service.
 struct Setup {
     app: App,
     service: OwnService,

@@ -1,5 +1,4 @@
-//! What a service may answer, and what the ledger says of it then: whoever is told that an intent can be sent again can send
-//! it again as it is.
+//! Answers of a service, and what the ledger records of them: an intent marked retryable can be sent again unchanged.
 
 use axum::Router;
 use axum::http::StatusCode;

@@ -1,4 +1,4 @@
-//! Whoever is doing something dies.
+//! The process crashes during a call.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! Whoever comes late: frozen in a call, overtaken at the store, or with an answer that was lost on the way.
+//! Late workers: suspended in a call, overtaken at the store, or with a lost store answer.
 
 use std::sync::Arc;
 
@@ -15,13 +15,13 @@ use crate::support::scripted::{Does, Scripted, act_as, says};
 
 const RETRY: &str = "/api/plugin-engine?resolve=retry";
 
-/// Whoever holds a claim does not hold it for longer.
+/// Longer than a worker can hold a claim.
 const LONGER_THAN_A_CLAIM_S: i64 = 100;
 
-/// Where somebody is held at the store, once.
+/// Where the store holds a worker, once.
 enum Held {
     BeforeTheClaim,
-    /// The claim is written. That it is does not come back.
+    /// The store has written the claim, but its answer does not reach the worker.
     AfterTheClaim,
     /// The run is begun, and the decision is to be noted with the one before.
     BeforeTheNote,

@@ -1,4 +1,4 @@
-//! The ledger of runs, and intents that are safe to repeat.
+//! The ledger of runs, and intents that a caller can safely retry.
 
 mod answers;
 mod crashing;

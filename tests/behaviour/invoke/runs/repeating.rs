@@ -1,4 +1,4 @@
-//! Intents that come again under their key.
+//! Intents that a caller repeats with the same idempotency key.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! What is secret is kept nowhere, also where a service says it back.
+//! Overseer stores no secret in a run, an event or a failure, even if the service echoes it.
 
 use overseer_engine::invoke::runs::RequestOptions;
 use overseer_playground::{Mode, Service};

@@ -1,4 +1,4 @@
-//! The attempts of tasks: what is known of one counts for its task, whoever knows it, and whatever became of the worker.
+//! Attempts of tasks: a recorded attempt settles its task, also after its worker is lost or another process reports it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -157,7 +157,7 @@ impl World {
         (at_ms <= end_ms).then_some(happening)
     }
 
-    /// Ends the faults and loses all alarms, so that only the sweep is left.
+    /// Ends the faults and drops all alarms: only the sweep remains.
     pub fn calm_down(&self) {
         self.calm.store(true, Ordering::SeqCst);
         let keep = |happening: &Happening| !matches!(happening, Happening::Begin(Act::Fire(_)));

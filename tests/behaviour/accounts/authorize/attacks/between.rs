@@ -1,4 +1,4 @@
-//! What changes while the browser is at the provider.
+//! Changes in Overseer while the browser is at the provider.
 
 use axum::body::{Body, to_bytes};
 use axum::http::Request;

@@ -1,4 +1,4 @@
-//! A provider that wants another's codes or secrets (RFC 9700, 4.4), and a manifest that shows what is secret.
+//! A provider that tries to obtain another's codes or secrets (RFC 9700, 4.4), and a manifest that exposes a secret.
 
 use super::*;
 

@@ -1,5 +1,5 @@
-//! What an attacker may try with links, states, codes and providers: refused with a page that says what to do, and
-//! nothing is kept of it. The providers are the test's own, so that it is known what they were asked.
+//! Attacks with links, states, codes and providers: Overseer refuses each with a page that names the remedy, and stores
+//! nothing. The test runs its own providers and records their requests.
 
 mod between;
 mod mixup;
@@ -108,7 +108,7 @@ struct Stage {
     app: App,
     honest: Provider,
     other: Provider,
-    /// What was kept before anybody connected anything.
+    /// The keys stored before the first connection.
     before: Vec<Key>,
 }
 
@@ -312,7 +312,7 @@ async fn one_of_many_requests_wins_a_state() {
     assert_eq!(accounts(&stage.app, "honest", "admin").await.len(), 1);
 }
 
-/// Whoever saw the link, too, must not replace what its user connected.
+/// A second person with the link must not replace the account that its user connected.
 #[tokio::test]
 async fn link_opened_by_many_browsers_connects_once() {
     let stage = Stage::new().await;
@@ -362,7 +362,7 @@ async fn other_browser_is_refused() {
     }
     cookies.push(Some(format!("x{own}")));
     cookies.push(Some(format!("__Host-{own}")));
-    // Two of one name: somebody else set one of them, and nobody knows which.
+    // Two cookies of one name: an attacker may have set either.
     for both in [format!("{own}; {others}"), format!("{others}; {own}"), format!("{own}; {name}=x")] {
         cookies.push(Some(both));
     }

@@ -1,4 +1,4 @@
-//! Where a browser may be sent on to, and by which name Overseer calls itself.
+//! Where Overseer may redirect a browser, and the public URL in its links.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The page that a link opens.
+//! The consent page that a link opens.
 
 use std::fs;
 
