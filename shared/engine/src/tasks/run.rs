@@ -13,7 +13,6 @@ use crate::invoke::request::{ActionRequest, Origin};
 use crate::invoke::runs::Replayable;
 use crate::ports::table::Read;
 use crate::ports::timer::Work;
-use crate::registry::contention;
 use crate::storage::keys;
 
 impl Engine {
@@ -79,8 +78,8 @@ impl Engine {
     /// Executes a task's action with the plugin version that its organization uses.
     async fn execute_task(&self, task: &Task, claim: &Claim, deadline: Instant) -> Result<Replayable<Outcome>, Error> {
         let run = claim.run_id().map_err(Error::internal)?;
-        let mut plugin = self.plugin_cached(&task.org, task.plugin.as_str()).await?;
-        loop {
+        let run = &run;
+        self.with_current_plugin(&task.org, task.plugin.as_str(), |plugin| async move {
             let request = ActionRequest {
                 org: &task.org,
                 user: &task.user,
@@ -90,14 +89,11 @@ impl Engine {
                 action: task.action.as_str(),
                 alias: task.integration.as_ref(),
                 parameters: &task.parameters,
-                origin: Origin::Task { id: &task.id, run: &run, until: claim.until, number: task.runs },
+                origin: Origin::Task { id: &task.id, run, until: claim.until, number: task.runs },
                 deadline,
             };
-            let result = self.execute_action(request).await;
-            match self.refreshed_if_stale(&task.org, &plugin, &result).await? {
-                Some(newer) => plugin = newer,
-                None => return result?.ok_or_else(|| contention(task.plugin.as_str())),
-            }
-        }
+            Box::pin(self.execute_action(request)).await
+        })
+        .await
     }
 }
