@@ -3,9 +3,10 @@
 use std::io::IsTerminal as _;
 
 use overseer_engine::outbound::config::ConfigError;
+use overseer_http::log::JsonLines;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::fmt::format::{FmtSpan, JsonFields};
 
 use crate::arguments::LogFormat;
 
@@ -23,9 +24,7 @@ pub fn init(format: LogFormat) -> Result<(), ConfigError> {
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_span_events(closed);
     match format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).init(),
-        // The fields are beside `level` and `message`, as in the log of the functions. `spans` lists the request's span; at
-        // debug `span` is the one that was closed.
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(debug).init(),
+        LogFormat::Json => builder.fmt_fields(JsonFields::new()).event_format(JsonLines::default()).init(),
     }
     Ok(())
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
-use tracing::field::{self, Empty};
-use tracing::{Instrument as _, Span, instrument};
+use tracing::field::{Empty, debug};
+use tracing::level_filters::LevelFilter;
+use tracing::{Instrument as _, Level, Span, debug_span, instrument};
 
 use crate::access::api_keys::KeyCache;
 use crate::access::principal::Principal;
@@ -14,6 +15,7 @@ use crate::accounts::{AccountSelector, CredentialCache, Disconnected};
 use crate::core::error::{Error, causes};
 use crate::core::intent::Intent;
 use crate::core::outcome::Outcome;
+use crate::core::trace::operation;
 use crate::core::work_report::WorkReport;
 use crate::events::EventState;
 use crate::invoke::mappings::LookupState;
@@ -48,8 +50,11 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// The same ports with a span around each call that leaves the process.
+    /// The same ports with a span around each call that leaves the process; as they are, if the log has no such spans.
     fn traced(self) -> Self {
+        if LevelFilter::current() < Level::DEBUG {
+            return self;
+        }
         Self {
             table: Arc::new(Traced(self.table)),
             vault: Arc::new(Traced(self.vault)),
@@ -114,43 +119,46 @@ impl Engine {
         let engine = Arc::clone(self);
         let result =
             self.run_to_completion(async move { engine.execute_intent(&principal, intent, &options).await }).await;
-        if let Ok(Replayable { answer: Outcome { result: Err(failure), .. }, .. }) = &result {
-            Span::current().record("outcome", field::debug(failure.code));
-        }
-        result
-    }
-
-    /// Runs work that has effects, and records its outcome in the operation's span. It continues even if the returned future is dropped because the client hung up.
-    pub(crate) async fn run_to_completion<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = Result<T, Error>> + Send + 'static,
-    ) -> Result<T, Error> {
-        let result = self.effects.spawn(work.in_current_span()).await.map_err(Error::Panicked)?;
+        let span = Span::current();
         match &result {
-            Ok(_) => Span::current().record("outcome", "ok"),
-            Err(error) => Span::current().record("outcome", field::debug(error.code())),
+            Ok(Replayable { answer: Outcome { result: Ok(_), .. }, .. }) => span.record("outcome", "ok"),
+            Ok(Replayable { answer: Outcome { result: Err(failure), .. }, .. }) => {
+                span.record("outcome", debug(failure.code))
+            }
+            Err(error) => span.record("outcome", debug(error.code())),
         };
         result
     }
 
+    /// Runs work that has effects. It continues even if the returned future is dropped because the client hung up.
+    pub(crate) async fn run_to_completion<T: Send + 'static, E: From<Error> + Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> Result<T, E> {
+        self.effects.spawn(work.in_current_span()).await.map_err(Error::Panicked)?
+    }
+
     /// Does the work that an alarm is for, if its record says that it is due. `deadline` is when this process must have
     /// ended, if there is such a time: work that may take longer is left.
-    #[instrument(level = "debug", skip_all, fields(org = %work.org, kind = work.kind.as_str(), outcome = Empty))]
     pub async fn dispatch(self: &Arc<Self>, work: Work, deadline: Option<Instant>) -> Result<WorkReport, Error> {
-        let engine = Arc::clone(self);
-        self.run_to_completion(async move {
-            match &work.kind {
-                WorkKind::Task => Box::pin(engine.run_due(&work, deadline)).await,
-                WorkKind::PendingAccount => {
-                    engine.drop_if_due(&work.org, &work.id).await.map(|()| WorkReport::default())
+        let span = debug_span!("dispatch", org = %work.org, kind = work.kind.as_str(), outcome = Empty);
+        operation(span, async {
+            let engine = Arc::clone(self);
+            self.run_to_completion(async move {
+                match &work.kind {
+                    WorkKind::Task => Box::pin(engine.run_due(&work, deadline)).await,
+                    WorkKind::PendingAccount => {
+                        engine.drop_if_due(&work.org, &work.id).await.map(|()| WorkReport::default())
+                    }
+                    WorkKind::Event => engine.fan_out(&work).await.map(|()| WorkReport::default()),
+                    WorkKind::Delivery => Box::pin(engine.deliver(&work, deadline)).await,
+                    WorkKind::Unknown(kind) => {
+                        tracing::warn!(kind, "alarm of an unknown kind of work ignored");
+                        Ok(WorkReport::default())
+                    }
                 }
-                WorkKind::Event => engine.fan_out(&work).await.map(|()| WorkReport::default()),
-                WorkKind::Delivery => Box::pin(engine.deliver(&work, deadline)).await,
-                WorkKind::Unknown(kind) => {
-                    tracing::warn!(kind, "alarm of an unknown kind of work ignored");
-                    Ok(WorkReport::default())
-                }
-            }
+            })
+            .await
         })
         .await
     }
@@ -163,25 +171,28 @@ impl Engine {
 
     /// Disconnects an account: deletes its credential at once, revokes its tokens where the provider can, and lists the tasks
     /// that need it.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin, outcome = Empty))]
     pub async fn disconnect(
         self: &Arc<Self>,
         principal: &Principal,
         plugin: &str,
         selector: AccountSelector,
     ) -> Result<Disconnected, Error> {
-        let selected = self.select_account(principal, plugin, selector).await?;
-        let engine = Arc::clone(self);
-        self.run_to_completion(async move {
-            let removed = engine.remove_account(selected).await?;
-            let revoked = engine.revoke_removed(&removed).await;
-            let (org, user, is_default) = (&removed.org, removed.user(), removed.was_default());
-            let tasks = engine.tasks_that_need(org, user, &removed.plugin, &removed.alias, is_default).await;
-            let tasks = tasks.unwrap_or_else(|error| {
-                tracing::error!(%org, error = %causes(&error), "failed to list tasks that need the account");
-                Vec::new()
-            });
-            Ok(engine.report_disconnected(removed, revoked, tasks).await)
+        let span = debug_span!("disconnect", org = %principal.org, plugin, outcome = Empty);
+        operation(span, async {
+            let selected = self.select_account(principal, plugin, selector).await?;
+            let engine = Arc::clone(self);
+            self.run_to_completion(async move {
+                let removed = engine.remove_account(selected).await?;
+                let revoked = engine.revoke_removed(&removed).await;
+                let (org, user, is_default) = (&removed.org, removed.user(), removed.was_default());
+                let tasks = engine.tasks_that_need(org, user, &removed.plugin, &removed.alias, is_default).await;
+                let tasks = tasks.unwrap_or_else(|error| {
+                    tracing::error!(%org, error = %causes(&error), "failed to list tasks that need the account");
+                    Vec::new()
+                });
+                Ok(engine.report_disconnected(removed, revoked, tasks).await)
+            })
+            .await
         })
         .await
     }

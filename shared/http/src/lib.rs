@@ -19,6 +19,7 @@ pub mod integrations;
 pub mod intent;
 pub mod keys;
 mod listing;
+pub mod log;
 pub mod mappings;
 pub mod oauth;
 pub mod plugins;

@@ -83,6 +83,15 @@ fn debug_spans_of_an_intent_are_nested() {
 }
 
 #[test]
+fn only_lines_of_closed_spans_have_a_span() {
+    let folder = tempdir().unwrap();
+    let lines = parsed(&log_of_an_intent(folder.path(), &["--log-format", "json"], &[("OVERSEER_LOG", "debug")]));
+    let (closed, others): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line["message"] == "close");
+    assert!(closed.iter().all(|line| line["span"]["name"].is_string()), "{closed:#?}");
+    assert!(others.iter().all(|line| line.get("span").is_none()), "{others:#?}");
+}
+
+#[test]
 fn debug_log_holds_no_parameters() {
     let folder = tempdir().unwrap();
     let log = log_of_an_intent(folder.path(), &["--log-format", "json"], &[("OVERSEER_LOG", "debug")]);

@@ -9,12 +9,15 @@ use quick_cache::sync::Cache;
 use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+use tracing::debug_span;
+use tracing::field::Empty;
 
 use crate::access::principal::{AgentOf, Principal, Role};
 use crate::core::error::Error;
 use crate::core::ids;
 use crate::core::ids::{AgentId, ChannelName, KeyId, NAME_FORMAT, OrgId, UserId};
 use crate::core::problem::FieldProblem;
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::ports::events::EventKind;
 use crate::ports::ids::sha256;
@@ -128,62 +131,69 @@ impl Default for KeyCache {
 
 impl Engine {
     /// Creates a key for `org`. No later answer contains it.
-    #[tracing::instrument(level = "debug", skip_all, fields(%org, outcome = tracing::field::Empty))]
     pub async fn create_api_key(
         self: &Arc<Self>,
         org: &OrgId,
         new: NewApiKey,
     ) -> Result<(SecretString, ApiKeyView), Error> {
-        new.check()?;
-        let id = KeyId::parse(self.ports.ids.hex(8)).map_err(Error::internal)?;
-        let secret = self.ports.ids.hex(32);
-        let view = ApiKeyView {
-            id: id.clone(),
-            name: new.name,
-            roles: new.roles,
-            user_id: new.user_id,
-            channel: new.channel,
-            agent_id: new.agent_id,
-            created_at: self.ports.clock.now(),
-            revoked_at: None,
-        };
-        let record = ApiKeyRecord { org: org.clone(), view: view.clone(), hash: sha256(secret.as_bytes()) };
-        let mut item = NewItem::new(keys::api_key(&id), &record)?;
-        item.list = Some(keys::api_key_in_list(org, view.created_at, &id));
-        let (engine, org) = (Arc::clone(self), org.clone());
-        self.run_to_completion(async move {
-            let event = engine.event(&org, EventKind::ApiKeyCreated, &view);
-            engine.put_with(item, Condition::Absent, Some(&event)).await?;
-            engine.publish(event).await;
-            Ok((format!("ovs_{id}_{secret}").into(), view))
+        let span = debug_span!("create_api_key", %org, outcome = Empty);
+        operation(span, async {
+            new.check()?;
+            let id = KeyId::parse(self.ports.ids.hex(8)).map_err(Error::internal)?;
+            let secret = self.ports.ids.hex(32);
+            let view = ApiKeyView {
+                id: id.clone(),
+                name: new.name,
+                roles: new.roles,
+                user_id: new.user_id,
+                channel: new.channel,
+                agent_id: new.agent_id,
+                created_at: self.ports.clock.now(),
+                revoked_at: None,
+            };
+            let record = ApiKeyRecord { org: org.clone(), view: view.clone(), hash: sha256(secret.as_bytes()) };
+            let mut item = NewItem::new(keys::api_key(&id), &record)?;
+            item.list = Some(keys::api_key_in_list(org, view.created_at, &id));
+            let (engine, org) = (Arc::clone(self), org.clone());
+            self.run_to_completion(async move {
+                let event = engine.event(&org, EventKind::ApiKeyCreated, &view);
+                engine.put_with(item, Condition::Absent, Some(&event)).await?;
+                engine.publish(event).await;
+                Ok((format!("ovs_{id}_{secret}").into(), view))
+            })
+            .await
         })
         .await
     }
 
     /// The caller who presents a key. Fails if the key is malformed, unknown or revoked.
-    #[tracing::instrument(level = "debug", skip_all, err(level = "debug"))]
     pub async fn authenticate(&self, key: &SecretString) -> Result<Principal, Error> {
-        let malformed = || Error::Unauthenticated("the API key is malformed; it has the form ovs_<id>_<secret>");
-        let mut parts = key.expose_secret().split('_');
-        let (Some("ovs"), Some(id), Some(secret), None) = (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return Err(malformed());
-        };
-        let id = KeyId::parse(id).map_err(|_| malformed())?;
-        if secret.is_empty() {
-            return Err(malformed());
-        }
-        let record = self.api_key_record(&id).await?.filter(|record| {
-            constant_time::verify_slices_are_equal(sha256(secret.as_bytes()).as_bytes(), record.hash.as_bytes()).is_ok()
-        });
-        match record {
-            None => Err(Error::Unauthenticated("the API key is not known")),
-            Some(record) if record.view.revoked_at.is_some() => Err(was_revoked()),
-            Some(ApiKeyRecord { org, view, .. }) => {
-                let agent = view.channel.zip(view.agent_id).map(|(channel, id)| AgentOf { channel, id });
-                Ok(Principal { org, user: view.user_id, roles: view.roles, key: id, agent })
+        let span = debug_span!("authenticate", outcome = Empty);
+        operation(span, async {
+            let malformed = || Error::Unauthenticated("the API key is malformed; it has the form ovs_<id>_<secret>");
+            let mut parts = key.expose_secret().split('_');
+            let (Some("ovs"), Some(id), Some(secret), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+            else {
+                return Err(malformed());
+            };
+            let id = KeyId::parse(id).map_err(|_| malformed())?;
+            if secret.is_empty() {
+                return Err(malformed());
             }
-        }
+            let record = self.api_key_record(&id).await?.filter(|record| {
+                constant_time::verify_slices_are_equal(sha256(secret.as_bytes()).as_bytes(), record.hash.as_bytes())
+                    .is_ok()
+            });
+            match record {
+                None => Err(Error::Unauthenticated("the API key is not known")),
+                Some(record) if record.view.revoked_at.is_some() => Err(was_revoked()),
+                Some(ApiKeyRecord { org, view, .. }) => {
+                    let agent = view.channel.zip(view.agent_id).map(|(channel, id)| AgentOf { channel, id });
+                    Ok(Principal { org, user: view.user_id, roles: view.roles, key: id, agent })
+                }
+            }
+        })
+        .await
     }
 
     /// The stored key, at most [`KEY_SEEN_FOR`] stale.
@@ -207,23 +217,26 @@ impl Engine {
     }
 
     /// The keys of the caller's organization, the oldest first.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn list_api_keys(
         &self,
         principal: &Principal,
         limit: usize,
         cursor: Option<Cursor>,
     ) -> Result<Page<ApiKeyView>, Error> {
-        principal.must_administer()?;
-        let query = Query { cursor, ..Query::partition(keys::api_keys_of(&principal.org), limit) };
-        let page = self.ports.table.query_list(query).await.map_err(Error::of_cursor)?;
-        let items = self.ports.table.batch_get(&page.entries, Read::Consistent).await?;
-        let entries = items
-            .iter()
-            .flatten()
-            .map(|item| Ok(item.record::<ApiKeyRecord>()?.view))
-            .collect::<Result<_, TableError>>()?;
-        Ok(Page { entries, next: page.next })
+        let span = debug_span!("list_api_keys", org = %principal.org, outcome = Empty);
+        operation(span, async {
+            principal.must_administer()?;
+            let query = Query { cursor, ..Query::partition(keys::api_keys_of(&principal.org), limit) };
+            let page = self.ports.table.query_list(query).await.map_err(Error::of_cursor)?;
+            let items = self.ports.table.batch_get(&page.entries, Read::Consistent).await?;
+            let entries = items
+                .iter()
+                .flatten()
+                .map(|item| Ok(item.record::<ApiKeyRecord>()?.view))
+                .collect::<Result<_, TableError>>()?;
+            Ok(Page { entries, next: page.next })
+        })
+        .await
     }
 
     fn revocations(&self) -> MutexGuard<'_, u64> {
@@ -231,15 +244,18 @@ impl Engine {
     }
 
     /// Revokes a key of the caller's organization: at once in this process, within [`KEY_SEEN_FOR`] in others.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, outcome = tracing::field::Empty))]
     pub async fn revoke_api_key(self: &Arc<Self>, principal: Principal, id: KeyId) -> Result<ApiKeyView, Error> {
-        principal.must_administer()?;
-        if id == principal.key {
-            // An organization always keeps one administrator's key.
-            return Err(Error::field("", "a key cannot revoke itself; use another administrator's key"));
-        }
-        let engine = Arc::clone(self);
-        self.run_to_completion(async move { engine.revoke(&principal, &id).await }).await
+        let span = debug_span!("revoke_api_key", org = %principal.org, outcome = Empty);
+        operation(span, async {
+            principal.must_administer()?;
+            if id == principal.key {
+                // An organization always keeps one administrator's key.
+                return Err(Error::field("", "a key cannot revoke itself; use another administrator's key"));
+            }
+            let engine = Arc::clone(self);
+            self.run_to_completion(async move { engine.revoke(&principal, &id).await }).await
+        })
+        .await
     }
 
     /// Caches that a key was revoked.

@@ -2,9 +2,12 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tracing::debug_span;
+use tracing::field::Empty;
 
 use crate::core::error::Error;
 use crate::core::ids::OrgId;
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::ports::table::{Condition, NewItem, TableError};
 use crate::storage::keys;
@@ -18,13 +21,16 @@ struct OrganizationRecord {
 
 impl Engine {
     /// Creates an organization unless it exists. Gives whether it was created.
-    #[tracing::instrument(level = "debug", skip_all, err(level = "debug"))]
     pub async fn create_organization(&self, id: &OrgId) -> Result<bool, Error> {
-        let record = OrganizationRecord { id: id.clone(), created_at: self.ports.clock.now() };
-        match self.ports.table.put(NewItem::new(keys::organization(id), &record)?, Condition::Absent).await {
-            Ok(_) => Ok(true),
-            Err(TableError::Condition { .. }) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        let span = debug_span!("create_organization", outcome = Empty);
+        operation(span, async {
+            let record = OrganizationRecord { id: id.clone(), created_at: self.ports.clock.now() };
+            match self.ports.table.put(NewItem::new(keys::organization(id), &record)?, Condition::Absent).await {
+                Ok(_) => Ok(true),
+                Err(TableError::Condition { .. }) => Ok(false),
+                Err(error) => Err(error.into()),
+            }
+        })
+        .await
     }
 }

@@ -54,6 +54,22 @@ pub enum ConnectError {
     Failed(#[from] Error),
 }
 
+impl ConnectError {
+    /// The outcome in spans.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::UnknownLink => "unknown_link",
+            Self::OtherBrowser => "other_browser",
+            Self::OtherProvider => "other_provider",
+            Self::Malformed(_) => "malformed",
+            Self::Denied => "denied",
+            Self::Provider(_) => "provider_refused",
+            Self::Changed => "changed",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
 impl From<TableError> for ConnectError {
     fn from(error: TableError) -> Self {
         Self::Failed(error.into())

@@ -8,6 +8,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
+use tracing::debug_span;
+use tracing::field::Empty;
 use url::Url;
 
 use super::attempt::{CONNECTING_TIME, ConnectAttempt, ConnectError, PendingAuthorization, hash, seal_verifier};
@@ -16,6 +18,7 @@ use super::new_account::ConnectTarget;
 use super::record::accounts_in;
 use crate::core::error::Error;
 use crate::core::ids::{Alias, OrgId, Owner, UserId};
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::outbound::oauth::authorization_url;
 use crate::plugin::manifest::{Auth, Manifest};
@@ -108,52 +111,58 @@ impl Engine {
 
     /// Step 1: the user opens the link. Returns what the consent page shows. Changes nothing, because programs such as mail
     /// scanners open links, too.
-    #[tracing::instrument(level = "debug", skip_all)]
     pub async fn view_consent(&self, ticket: &SecretString) -> Result<Offer, ConnectError> {
-        let (attempt, _) = self.connect_attempt(ticket).await?;
-        let plugin = self.plugin_of_attempt(&attempt).await?;
-        let manifest = &plugin.manifest;
-        let Auth::Oauth2(oauth) = &manifest.auth else { return Err(ConnectError::Changed) };
-        let stand_in = self.config.stand_ins.get(&manifest.name);
-        let url = stand_in.map_or(&oauth.authorization_url, |stand_in| &stand_in.authorization_url);
-        Ok(Offer {
-            plugin: manifest.display_name.clone(),
-            scopes: attempt.requested_scopes.unwrap_or_else(|| oauth.scopes.clone()),
-            host: url.host_str().unwrap_or_default().to_owned(),
-            org: attempt.org,
-            user: attempt.user,
-            owner: attempt.owner,
-            alias: attempt.alias,
+        let span = debug_span!("view_consent", outcome = Empty);
+        traced(span, ConnectError::kind, async {
+            let (attempt, _) = self.connect_attempt(ticket).await?;
+            let plugin = self.plugin_of_attempt(&attempt).await?;
+            let manifest = &plugin.manifest;
+            let Auth::Oauth2(oauth) = &manifest.auth else { return Err(ConnectError::Changed) };
+            let stand_in = self.config.stand_ins.get(&manifest.name);
+            let url = stand_in.map_or(&oauth.authorization_url, |stand_in| &stand_in.authorization_url);
+            Ok(Offer {
+                plugin: manifest.display_name.clone(),
+                scopes: attempt.requested_scopes.unwrap_or_else(|| oauth.scopes.clone()),
+                host: url.host_str().unwrap_or_default().to_owned(),
+                org: attempt.org,
+                user: attempt.user,
+                owner: attempt.owner,
+                alias: attempt.alias,
+            })
         })
+        .await
     }
 
     /// Step 2: the user clicks on the consent page, in the browser that has the secret `browser`. Makes a state and a PKCE
     /// verifier, and returns the provider's URL for the browser.
-    #[tracing::instrument(level = "debug", skip_all)]
     pub async fn authorize(&self, ticket: &SecretString, browser: &SecretString) -> Result<Url, ConnectError> {
-        let (attempt, version) = self.connect_attempt(ticket).await?;
-        let plugin = self.plugin_of_attempt(&attempt).await?;
-        let manifest = &plugin.manifest;
-        let Auth::Oauth2(oauth) = &manifest.auth else { return Err(ConnectError::Changed) };
-        let state = SecretString::from(self.ports.ids.hex(32));
-        let verifier = oauth.pkce.then(|| self.new_verifier());
-        let url = authorization_url(
-            oauth,
-            self.config.stand_ins.get(&manifest.name),
-            &attempt.client_id,
-            &attempt.redirect_uri,
-            attempt.requested_scopes.as_ref().unwrap_or(&oauth.scopes),
-            &state,
-            verifier.as_ref(),
-        );
-        let sealed = verifier.map(|verifier| seal_verifier(&attempt, browser, &state, &verifier));
-        let verifier = sealed.transpose().map_err(Error::from)?;
-        let authorization =
-            PendingAuthorization { ticket: (hash(ticket), version), browser: hash(browser), verifier, attempt };
-        let mut item = NewItem::new(keys::state(&hash(&state)), &authorization)?;
-        item.expires_at = Some(self.ports.clock.now() + CONNECTING_TIME);
-        self.ports.table.put(item, Condition::Absent).await?;
-        Ok(url)
+        let span = debug_span!("authorize", outcome = Empty);
+        traced(span, ConnectError::kind, async {
+            let (attempt, version) = self.connect_attempt(ticket).await?;
+            let plugin = self.plugin_of_attempt(&attempt).await?;
+            let manifest = &plugin.manifest;
+            let Auth::Oauth2(oauth) = &manifest.auth else { return Err(ConnectError::Changed) };
+            let state = SecretString::from(self.ports.ids.hex(32));
+            let verifier = oauth.pkce.then(|| self.new_verifier());
+            let url = authorization_url(
+                oauth,
+                self.config.stand_ins.get(&manifest.name),
+                &attempt.client_id,
+                &attempt.redirect_uri,
+                attempt.requested_scopes.as_ref().unwrap_or(&oauth.scopes),
+                &state,
+                verifier.as_ref(),
+            );
+            let sealed = verifier.map(|verifier| seal_verifier(&attempt, browser, &state, &verifier));
+            let verifier = sealed.transpose().map_err(Error::from)?;
+            let authorization =
+                PendingAuthorization { ticket: (hash(ticket), version), browser: hash(browser), verifier, attempt };
+            let mut item = NewItem::new(keys::state(&hash(&state)), &authorization)?;
+            item.expires_at = Some(self.ports.clock.now() + CONNECTING_TIME);
+            self.ports.table.put(item, Condition::Absent).await?;
+            Ok(url)
+        })
+        .await
     }
 
     /// A PKCE verifier (RFC 7636, 4.1): 32 random bytes.

@@ -9,12 +9,15 @@ use std::sync::Arc;
 
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
+use tracing::debug_span;
+use tracing::field::Empty;
 use url::Url;
 
 use super::attempt::{ConnectAttempt, ConnectError, PendingAuthorization, hash, open_verifier};
 use super::new_account::{ConnectTarget, NewAccount};
 use super::refresh::credential_of;
 use crate::core::error::{Error, causes};
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::outbound::credential::Credential;
 use crate::outbound::oauth::{TokenError, Tokens, safe_code};
@@ -51,28 +54,31 @@ pub enum CallbackOutcome {
 impl Engine {
     /// Step 3: the provider redirects a browser back, to the address of `plugin`. `browser` is the browser's secret, if it
     /// sent one.
-    #[tracing::instrument(level = "debug", skip_all, fields(outcome = tracing::field::Empty))]
     pub async fn callback(
         self: &Arc<Self>,
         plugin: Option<&str>,
         callback: Callback,
         browser: Option<SecretString>,
     ) -> Result<CallbackOutcome, ConnectError> {
-        let state = callback.state.as_ref().ok_or(ConnectError::Malformed("it has no state"))?;
-        let key = keys::state(&hash(state));
-        let item = self.ports.table.get(&key, Read::Consistent).await?.ok_or(ConnectError::UnknownLink)?;
-        let authorization: PendingAuthorization = item.record()?;
-        // Before anything is deleted: another browser must not be able to spoil the attempt.
-        let browser = browser.ok_or(ConnectError::OtherBrowser)?;
-        if !authorization.is_of_browser(&browser) {
-            return Err(ConnectError::OtherBrowser);
-        }
-        let engine = Arc::clone(self);
-        let plugin = plugin.map(str::to_owned);
-        let finished = self.run_to_completion(async move {
-            Ok(engine.finish_callback(plugin.as_deref(), callback, &browser, key, item.version, authorization).await)
-        });
-        finished.await?
+        let span = debug_span!("callback", plugin, outcome = Empty);
+        traced(span, ConnectError::kind, async {
+            let state = callback.state.as_ref().ok_or(ConnectError::Malformed("it has no state"))?;
+            let key = keys::state(&hash(state));
+            let item = self.ports.table.get(&key, Read::Consistent).await?.ok_or(ConnectError::UnknownLink)?;
+            let authorization: PendingAuthorization = item.record()?;
+            // Before anything is deleted: another browser must not be able to spoil the attempt.
+            let browser = browser.ok_or(ConnectError::OtherBrowser)?;
+            if !authorization.is_of_browser(&browser) {
+                return Err(ConnectError::OtherBrowser);
+            }
+            let engine = Arc::clone(self);
+            let plugin = plugin.map(str::to_owned);
+            let finished = self.run_to_completion(async move {
+                engine.finish_callback(plugin.as_deref(), callback, &browser, key, item.version, authorization).await
+            });
+            finished.await
+        })
+        .await
     }
 
     /// Uses up the state, exchanges the code, and decides what the browser gets.

@@ -7,12 +7,15 @@ use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+use tracing::debug_span;
+use tracing::field::Empty;
 use url::Url;
 
 use crate::access::principal::Principal;
 use crate::core::error::{Error, causes};
 use crate::core::ids::{OrgId, PluginName};
 use crate::core::problem::FieldProblem;
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::outbound::config::{CLIENT_ID_RULE, OauthClient, is_client_id};
 use crate::outbound::credential::check_password;
@@ -144,65 +147,74 @@ impl Engine {
     }
 
     /// The client that Overseer uses for a plugin.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin), err(level = "debug"))]
     pub async fn client_in_use(&self, principal: &Principal, plugin: &str) -> Result<ClientInUse, Error> {
-        principal.must_administer()?;
-        let plugin = self.plugin(&principal.org, plugin).await?;
-        let manifest = &plugin.manifest;
-        require_oauth(manifest)?;
-        let client = self.client_and_source(&principal.org, manifest).await?;
-        let (client_id, source) = client.map(|(client, source)| (client.id, source)).unzip();
-        let uses_browser = matches!(manifest.auth, Auth::Oauth2(_));
-        let redirect_uri = uses_browser.then(|| self.redirect_uri(&principal.org, &manifest.name)).flatten();
-        Ok(ClientInUse { plugin: manifest.name.clone(), client_id, source, redirect_uri })
+        let span = debug_span!("client_in_use", org = %principal.org, plugin, outcome = Empty);
+        operation(span, async {
+            principal.must_administer()?;
+            let plugin = self.plugin(&principal.org, plugin).await?;
+            let manifest = &plugin.manifest;
+            require_oauth(manifest)?;
+            let client = self.client_and_source(&principal.org, manifest).await?;
+            let (client_id, source) = client.map(|(client, source)| (client.id, source)).unzip();
+            let uses_browser = matches!(manifest.auth, Auth::Oauth2(_));
+            let redirect_uri = uses_browser.then(|| self.redirect_uri(&principal.org, &manifest.name)).flatten();
+            Ok(ClientInUse { plugin: manifest.name.clone(), client_id, source, redirect_uri })
+        })
+        .await
     }
 
     /// Sets the organization's own client for a plugin. Accounts that were connected through another client have to be
     /// connected again once their tokens expire.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin, outcome = tracing::field::Empty))]
     pub async fn set_client(
         self: &Arc<Self>,
         principal: &Principal,
         plugin: &str,
         new: NewClient,
     ) -> Result<ClientInUse, Error> {
-        principal.must_administer()?;
-        let found = self.plugin(&principal.org, plugin).await?;
-        let manifest = &found.manifest;
-        require_oauth(manifest)?;
-        new.check()?;
-        let record = ClientRecord {
-            client_id: new.client_id,
-            audience: self.audience(manifest),
-            secret: new.client_secret.as_ref().map(|_| self.ports.ids.hex(16)),
-        };
-        let (engine, org, name) = (Arc::clone(self), principal.org.clone(), manifest.name.clone());
-        self.run_to_completion(async move {
-            if let (Some(id), Some(secret)) = (&record.secret, &new.client_secret) {
-                engine.ports.vault.put(&secret_id(&org, &name, id), VERSION, secret).await?;
-            }
-            engine.replace_client(&org, &name, Some(&record)).await
+        let span = debug_span!("set_client", org = %principal.org, plugin, outcome = Empty);
+        operation(span, async {
+            principal.must_administer()?;
+            let found = self.plugin(&principal.org, plugin).await?;
+            let manifest = &found.manifest;
+            require_oauth(manifest)?;
+            new.check()?;
+            let record = ClientRecord {
+                client_id: new.client_id,
+                audience: self.audience(manifest),
+                secret: new.client_secret.as_ref().map(|_| self.ports.ids.hex(16)),
+            };
+            let (engine, org, name) = (Arc::clone(self), principal.org.clone(), manifest.name.clone());
+            self.run_to_completion(async move {
+                if let (Some(id), Some(secret)) = (&record.secret, &new.client_secret) {
+                    engine.ports.vault.put(&secret_id(&org, &name, id), VERSION, secret).await?;
+                }
+                engine.replace_client(&org, &name, Some(&record)).await
+            })
+            .await?;
+            self.client_in_use(principal, plugin).await
         })
-        .await?;
-        self.client_in_use(principal, plugin).await
+        .await
     }
 
     /// Removes the organization's own client for a plugin, also for a plugin that was removed. Without a client it succeeds.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin, outcome = tracing::field::Empty))]
     pub async fn remove_client(self: &Arc<Self>, principal: &Principal, plugin: &str) -> Result<ClientInUse, Error> {
-        principal.must_administer()?;
-        let Ok(name) = PluginName::parse(plugin) else { return self.client_in_use(principal, plugin).await };
-        let found = self.plugin_if_any(&principal.org, &name).await?;
-        if let Some(found) = &found {
-            require_oauth(&found.manifest)?;
-        }
-        let (engine, org, plugin_name) = (Arc::clone(self), principal.org.clone(), name.clone());
-        let removed =
-            self.run_to_completion(async move { engine.replace_client(&org, &plugin_name, None).await }).await?;
-        if found.is_some() || !removed {
-            return self.client_in_use(principal, plugin).await;
-        }
-        Ok(ClientInUse { plugin: name, client_id: None, source: None, redirect_uri: None })
+        let span = debug_span!("remove_client", org = %principal.org, plugin, outcome = Empty);
+        operation(span, async {
+            principal.must_administer()?;
+            let Ok(name) = PluginName::parse(plugin) else { return self.client_in_use(principal, plugin).await };
+            let found = self.plugin_if_any(&principal.org, &name).await?;
+            if let Some(found) = &found {
+                require_oauth(&found.manifest)?;
+            }
+            let (engine, org, plugin_name) = (Arc::clone(self), principal.org.clone(), name.clone());
+            let removed =
+                self.run_to_completion(async move { engine.replace_client(&org, &plugin_name, None).await }).await?;
+            if found.is_some() || !removed {
+                return self.client_in_use(principal, plugin).await;
+            }
+            Ok(ClientInUse { plugin: name, client_id: None, source: None, redirect_uri: None })
+        })
+        .await
     }
 
     /// Writes or deletes the record of a client by compare-and-set, and deletes the secret that it replaced. Returns whether

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use secrecy::SecretString;
 use serde::Serialize;
 use tokio::time::Instant;
+use tracing::debug_span;
+use tracing::field::Empty;
 
 use super::authorize::ConnectLink;
 use super::clients;
@@ -18,6 +20,7 @@ use crate::access::principal::Principal;
 use crate::core::error::{Error, causes};
 use crate::core::ids::{OrgId, PluginName, UserId};
 use crate::core::outcome::{Failure, OutcomeCode};
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::outbound::credential::Credential;
 use crate::outbound::oauth::{TokenError, shorten_name};
@@ -58,40 +61,43 @@ impl CredentialSource {
 impl Engine {
     /// Connects an account or replaces the credential of a connected one. For a plugin with OAuth and without a token in the
     /// request it returns the link that the user opens in a browser.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin, outcome = tracing::field::Empty))]
     pub async fn connect(
         self: &Arc<Self>,
         principal: &Principal,
         plugin: &str,
         connect: Connect,
     ) -> Result<Connecting, Error> {
-        let plugin = self.plugin(&principal.org, plugin).await?;
-        let manifest = &plugin.manifest;
-        self.must_be_granted(&principal.org, &plugin).await?;
-        let user = principal.resolve_user(connect.user_id.clone())?;
-        check_connect(manifest, &connect, &self.config.return_to)?;
-        let owner = resolve_owner(principal, Some(manifest), connect.owner, Some(user.clone()))?;
-        let Connect { token, username, password, alias, scopes, return_to, .. } = connect;
-        let target = ConnectTarget { user, owner, alias: alias.unwrap_or_default(), requested_scopes: scopes };
-        let deadline = Instant::now() + self.config.limits.budget;
-        let (credential, client_id) = match CredentialSource::of(&manifest.auth, token, username, password) {
-            CredentialSource::Request(credential) => (credential, None),
-            CredentialSource::Browser => {
-                let link = self.create_connect_link(&principal.org, manifest, target, return_to).await?;
-                return Ok(Connecting::Link(link));
-            }
-            CredentialSource::ClientCredentials => {
-                let scopes = target.requested_scopes.as_deref();
-                let (credential, client_id) =
-                    self.client_credentials_grant(&principal.org, manifest, scopes, deadline).await?;
-                (credential, Some(client_id))
-            }
-        };
-        let new = NewAccount { target, credential, client_id, name: None };
-        let (engine, org, plugin) = (Arc::clone(self), principal.org.clone(), Arc::clone(&plugin));
-        self.run_to_completion(async move {
-            let integration = engine.test_and_connect(&org, &plugin.manifest, new, deadline).await?;
-            Ok(Connecting::Connected(Box::new(integration)))
+        let span = debug_span!("connect", org = %principal.org, plugin, outcome = Empty);
+        operation(span, async {
+            let plugin = self.plugin(&principal.org, plugin).await?;
+            let manifest = &plugin.manifest;
+            self.must_be_granted(&principal.org, &plugin).await?;
+            let user = principal.resolve_user(connect.user_id.clone())?;
+            check_connect(manifest, &connect, &self.config.return_to)?;
+            let owner = resolve_owner(principal, Some(manifest), connect.owner, Some(user.clone()))?;
+            let Connect { token, username, password, alias, scopes, return_to, .. } = connect;
+            let target = ConnectTarget { user, owner, alias: alias.unwrap_or_default(), requested_scopes: scopes };
+            let deadline = Instant::now() + self.config.limits.budget;
+            let (credential, client_id) = match CredentialSource::of(&manifest.auth, token, username, password) {
+                CredentialSource::Request(credential) => (credential, None),
+                CredentialSource::Browser => {
+                    let link = self.create_connect_link(&principal.org, manifest, target, return_to).await?;
+                    return Ok(Connecting::Link(link));
+                }
+                CredentialSource::ClientCredentials => {
+                    let scopes = target.requested_scopes.as_deref();
+                    let (credential, client_id) =
+                        self.client_credentials_grant(&principal.org, manifest, scopes, deadline).await?;
+                    (credential, Some(client_id))
+                }
+            };
+            let new = NewAccount { target, credential, client_id, name: None };
+            let (engine, org, plugin) = (Arc::clone(self), principal.org.clone(), Arc::clone(&plugin));
+            self.run_to_completion(async move {
+                let integration = engine.test_and_connect(&org, &plugin.manifest, new, deadline).await?;
+                Ok(Connecting::Connected(Box::new(integration)))
+            })
+            .await
         })
         .await
     }
@@ -172,22 +178,25 @@ impl Engine {
 
     /// Whether the caller's default account at a stand-in is missing or unusable. An account at the real service counts as
     /// usable: it must not be replaced.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, %plugin), err(level = "debug"))]
     pub async fn wants_stand_in(&self, principal: &Principal, plugin: &PluginName) -> Result<bool, Error> {
-        let user = principal.resolve_user(None)?;
-        let plugin = self.plugin(&principal.org, plugin.as_str()).await?;
-        let manifest = &plugin.manifest;
-        let org = &principal.org;
-        let Some(lookup) = self.find_account(org, &user, manifest, None).await? else { return Ok(true) };
-        if lookup.accounts.by_alias.values().any(|account| account.audience != self.audience(manifest)) {
-            return Ok(false);
-        }
-        if self.unusable_reason(manifest, &lookup.account, self.ports.clock.now()).is_some() {
-            return Ok(true);
-        }
-        let version = &lookup.account.version;
-        let opened = self.open_credential(org, &lookup.accounts, &lookup.alias, &lookup.account, version).await;
-        Ok(!matches!(opened, Ok(Some(_))))
+        let span = debug_span!("wants_stand_in", org = %principal.org, %plugin, outcome = Empty);
+        operation(span, async {
+            let user = principal.resolve_user(None)?;
+            let plugin = self.plugin(&principal.org, plugin.as_str()).await?;
+            let manifest = &plugin.manifest;
+            let org = &principal.org;
+            let Some(lookup) = self.find_account(org, &user, manifest, None).await? else { return Ok(true) };
+            if lookup.accounts.by_alias.values().any(|account| account.audience != self.audience(manifest)) {
+                return Ok(false);
+            }
+            if self.unusable_reason(manifest, &lookup.account, self.ports.clock.now()).is_some() {
+                return Ok(true);
+            }
+            let version = &lookup.account.version;
+            let opened = self.open_credential(org, &lookup.accounts, &lookup.alias, &lookup.account, version).await;
+            Ok(!matches!(opened, Ok(Some(_))))
+        })
+        .await
     }
 }
 

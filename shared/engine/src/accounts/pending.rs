@@ -9,6 +9,8 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
+use tracing::debug_span;
+use tracing::field::Empty;
 
 use super::attempt::{CONNECTING_TIME, hash};
 use super::new_account::NewAccount;
@@ -18,6 +20,7 @@ use super::view::Integration;
 use crate::access::principal::Principal;
 use crate::core::error::{Error, causes};
 use crate::core::ids::{Alias, OrgId, Owner, PluginName, UserId};
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::plugin::manifest::Manifest;
 use crate::ports::table::{Condition, Item, NewItem, Query, Range, Read, TableError, Write};
@@ -110,18 +113,21 @@ impl Engine {
     }
 
     /// The application confirms an account for the user who is signed in where the browser came back.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin, outcome = tracing::field::Empty))]
     pub async fn complete(
         self: &Arc<Self>,
         principal: &Principal,
         plugin: &str,
         complete: Complete,
     ) -> Result<Integration, Error> {
-        let manifest = self.plugin(&principal.org, plugin).await?.manifest.clone();
-        let user = principal.resolve_user(complete.user_id)?;
-        let (engine, principal) = (Arc::clone(self), principal.clone());
-        let code = complete.code;
-        self.run_to_completion(async move { engine.confirm(&principal, &manifest, &user, &code).await }).await
+        let span = debug_span!("complete", org = %principal.org, plugin, outcome = Empty);
+        operation(span, async {
+            let manifest = self.plugin(&principal.org, plugin).await?.manifest.clone();
+            let user = principal.resolve_user(complete.user_id)?;
+            let (engine, principal) = (Arc::clone(self), principal.clone());
+            let code = complete.code;
+            self.run_to_completion(async move { engine.confirm(&principal, &manifest, &user, &code).await }).await
+        })
+        .await
     }
 
     async fn confirm(

@@ -8,6 +8,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tokio::time::Instant;
+use tracing::debug_span;
+use tracing::field::Empty;
 
 use super::owner::OwnerKind;
 use super::record::{Account, Accounts, AccountsChange, AccountsWrite, Lease, accounts_in};
@@ -17,6 +19,7 @@ use crate::accounts::record::AccountLookup;
 use crate::core::error::{Error, causes};
 use crate::core::ids::{Alias, OrgId, Owner};
 use crate::core::outcome::Failure;
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::outbound::config::OauthClient;
 use crate::outbound::credential::Credential;
@@ -76,7 +79,6 @@ enum Preparation {
 
 impl Engine {
     /// Refreshes an account's token, unless another process is refreshing it or a refresh has just failed.
-    #[tracing::instrument(level = "debug", skip_all, fields(%org, plugin = %manifest.name), err(level = "debug"))]
     pub(super) async fn refresh_account(
         &self,
         org: &OrgId,
@@ -84,14 +86,18 @@ impl Engine {
         lookup: &AccountLookup,
         deadline: Instant,
     ) -> Result<RefreshOutcome, Error> {
-        let now = self.ports.clock.now();
-        if let Some(outcome) = self.refresh_blocked(manifest, &lookup.account, now, deadline) {
-            return Ok(outcome);
-        }
-        let Some(leased) = self.take_lease(org, manifest, lookup, now).await? else {
-            return Ok(RefreshOutcome::RecordChanged);
-        };
-        self.refresh_with_lease(&leased, &lookup.accounts, deadline).await
+        let span = debug_span!("refresh_account", %org, plugin = %manifest.name, outcome = Empty);
+        operation(span, async {
+            let now = self.ports.clock.now();
+            if let Some(outcome) = self.refresh_blocked(manifest, &lookup.account, now, deadline) {
+                return Ok(outcome);
+            }
+            let Some(leased) = self.take_lease(org, manifest, lookup, now).await? else {
+                return Ok(RefreshOutcome::RecordChanged);
+            };
+            self.refresh_with_lease(&leased, &lookup.accounts, deadline).await
+        })
+        .await
     }
 
     /// Why no refresh may begin now.

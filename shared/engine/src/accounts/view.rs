@@ -5,6 +5,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tracing::debug_span;
+use tracing::field::Empty;
 
 use super::owner::{OwnerKind, resolve_owner};
 use super::pending::PendingAccount;
@@ -14,6 +16,7 @@ use crate::access::principal::Principal;
 use crate::accounts::record::AccountLookup;
 use crate::core::error::Error;
 use crate::core::ids::{Alias, OrgId, Owner, PluginName, UserId};
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::plugin::manifest::Manifest;
 use crate::ports::table::{BATCH_MAX, Cursor, Item, Page, Query, Range, Read, TableError};
@@ -245,7 +248,6 @@ impl Engine {
 
     /// The accounts that a user can use: the user's own, by plugin, then the organization's. `limit` counts plugins: the
     /// accounts of one plugin stay on one page. Pending accounts are on the first page.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn list_integrations(
         &self,
         principal: &Principal,
@@ -253,89 +255,99 @@ impl Engine {
         limit: usize,
         cursor: Option<Cursor>,
     ) -> Result<Page<Integration>, Error> {
-        let org = &principal.org;
-        let own = Owner::User(principal.resolve_user(user)?);
-        let mut entries = Vec::new();
-        let AccountsCursor { organization, inner: mut cursor } = if let Some(Cursor(text)) = cursor {
-            AccountsCursor::parse(&text)?
-        } else {
-            entries.extend(self.pending_views(org, &own, None).await?);
-            entries.extend(self.pending_views(org, &Owner::Organization, None).await?);
-            AccountsCursor { organization: false, inner: None }
-        };
-        let owners = if organization { vec![Owner::Organization] } else { vec![own, Owner::Organization] };
-        let mut remaining = limit;
-        for owner in owners {
-            if remaining == 0 {
-                return Ok(Page { entries, next: Some(AccountsCursor::format(&owner, "")) });
+        let span = debug_span!("list_integrations", org = %principal.org, outcome = Empty);
+        operation(span, async {
+            let org = &principal.org;
+            let own = Owner::User(principal.resolve_user(user)?);
+            let mut entries = Vec::new();
+            let AccountsCursor { organization, inner: mut cursor } = if let Some(Cursor(text)) = cursor {
+                AccountsCursor::parse(&text)?
+            } else {
+                entries.extend(self.pending_views(org, &own, None).await?);
+                entries.extend(self.pending_views(org, &Owner::Organization, None).await?);
+                AccountsCursor { organization: false, inner: None }
+            };
+            let owners = if organization { vec![Owner::Organization] } else { vec![own, Owner::Organization] };
+            let mut remaining = limit;
+            for owner in owners {
+                if remaining == 0 {
+                    return Ok(Page { entries, next: Some(AccountsCursor::format(&owner, "")) });
+                }
+                let (partition, prefix) = keys::integrations_of(org, &owner);
+                let range = Range::Prefix(prefix.to_owned());
+                let query = Query { range, cursor: cursor.take(), ..Query::partition(partition, remaining) };
+                let page = self.ports.table.query(query).await.map_err(Error::of_cursor)?;
+                remaining -= page.entries.len().min(remaining);
+                for item in page.entries {
+                    entries.extend(self.account_views(org, &item.record()?).await?);
+                }
+                if let Some(Cursor(next)) = page.next {
+                    return Ok(Page { entries, next: Some(AccountsCursor::format(&owner, &next)) });
+                }
             }
-            let (partition, prefix) = keys::integrations_of(org, &owner);
-            let range = Range::Prefix(prefix.to_owned());
-            let query = Query { range, cursor: cursor.take(), ..Query::partition(partition, remaining) };
-            let page = self.ports.table.query(query).await.map_err(Error::of_cursor)?;
-            remaining -= page.entries.len().min(remaining);
-            for item in page.entries {
-                entries.extend(self.account_views(org, &item.record()?).await?);
-            }
-            if let Some(Cursor(next)) = page.next {
-                return Ok(Page { entries, next: Some(AccountsCursor::format(&owner, &next)) });
-            }
-        }
-        Ok(Page { entries, next: None })
+            Ok(Page { entries, next: None })
+        })
+        .await
     }
 
     /// The accounts that a user can use at one plugin's service.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin), err(level = "debug"))]
     pub async fn integration_status(
         &self,
         principal: &Principal,
         plugin: &str,
         selector: AccountSelector,
     ) -> Result<PluginStatus, Error> {
-        let plugin = self.plugin(&principal.org, plugin).await?;
-        let manifest = &plugin.manifest;
-        let org = &principal.org;
-        let owners = match selector.owner {
-            None => vec![Owner::User(principal.resolve_user(selector.user_id)?), Owner::Organization],
-            Some(OwnerKind::User) => vec![Owner::User(principal.resolve_user(selector.user_id)?)],
-            Some(OwnerKind::Organization) => vec![Owner::Organization],
-        };
-        let keys: Vec<_> = owners.iter().map(|owner| keys::integrations(org, owner, &manifest.name)).collect();
-        let mut accounts = Vec::new();
-        for item in self.ports.table.batch_get(&keys, Read::Consistent).await?.into_iter().flatten() {
-            accounts.extend(self.account_views(org, &item.record()?).await?);
-        }
-        for owner in &owners {
-            accounts.extend(self.pending_views(org, owner, Some(&manifest.name)).await?);
-        }
-        accounts.retain(|account| selector.alias.as_ref().is_none_or(|alias| account.alias == *alias));
-        Ok(PluginStatus { plugin: manifest.name.clone(), display_name: manifest.display_name.clone(), accounts })
+        let span = debug_span!("integration_status", org = %principal.org, plugin, outcome = Empty);
+        operation(span, async {
+            let plugin = self.plugin(&principal.org, plugin).await?;
+            let manifest = &plugin.manifest;
+            let org = &principal.org;
+            let owners = match selector.owner {
+                None => vec![Owner::User(principal.resolve_user(selector.user_id)?), Owner::Organization],
+                Some(OwnerKind::User) => vec![Owner::User(principal.resolve_user(selector.user_id)?)],
+                Some(OwnerKind::Organization) => vec![Owner::Organization],
+            };
+            let keys: Vec<_> = owners.iter().map(|owner| keys::integrations(org, owner, &manifest.name)).collect();
+            let mut accounts = Vec::new();
+            for item in self.ports.table.batch_get(&keys, Read::Consistent).await?.into_iter().flatten() {
+                accounts.extend(self.account_views(org, &item.record()?).await?);
+            }
+            for owner in &owners {
+                accounts.extend(self.pending_views(org, owner, Some(&manifest.name)).await?);
+            }
+            accounts.retain(|account| selector.alias.as_ref().is_none_or(|alias| account.alias == *alias));
+            Ok(PluginStatus { plugin: manifest.name.clone(), display_name: manifest.display_name.clone(), accounts })
+        })
+        .await
     }
 
     /// Makes one of an owner's accounts at a plugin's service the account that intents without an alias use.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin, outcome = tracing::field::Empty))]
     pub async fn make_default(
         self: &Arc<Self>,
         principal: &Principal,
         plugin: &str,
         default: MakeDefault,
     ) -> Result<Integration, Error> {
-        let plugin = self.plugin(&principal.org, plugin).await?;
-        let owner = resolve_owner(principal, Some(&plugin.manifest), default.owner, default.user_id)?;
-        let (engine, org, alias) = (Arc::clone(self), principal.org.clone(), default.alias);
-        self.run_to_completion(async move {
-            let name = &plugin.manifest.name;
-            engine
-                .change_accounts(&org, &owner, name, |accounts| {
-                    let Some(account) = accounts.by_alias.get(&alias).cloned() else {
-                        return Err(Error::NotFound("account"));
-                    };
-                    let changed = accounts.default != alias;
-                    accounts.default = alias.clone();
-                    let view = engine.integration_view(Some(&plugin.manifest), accounts, &alias, &account);
-                    Ok(if changed { AccountsChange::Write(view) } else { AccountsChange::None(view) })
-                })
-                .await
+        let span = debug_span!("make_default", org = %principal.org, plugin, outcome = Empty);
+        operation(span, async {
+            let plugin = self.plugin(&principal.org, plugin).await?;
+            let owner = resolve_owner(principal, Some(&plugin.manifest), default.owner, default.user_id)?;
+            let (engine, org, alias) = (Arc::clone(self), principal.org.clone(), default.alias);
+            self.run_to_completion(async move {
+                let name = &plugin.manifest.name;
+                engine
+                    .change_accounts(&org, &owner, name, |accounts| {
+                        let Some(account) = accounts.by_alias.get(&alias).cloned() else {
+                            return Err(Error::NotFound("account"));
+                        };
+                        let changed = accounts.default != alias;
+                        accounts.default = alias.clone();
+                        let view = engine.integration_view(Some(&plugin.manifest), accounts, &alias, &account);
+                        Ok(if changed { AccountsChange::Write(view) } else { AccountsChange::None(view) })
+                    })
+                    .await
+            })
+            .await
         })
         .await
     }

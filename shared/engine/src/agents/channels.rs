@@ -7,6 +7,8 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tracing::debug_span;
+use tracing::field::Empty;
 
 use super::adapters;
 use crate::access::channel::{
@@ -16,6 +18,7 @@ use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::ids::{ChannelName, OrgId, PluginName};
 use crate::core::problem::FieldProblem;
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::plugin::catalog::Plugin;
 use crate::ports::events::EventKind;
@@ -78,36 +81,41 @@ fn check_etag(expected: Option<&[String]>, stored: Option<&Channel>) -> Result<(
 
 impl Engine {
     /// The organization's channels, by name.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn list_channels(
         &self,
         principal: &Principal,
         limit: usize,
         cursor: Option<Cursor>,
     ) -> Result<Page<ChannelView>, Error> {
-        principal.must_operate()?;
-        let (partition, prefix) = keys::channels(&principal.org);
-        let query = Query { range: Range::Prefix(prefix.to_owned()), cursor, ..Query::partition(partition, limit) };
-        let page = self.ports.table.query(query).await.map_err(Error::of_cursor)?;
-        let view = |item: &Item| -> Result<Option<ChannelView>, TableError> {
-            let name = item.stored.key.sort.strip_prefix(prefix).and_then(|name| ChannelName::parse(name).ok());
-            name.map(|name| Ok(item.record::<Channel>()?.into_view(name))).transpose()
-        };
-        let entries = page.entries.iter().map(view).filter_map(Result::transpose).collect::<Result<_, _>>()?;
-        Ok(Page { entries, next: page.next })
+        let span = debug_span!("list_channels", org = %principal.org, outcome = Empty);
+        operation(span, async {
+            principal.must_operate()?;
+            let (partition, prefix) = keys::channels(&principal.org);
+            let query = Query { range: Range::Prefix(prefix.to_owned()), cursor, ..Query::partition(partition, limit) };
+            let page = self.ports.table.query(query).await.map_err(Error::of_cursor)?;
+            let view = |item: &Item| -> Result<Option<ChannelView>, TableError> {
+                let name = item.stored.key.sort.strip_prefix(prefix).and_then(|name| ChannelName::parse(name).ok());
+                name.map(|name| Ok(item.record::<Channel>()?.into_view(name))).transpose()
+            };
+            let entries = page.entries.iter().map(view).filter_map(Result::transpose).collect::<Result<_, _>>()?;
+            Ok(Page { entries, next: page.next })
+        })
+        .await
     }
 
     /// One channel.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, channel = name), err(level = "debug"))]
     pub async fn channel(&self, principal: &Principal, name: &str) -> Result<ChannelView, Error> {
-        principal.must_operate()?;
-        let name = parsed(name)?;
-        Ok(self.channel_seen(&principal.org, &name).await?.channel.into_view(name))
+        let span = debug_span!("channel", org = %principal.org, channel = name, outcome = Empty);
+        operation(span, async {
+            principal.must_operate()?;
+            let name = parsed(name)?;
+            Ok(self.channel_seen(&principal.org, &name).await?.channel.into_view(name))
+        })
+        .await
     }
 
     /// Creates a channel or replaces its content. Its locks stay as they are. `expected` are the tags that the channel may
     /// have; none allows any.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, channel = name, outcome = tracing::field::Empty))]
     pub async fn set_channel(
         self: &Arc<Self>,
         principal: &Principal,
@@ -115,11 +123,18 @@ impl Engine {
         set: SetChannel,
         expected: Option<Vec<String>>,
     ) -> Result<ChannelView, Error> {
-        principal.must_administer()?;
-        let name = ChannelName::parse(name).map_err(|rule| Error::field("", format!("the channel's name {rule}")))?;
-        let (engine, principal) = (Arc::clone(self), principal.clone());
-        self.run_to_completion(async move { engine.write_channel(&principal, name, set, expected.as_deref()).await })
+        let span = debug_span!("set_channel", org = %principal.org, channel = name, outcome = Empty);
+        operation(span, async {
+            principal.must_administer()?;
+            let name =
+                ChannelName::parse(name).map_err(|rule| Error::field("", format!("the channel's name {rule}")))?;
+            let (engine, principal) = (Arc::clone(self), principal.clone());
+            self.run_to_completion(
+                async move { engine.write_channel(&principal, name, set, expected.as_deref()).await },
+            )
             .await
+        })
+        .await
     }
 
     async fn write_channel(
@@ -186,17 +201,21 @@ impl Engine {
     }
 
     /// Deletes a channel with its locks and their builds. From then on its agents may use nothing.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, channel = name, outcome = tracing::field::Empty))]
     pub async fn remove_channel(
         self: &Arc<Self>,
         principal: &Principal,
         name: &str,
         expected: Option<Vec<String>>,
     ) -> Result<ChannelView, Error> {
-        principal.must_administer()?;
-        let name = parsed(name)?;
-        let (engine, principal) = (Arc::clone(self), principal.clone());
-        self.run_to_completion(async move { engine.delete_channel(&principal, name, expected.as_deref()).await }).await
+        let span = debug_span!("remove_channel", org = %principal.org, channel = name, outcome = Empty);
+        operation(span, async {
+            principal.must_administer()?;
+            let name = parsed(name)?;
+            let (engine, principal) = (Arc::clone(self), principal.clone());
+            self.run_to_completion(async move { engine.delete_channel(&principal, name, expected.as_deref()).await })
+                .await
+        })
+        .await
     }
 
     async fn delete_channel(

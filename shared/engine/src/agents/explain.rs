@@ -6,6 +6,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use tracing::debug_span;
+use tracing::field::Empty;
 
 use super::preview::RequestPreview;
 use crate::access::principal::Principal;
@@ -15,6 +17,7 @@ use crate::core::error::Error;
 use crate::core::ids::{ActionName, AgentId, PluginName, UserId};
 use crate::core::intent::Intent;
 use crate::core::outcome::Failure;
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::invoke::intent::IntentRequest;
 use crate::invoke::mappings::{NameResolution, Naming};
@@ -132,7 +135,6 @@ struct PlannedCall {
 impl Engine {
     /// Explains an intent: everything up to its call, without effects. One read, and one more if the call would fail.
     /// `later` says whether a task would be made of the intent.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn explain(
         &self,
         principal: &Principal,
@@ -140,11 +142,15 @@ impl Engine {
         options: &RequestOptions,
         later: bool,
     ) -> Result<Explanation, Error> {
-        let request = &IntentRequest::of(principal, intent, options)?;
-        let (org, tool) = (&principal.org, &request.intent.tool);
-        let explain = |plugin: Arc<Plugin>| async move { self.explain_with(&plugin, request, later).await };
-        let result = self.with_current_plugin(org, tool, explain).await;
-        self.admitted(org, request.channel, tool, result).await
+        let span = debug_span!("explain", org = %principal.org, outcome = Empty);
+        operation(span, async {
+            let request = &IntentRequest::of(principal, intent, options)?;
+            let (org, tool) = (&principal.org, &request.intent.tool);
+            let explain = |plugin: Arc<Plugin>| async move { self.explain_with(&plugin, request, later).await };
+            let result = self.with_current_plugin(org, tool, explain).await;
+            self.admitted(org, request.channel, tool, result).await
+        })
+        .await
     }
 
     /// `None` where the organization uses another version of the plugin by now.

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tracing::debug_span;
+use tracing::field::Empty;
 
 use super::build::Build;
 use super::diff::AgentDiff;
@@ -16,6 +18,7 @@ use crate::access::channel::{BUILD_MAX_BYTES, LOCKS_MAX, Lock, Pinned, SeenChann
 use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::ids::{ChannelName, OrgId};
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::ports::Event;
 use crate::ports::events::EventKind;
@@ -59,20 +62,23 @@ struct NewLock<'a> {
 
 impl Engine {
     /// Compares the lock of a channel with what its configuration gives now. An error if the channel is not locked.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, channel), err(level = "debug"))]
     pub async fn agent_diff(&self, principal: &Principal, channel: &str) -> Result<AgentDiff, Error> {
-        principal.must_operate()?;
-        let (org, name) = (&principal.org, parsed(channel)?);
-        let SeenChannel { channel, .. } = self.channel_seen(org, &name).await?;
-        let Some(Pinned { lock, .. }) = &channel.pinned else {
-            return Err(Error::Conflict(format!(
-                "the channel {name} is not locked, so its agent follows the configuration; lock it with POST \
-                 /api/v1/agents/{name}/lock"
-            )));
-        };
-        let old = self.locked_build(org, &name, &lock.hash).await?;
-        let (new, warnings) = self.build(org, &channel).await?;
-        Ok(AgentDiff::between(name, lock.clone(), &old, new, warnings))
+        let span = debug_span!("agent_diff", org = %principal.org, channel, outcome = Empty);
+        operation(span, async {
+            principal.must_operate()?;
+            let (org, name) = (&principal.org, parsed(channel)?);
+            let SeenChannel { channel, .. } = self.channel_seen(org, &name).await?;
+            let Some(Pinned { lock, .. }) = &channel.pinned else {
+                return Err(Error::Conflict(format!(
+                    "the channel {name} is not locked, so its agent follows the configuration; lock it with POST \
+                     /api/v1/agents/{name}/lock"
+                )));
+            };
+            let old = self.locked_build(org, &name, &lock.hash).await?;
+            let (new, warnings) = self.build(org, &channel).await?;
+            Ok(AgentDiff::between(name, lock.clone(), &old, new, warnings))
+        })
+        .await
     }
 
     /// Locks a channel to what its configuration gives now. Nothing changes if it is locked to that already.
@@ -191,12 +197,15 @@ impl Engine {
     }
 
     /// Unlocks a channel: its agent follows the configuration again. The locks stay available for a rollback.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, channel, outcome = tracing::field::Empty))]
     pub async fn unlock_agent(self: &Arc<Self>, principal: &Principal, channel: &str) -> Result<AgentView, Error> {
-        principal.must_administer()?;
-        let name = parsed(channel)?;
-        let (engine, principal) = (Arc::clone(self), principal.clone());
-        self.run_to_completion(async move { engine.unlock(&principal, name).await }).await
+        let span = debug_span!("unlock_agent", org = %principal.org, channel, outcome = Empty);
+        operation(span, async {
+            principal.must_administer()?;
+            let name = parsed(channel)?;
+            let (engine, principal) = (Arc::clone(self), principal.clone());
+            self.run_to_completion(async move { engine.unlock(&principal, name).await }).await
+        })
+        .await
     }
 
     async fn unlock(&self, principal: &Principal, name: ChannelName) -> Result<AgentView, Error> {
@@ -224,11 +233,14 @@ impl Engine {
     }
 
     /// The locks of a channel.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, channel), err(level = "debug"))]
     pub async fn agent_locks(&self, principal: &Principal, channel: &str) -> Result<Locks, Error> {
-        principal.must_operate()?;
-        let SeenChannel { channel, .. } = self.channel_seen(&principal.org, &parsed(channel)?).await?;
-        Ok(Locks { locked: channel.pinned.map(|pinned| pinned.lock), locks: channel.locks })
+        let span = debug_span!("agent_locks", org = %principal.org, channel, outcome = Empty);
+        operation(span, async {
+            principal.must_operate()?;
+            let SeenChannel { channel, .. } = self.channel_seen(&principal.org, &parsed(channel)?).await?;
+            Ok(Locks { locked: channel.pinned.map(|pinned| pinned.lock), locks: channel.locks })
+        })
+        .await
     }
 }
 

@@ -3,11 +3,14 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tracing::debug_span;
+use tracing::field::Empty;
 
 use crate::access::principal::Principal;
 use crate::core::effect::Effect;
 use crate::core::error::Error;
 use crate::core::ids::UserId;
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::plugin::manifest::{Action, Auth, Manifest};
 use crate::ports::table::Read;
@@ -43,45 +46,49 @@ struct Tool<'a> {
 
 impl Engine {
     /// The tools that `principal` can use. `connected` is about the accounts of `user`, or of the user that the caller is bound to.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn tools(&self, principal: &Principal, user: Option<UserId>, format: ToolFormat) -> Result<Value, Error> {
-        let user = match (user, &principal.user) {
-            (None, None) => None,
-            (user, _) => Some(principal.resolve_user(user)?),
-        };
-        let mut plugins = self.plugins_of(&principal.org, Read::Eventual).await?;
-        // A plugin that only has hooks has nothing to call.
-        plugins.retain(|(plugin, instance)| {
-            let manifest = &plugin.manifest;
-            (!manifest.actions.is_empty() || manifest.hooks.is_empty()) && !instance.is_off(manifest)
-        });
-        let mut channel = None;
-        if let Some(agent) = &principal.agent {
-            channel = self.channel_if_any(&principal.org, &agent.channel).await?;
-            plugins.retain(|(plugin, _)| {
-                channel.as_ref().is_some_and(|channel| channel.admits(&plugin.manifest.name, None))
+        let span = debug_span!("tools", org = %principal.org, outcome = Empty);
+        operation(span, async {
+            let user = match (user, &principal.user) {
+                (None, None) => None,
+                (user, _) => Some(principal.resolve_user(user)?),
+            };
+            let mut plugins = self.plugins_of(&principal.org, Read::Eventual).await?;
+            // A plugin that only has hooks has nothing to call.
+            plugins.retain(|(plugin, instance)| {
+                let manifest = &plugin.manifest;
+                (!manifest.actions.is_empty() || manifest.hooks.is_empty()) && !instance.is_off(manifest)
             });
-        }
-        let admits = |manifest: &Manifest, action: &Action| {
-            channel.as_ref().is_none_or(|channel| channel.admits(&manifest.name, Some(&action.name)))
-        };
-        let manifests: Vec<&Manifest> = plugins.iter().map(|(plugin, _)| &plugin.manifest).collect();
-        if let Some(write) = format.of_a_model() {
-            let actions =
-                manifests.iter().flat_map(|manifest| manifest.actions.iter().map(|action| (*manifest, action)));
-            let admitted = actions.filter(|(manifest, action)| admits(manifest, action));
-            let tools: Vec<Value> = admitted.map(|(manifest, action)| model_tool(manifest, action, write)).collect();
-            return Ok(json!({ "tools": tools }));
-        }
-        let connected = match &user {
-            Some(user) => {
-                self.connected_plugins(&principal.org, user, &manifests).await?.into_iter().map(Some).collect()
+            let mut channel = None;
+            if let Some(agent) = &principal.agent {
+                channel = self.channel_if_any(&principal.org, &agent.channel).await?;
+                plugins.retain(|(plugin, _)| {
+                    channel.as_ref().is_some_and(|channel| channel.admits(&plugin.manifest.name, None))
+                });
             }
-            None => vec![None; manifests.len()],
-        };
-        let tools = manifests.iter().zip(connected);
-        let tools: Vec<_> = tools.map(|(manifest, connected)| own_tool(manifest, connected, &admits)).collect();
-        Ok(json!({ "tools": tools }))
+            let admits = |manifest: &Manifest, action: &Action| {
+                channel.as_ref().is_none_or(|channel| channel.admits(&manifest.name, Some(&action.name)))
+            };
+            let manifests: Vec<&Manifest> = plugins.iter().map(|(plugin, _)| &plugin.manifest).collect();
+            if let Some(write) = format.of_a_model() {
+                let actions =
+                    manifests.iter().flat_map(|manifest| manifest.actions.iter().map(|action| (*manifest, action)));
+                let admitted = actions.filter(|(manifest, action)| admits(manifest, action));
+                let tools: Vec<Value> =
+                    admitted.map(|(manifest, action)| model_tool(manifest, action, write)).collect();
+                return Ok(json!({ "tools": tools }));
+            }
+            let connected = match &user {
+                Some(user) => {
+                    self.connected_plugins(&principal.org, user, &manifests).await?.into_iter().map(Some).collect()
+                }
+                None => vec![None; manifests.len()],
+            };
+            let tools = manifests.iter().zip(connected);
+            let tools: Vec<_> = tools.map(|(manifest, connected)| own_tool(manifest, connected, &admits)).collect();
+            Ok(json!({ "tools": tools }))
+        })
+        .await
     }
 }
 

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use tracing::debug_span;
+use tracing::field::Empty;
 
 use super::build::{Build, ExcludedPlugin, PluginUsed, Warning};
 use super::names::{AgentTool, RenamedTool};
@@ -12,6 +14,7 @@ use crate::access::principal::Principal;
 use crate::agents::tools::{Described, ToolFormat};
 use crate::core::error::Error;
 use crate::core::ids::{ChannelName, OrgId, PluginName};
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::ports::table::Read;
 use crate::storage::keys;
@@ -73,17 +76,20 @@ impl AgentView {
 
 impl Engine {
     /// The agent of a channel: the locked build, or what the configuration gives now. Costs two reads.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, channel), err(level = "debug"))]
     pub async fn agent(&self, principal: &Principal, channel: &str) -> Result<AgentView, Error> {
-        let name = parsed(channel)?;
-        principal.must_see_agent(&name)?;
-        let SeenChannel { channel, .. } = self.channel_seen(&principal.org, &name).await?;
-        if let Some(pinned) = channel.pinned {
-            let build = self.locked_build(&principal.org, &name, &pinned.lock.hash).await?;
-            return Ok(AgentView::of(name, build, Some(pinned.lock), Vec::new()));
-        }
-        let (build, warnings) = self.build(&principal.org, &channel).await?;
-        Ok(AgentView::of(name, build, None, warnings))
+        let span = debug_span!("agent", org = %principal.org, channel, outcome = Empty);
+        operation(span, async {
+            let name = parsed(channel)?;
+            principal.must_see_agent(&name)?;
+            let SeenChannel { channel, .. } = self.channel_seen(&principal.org, &name).await?;
+            if let Some(pinned) = channel.pinned {
+                let build = self.locked_build(&principal.org, &name, &pinned.lock.hash).await?;
+                return Ok(AgentView::of(name, build, Some(pinned.lock), Vec::new()));
+            }
+            let (build, warnings) = self.build(&principal.org, &channel).await?;
+            Ok(AgentView::of(name, build, None, warnings))
+        })
+        .await
     }
 
     /// The stored build of a lock.

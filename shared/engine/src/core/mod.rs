@@ -13,4 +13,5 @@ pub mod redactor;
 pub mod schedule;
 pub mod schema;
 pub(crate) mod suggest;
+pub(crate) mod trace;
 pub mod work_report;

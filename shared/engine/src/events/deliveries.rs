@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
+use tracing::debug_span;
+use tracing::field::Empty;
 
 use super::delivery::{Delivery, DeliveryState, SendAttempt};
 use super::webhook::webhooks_in;
 use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::ids::{DeliveryId, WebhookId};
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::ports::table::{Condition, Cursor, Item, Page, Query, Read, TableError};
 use crate::storage::compare_and_set::CompareAndSet;
@@ -62,7 +65,6 @@ impl Delivery {
 
 impl Engine {
     /// The deliveries of a webhook, the latest first.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn list_deliveries(
         &self,
         principal: &Principal,
@@ -70,57 +72,64 @@ impl Engine {
         limit: usize,
         cursor: Option<Cursor>,
     ) -> Result<Page<DeliveryView>, Error> {
-        principal.must_administer()?;
-        let webhook = WebhookId::parse(webhook).map_err(|_| Error::NotFound("webhook"))?;
-        let known = self.ports.table.get(&keys::webhooks(&principal.org), Read::Eventual).await?;
-        if !webhooks_in(known.as_ref())?.by_id.contains_key(&webhook) {
-            return Err(Error::NotFound("webhook"));
-        }
-        let partition = keys::deliveries_of(&principal.org, &webhook);
-        let query = Query { cursor, backwards: true, ..Query::partition(partition, limit) };
-        let page = self.ports.table.query(query).await.map_err(Error::of_cursor)?;
-        let views = page.entries.iter().map(|item| Ok(item.record::<Delivery>()?.view()));
-        Ok(Page { entries: views.collect::<Result<_, TableError>>()?, next: page.next })
+        let span = debug_span!("list_deliveries", org = %principal.org, outcome = Empty);
+        operation(span, async {
+            principal.must_administer()?;
+            let webhook = WebhookId::parse(webhook).map_err(|_| Error::NotFound("webhook"))?;
+            let known = self.ports.table.get(&keys::webhooks(&principal.org), Read::Eventual).await?;
+            if !webhooks_in(known.as_ref())?.by_id.contains_key(&webhook) {
+                return Err(Error::NotFound("webhook"));
+            }
+            let partition = keys::deliveries_of(&principal.org, &webhook);
+            let query = Query { cursor, backwards: true, ..Query::partition(partition, limit) };
+            let page = self.ports.table.query(query).await.map_err(Error::of_cursor)?;
+            let views = page.entries.iter().map(|item| Ok(item.record::<Delivery>()?.view()));
+            Ok(Page { entries: views.collect::<Result<_, TableError>>()?, next: page.next })
+        })
+        .await
     }
 
     /// Sends a delivery again now, and retries it for another day. One that a worker is sending is a conflict.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, id, outcome = tracing::field::Empty))]
     pub async fn retry_delivery(
         self: &Arc<Self>,
         principal: &Principal,
         webhook: &str,
         id: &str,
     ) -> Result<DeliveryView, Error> {
-        principal.must_administer()?;
-        let webhook = WebhookId::parse(webhook).map_err(|_| Error::NotFound("webhook"))?;
-        let id = DeliveryId::parse(id).map_err(|_| Error::NotFound("delivery"))?;
-        let (engine, org) = (Arc::clone(self), principal.org.clone());
-        self.run_to_completion(async move {
-            let keys = [keys::delivery(&org, &webhook, &id), keys::webhooks(&org)];
-            let mut race = CompareAndSet::default();
-            loop {
-                let mut items = engine.ports.table.batch_get(&keys, Read::Consistent).await?;
-                let webhooks = webhooks_in(items.pop().flatten().as_ref())?;
-                let webhook = webhooks.by_id.get(&webhook).ok_or(Error::NotFound("webhook"))?;
-                let item: Item = items.pop().flatten().ok_or(Error::NotFound("delivery"))?;
-                if !webhook.active {
-                    let message = "the webhook is not active; send PATCH with {\"active\": true} first";
-                    return Err(Error::Conflict(message.to_owned()));
-                }
-                let (mut delivery, now): (Delivery, _) = (item.record()?, engine.ports.clock.now());
-                if delivery.is_claimed(now) {
-                    let message = "the delivery is being sent; try again in a minute";
-                    return Err(Error::Conflict(message.to_owned()));
-                }
-                delivery.restart(now);
-                match engine.ports.table.put(delivery.item()?, Condition::Version(item.version)).await {
-                    Ok(_) => {
-                        engine.set_webhook_alarm(delivery.work(), now).await;
-                        return Ok(delivery.view());
+        let span = debug_span!("retry_delivery", org = %principal.org, id, outcome = Empty);
+        operation(span, async {
+            principal.must_administer()?;
+            let webhook = WebhookId::parse(webhook).map_err(|_| Error::NotFound("webhook"))?;
+            let id = DeliveryId::parse(id).map_err(|_| Error::NotFound("delivery"))?;
+            let (engine, org) = (Arc::clone(self), principal.org.clone());
+            self.run_to_completion(async move {
+                let keys = [keys::delivery(&org, &webhook, &id), keys::webhooks(&org)];
+                let mut race = CompareAndSet::default();
+                loop {
+                    let mut items = engine.ports.table.batch_get(&keys, Read::Consistent).await?;
+                    let webhooks = webhooks_in(items.pop().flatten().as_ref())?;
+                    let webhook = webhooks.by_id.get(&webhook).ok_or(Error::NotFound("webhook"))?;
+                    let item: Item = items.pop().flatten().ok_or(Error::NotFound("delivery"))?;
+                    if !webhook.active {
+                        let message = "the webhook is not active; send PATCH with {\"active\": true} first";
+                        return Err(Error::Conflict(message.to_owned()));
                     }
-                    Err(error) => race.lost(error, format_args!("the delivery {id}"))?,
-                };
-            }
+                    let (mut delivery, now): (Delivery, _) = (item.record()?, engine.ports.clock.now());
+                    if delivery.is_claimed(now) {
+                        let message = "the delivery is being sent; try again in a minute";
+                        return Err(Error::Conflict(message.to_owned()));
+                    }
+                    delivery.restart(now);
+                    match engine.ports.table.put(delivery.item()?, Condition::Version(item.version)).await {
+                        Ok(_) => {
+                            engine.set_webhook_alarm(delivery.work(), now).await;
+                            return Ok(delivery.view());
+                        }
+                        Err(error) => race.lost(error, format_args!("the delivery {id}"))?,
+                    };
+                }
+            })
+            .await
         })
         .await
     }

@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
+use tracing::debug_span;
+use tracing::field::Empty;
 use url::Url;
 
 use super::WEBHOOKS_MAX;
@@ -15,6 +17,7 @@ use crate::access::principal::Principal;
 use crate::core::error::{Error, causes};
 use crate::core::ids::{OrgId, WebhookId};
 use crate::core::problem::FieldProblem;
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::ports::events::EventKind;
 use crate::ports::table::{Read, TableError};
@@ -116,149 +119,167 @@ impl Webhook {
 
 impl Engine {
     /// Subscribes a URL to events, from now on and in every process.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, outcome = tracing::field::Empty))]
     pub async fn create_webhook(
         self: &Arc<Self>,
         principal: &Principal,
         new: NewWebhook,
     ) -> Result<WebhookWithSecret, Error> {
-        principal.must_administer()?;
-        let events = self.check_webhook(Some(&new.url), Some(new.events)).await?.unwrap_or_default();
-        let (engine, org) = (Arc::clone(self), principal.org.clone());
-        self.run_to_completion(async move {
-            let (now, ids) = (engine.ports.clock.now(), engine.ports.ids.as_ref());
-            let id = WebhookId::parse(engine.id_at(now)).map_err(Error::internal)?;
-            let webhook = Webhook {
-                url: new.url,
-                events,
-                description: new.description,
-                active: true,
-                deactivated: None,
-                signing: Signing::new(ids),
-                failing_since: None,
-                created_at: now,
-                updated_at: now,
-            };
-            let (secret_id, secret) = (webhook.secret_id(&org, &id), new_secret(ids));
-            // The secret first: a record never names one that does not exist.
-            engine.ports.vault.put(&secret_id, &webhook.signing.version, &secret).await?;
-            let created = engine
-                .change_webhooks(&org, |webhooks| {
-                    if webhooks.by_id.len() >= WEBHOOKS_MAX {
-                        let message = format!("there are {WEBHOOKS_MAX} webhooks already; delete one first");
-                        return Err(Error::Conflict(message));
+        let span = debug_span!("create_webhook", org = %principal.org, outcome = Empty);
+        operation(span, async {
+            principal.must_administer()?;
+            let events = self.check_webhook(Some(&new.url), Some(new.events)).await?.unwrap_or_default();
+            let (engine, org) = (Arc::clone(self), principal.org.clone());
+            self.run_to_completion(async move {
+                let (now, ids) = (engine.ports.clock.now(), engine.ports.ids.as_ref());
+                let id = WebhookId::parse(engine.id_at(now)).map_err(Error::internal)?;
+                let webhook = Webhook {
+                    url: new.url,
+                    events,
+                    description: new.description,
+                    active: true,
+                    deactivated: None,
+                    signing: Signing::new(ids),
+                    failing_since: None,
+                    created_at: now,
+                    updated_at: now,
+                };
+                let (secret_id, secret) = (webhook.secret_id(&org, &id), new_secret(ids));
+                // The secret first: a record never names one that does not exist.
+                engine.ports.vault.put(&secret_id, &webhook.signing.version, &secret).await?;
+                let created = engine
+                    .change_webhooks(&org, |webhooks| {
+                        if webhooks.by_id.len() >= WEBHOOKS_MAX {
+                            let message = format!("there are {WEBHOOKS_MAX} webhooks already; delete one first");
+                            return Err(Error::Conflict(message));
+                        }
+                        webhooks.by_id.insert(id.clone(), webhook.clone());
+                        Ok((webhook.view(&id, now), None))
+                    })
+                    .await;
+                match created {
+                    Ok(view) => Ok(WebhookWithSecret { secret, view }),
+                    // The write may have happened: a record without its secret would be worse than a secret too many.
+                    Err(error @ Error::Table(TableError::Store(_))) => Err(error),
+                    Err(error) => {
+                        engine.forget_signing(&org, &id, &webhook).await;
+                        Err(error)
                     }
-                    webhooks.by_id.insert(id.clone(), webhook.clone());
-                    Ok((webhook.view(&id, now), None))
-                })
-                .await;
-            match created {
-                Ok(view) => Ok(WebhookWithSecret { secret, view }),
-                // The write may have happened: a record without its secret would be worse than a secret too many.
-                Err(error @ Error::Table(TableError::Store(_))) => Err(error),
-                Err(error) => {
-                    engine.forget_signing(&org, &id, &webhook).await;
-                    Err(error)
                 }
-            }
+            })
+            .await
         })
         .await
     }
 
     /// The webhooks of the caller's organization, the oldest first.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn list_webhooks(&self, principal: &Principal) -> Result<Vec<WebhookView>, Error> {
-        principal.must_administer()?;
-        let item = self.ports.table.get(&keys::webhooks(&principal.org), Read::Consistent).await?;
-        let now = self.ports.clock.now();
-        Ok(webhooks_in(item.as_ref())?.by_id.iter().map(|(id, webhook)| webhook.view(id, now)).collect())
+        let span = debug_span!("list_webhooks", org = %principal.org, outcome = Empty);
+        operation(span, async {
+            principal.must_administer()?;
+            let item = self.ports.table.get(&keys::webhooks(&principal.org), Read::Consistent).await?;
+            let now = self.ports.clock.now();
+            Ok(webhooks_in(item.as_ref())?.by_id.iter().map(|(id, webhook)| webhook.view(id, now)).collect())
+        })
+        .await
     }
 
     /// One webhook of the caller's organization.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, id), err(level = "debug"))]
     pub async fn get_webhook(&self, principal: &Principal, id: &str) -> Result<WebhookView, Error> {
-        let all = self.list_webhooks(principal).await?;
-        all.into_iter().find(|webhook| webhook.id.as_str() == id).ok_or(Error::NotFound("webhook"))
+        let span = debug_span!("get_webhook", org = %principal.org, id, outcome = Empty);
+        operation(span, async {
+            let all = self.list_webhooks(principal).await?;
+            all.into_iter().find(|webhook| webhook.id.as_str() == id).ok_or(Error::NotFound("webhook"))
+        })
+        .await
     }
 
     /// Changes a webhook. Another URL, or another `active`, forgets its failures.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, id), err(level = "debug"))]
     pub async fn change_webhook(
         self: &Arc<Self>,
         principal: &Principal,
         id: &str,
         change: ChangeWebhook,
     ) -> Result<WebhookView, Error> {
-        principal.must_administer()?;
-        let events = self.check_webhook(change.url.as_ref(), change.events.clone()).await?;
-        self.with_webhook(principal, id, move |webhook, now| {
-            if let Some(url) = change.url.as_ref().filter(|url| **url != webhook.url) {
-                (webhook.url, webhook.failing_since) = (url.clone(), None);
-            }
-            if let Some(active) = change.active.filter(|active| *active != webhook.active) {
-                (webhook.active, webhook.deactivated, webhook.failing_since) = (active, None, None);
-            }
-            webhook.events = events.clone().unwrap_or_else(|| webhook.events.clone());
-            if let Some(description) = &change.description {
-                webhook.description = Some(description.clone()).filter(|text| !text.is_empty());
-            }
-            webhook.updated_at = now;
+        let span = debug_span!("change_webhook", org = %principal.org, id, outcome = Empty);
+        operation(span, async {
+            principal.must_administer()?;
+            let events = self.check_webhook(change.url.as_ref(), change.events.clone()).await?;
+            self.with_webhook(principal, id, move |webhook, now| {
+                if let Some(url) = change.url.as_ref().filter(|url| **url != webhook.url) {
+                    (webhook.url, webhook.failing_since) = (url.clone(), None);
+                }
+                if let Some(active) = change.active.filter(|active| *active != webhook.active) {
+                    (webhook.active, webhook.deactivated, webhook.failing_since) = (active, None, None);
+                }
+                webhook.events = events.clone().unwrap_or_else(|| webhook.events.clone());
+                if let Some(description) = &change.description {
+                    webhook.description = Some(description.clone()).filter(|text| !text.is_empty());
+                }
+                webhook.updated_at = now;
+            })
+            .await
+            .map(|(view, ())| view)
         })
         .await
-        .map(|(view, ())| view)
     }
 
     /// Replaces a webhook's secret. The replaced one signs as well for another day.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, id, outcome = tracing::field::Empty))]
     pub async fn rotate_webhook(self: &Arc<Self>, principal: &Principal, id: &str) -> Result<WebhookWithSecret, Error> {
-        principal.must_administer()?;
-        let id = WebhookId::parse(id).map_err(|_| Error::NotFound("webhook"))?;
-        let item = self.ports.table.get(&keys::webhooks(&principal.org), Read::Consistent).await?;
-        let webhook = webhooks_in(item.as_ref())?.by_id.remove(&id).ok_or(Error::NotFound("webhook"))?;
-        let (engine, principal) = (Arc::clone(self), principal.clone());
-        self.run_to_completion(async move {
-            let secret_id = webhook.secret_id(&principal.org, &id);
-            let (version, secret) = (engine.ports.ids.hex(8), new_secret(engine.ports.ids.as_ref()));
-            engine.ports.vault.put(&secret_id, &version, &secret).await?;
-            let rotated =
-                engine.with_webhook(&principal, id.as_str(), move |webhook, now| webhook.rotate(&version, now));
-            match rotated.await {
-                Ok((view, dropped)) => {
-                    for version in dropped {
-                        if let Err(error) = engine.ports.vault.delete_version(&secret_id, &version).await {
-                            // It signs nothing any more, and is deleted with the webhook.
-                            let org = &principal.org;
-                            tracing::error!(%org, error = %causes(&error), "failed to delete replaced webhook secret");
+        let span = debug_span!("rotate_webhook", org = %principal.org, id, outcome = Empty);
+        operation(span, async {
+            principal.must_administer()?;
+            let id = WebhookId::parse(id).map_err(|_| Error::NotFound("webhook"))?;
+            let item = self.ports.table.get(&keys::webhooks(&principal.org), Read::Consistent).await?;
+            let webhook = webhooks_in(item.as_ref())?.by_id.remove(&id).ok_or(Error::NotFound("webhook"))?;
+            let (engine, principal) = (Arc::clone(self), principal.clone());
+            self.run_to_completion(async move {
+                let secret_id = webhook.secret_id(&principal.org, &id);
+                let (version, secret) = (engine.ports.ids.hex(8), new_secret(engine.ports.ids.as_ref()));
+                engine.ports.vault.put(&secret_id, &version, &secret).await?;
+                let rotated =
+                    engine.with_webhook(&principal, id.as_str(), move |webhook, now| webhook.rotate(&version, now));
+                match rotated.await {
+                    Ok((view, dropped)) => {
+                        for version in dropped {
+                            if let Err(error) = engine.ports.vault.delete_version(&secret_id, &version).await {
+                                // It signs nothing any more, and is deleted with the webhook.
+                                let org = &principal.org;
+                                tracing::error!(%org, error = %causes(&error), "failed to delete replaced webhook secret");
+                            }
                         }
+                        Ok(WebhookWithSecret { secret, view })
                     }
-                    Ok(WebhookWithSecret { secret, view })
-                }
-                Err(error) => {
-                    // The webhook was deleted in the meantime: storing the version may have created its secret again.
-                    if matches!(error, Error::NotFound(_)) {
-                        engine.forget_signing(&principal.org, &id, &webhook).await;
+                    Err(error) => {
+                        // The webhook was deleted in the meantime: storing the version may have created its secret again.
+                        if matches!(error, Error::NotFound(_)) {
+                            engine.forget_signing(&principal.org, &id, &webhook).await;
+                        }
+                        Err(error)
                     }
-                    Err(error)
                 }
-            }
+            })
+            .await
         })
         .await
     }
 
     /// Deletes a webhook. Deliveries that are waiting are not sent.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, id, outcome = tracing::field::Empty))]
     pub async fn delete_webhook(self: &Arc<Self>, principal: &Principal, id: &str) -> Result<WebhookView, Error> {
-        principal.must_administer()?;
-        let id = WebhookId::parse(id).map_err(|_| Error::NotFound("webhook"))?;
-        let (engine, org) = (Arc::clone(self), principal.org.clone());
-        self.run_to_completion(async move {
-            let webhook = engine
-                .change_webhooks(&org, |webhooks| {
-                    Ok((webhooks.by_id.remove(&id).ok_or(Error::NotFound("webhook"))?, None))
-                })
-                .await?;
-            engine.forget_signing(&org, &id, &webhook).await;
-            Ok(webhook.view(&id, engine.ports.clock.now()))
+        let span = debug_span!("delete_webhook", org = %principal.org, id, outcome = Empty);
+        operation(span, async {
+            principal.must_administer()?;
+            let id = WebhookId::parse(id).map_err(|_| Error::NotFound("webhook"))?;
+            let (engine, org) = (Arc::clone(self), principal.org.clone());
+            self.run_to_completion(async move {
+                let webhook = engine
+                    .change_webhooks(&org, |webhooks| {
+                        Ok((webhooks.by_id.remove(&id).ok_or(Error::NotFound("webhook"))?, None))
+                    })
+                    .await?;
+                engine.forget_signing(&org, &id, &webhook).await;
+                Ok(webhook.view(&id, engine.ports.clock.now()))
+            })
+            .await
         })
         .await
     }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use secrecy::SecretString;
+use tracing::debug_span;
 use tracing::field::Empty;
-use tracing::{Instrument as _, Span, debug_span};
 
+use crate::core::trace::traced;
 use crate::ports::events::EventBusError;
 use crate::ports::table::{
     Condition, Cursor, DueEntry, Item, Key, NewItem, Page, Query, Read, TableError, Version, Write,
@@ -19,20 +20,6 @@ use crate::ports::{Event, EventBus, Table, Timer, Vault, Work};
 
 /// A port whose calls are spans.
 pub(crate) struct Traced<P: ?Sized>(pub Arc<P>);
-
-/// Runs a call in its span and records the outcome there: `ok`, or what `classify` says of the error.
-async fn traced<T, E>(
-    span: Span,
-    classify: fn(&E) -> &'static str,
-    call: impl Future<Output = Result<T, E>>,
-) -> Result<T, E> {
-    if span.is_disabled() {
-        return call.await;
-    }
-    let result = call.instrument(span.clone()).await;
-    span.record("outcome", result.as_ref().err().map_or("ok", classify));
-    result
-}
 
 /// The organization that a partition belongs to; empty for the few partitions that belong to none.
 fn org_of(partition: &str) -> &str {

@@ -8,12 +8,15 @@ use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use tracing::debug_span;
+use tracing::field::Empty;
 
 use crate::access::principal::Principal;
 use crate::core::error::{Error, causes};
 use crate::core::ids::{OrgId, PluginName};
 use crate::core::problem::FieldProblem;
 use crate::core::schema;
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::plugin::catalog::Plugin;
 use crate::plugin::manifest::Manifest;
@@ -140,16 +143,18 @@ impl Engine {
     }
 
     /// The organization's configuration of a plugin.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin), err(level = "debug"))]
     pub async fn config(&self, principal: &Principal, plugin: &str) -> Result<ConfigView, Error> {
-        principal.must_administer()?;
-        let (plugin, seen) = self.plugin_and_instance(&principal.org, plugin).await?;
-        Ok(seen.instance.config_view(&plugin.manifest))
+        let span = debug_span!("config", org = %principal.org, plugin, outcome = Empty);
+        operation(span, async {
+            principal.must_administer()?;
+            let (plugin, seen) = self.plugin_and_instance(&principal.org, plugin).await?;
+            Ok(seen.instance.config_view(&plugin.manifest))
+        })
+        .await
     }
 
     /// Replaces the configuration. `expected` are the etags that the caller accepts; another one is a lost update
     /// ([`Error::Changed`]).
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin, outcome = tracing::field::Empty))]
     pub async fn set_config(
         self: &Arc<Self>,
         principal: &Principal,
@@ -157,25 +162,29 @@ impl Engine {
         SetConfig(values): SetConfig,
         expected: Option<Vec<String>>,
     ) -> Result<ConfigView, Error> {
-        principal.must_administer()?;
-        let (engine, principal) = (Arc::clone(self), principal.clone());
-        let (plugin, seen) = self.plugin_and_instance(&principal.org, plugin).await?;
-        self.run_to_completion(async move {
-            let is_secret = |name: &str| plugin.manifest.secret_names().any(|secret| secret == name);
-            let (mut config, mut secrets) = (Map::new(), BTreeMap::new());
-            for (name, value) in values {
-                if is_secret(&name) {
-                    secrets.insert(name, value);
-                } else {
-                    config.insert(name, value);
+        let span = debug_span!("set_config", org = %principal.org, plugin, outcome = Empty);
+        operation(span, async {
+            principal.must_administer()?;
+            let (engine, principal) = (Arc::clone(self), principal.clone());
+            let (plugin, seen) = self.plugin_and_instance(&principal.org, plugin).await?;
+            self.run_to_completion(async move {
+                let is_secret = |name: &str| plugin.manifest.secret_names().any(|secret| secret == name);
+                let (mut config, mut secrets) = (Map::new(), BTreeMap::new());
+                for (name, value) in values {
+                    if is_secret(&name) {
+                        secrets.insert(name, value);
+                    } else {
+                        config.insert(name, value);
+                    }
                 }
-            }
-            check_config(&plugin.manifest, &config, "").map_err(Error::Invalid)?;
-            check_secrets(&plugin.manifest, &secrets).map_err(Error::Invalid)?;
-            if expected.is_some_and(|expected| !expected.contains(&seen.instance.config_etag())) {
-                return Err(Error::Changed);
-            }
-            engine.store_config(&principal, plugin, seen, config, secrets).await
+                check_config(&plugin.manifest, &config, "").map_err(Error::Invalid)?;
+                check_secrets(&plugin.manifest, &secrets).map_err(Error::Invalid)?;
+                if expected.is_some_and(|expected| !expected.contains(&seen.instance.config_etag())) {
+                    return Err(Error::Changed);
+                }
+                engine.store_config(&principal, plugin, seen, config, secrets).await
+            })
+            .await
         })
         .await
     }

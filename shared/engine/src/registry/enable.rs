@@ -7,6 +7,8 @@ use schemars::JsonSchema;
 use semver::Version;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tracing::debug_span;
+use tracing::field::Empty;
 
 use super::instances::{Installed, Instance, InstanceView, version_changed};
 use super::permissions::{checked_grant, must_be_signable};
@@ -14,6 +16,7 @@ use super::record::{RegisteredPlugin, RegistryEntry};
 use super::{RegistryScope, check_config};
 use crate::access::principal::Principal;
 use crate::core::error::Error;
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::plugin::catalog::Plugin;
 use crate::plugin::manifest::Permission;
@@ -89,19 +92,24 @@ impl EnablePlan {
 impl Engine {
     /// Enables a plugin: a registered one that the organization does not use yet, or one that was disabled, by an
     /// administrator or by its breaker.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin), err(level = "debug"))]
     pub async fn enable_plugin(
         self: &Arc<Self>,
         principal: &Principal,
         plugin: &str,
         request: Install,
     ) -> Result<InstanceView, Error> {
-        principal.must_administer()?;
-        let plan = self.plan_enabling(principal, plugin, request).await?;
-        let plugin = Arc::clone(&plan.plugin);
-        let detail = json!({ "version": plugin.manifest.version });
-        self.administer_any(principal, plugin, EventKind::PluginEnabled, detail, move |instance| plan.apply(instance))
+        let span = debug_span!("enable_plugin", org = %principal.org, plugin, outcome = Empty);
+        operation(span, async {
+            principal.must_administer()?;
+            let plan = self.plan_enabling(principal, plugin, request).await?;
+            let plugin = Arc::clone(&plan.plugin);
+            let detail = json!({ "version": plugin.manifest.version });
+            self.administer_any(principal, plugin, EventKind::PluginEnabled, detail, move |instance| {
+                plan.apply(instance)
+            })
             .await
+        })
+        .await
     }
 
     async fn plan_enabling(&self, principal: &Principal, name: &str, request: Install) -> Result<EnablePlan, Error> {

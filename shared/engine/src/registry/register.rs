@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use semver::Version;
 use serde_json::json;
+use tracing::debug_span;
+use tracing::field::Empty;
 
 use super::record::{ManifestText, RegisteredPlugin, RegistryEntry};
 use super::{RegisteredVersion, Registration, RegistrationText, RegistryScope};
@@ -12,6 +14,7 @@ use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::ids::PluginName;
 use crate::core::problem::FieldProblem;
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::plugin::digest::Digest;
 use crate::plugin::manifest::{Manifest, ManifestError};
@@ -70,16 +73,19 @@ impl CheckedManifest {
 impl Engine {
     /// Registers a version of a plugin. Registering the same text again changes nothing. Another text for the same version
     /// is refused, because administrators approved the text that they read.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, outcome = tracing::field::Empty))]
     pub async fn register(
         self: &Arc<Self>,
         principal: &Principal,
         request: Register,
     ) -> Result<RegistrationText, Error> {
-        request.scope.must_be_administered_by(principal)?;
-        let checked = self.check_manifest(request)?;
-        let (engine, principal) = (Arc::clone(self), principal.clone());
-        self.run_to_completion(async move { engine.store_version(&principal, checked).await }).await
+        let span = debug_span!("register", org = %principal.org, outcome = Empty);
+        operation(span, async {
+            request.scope.must_be_administered_by(principal)?;
+            let checked = self.check_manifest(request)?;
+            let (engine, principal) = (Arc::clone(self), principal.clone());
+            self.run_to_completion(async move { engine.store_version(&principal, checked).await }).await
+        })
+        .await
     }
 
     fn check_manifest(&self, request: Register) -> Result<CheckedManifest, Error> {
@@ -153,7 +159,6 @@ impl Engine {
     }
 
     /// Sets whether a version can be enabled. Organizations that use it keep it either way.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin = name, outcome = tracing::field::Empty))]
     pub async fn set_version_active(
         self: &Arc<Self>,
         principal: &Principal,
@@ -162,11 +167,17 @@ impl Engine {
         version: &Version,
         is_active: bool,
     ) -> Result<Registration, Error> {
-        scope.must_be_administered_by(principal)?;
-        let name = PluginName::parse(name).map_err(|_| Error::unknown_plugin(name))?;
-        let (engine, principal, version) = (Arc::clone(self), principal.clone(), version.clone());
-        self.run_to_completion(async move { engine.store_active(&principal, scope, &name, &version, is_active).await })
+        let span = debug_span!("set_version_active", org = %principal.org, plugin = name, outcome = Empty);
+        operation(span, async {
+            scope.must_be_administered_by(principal)?;
+            let name = PluginName::parse(name).map_err(|_| Error::unknown_plugin(name))?;
+            let (engine, principal, version) = (Arc::clone(self), principal.clone(), version.clone());
+            self.run_to_completion(
+                async move { engine.store_active(&principal, scope, &name, &version, is_active).await },
+            )
             .await
+        })
+        .await
     }
 
     async fn store_active(

@@ -2,6 +2,8 @@
 
 use semver::Version;
 use serde::Serialize;
+use tracing::debug_span;
+use tracing::field::Empty;
 
 use super::lookup::VersionId;
 use super::record::RegisteredPlugin;
@@ -9,6 +11,7 @@ use super::{Lifecycle, LifecycleState, RegisteredVersion, RegistryScope};
 use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::ids::{OrgId, PluginName};
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::ports::table::{Cursor, Page, Query, Read, TableError};
 use crate::storage::keys;
@@ -52,7 +55,6 @@ impl Registration {
 
 impl Engine {
     /// The plugins registered in one scope, by name.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn registrations(
         &self,
         principal: &Principal,
@@ -60,26 +62,33 @@ impl Engine {
         limit: usize,
         cursor: Option<Cursor>,
     ) -> Result<Page<Registration>, Error> {
-        principal.must_operate()?;
-        let partition = keys::all_registered(scope.owner_org(&principal.org));
-        let query = Query { cursor, ..Query::partition(partition, limit) };
-        let page = self.ports.table.query(query).await.map_err(Error::of_cursor)?;
-        let entries = page.entries.iter().map(|item| Ok(Registration::of(item.record()?, scope, principal)));
-        Ok(Page { entries: entries.collect::<Result<_, TableError>>()?, next: page.next })
+        let span = debug_span!("registrations", org = %principal.org, outcome = Empty);
+        operation(span, async {
+            principal.must_operate()?;
+            let partition = keys::all_registered(scope.owner_org(&principal.org));
+            let query = Query { cursor, ..Query::partition(partition, limit) };
+            let page = self.ports.table.query(query).await.map_err(Error::of_cursor)?;
+            let entries = page.entries.iter().map(|item| Ok(Registration::of(item.record()?, scope, principal)));
+            Ok(Page { entries: entries.collect::<Result<_, TableError>>()?, next: page.next })
+        })
+        .await
     }
 
     /// A registered plugin. Without `scope`, the organization's registration, or else the global one.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin = name), err(level = "debug"))]
     pub async fn registration(
         &self,
         principal: &Principal,
         name: &str,
         scope: Option<RegistryScope>,
     ) -> Result<Registration, Error> {
-        principal.must_operate()?;
-        let (registered, scope) = self.find_registered(&principal.org, name, scope).await?;
-        let lifecycle = self.lifecycle_of(&principal.org, name, &registered, scope).await?;
-        Ok(Registration { life: Some(lifecycle), ..Registration::of(registered, scope, principal) })
+        let span = debug_span!("registration", org = %principal.org, plugin = name, outcome = Empty);
+        operation(span, async {
+            principal.must_operate()?;
+            let (registered, scope) = self.find_registered(&principal.org, name, scope).await?;
+            let lifecycle = self.lifecycle_of(&principal.org, name, &registered, scope).await?;
+            Ok(Registration { life: Some(lifecycle), ..Registration::of(registered, scope, principal) })
+        })
+        .await
     }
 
     async fn lifecycle_of(
@@ -112,7 +121,6 @@ impl Engine {
     }
 
     /// A version of a registered plugin, with its text. Without `scope` as for [`Self::registration`].
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin = name), err(level = "debug"))]
     pub async fn registration_text(
         &self,
         principal: &Principal,
@@ -120,12 +128,16 @@ impl Engine {
         version: &Version,
         scope: Option<RegistryScope>,
     ) -> Result<RegistrationText, Error> {
-        principal.must_operate()?;
-        let (registered, scope) = self.find_registered(&principal.org, name, scope).await?;
-        let entry = registered.versions.get(version).ok_or(Error::NotFound("version of this plugin"))?;
-        let manifest = self.manifest_text(&principal.org, scope, &registered.name, version).await?;
-        let version = entry.view.clone().redacted_for(principal, scope);
-        Ok(RegistrationText { name: registered.name, scope, version, manifest })
+        let span = debug_span!("registration_text", org = %principal.org, plugin = name, outcome = Empty);
+        operation(span, async {
+            principal.must_operate()?;
+            let (registered, scope) = self.find_registered(&principal.org, name, scope).await?;
+            let entry = registered.versions.get(version).ok_or(Error::NotFound("version of this plugin"))?;
+            let manifest = self.manifest_text(&principal.org, scope, &registered.name, version).await?;
+            let version = entry.view.clone().redacted_for(principal, scope);
+            Ok(RegistrationText { name: registered.name, scope, version, manifest })
+        })
+        .await
     }
 
     /// The stored record of a registered plugin, and its scope. Without `scope`, the organization's registration, or else

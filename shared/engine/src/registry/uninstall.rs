@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use serde_json::json;
+use tracing::debug_span;
+use tracing::field::Empty;
 
 use super::hooks::index_removal;
 use super::instances::{Instance, SeenInstance};
@@ -10,6 +12,7 @@ use super::{Lifecycle, LifecycleState};
 use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::ids::{OrgId, PluginName};
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::ports::Event;
 use crate::ports::events::EventKind;
@@ -20,39 +23,43 @@ use crate::storage::keys;
 impl Engine {
     /// Ends the use of a registered plugin and deletes its configuration and grants. Connected accounts stay until a user
     /// disconnects them; tasks for the plugin will fail.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin = name, outcome = tracing::field::Empty))]
     pub async fn uninstall(self: &Arc<Self>, principal: &Principal, name: &str) -> Result<Lifecycle, Error> {
-        principal.must_administer()?;
-        let name = PluginName::parse(name).map_err(|_| Error::unknown_plugin(name))?;
-        // The manifest is not read: a plugin whose manifest cannot be read any more can still be uninstalled.
-        let item = self.ports.table.get(&keys::instance(&principal.org, &name), Read::Consistent).await?;
-        let seen = SeenInstance::of(item)?;
-        let version = match &seen.instance.installed {
-            Some(installed) => Some(installed.version.clone()),
-            None if self.catalog.has(&name) => {
-                return Err(Error::Conflict(format!("{name} comes with Overseer; POST …/disable disables it")));
-            }
-            // A plugin that the operator added and removed may have left its hooks.
-            None if seen.instance.has_hooks => None,
-            None => return Err(Error::unknown_plugin(name.as_str())),
-        };
-        self.ensure_no_dependents(&principal.org, &name).await?;
-        let (engine, principal) = (Arc::clone(self), principal.clone());
-        self.run_to_completion(async move {
-            let org = &principal.org;
-            let detail = json!({ "tool": name, "version": version, "key": principal.key, "userId": principal.user });
-            let event = engine.event(org, EventKind::PluginStopped, &detail);
-            let instance = engine.delete_instance(org, &name, seen, &event).await?;
-            engine.remember_installed(org, &name, None);
-            if let Some(secrets) = &instance.secrets {
-                engine.forget_secrets(org, &name, secrets).await;
-            }
-            if let Some(secret) = &instance.hook_secret {
-                engine.forget_hook_secrets(org, &name, secret).await;
-            }
-            engine.publish(event).await;
-            let in_flight = engine.plugin_cache.in_flight.contains(org, &name);
-            Ok(Lifecycle::of(if in_flight { LifecycleState::Stopping } else { LifecycleState::Stopped }))
+        let span = debug_span!("uninstall", org = %principal.org, plugin = name, outcome = Empty);
+        operation(span, async {
+            principal.must_administer()?;
+            let name = PluginName::parse(name).map_err(|_| Error::unknown_plugin(name))?;
+            // The manifest is not read: a plugin whose manifest cannot be read any more can still be uninstalled.
+            let item = self.ports.table.get(&keys::instance(&principal.org, &name), Read::Consistent).await?;
+            let seen = SeenInstance::of(item)?;
+            let version = match &seen.instance.installed {
+                Some(installed) => Some(installed.version.clone()),
+                None if self.catalog.has(&name) => {
+                    return Err(Error::Conflict(format!("{name} comes with Overseer; POST …/disable disables it")));
+                }
+                // A plugin that the operator added and removed may have left its hooks.
+                None if seen.instance.has_hooks => None,
+                None => return Err(Error::unknown_plugin(name.as_str())),
+            };
+            self.ensure_no_dependents(&principal.org, &name).await?;
+            let (engine, principal) = (Arc::clone(self), principal.clone());
+            self.run_to_completion(async move {
+                let org = &principal.org;
+                let detail =
+                    json!({ "tool": name, "version": version, "key": principal.key, "userId": principal.user });
+                let event = engine.event(org, EventKind::PluginStopped, &detail);
+                let instance = engine.delete_instance(org, &name, seen, &event).await?;
+                engine.remember_installed(org, &name, None);
+                if let Some(secrets) = &instance.secrets {
+                    engine.forget_secrets(org, &name, secrets).await;
+                }
+                if let Some(secret) = &instance.hook_secret {
+                    engine.forget_hook_secrets(org, &name, secret).await;
+                }
+                engine.publish(event).await;
+                let in_flight = engine.plugin_cache.in_flight.contains(org, &name);
+                Ok(Lifecycle::of(if in_flight { LifecycleState::Stopping } else { LifecycleState::Stopped }))
+            })
+            .await
         })
         .await
     }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use semver::Version;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use tracing::debug_span;
+use tracing::field::Empty;
 
 use super::enable::chosen_version;
 use super::instances::{Installed, Instance, InstanceView, PreviousInstall, SeenInstance, version_changed};
@@ -15,6 +17,7 @@ use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::ids::{OrgId, PluginName};
 use crate::core::problem::FieldProblem;
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::plugin::catalog::Plugin;
 use crate::plugin::manifest::{Changes, Permission, diff};
@@ -92,47 +95,53 @@ impl UpgradePlan {
 
 impl Engine {
     /// What changing to `version`, or else to the latest, would mean. Changes nothing.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin = name), err(level = "debug"))]
     pub async fn preview_upgrade(
         &self,
         principal: &Principal,
         name: &str,
         version: Option<&Version>,
     ) -> Result<UpgradePreview, Error> {
-        principal.must_operate()?;
-        let org = &principal.org;
-        let PluginInUse { name: parsed, installed, instance } = self.plugin_in_use(org, name).await?;
-        let plugin = self.loaded(org, &parsed, &installed).await?;
-        let (registered, _) = self.find_registered(org, name, Some(installed.scope)).await?;
-        let (version, entry) = chosen_version(&registered, version)?;
-        let next = self.loaded(org, &registered.name, &self.new_install(installed.scope, version, entry)).await?;
-        let (old, new) = (&plugin.manifest, &next.manifest);
-        Ok(UpgradePreview {
-            from: installed.version.clone(),
-            to: version.clone(),
-            changes: diff(old, new),
-            to_grant: new.not_among(&carried_over(Some(old), new, &installed.permissions)),
-            config: check_config(new, &instance.config, "/config").err().unwrap_or_default(),
-            reconnect: self.audience(old) != self.audience(new),
-            obstacles: self.obstacles_to_change(org, new).await?,
+        let span = debug_span!("preview_upgrade", org = %principal.org, plugin = name, outcome = Empty);
+        operation(span, async {
+            principal.must_operate()?;
+            let org = &principal.org;
+            let PluginInUse { name: parsed, installed, instance } = self.plugin_in_use(org, name).await?;
+            let plugin = self.loaded(org, &parsed, &installed).await?;
+            let (registered, _) = self.find_registered(org, name, Some(installed.scope)).await?;
+            let (version, entry) = chosen_version(&registered, version)?;
+            let next = self.loaded(org, &registered.name, &self.new_install(installed.scope, version, entry)).await?;
+            let (old, new) = (&plugin.manifest, &next.manifest);
+            Ok(UpgradePreview {
+                from: installed.version.clone(),
+                to: version.clone(),
+                changes: diff(old, new),
+                to_grant: new.not_among(&carried_over(Some(old), new, &installed.permissions)),
+                config: check_config(new, &instance.config, "/config").err().unwrap_or_default(),
+                reconnect: self.audience(old) != self.audience(new),
+                obstacles: self.obstacles_to_change(org, new).await?,
+            })
         })
+        .await
     }
 
     /// Changes to another version. Earlier grants are carried over; new permissions need a grant that names them
     /// (see `permissions`).
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin = name), err(level = "debug"))]
     pub async fn upgrade_plugin(
         self: &Arc<Self>,
         principal: &Principal,
         name: &str,
         request: Install,
     ) -> Result<InstanceView, Error> {
-        principal.must_administer()?;
-        let plan = self.plan_upgrade(&principal.org, name, request).await?;
-        let detail = json!({ "from": plan.from.version, "to": plan.to.version, "widened": plan.widens() });
-        let new = Arc::clone(&plan.new);
-        self.administer_any(principal, new, EventKind::PluginUpgraded, detail, move |instance| plan.apply(instance))
-            .await
+        let span = debug_span!("upgrade_plugin", org = %principal.org, plugin = name, outcome = Empty);
+        operation(span, async {
+            principal.must_administer()?;
+            let plan = self.plan_upgrade(&principal.org, name, request).await?;
+            let detail = json!({ "from": plan.from.version, "to": plan.to.version, "widened": plan.widens() });
+            let new = Arc::clone(&plan.new);
+            self.administer_any(principal, new, EventKind::PluginUpgraded, detail, move |instance| plan.apply(instance))
+                .await
+        })
+        .await
     }
 
     async fn plan_upgrade(&self, org: &OrgId, name: &str, request: Install) -> Result<UpgradePlan, Error> {
@@ -154,26 +163,29 @@ impl Engine {
     }
 
     /// Goes back to the version before the last change of versions, with its configuration and permissions.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin = name), err(level = "debug"))]
     pub async fn roll_back_plugin(self: &Arc<Self>, principal: &Principal, name: &str) -> Result<InstanceView, Error> {
-        principal.must_administer()?;
-        let org = &principal.org;
-        let PluginInUse { name: parsed, installed: current, instance } = self.plugin_in_use(org, name).await?;
-        let never_changed = || Error::Conflict(format!("{name} was never changed to another version"));
-        let before = instance.before.ok_or_else(never_changed)?;
-        let (registered, _) = self.find_registered(org, name, Some(before.installed.scope)).await?;
-        chosen_version(&registered, Some(&before.installed.version))?;
-        let plugin = self.loaded(org, &parsed, &before.installed).await?;
-        self.ensure_changeable(org, &plugin.manifest).await?;
-        let detail = json!({ "from": current.version, "to": before.installed.version });
-        self.administer_any(principal, plugin, EventKind::PluginRolledBack, detail, move |instance| {
-            if instance.installed.as_ref() != Some(&current) || instance.before.as_ref() != Some(&before) {
-                return Err(version_changed());
-            }
-            instance.before = Some(PreviousInstall { installed: current.clone(), config: instance.config.clone() });
-            (instance.installed, instance.config) = (Some(before.installed.clone()), before.config.clone());
-            instance.forget_failures();
-            Ok(())
+        let span = debug_span!("roll_back_plugin", org = %principal.org, plugin = name, outcome = Empty);
+        operation(span, async {
+            principal.must_administer()?;
+            let org = &principal.org;
+            let PluginInUse { name: parsed, installed: current, instance } = self.plugin_in_use(org, name).await?;
+            let never_changed = || Error::Conflict(format!("{name} was never changed to another version"));
+            let before = instance.before.ok_or_else(never_changed)?;
+            let (registered, _) = self.find_registered(org, name, Some(before.installed.scope)).await?;
+            chosen_version(&registered, Some(&before.installed.version))?;
+            let plugin = self.loaded(org, &parsed, &before.installed).await?;
+            self.ensure_changeable(org, &plugin.manifest).await?;
+            let detail = json!({ "from": current.version, "to": before.installed.version });
+            self.administer_any(principal, plugin, EventKind::PluginRolledBack, detail, move |instance| {
+                if instance.installed.as_ref() != Some(&current) || instance.before.as_ref() != Some(&before) {
+                    return Err(version_changed());
+                }
+                instance.before = Some(PreviousInstall { installed: current.clone(), config: instance.config.clone() });
+                (instance.installed, instance.config) = (Some(before.installed.clone()), before.config.clone());
+                instance.forget_failures();
+                Ok(())
+            })
+            .await
         })
         .await
     }

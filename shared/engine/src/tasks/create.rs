@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
+use tracing::debug_span;
+use tracing::field::Empty;
 
 use super::record::{Task, TaskState};
 use super::validate::{attempts_problem, storable_parameters, time_problem};
@@ -14,6 +16,7 @@ use crate::core::error::Error;
 use crate::core::ids::TaskId;
 use crate::core::intent::Intent;
 use crate::core::problem::FieldProblem;
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::invoke::runs::{
     IdempotencyRecord, IdempotencyRequest, IdempotencyState, KeyState, Replayable, RequestOptions, in_progress,
@@ -41,48 +44,51 @@ pub struct CreatedTask {
 impl Engine {
     /// Creates a task from an intent that runs later, on a schedule, or now without the caller waiting. A second request
     /// with the same idempotency key gets the task of the first.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, outcome = tracing::field::Empty))]
     pub async fn schedule(
         self: &Arc<Self>,
         principal: &Principal,
         intent: Intent,
         options: &RequestOptions,
     ) -> Result<Replayable<CreatedTask>, Error> {
-        let intent = principal.with_agent(intent)?;
-        self.must_be_admitted(&principal.org, principal.channel(options.channel.as_ref())?, &intent.tool).await?;
-        let plugin = self.plugin_latest(&principal.org, &intent.tool).await?;
-        let action = plugin.action(&intent.intent)?.action;
-        let now = self.ports.clock.now();
-        let user = principal.resolve_user(intent.user_id.clone())?;
-        let keyed = IdempotencyRequest::of(&intent, options, &user, &plugin.manifest.name, &action.name, true)?;
-        if options.resolve.is_some() {
-            return Err(Error::field(
-                "",
-                "?resolve does not apply to tasks, which are created once per key; leave it out",
-            ));
-        }
-        if let Some(keyed) = &keyed {
-            let key = keys::idempotency(&principal.org, &user, &keyed.key);
-            let item = self.ports.table.get(&key, Read::Consistent).await?;
-            let state = IdempotencyState::of(item, &keyed.payload, now)?;
-            if let Some(created) = self.replay_created(principal, state).await? {
-                return Ok(created);
+        let span = debug_span!("schedule", org = %principal.org, outcome = Empty);
+        operation(span, async {
+            let intent = principal.with_agent(intent)?;
+            self.must_be_admitted(&principal.org, principal.channel(options.channel.as_ref())?, &intent.tool).await?;
+            let plugin = self.plugin_latest(&principal.org, &intent.tool).await?;
+            let action = plugin.action(&intent.intent)?.action;
+            let now = self.ports.clock.now();
+            let user = principal.resolve_user(intent.user_id.clone())?;
+            let keyed = IdempotencyRequest::of(&intent, options, &user, &plugin.manifest.name, &action.name, true)?;
+            if options.resolve.is_some() {
+                return Err(Error::field(
+                    "",
+                    "?resolve does not apply to tasks, which are created once per key; leave it out",
+                ));
             }
-        }
-        let task = self.plan(&plugin, principal, &intent, now)?;
-        let (engine, principal) = (Arc::clone(self), principal.clone());
-        self.run_to_completion(async move {
-            let warnings = engine.warnings(&task, &plugin).await?;
-            if let Some(keyed) = &keyed
-                && let Some(created) = engine.store_keyed_task(&principal, &task, keyed, &warnings, now).await?
-            {
-                return Ok(created);
+            if let Some(keyed) = &keyed {
+                let key = keys::idempotency(&principal.org, &user, &keyed.key);
+                let item = self.ports.table.get(&key, Read::Consistent).await?;
+                let state = IdempotencyState::of(item, &keyed.payload, now)?;
+                if let Some(created) = self.replay_created(principal, state).await? {
+                    return Ok(created);
+                }
             }
-            if keyed.is_none() {
-                engine.ports.table.put(task.item()?, Condition::Absent).await?;
-            }
-            engine.set_alarm(&task, task.next_at).await;
-            Ok(Replayable::anew(CreatedTask { task: task.detail(), warnings }))
+            let task = self.plan(&plugin, principal, &intent, now)?;
+            let (engine, principal) = (Arc::clone(self), principal.clone());
+            self.run_to_completion(async move {
+                let warnings = engine.warnings(&task, &plugin).await?;
+                if let Some(keyed) = &keyed
+                    && let Some(created) = engine.store_keyed_task(&principal, &task, keyed, &warnings, now).await?
+                {
+                    return Ok(created);
+                }
+                if keyed.is_none() {
+                    engine.ports.table.put(task.item()?, Condition::Absent).await?;
+                }
+                engine.set_alarm(&task, task.next_at).await;
+                Ok(Replayable::anew(CreatedTask { task: task.detail(), warnings }))
+            })
+            .await
         })
         .await
     }

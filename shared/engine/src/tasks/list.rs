@@ -2,12 +2,15 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use tracing::debug_span;
+use tracing::field::Empty;
 
 use super::TaskView;
 use super::record::{Task, TaskState};
 use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::ids::{AgentId, Alias, OrgId, PluginName, TaskId, UserId};
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::ports::table::{BATCH_MAX, Cursor, Item, Page};
 use crate::storage::keys::ListedKind;
@@ -61,13 +64,12 @@ impl Engine {
     }
 
     /// One task, with its attempts.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, id), err(level = "debug"))]
     pub async fn get_task(&self, principal: &Principal, id: &str) -> Result<TaskView, Error> {
-        Ok(self.task(principal, id).await?.0.detail())
+        let span = debug_span!("get_task", org = %principal.org, id, outcome = Empty);
+        operation(span, async { Ok(self.task(principal, id).await?.0.detail()) }).await
     }
 
     /// Tasks that the caller may see, the newest first. A page may have fewer than `limit` and still not be the last.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn list_tasks(
         &self,
         principal: &Principal,
@@ -75,9 +77,13 @@ impl Engine {
         limit: usize,
         cursor: Option<Cursor>,
     ) -> Result<Page<TaskView>, Error> {
-        let user = principal.visible_user(filter.user_id.as_ref())?;
-        let page = self.tasks(&principal.org, user.as_ref(), filter, StateFilter::Any, limit, cursor).await?;
-        Ok(Page { entries: page.entries.iter().map(|(task, _)| task.summary()).collect(), next: page.next })
+        let span = debug_span!("list_tasks", org = %principal.org, outcome = Empty);
+        operation(span, async {
+            let user = principal.visible_user(filter.user_id.as_ref())?;
+            let page = self.tasks(&principal.org, user.as_ref(), filter, StateFilter::Any, limit, cursor).await?;
+            Ok(Page { entries: page.entries.iter().map(|(task, _)| task.summary()).collect(), next: page.next })
+        })
+        .await
     }
 
     /// Tasks with their items. A page may have fewer than `limit` and still not be the last.

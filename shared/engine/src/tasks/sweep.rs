@@ -1,10 +1,13 @@
 //! The sweep: sets the alarms of due work whose alarm was lost. It reads in proportion to what is due, and runs nothing.
 
 use jiff::Timestamp;
+use tracing::debug_span;
+use tracing::field::Empty;
 
 use super::record::Task;
 use crate::accounts::pending_work;
 use crate::core::error::{Error, causes};
+use crate::core::trace::operation;
 use crate::core::work_report::WorkReport;
 use crate::engine::Engine;
 use crate::events::webhook_work;
@@ -25,16 +28,20 @@ enum AlarmTime {
 
 impl Engine {
     /// Sets an alarm, for now, of every item that is due and that no worker has claimed.
-    #[tracing::instrument(level = "debug", skip_all, err(level = "debug"))]
     pub async fn sweep(&self) -> Result<WorkReport, Error> {
-        let now = self.ports.clock.now();
-        self.enqueue_due(now, AlarmTime::At(now), SWEEP_MAX).await
+        let span = debug_span!("sweep", outcome = Empty);
+        operation(span, async {
+            let now = self.ports.clock.now();
+            self.enqueue_due(now, AlarmTime::At(now), SWEEP_MAX).await
+        })
+        .await
     }
 
     /// Sets every alarm again, for a process whose alarms end with it. Overdue alarms fire at once.
-    #[tracing::instrument(level = "debug", skip_all, err(level = "debug"))]
     pub async fn set_alarms(&self) -> Result<(), Error> {
-        self.enqueue_due(Timestamp::MAX, AlarmTime::WhenDue, usize::MAX).await.map(|_| ())
+        let span = debug_span!("set_alarms", outcome = Empty);
+        operation(span, async { self.enqueue_due(Timestamp::MAX, AlarmTime::WhenDue, usize::MAX).await.map(|_| ()) })
+            .await
     }
 
     /// Sets the alarms of all items that are due until `until`, at most about `limit` of each queue.

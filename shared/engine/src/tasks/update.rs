@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use tracing::debug_span;
+use tracing::field::Empty;
 
 use super::list::{StateFilter, TaskFilter};
 use super::record::{Task, TaskState};
@@ -16,6 +18,7 @@ use crate::core::error::{Error, causes};
 use crate::core::ids::TaskId;
 use crate::core::problem::FieldProblem;
 use crate::core::schedule::Schedule;
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::plugin::catalog::Plugin;
 use crate::ports::table::{BATCH_MAX, Condition, Cursor, Item, Read};
@@ -91,88 +94,103 @@ impl Engine {
     }
 
     /// Cancels a task. A task in flight does not continue after the current run; the answer has its state.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, id), err(level = "debug"))]
     pub async fn cancel_task(self: &Arc<Self>, principal: &Principal, id: &str) -> Result<TaskView, Error> {
-        self.change_task(principal, id, |engine, task, _| {
-            cancel(task, engine.ports.clock.now());
-            Ok(())
+        let span = debug_span!("cancel_task", org = %principal.org, id, outcome = Empty);
+        operation(span, async {
+            self.change_task(principal, id, |engine, task, _| {
+                cancel(task, engine.ports.clock.now());
+                Ok(())
+            })
+            .await
         })
         .await
     }
 
     /// Runs a task again, now, after a final state other than success; or retries a failed attempt now.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, id), err(level = "debug"))]
     pub async fn retry_task(self: &Arc<Self>, principal: &Principal, id: &str) -> Result<TaskView, Error> {
-        self.change_task(principal, id, |engine, task, _| {
-            let now = engine.ports.clock.now();
-            match task.state {
-                TaskState::Failed | TaskState::OutcomeUnknown | TaskState::Cancelled => {
-                    // A cancelled recurring task runs once and does not recur again.
-                    task.cancel_requested = task.state == TaskState::Cancelled && task.schedule.is_some();
-                    (task.occurrence, task.next_at, task.by_hand, task.claim) = (now, now, true, None);
-                    task.revision += 1;
-                    task.set_state(TaskState::Scheduled, now);
-                    Ok(())
+        let span = debug_span!("retry_task", org = %principal.org, id, outcome = Empty);
+        operation(span, async {
+            self.change_task(principal, id, |engine, task, _| {
+                let now = engine.ports.clock.now();
+                match task.state {
+                    TaskState::Failed | TaskState::OutcomeUnknown | TaskState::Cancelled => {
+                        // A cancelled recurring task runs once and does not recur again.
+                        task.cancel_requested = task.state == TaskState::Cancelled && task.schedule.is_some();
+                        (task.occurrence, task.next_at, task.by_hand, task.claim) = (now, now, true, None);
+                        task.revision += 1;
+                        task.set_state(TaskState::Scheduled, now);
+                        Ok(())
+                    }
+                    TaskState::Retrying => {
+                        task.next_at = now;
+                        task.revision += 1;
+                        Ok(())
+                    }
+                    TaskState::Scheduled | TaskState::Paused | TaskState::Running | TaskState::Succeeded => {
+                        Err(wrong_state(task, "retried", "failed, cancelled, retrying or outcome_unknown"))
+                    }
                 }
-                TaskState::Retrying => {
-                    task.next_at = now;
-                    task.revision += 1;
-                    Ok(())
-                }
-                TaskState::Scheduled | TaskState::Paused | TaskState::Running | TaskState::Succeeded => {
-                    Err(wrong_state(task, "retried", "failed, cancelled, retrying or outcome_unknown"))
-                }
-            }
+            })
+            .await
         })
         .await
     }
 
     /// Pauses a recurring task until a caller resumes it.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, id), err(level = "debug"))]
     pub async fn pause_task(self: &Arc<Self>, principal: &Principal, id: &str) -> Result<TaskView, Error> {
-        self.change_task(principal, id, |engine, task, _| {
-            if !task.is_waiting() || task.schedule.is_none() {
-                return Err(wrong_state(task, "paused", "scheduled or retrying, and recurring"));
-            }
-            task.revision += 1;
-            task.set_state(TaskState::Paused, engine.ports.clock.now());
-            Ok(())
+        let span = debug_span!("pause_task", org = %principal.org, id, outcome = Empty);
+        operation(span, async {
+            self.change_task(principal, id, |engine, task, _| {
+                if !task.is_waiting() || task.schedule.is_none() {
+                    return Err(wrong_state(task, "paused", "scheduled or retrying, and recurring"));
+                }
+                task.revision += 1;
+                task.set_state(TaskState::Paused, engine.ports.clock.now());
+                Ok(())
+            })
+            .await
         })
         .await
     }
 
     /// Resumes a paused task at the next time of its schedule from now.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, id), err(level = "debug"))]
     pub async fn resume_task(self: &Arc<Self>, principal: &Principal, id: &str) -> Result<TaskView, Error> {
-        self.change_task(principal, id, |engine, task, _| {
-            let now = engine.ports.clock.now();
-            if task.state != TaskState::Paused {
-                return Err(wrong_state(task, "resumed", "paused"));
-            }
-            let next = task.next_run(now);
-            let next =
-                next.ok_or_else(|| Error::field("", "the schedule has no run left; change the schedule first"))?;
-            (task.occurrence, task.next_at, task.by_hand, task.failures_in_row) = (next, next, false, 0);
-            task.revision += 1;
-            task.set_state(TaskState::Scheduled, now);
-            Ok(())
+        let span = debug_span!("resume_task", org = %principal.org, id, outcome = Empty);
+        operation(span, async {
+            self.change_task(principal, id, |engine, task, _| {
+                let now = engine.ports.clock.now();
+                if task.state != TaskState::Paused {
+                    return Err(wrong_state(task, "resumed", "paused"));
+                }
+                let next = task.next_run(now);
+                let next =
+                    next.ok_or_else(|| Error::field("", "the schedule has no run left; change the schedule first"))?;
+                (task.occurrence, task.next_at, task.by_hand, task.failures_in_row) = (next, next, false, 0);
+                task.revision += 1;
+                task.set_state(TaskState::Scheduled, now);
+                Ok(())
+            })
+            .await
         })
         .await
     }
 
     /// Changes the time, the parameters or the attempts of a task that is scheduled or paused.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, id), err(level = "debug"))]
     pub async fn edit_task(
         self: &Arc<Self>,
         principal: &Principal,
         id: &str,
         change: ChangeTask,
     ) -> Result<TaskView, Error> {
-        self.change_task(principal, id, move |engine, task, plugin| {
-            if !matches!(task.state, TaskState::Scheduled | TaskState::Paused) {
-                return Err(wrong_state(task, "changed", "scheduled or paused"));
-            }
-            engine.edit(task, plugin, change.clone())
+        let span = debug_span!("edit_task", org = %principal.org, id, outcome = Empty);
+        operation(span, async {
+            self.change_task(principal, id, move |engine, task, plugin| {
+                if !matches!(task.state, TaskState::Scheduled | TaskState::Paused) {
+                    return Err(wrong_state(task, "changed", "scheduled or paused"));
+                }
+                engine.edit(task, plugin, change.clone())
+            })
+            .await
         })
         .await
     }
@@ -198,7 +216,6 @@ impl Engine {
     }
 
     /// Cancels the open tasks that match a filter, about 1,000 in one request; a dry run only reports them.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, outcome = tracing::field::Empty))]
     pub async fn cancel_tasks(
         self: &Arc<Self>,
         principal: &Principal,
@@ -206,36 +223,41 @@ impl Engine {
         dry_run: bool,
         cursor: Option<Cursor>,
     ) -> Result<CancelReport, Error> {
-        let user = principal.visible_user(filter.user_id.as_ref())?;
-        let (engine, org) = (Arc::clone(self), principal.org.clone());
-        self.run_to_completion(async move {
-            let mut report = CancelReport { dry_run, cancelled: Vec::new(), asked: Vec::new(), next_cursor: cursor };
-            for _ in 0..CANCEL_MAX / BATCH_MAX {
-                let cursor = report.next_cursor.take();
-                let page = engine.tasks(&org, user.as_ref(), &filter, StateFilter::Open, BATCH_MAX, cursor).await?;
-                for (mut task, item) in page.entries {
-                    if dry_run {
-                        cancel(&mut task, engine.ports.clock.now());
-                    } else {
-                        task = engine.cancel_listed(task, item).await?;
+        let span = debug_span!("cancel_tasks", org = %principal.org, outcome = Empty);
+        operation(span, async {
+            let user = principal.visible_user(filter.user_id.as_ref())?;
+            let (engine, org) = (Arc::clone(self), principal.org.clone());
+            self.run_to_completion(async move {
+                let mut report =
+                    CancelReport { dry_run, cancelled: Vec::new(), asked: Vec::new(), next_cursor: cursor };
+                for _ in 0..CANCEL_MAX / BATCH_MAX {
+                    let cursor = report.next_cursor.take();
+                    let page = engine.tasks(&org, user.as_ref(), &filter, StateFilter::Open, BATCH_MAX, cursor).await?;
+                    for (mut task, item) in page.entries {
+                        if dry_run {
+                            cancel(&mut task, engine.ports.clock.now());
+                        } else {
+                            task = engine.cancel_listed(task, item).await?;
+                        }
+                        match task.state {
+                            TaskState::Cancelled => report.cancelled.push(task.id),
+                            TaskState::Running => report.asked.push(task.id),
+                            TaskState::Scheduled
+                            | TaskState::Paused
+                            | TaskState::Retrying
+                            | TaskState::Succeeded
+                            | TaskState::Failed
+                            | TaskState::OutcomeUnknown => {}
+                        }
                     }
-                    match task.state {
-                        TaskState::Cancelled => report.cancelled.push(task.id),
-                        TaskState::Running => report.asked.push(task.id),
-                        TaskState::Scheduled
-                        | TaskState::Paused
-                        | TaskState::Retrying
-                        | TaskState::Succeeded
-                        | TaskState::Failed
-                        | TaskState::OutcomeUnknown => {}
+                    report.next_cursor = page.next;
+                    if report.next_cursor.is_none() {
+                        break;
                     }
                 }
-                report.next_cursor = page.next;
-                if report.next_cursor.is_none() {
-                    break;
-                }
-            }
-            Ok(report)
+                Ok(report)
+            })
+            .await
         })
         .await
     }

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tracing::debug_span;
+use tracing::field::Empty;
 
 use crate::access::principal::Principal;
 use crate::core::error::{Error, causes};
 use crate::core::ids::{AgentId, OrgId, PluginName};
 use crate::core::outcome::{Failure, OutcomeCode};
 use crate::core::problem::FieldProblem;
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::plugin::manifest::{Auth, Manifest};
 use crate::ports::table::{Condition, Cursor, Item, Key, NewItem, Page, Query, Read};
@@ -77,57 +80,66 @@ impl Engine {
     }
 
     /// Lists the organization's fallbacks, ordered by plugin and agent.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn list_fallbacks(
         &self,
         principal: &Principal,
         limit: usize,
         cursor: Option<Cursor>,
     ) -> Result<Page<Fallback>, Error> {
-        principal.must_act_for_all()?;
-        let query = Query { cursor, ..Query::partition(keys::fallbacks_of(&principal.org), limit) };
-        let page = self.ports.table.query(query).await.map_err(Error::of_cursor)?;
-        let entries = page.entries.iter().map(Item::record).collect::<Result<_, _>>()?;
-        Ok(Page { entries, next: page.next })
+        let span = debug_span!("list_fallbacks", org = %principal.org, outcome = Empty);
+        operation(span, async {
+            principal.must_act_for_all()?;
+            let query = Query { cursor, ..Query::partition(keys::fallbacks_of(&principal.org), limit) };
+            let page = self.ports.table.query(query).await.map_err(Error::of_cursor)?;
+            let entries = page.entries.iter().map(Item::record).collect::<Result<_, _>>()?;
+            Ok(Page { entries, next: page.next })
+        })
+        .await
     }
 
     /// Sets a fallback, and replaces the one for the same plugin and agent. Administrators only.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, outcome = tracing::field::Empty))]
     pub async fn set_fallback(self: &Arc<Self>, principal: &Principal, new: NewFallback) -> Result<Fallback, Error> {
-        principal.must_administer()?;
-        if let Some(tool) = &new.tool {
-            self.plugin(&principal.org, tool.as_str()).await?;
-        }
-        let NewFallback { tool, agent_id, message } = new;
-        if !(1..=FALLBACK_MAX).contains(&message.chars().count()) || message.trim().is_empty() {
-            let rule = format!("must be 1 to {FALLBACK_MAX} characters and more than spaces");
-            return Err(Error::Invalid(vec![FieldProblem::new("/message", rule)]));
-        }
-        let key = keys::fallback(&principal.org, tool.as_ref(), agent_id.as_ref());
-        let fallback = Fallback { tool, agent_id, message, updated_at: self.ports.clock.now() };
-        let engine = Arc::clone(self);
-        self.run_to_completion(async move {
-            engine.ports.table.put(NewItem::new(key, &fallback)?, Condition::Any).await?;
-            Ok(fallback)
+        let span = debug_span!("set_fallback", org = %principal.org, outcome = Empty);
+        operation(span, async {
+            principal.must_administer()?;
+            if let Some(tool) = &new.tool {
+                self.plugin(&principal.org, tool.as_str()).await?;
+            }
+            let NewFallback { tool, agent_id, message } = new;
+            if !(1..=FALLBACK_MAX).contains(&message.chars().count()) || message.trim().is_empty() {
+                let rule = format!("must be 1 to {FALLBACK_MAX} characters and more than spaces");
+                return Err(Error::Invalid(vec![FieldProblem::new("/message", rule)]));
+            }
+            let key = keys::fallback(&principal.org, tool.as_ref(), agent_id.as_ref());
+            let fallback = Fallback { tool, agent_id, message, updated_at: self.ports.clock.now() };
+            let engine = Arc::clone(self);
+            self.run_to_completion(async move {
+                engine.ports.table.put(NewItem::new(key, &fallback)?, Condition::Any).await?;
+                Ok(fallback)
+            })
+            .await
         })
         .await
     }
 
     /// Removes a fallback, and returns it. Administrators only.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, outcome = tracing::field::Empty))]
     pub async fn remove_fallback(
         self: &Arc<Self>,
         principal: &Principal,
         tool: Option<&PluginName>,
         agent: Option<&AgentId>,
     ) -> Result<Fallback, Error> {
-        principal.must_administer()?;
-        let key = keys::fallback(&principal.org, tool, agent);
-        let engine = Arc::clone(self);
-        self.run_to_completion(async move {
-            let item = engine.ports.table.get(&key, Read::Consistent).await?.ok_or(Error::NotFound("fallback"))?;
-            engine.ports.table.delete(&key, Condition::Any).await?;
-            Ok(item.record()?)
+        let span = debug_span!("remove_fallback", org = %principal.org, outcome = Empty);
+        operation(span, async {
+            principal.must_administer()?;
+            let key = keys::fallback(&principal.org, tool, agent);
+            let engine = Arc::clone(self);
+            self.run_to_completion(async move {
+                let item = engine.ports.table.get(&key, Read::Consistent).await?.ok_or(Error::NotFound("fallback"))?;
+                engine.ports.table.delete(&key, Condition::Any).await?;
+                Ok(item.record()?)
+            })
+            .await
         })
         .await
     }

@@ -2,12 +2,15 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use tracing::debug_span;
+use tracing::field::Empty;
 
 use super::record::{FailureRecord, FailureView};
 use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::ids::{ActionName, AgentId, FailureId, OrgId, PluginName, UserId};
 use crate::core::outcome::OutcomeCode;
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::ports::table::{Cursor, Item, Page};
 use crate::storage::keys::ListedKind;
@@ -39,14 +42,16 @@ impl FailureFilter {
 
 impl Engine {
     /// Reads one failure, with its parameters.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, id), err(level = "debug"))]
     pub async fn get_failure(&self, principal: &Principal, id: &str) -> Result<FailureView, Error> {
-        let (record, _) = self.visible_failure(principal, id).await?.ok_or(Error::NotFound("error"))?;
-        Ok(record.whole())
+        let span = debug_span!("get_failure", org = %principal.org, id, outcome = Empty);
+        operation(span, async {
+            let (record, _) = self.visible_failure(principal, id).await?.ok_or(Error::NotFound("error"))?;
+            Ok(record.whole())
+        })
+        .await
     }
 
     /// Lists failures, the newest first. `resolved` limits the list to those that are resolved, or that are not.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn list_failures(
         &self,
         principal: &Principal,
@@ -55,10 +60,14 @@ impl Engine {
         limit: usize,
         cursor: Option<Cursor>,
     ) -> Result<Page<FailureView>, Error> {
-        let user = principal.visible_user(filter.user_id.as_ref())?;
-        let page = self.failures(&principal.org, user.as_ref(), filter, resolved, limit, cursor).await?;
-        let entries = page.entries.into_iter().map(|(record, _)| record.summary()).collect();
-        Ok(Page { entries, next: page.next })
+        let span = debug_span!("list_failures", org = %principal.org, outcome = Empty);
+        operation(span, async {
+            let user = principal.visible_user(filter.user_id.as_ref())?;
+            let page = self.failures(&principal.org, user.as_ref(), filter, resolved, limit, cursor).await?;
+            let entries = page.entries.into_iter().map(|(record, _)| record.summary()).collect();
+            Ok(Page { entries, next: page.next })
+        })
+        .await
     }
 
     /// Reads a failure that the caller may see, with its item.

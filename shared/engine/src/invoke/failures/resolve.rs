@@ -7,6 +7,8 @@ use futures_util::future::{join_all, try_join_all};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tracing::debug_span;
+use tracing::field::Empty;
 
 use super::list::FailureFilter;
 use super::record::{FailureRecord, FailureView, Resolved, ResolvedBy};
@@ -14,6 +16,7 @@ use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::ids::{FailureId, OrgId};
 use crate::core::problem::FieldProblem;
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::ports::table::{BATCH_MAX, Condition, Cursor, Item};
 use crate::storage::compare_and_set::CompareAndSet;
@@ -118,43 +121,49 @@ impl ManyResolved {
 
 impl Engine {
     /// Resolves a failure. One that is resolved already keeps its mark.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, id, outcome = tracing::field::Empty))]
     pub async fn resolve_failure(
         self: &Arc<Self>,
         principal: &Principal,
         id: &str,
         note: Option<String>,
     ) -> Result<FailureView, Error> {
-        if let Some(problem) = note_problem(note.as_deref()) {
-            return Err(Error::Invalid(vec![problem]));
-        }
-        let (engine, principal, id) = (Arc::clone(self), principal.clone(), id.to_owned());
-        self.run_to_completion(async move {
-            let mark = Resolved::by(&principal, note, engine.ports.clock.now());
-            let record = engine.resolve_visible(&principal, &id, Some(&mark)).await?;
-            Ok(record.ok_or(Error::NotFound("error"))?.whole())
+        let span = debug_span!("resolve_failure", org = %principal.org, id, outcome = Empty);
+        operation(span, async {
+            if let Some(problem) = note_problem(note.as_deref()) {
+                return Err(Error::Invalid(vec![problem]));
+            }
+            let (engine, principal, id) = (Arc::clone(self), principal.clone(), id.to_owned());
+            self.run_to_completion(async move {
+                let mark = Resolved::by(&principal, note, engine.ports.clock.now());
+                let record = engine.resolve_visible(&principal, &id, Some(&mark)).await?;
+                Ok(record.ok_or(Error::NotFound("error"))?.whole())
+            })
+            .await
         })
         .await
     }
 
     /// Resolves many failures, or, in a dry run, answers which it would: up to 100 by their ids, or about 1,000 by a filter.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, outcome = tracing::field::Empty))]
     pub async fn resolve_failures(
         self: &Arc<Self>,
         principal: &Principal,
         request: ResolveMany,
     ) -> Result<ManyResolved, Error> {
-        let (note, dry_run) = (request.note.clone(), request.dry_run);
-        let selection = FailureSelection::of(request)?;
-        let (engine, principal) = (Arc::clone(self), principal.clone());
-        self.run_to_completion(async move {
-            let mark = (!dry_run).then(|| Resolved::by(&principal, note, engine.ports.clock.now()));
-            match selection {
-                FailureSelection::Ids(ids) => engine.resolve_by_ids(&principal, ids, mark.as_ref()).await,
-                FailureSelection::Filter { filter, cursor } => {
-                    engine.resolve_by_filter(&principal, &filter, cursor, mark.as_ref()).await
+        let span = debug_span!("resolve_failures", org = %principal.org, outcome = Empty);
+        operation(span, async {
+            let (note, dry_run) = (request.note.clone(), request.dry_run);
+            let selection = FailureSelection::of(request)?;
+            let (engine, principal) = (Arc::clone(self), principal.clone());
+            self.run_to_completion(async move {
+                let mark = (!dry_run).then(|| Resolved::by(&principal, note, engine.ports.clock.now()));
+                match selection {
+                    FailureSelection::Ids(ids) => engine.resolve_by_ids(&principal, ids, mark.as_ref()).await,
+                    FailureSelection::Filter { filter, cursor } => {
+                        engine.resolve_by_filter(&principal, &filter, cursor, mark.as_ref()).await
+                    }
                 }
-            }
+            })
+            .await
         })
         .await
     }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use jiff::{RoundMode, SignedDuration, Timestamp, TimestampRound, Unit};
 use serde::{Deserialize, Serialize};
+use tracing::debug_span;
+use tracing::field::Empty;
 
 use super::log::code_name;
 use crate::access::principal::Principal;
@@ -12,6 +14,7 @@ use crate::core::error::Error;
 use crate::core::ids::{ActionName, OrgId, PluginName};
 use crate::core::outcome::OutcomeCode;
 use crate::core::problem::FieldProblem;
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::ports::table::{Item, Query, Range};
 use crate::storage::keys;
@@ -151,62 +154,70 @@ struct FailureCounter {
 
 impl Engine {
     /// The organization's failures by plugin, action and code.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn failure_statistics(
         &self,
         principal: &Principal,
         query: &StatisticsQuery,
     ) -> Result<Statistics, Error> {
-        principal.must_act_for_all()?;
-        let rules = PeriodRules { hours_max: DAYS_MAX * 24, ..GroupBy::Hour.rules() };
-        let span = self.span(&rules, query.from, query.to)?;
-        let mut total = 0;
-        let (mut tools, mut actions, mut codes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        for FailureCounter { plugin, action, code, count, .. } in self.failure_counters(&principal.org, &span).await? {
-            if query.tool.as_ref().is_some_and(|tool| tool.as_str() != plugin) {
-                continue;
+        let span = debug_span!("failure_statistics", org = %principal.org, outcome = Empty);
+        operation(span, async {
+            principal.must_act_for_all()?;
+            let rules = PeriodRules { hours_max: DAYS_MAX * 24, ..GroupBy::Hour.rules() };
+            let span = self.span(&rules, query.from, query.to)?;
+            let mut total = 0;
+            let (mut tools, mut actions, mut codes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+            for FailureCounter { plugin, action, code, count, .. } in
+                self.failure_counters(&principal.org, &span).await?
+            {
+                if query.tool.as_ref().is_some_and(|tool| tool.as_str() != plugin) {
+                    continue;
+                }
+                total += count;
+                *actions.entry((plugin.clone(), action)).or_insert(0) += count;
+                *tools.entry(plugin).or_insert(0) += count;
+                *codes.entry(code).or_insert(0) += count;
             }
-            total += count;
-            *actions.entry((plugin.clone(), action)).or_insert(0) += count;
-            *tools.entry(plugin).or_insert(0) += count;
-            *codes.entry(code).or_insert(0) += count;
-        }
-        Ok(Statistics {
-            from: span.from,
-            to: span.to,
-            total,
-            by_tool: by_count_descending(tools).map(|(tool, count)| ToolCount { tool, count }).collect(),
-            by_action: by_count_descending(actions)
-                .map(|((tool, intent), count)| ActionCount { tool, intent, count })
-                .collect(),
-            by_code: by_count_descending(codes).map(|(code, count)| CodeCount { code, count }).collect(),
+            Ok(Statistics {
+                from: span.from,
+                to: span.to,
+                total,
+                by_tool: by_count_descending(tools).map(|(tool, count)| ToolCount { tool, count }).collect(),
+                by_action: by_count_descending(actions)
+                    .map(|((tool, intent), count)| ActionCount { tool, intent, count })
+                    .collect(),
+                by_code: by_count_descending(codes).map(|(code, count)| CodeCount { code, count }).collect(),
+            })
         })
+        .await
     }
 
     /// The organization's failures in each hour or day.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn failure_trends(&self, principal: &Principal, query: &TrendsQuery) -> Result<Trends, Error> {
-        principal.must_act_for_all()?;
-        let rules = query.by.rules();
-        let span = self.span(&rules, query.from, query.to)?;
-        let code = query.code.map(code_name);
-        let mut points = BTreeMap::new();
-        let mut time = span.from;
-        while time < span.to {
-            points.insert(time, 0);
-            time = time.checked_add(SignedDuration::from_hours(rules.step)).unwrap_or(span.to);
-        }
-        for counter in self.failure_counters(&principal.org, &span).await? {
-            let matches = query.tool.as_ref().is_none_or(|tool| tool.as_str() == counter.plugin)
-                && query.intent.as_ref().is_none_or(|intent| intent.as_str() == counter.action)
-                && code.as_ref().is_none_or(|code| *code == counter.code);
-            // The point of the step that contains the counter's hour.
-            if let Some((_, count)) = points.range_mut(..=counter.hour).next_back().filter(|_| matches) {
-                *count += counter.count;
+        let span = debug_span!("failure_trends", org = %principal.org, outcome = Empty);
+        operation(span, async {
+            principal.must_act_for_all()?;
+            let rules = query.by.rules();
+            let span = self.span(&rules, query.from, query.to)?;
+            let code = query.code.map(code_name);
+            let mut points = BTreeMap::new();
+            let mut time = span.from;
+            while time < span.to {
+                points.insert(time, 0);
+                time = time.checked_add(SignedDuration::from_hours(rules.step)).unwrap_or(span.to);
             }
-        }
-        let points = points.into_iter().map(|(time, count)| Point { time, count }).collect();
-        Ok(Trends { by: query.by, points })
+            for counter in self.failure_counters(&principal.org, &span).await? {
+                let matches = query.tool.as_ref().is_none_or(|tool| tool.as_str() == counter.plugin)
+                    && query.intent.as_ref().is_none_or(|intent| intent.as_str() == counter.action)
+                    && code.as_ref().is_none_or(|code| *code == counter.code);
+                // The point of the step that contains the counter's hour.
+                if let Some((_, count)) = points.range_mut(..=counter.hour).next_back().filter(|_| matches) {
+                    *count += counter.count;
+                }
+            }
+            let points = points.into_iter().map(|(time, count)| Point { time, count }).collect();
+            Ok(Trends { by: query.by, points })
+        })
+        .await
     }
 
     /// The period that a query means. `Invalid` if it is empty, too long, or out of range.

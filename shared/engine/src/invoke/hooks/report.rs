@@ -6,11 +6,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::Instant;
+use tracing::debug_span;
+use tracing::field::Empty;
 
 use super::run::{HookDecision, HookRan, HookResult};
 use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::ids::{AgentId, ChannelName, PluginName, RequestId, UserId};
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::invoke::hooks::context::HookContext;
 use crate::plugin::manifest::Hook;
@@ -81,7 +84,6 @@ impl From<HookResult> for Reported {
 impl Engine {
     /// Asks the organization's hooks at a hook point that an agent's runtime reports. `until` is when the answer must be
     /// there, if that is sooner than the budget of an intent.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, outcome = tracing::field::Empty))]
     pub async fn report_moment(
         self: &Arc<Self>,
         principal: &Principal,
@@ -90,47 +92,54 @@ impl Engine {
         request: Option<RequestId>,
         until: Option<Instant>,
     ) -> Result<Reported, Error> {
-        let on = Hook::parse(hook).ok_or(Error::NotFound(HOOK))?;
-        let ReportMoment { data, user_id, agent_id, channel, session_id, tool, intent } = report;
-        let user = match principal.resolve_user(user_id) {
-            Err(Error::Invalid(_)) => {
-                return Err(Error::field("/user_id", "is needed, because the API key is not bound to a user"));
-            }
-            user => user?,
-        };
-        let agent = principal.resolve_agent(agent_id, "agent_id")?;
-        let channel = principal.channel(channel.as_ref())?.cloned();
-        let tool = match (tool, intent) {
-            (Some(_), _) | (_, Some(_)) if !on.is_tool_hook() => {
-                return Err(Error::field("/tool", format!("is not for {on}, which concerns no tool; leave it out")));
-            }
-            (Some(tool), intent) => Some((tool, intent.unwrap_or_default())),
-            (None, Some(_)) => return Err(Error::field("/tool", "is needed with an intent")),
-            (None, None) if on.is_tool_hook() => {
-                return Err(Error::field("/tool", format!("is needed for {on}, which concerns a tool")));
-            }
-            (None, None) => None,
-        };
-        let deadline = self.deadline(until);
-        let (engine, org) = (Arc::clone(self), principal.org.clone());
-        // A hook's failure is recorded even if the client hangs up.
-        self.run_to_completion(async move {
-            let item = engine.ports.table.get(&keys::hooks(&org), Read::Consistent).await?;
-            let hooks = engine.load_hooks(&org, item.as_ref()).await?;
-            let context = HookContext {
-                org: &org,
-                user: &user,
-                agent: agent.as_ref(),
-                channel: channel.as_ref(),
-                tool: tool.as_ref().map(|(tool, intent)| (tool.as_str(), intent.as_str())),
-                parameters: None,
-                session: session_id.as_deref(),
-                request: request.as_ref(),
-                task: None,
-                reported: true,
-                deadline,
+        let span = debug_span!("report_moment", org = %principal.org, outcome = Empty);
+        operation(span, async {
+            let on = Hook::parse(hook).ok_or(Error::NotFound(HOOK))?;
+            let ReportMoment { data, user_id, agent_id, channel, session_id, tool, intent } = report;
+            let user = match principal.resolve_user(user_id) {
+                Err(Error::Invalid(_)) => {
+                    return Err(Error::field("/user_id", "is needed, because the API key is not bound to a user"));
+                }
+                user => user?,
             };
-            Ok(engine.ask_hooks(&hooks, on, &context, data, Ok).await.into())
+            let agent = principal.resolve_agent(agent_id, "agent_id")?;
+            let channel = principal.channel(channel.as_ref())?.cloned();
+            let tool = match (tool, intent) {
+                (Some(_), _) | (_, Some(_)) if !on.is_tool_hook() => {
+                    return Err(Error::field(
+                        "/tool",
+                        format!("is not for {on}, which concerns no tool; leave it out"),
+                    ));
+                }
+                (Some(tool), intent) => Some((tool, intent.unwrap_or_default())),
+                (None, Some(_)) => return Err(Error::field("/tool", "is needed with an intent")),
+                (None, None) if on.is_tool_hook() => {
+                    return Err(Error::field("/tool", format!("is needed for {on}, which concerns a tool")));
+                }
+                (None, None) => None,
+            };
+            let deadline = self.deadline(until);
+            let (engine, org) = (Arc::clone(self), principal.org.clone());
+            // A hook's failure is recorded even if the client hangs up.
+            self.run_to_completion(async move {
+                let item = engine.ports.table.get(&keys::hooks(&org), Read::Consistent).await?;
+                let hooks = engine.load_hooks(&org, item.as_ref()).await?;
+                let context = HookContext {
+                    org: &org,
+                    user: &user,
+                    agent: agent.as_ref(),
+                    channel: channel.as_ref(),
+                    tool: tool.as_ref().map(|(tool, intent)| (tool.as_str(), intent.as_str())),
+                    parameters: None,
+                    session: session_id.as_deref(),
+                    request: request.as_ref(),
+                    task: None,
+                    reported: true,
+                    deadline,
+                };
+                Ok(engine.ask_hooks(&hooks, on, &context, data, Ok).await.into())
+            })
+            .await
         })
         .await
     }

@@ -7,11 +7,14 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
+use tracing::debug_span;
+use tracing::field::{Empty, debug};
 
 use super::policy;
 use crate::core::error::Error;
 use crate::core::ids::{ActionName, OrgId, PluginName};
 use crate::core::outcome::{Failure, OutcomeCode, cut};
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::invoke::failures::Failed;
 use crate::invoke::hooks::context::{HookContext, HookFailure, HookReply, LoadedHook};
@@ -208,7 +211,6 @@ impl Engine {
     }
 
     /// Asks one hook, in the runtime of its plugin.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %context.org, plugin = %loaded.manifest().name, on = %hook.on))]
     async fn ask_hook(
         &self,
         loaded: &LoadedHook,
@@ -216,16 +218,20 @@ impl Engine {
         context: &HookContext<'_>,
         data: &Value,
     ) -> Result<HookReply, HookFailure> {
-        match loaded.manifest().runtime {
-            Runtime::Native => policy::evaluate(loaded, context, data),
-            Runtime::Http { .. } => {
-                let deadline = context.deadline.min(Instant::now() + Duration::from_millis(hook.timeout_ms.into()));
-                self.ask_over_http(loaded, hook, context, data, deadline).await
+        let span = debug_span!("ask_hook", org = %context.org, plugin = %loaded.manifest().name, on = %hook.on, outcome = Empty);
+        traced(span, |failure: &HookFailure| debug(failure.code), async {
+            match loaded.manifest().runtime {
+                Runtime::Native => policy::evaluate(loaded, context, data),
+                Runtime::Http { .. } => {
+                    let deadline = context.deadline.min(Instant::now() + Duration::from_millis(hook.timeout_ms.into()));
+                    self.ask_over_http(loaded, hook, context, data, deadline).await
+                }
+                Runtime::Container(_) | Runtime::Module(_) => {
+                    Err(HookFailure::rejected("Overseer does not run its code".to_owned()))
+                }
             }
-            Runtime::Container(_) | Runtime::Module(_) => {
-                Err(HookFailure::rejected("Overseer does not run its code".to_owned()))
-            }
-        }
+        })
+        .await
     }
 
     /// Records the failure of a hook in the error log, under the hook's own plugin.

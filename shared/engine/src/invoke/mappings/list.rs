@@ -1,11 +1,15 @@
 //! Listing the names of one scope: its mappings, and for a user then the cached lookups.
 
+use tracing::debug_span;
+use tracing::field::Empty;
+
 use super::record::{CachedName, Mapping, MappingView};
 use super::update::{MappingError, scope};
 use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::ids::{AgentId, MappingKind, OrgId, PluginName, Scope, UserId};
 use crate::core::problem::FieldProblem;
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::ports::table::{BATCH_MAX, Cursor, Item, Page, Query, Range, Read, TableError};
 use crate::storage::keys;
@@ -66,7 +70,6 @@ impl ListPosition {
 impl Engine {
     /// Lists the names of one scope; after a user's mappings come the cached lookups. A page may have fewer than `limit` and
     /// still not be the last.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn list_mappings(
         &self,
         principal: &Principal,
@@ -74,27 +77,31 @@ impl Engine {
         limit: usize,
         cursor: Option<Cursor>,
     ) -> Result<Page<MappingView>, Error> {
-        let scope = self.check_listing(principal, which).await?;
-        let mut position = ListPosition::parse(cursor.as_ref(), &scope)?;
-        let mut entries = Vec::new();
-        for _ in 0..QUERIES_MAX {
-            let page = self
-                .query_names(&principal.org, which, &scope, position.source, limit - entries.len(), position.cursor)
-                .await?;
-            entries.extend(page.entries);
-            position.cursor = page.next;
-            if position.cursor.is_none() {
-                let cached_follow = position.source == NameSource::Mapped && matches!(scope, Scope::User(_));
-                if !cached_follow {
-                    return Ok(Page { entries, next: None });
+        let span = debug_span!("list_mappings", org = %principal.org, outcome = Empty);
+        operation(span, async {
+            let scope = self.check_listing(principal, which).await?;
+            let mut position = ListPosition::parse(cursor.as_ref(), &scope)?;
+            let mut entries = Vec::new();
+            for _ in 0..QUERIES_MAX {
+                let page = self
+                    .query_names(&principal.org, which, &scope, position.source, limit - entries.len(), position.cursor)
+                    .await?;
+                entries.extend(page.entries);
+                position.cursor = page.next;
+                if position.cursor.is_none() {
+                    let cached_follow = position.source == NameSource::Mapped && matches!(scope, Scope::User(_));
+                    if !cached_follow {
+                        return Ok(Page { entries, next: None });
+                    }
+                    position.source = NameSource::Cached;
                 }
-                position.source = NameSource::Cached;
+                if entries.len() >= limit {
+                    break;
+                }
             }
-            if entries.len() >= limit {
-                break;
-            }
-        }
-        Ok(Page { entries, next: Some(position.into_cursor()) })
+            Ok(Page { entries, next: Some(position.into_cursor()) })
+        })
+        .await
     }
 
     /// The scope of a listing. `Invalid` has every wrong field; `Forbidden` if the caller may not read the scope.

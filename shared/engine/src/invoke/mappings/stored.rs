@@ -2,6 +2,8 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tracing::debug_span;
+use tracing::field::Empty;
 
 use super::names::{NameResolvedBy, Naming};
 use super::record::{Provenance, ScopeName};
@@ -10,6 +12,7 @@ use crate::access::principal::Principal;
 use crate::accounts::AccountLookup;
 use crate::core::error::Error;
 use crate::core::ids::{AgentId, Alias, MappingKind, MappingName, PluginName, UserId};
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::plugin::manifest::Auth;
 use crate::ports::table::Read;
@@ -82,38 +85,43 @@ impl LookedUp {
 
 impl Engine {
     /// What a name would resolve to in an intent, as far as that is stored. Calls no service and writes nothing.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn look_up_stored(&self, principal: &Principal, query: NameToLookUp) -> Result<LookedUp, Error> {
-        let NameToLookUp { tool, kind, name, user_id, agent_id, integration } = query;
-        let user = principal.resolve_user(user_id)?;
-        let (plugin, names) = self.name_kind(&principal.org, &tool, &kind, "").await?;
-        let manifest = &plugin.manifest;
-        let (org, alias) = (&principal.org, integration.as_ref());
-        let account = match manifest.auth {
-            Auth::None => None,
-            Auth::Oauth2(_) | Auth::ClientCredentials(_) | Auth::ApiKey(_) | Auth::Basic(_) => {
-                self.find_account(org, &user, manifest, alias).await?
+        let span = debug_span!("look_up_stored", org = %principal.org, outcome = Empty);
+        operation(span, async {
+            let NameToLookUp { tool, kind, name, user_id, agent_id, integration } = query;
+            let user = principal.resolve_user(user_id)?;
+            let (plugin, names) = self.name_kind(&principal.org, &tool, &kind, "").await?;
+            let manifest = &plugin.manifest;
+            let (org, alias) = (&principal.org, integration.as_ref());
+            let account = match manifest.auth {
+                Auth::None => None,
+                Auth::Oauth2(_) | Auth::ClientCredentials(_) | Auth::ApiKey(_) | Auth::Basic(_) => {
+                    self.find_account(org, &user, manifest, alias).await?
+                }
+            };
+            let mut naming = Naming::one(&tool, &kind, &names, name.as_str());
+            let keys = naming.keys(org, &user, agent_id.as_ref(), alias);
+            let items =
+                if keys.is_empty() { Vec::new() } else { self.ports.table.batch_get(&keys, Read::Consistent).await? };
+            let account = account.as_ref().map(AccountLookup::identity);
+            let seen_by = match plugin.digest {
+                None => account.map(str::to_owned),
+                Some(_) => {
+                    self.plugin_and_instance(org, tool.as_str()).await?.1.instance.names_seen_by(&plugin, account)
+                }
+            };
+            naming.read(items, seen_by.as_deref())?;
+            if let Some(resolved) = naming.names.pop().and_then(|name| name.resolved) {
+                // A value that stays as it is counts only if it surely is an id.
+                if resolved.how != NameResolvedBy::AsGiven || names.is_id(&resolved.id) {
+                    return Ok(LookedUp::found(resolved.id, resolved.how, resolved.expires_at));
+                }
             }
-        };
-        let mut naming = Naming::one(&tool, &kind, &names, name.as_str());
-        let keys = naming.keys(org, &user, agent_id.as_ref(), alias);
-        let items =
-            if keys.is_empty() { Vec::new() } else { self.ports.table.batch_get(&keys, Read::Consistent).await? };
-        let account = account.as_ref().map(AccountLookup::identity);
-        let seen_by = match plugin.digest {
-            None => account.map(str::to_owned),
-            Some(_) => self.plugin_and_instance(org, tool.as_str()).await?.1.instance.names_seen_by(&plugin, account),
-        };
-        naming.read(items, seen_by.as_deref())?;
-        if let Some(resolved) = naming.names.pop().and_then(|name| name.resolved) {
-            // A value that stays as it is counts only if it surely is an id.
-            if resolved.how != NameResolvedBy::AsGiven || names.is_id(&resolved.id) {
-                return Ok(LookedUp::found(resolved.id, resolved.how, resolved.expires_at));
-            }
-        }
-        let mut stored = self.mapped_names(org, &user, agent_id.as_ref(), &tool, &kind).await?;
-        let cached = self.cached_names(org, &user, &tool, &kind).await?;
-        stored.extend(cached.into_iter().map(|(cached, _)| cached.name.into()));
-        Ok(LookedUp::not_found(suggestions(&names, name.as_str(), stored.iter().map(String::as_str))))
+            let mut stored = self.mapped_names(org, &user, agent_id.as_ref(), &tool, &kind).await?;
+            let cached = self.cached_names(org, &user, &tool, &kind).await?;
+            stored.extend(cached.into_iter().map(|(cached, _)| cached.name.into()));
+            Ok(LookedUp::not_found(suggestions(&names, name.as_str(), stored.iter().map(String::as_str))))
+        })
+        .await
     }
 }

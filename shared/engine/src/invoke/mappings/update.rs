@@ -7,6 +7,8 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use tracing::debug_span;
+use tracing::field::Empty;
 
 use super::record::{Mapping, MappingView};
 use crate::access::principal::Principal;
@@ -14,6 +16,7 @@ use crate::core::error::Error;
 use crate::core::ids::{AgentId, ExternalId, MappingKind, MappingName, OrgId, PluginName, Scope, UserId};
 use crate::core::problem::FieldProblem;
 use crate::core::suggest::nearest;
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::plugin::catalog::Plugin;
 use crate::plugin::manifest::NameKind;
@@ -131,40 +134,53 @@ struct CheckedMapping {
 
 impl Engine {
     /// Writes one mapping, and replaces the one of the same name.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, outcome = tracing::field::Empty))]
     pub async fn put_mapping(self: &Arc<Self>, principal: &Principal, new: NewMapping) -> Result<MappingView, Error> {
-        let CheckedMapping { item, view } = self.check_mapping(principal, new, "").await?;
-        let engine = Arc::clone(self);
-        self.run_to_completion(async move { Ok(engine.ports.table.put(item, Condition::Any).await?) }).await?;
-        Ok(view)
+        let span = debug_span!("put_mapping", org = %principal.org, outcome = Empty);
+        operation(span, async {
+            let CheckedMapping { item, view } = self.check_mapping(principal, new, "").await?;
+            let engine = Arc::clone(self);
+            self.run_to_completion(
+                async move { engine.ports.table.put(item, Condition::Any).await.map_err(Error::from) },
+            )
+            .await?;
+            Ok(view)
+        })
+        .await
     }
 
     /// Writes mappings, and replaces those of the same names. All or none: `Invalid` has the problems of all of them.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, outcome = tracing::field::Empty))]
     pub async fn put_mappings(
         self: &Arc<Self>,
         principal: &Principal,
         new: NewMappings,
     ) -> Result<Vec<MappingView>, Error> {
-        let (mut problems, mut seen) = (Vec::new(), HashSet::new());
-        let (mut writes, mut views) = (Vec::new(), Vec::new());
-        for (index, new) in new.mappings.into_iter().enumerate() {
-            let pointer = format!("/mappings/{index}");
-            let checked = self.check_mapping(principal, new, &pointer).await;
-            let Some(CheckedMapping { item, view }) = MappingError::gather(checked, &mut problems)? else { continue };
-            if !seen.insert(item.key.clone()) {
-                problems.push(FieldProblem::new(format!("{pointer}/name"), "is a duplicate; leave one of them out"));
-                continue;
+        let span = debug_span!("put_mappings", org = %principal.org, outcome = Empty);
+        operation(span, async {
+            let (mut problems, mut seen) = (Vec::new(), HashSet::new());
+            let (mut writes, mut views) = (Vec::new(), Vec::new());
+            for (index, new) in new.mappings.into_iter().enumerate() {
+                let pointer = format!("/mappings/{index}");
+                let checked = self.check_mapping(principal, new, &pointer).await;
+                let Some(CheckedMapping { item, view }) = MappingError::gather(checked, &mut problems)? else {
+                    continue;
+                };
+                if !seen.insert(item.key.clone()) {
+                    problems
+                        .push(FieldProblem::new(format!("{pointer}/name"), "is a duplicate; leave one of them out"));
+                    continue;
+                }
+                writes.push(Write::Put(item, Condition::Any));
+                views.push(view);
             }
-            writes.push(Write::Put(item, Condition::Any));
-            views.push(view);
-        }
-        if !problems.is_empty() {
-            return Err(Error::Invalid(problems));
-        }
-        let engine = Arc::clone(self);
-        self.run_to_completion(async move { Ok(engine.ports.table.transact(writes).await?) }).await?;
-        Ok(views)
+            if !problems.is_empty() {
+                return Err(Error::Invalid(problems));
+            }
+            let engine = Arc::clone(self);
+            self.run_to_completion(async move { engine.ports.table.transact(writes).await.map_err(Error::from) })
+                .await?;
+            Ok(views)
+        })
+        .await
     }
 
     /// Checks a mapping, and finds every problem of its fields. Their pointers begin with `pointer`.
@@ -217,34 +233,37 @@ impl Engine {
     }
 
     /// Deletes a mapping; for a user also the cached lookups of that name. Returns what it deleted.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, outcome = tracing::field::Empty))]
     pub async fn delete_mapping(
         self: &Arc<Self>,
         principal: &Principal,
         which: WhichMapping,
     ) -> Result<Vec<MappingView>, Error> {
-        let mut problems = Vec::new();
-        let scope = scope(which.user_id.as_ref(), which.agent_id.as_ref(), "");
-        if let Ok(scope) = &scope {
-            principal.may_write(scope)?;
-        }
-        let scope = scope.map_err(|problem| problems.push(problem)).ok();
-        let kind = self.name_kind(&principal.org, &which.tool, &which.kind, "").await;
-        let kind = MappingError::gather(kind, &mut problems)?;
-        let (Some(scope), Some((_, names))) = (scope, kind) else { return Err(Error::Invalid(problems)) };
-        let unknown = || Error::NotFound("name");
-        let compared = names.compared(which.name.as_str()).ok_or_else(unknown)?;
-        let (engine, org) = (Arc::clone(self), principal.org.clone());
-        self.run_to_completion(async move {
-            let (items, views) = engine.stored_under_name(&org, &scope, &which, &compared).await?;
-            if items.is_empty() {
-                return Err(unknown());
+        let span = debug_span!("delete_mapping", org = %principal.org, outcome = Empty);
+        operation(span, async {
+            let mut problems = Vec::new();
+            let scope = scope(which.user_id.as_ref(), which.agent_id.as_ref(), "");
+            if let Ok(scope) = &scope {
+                principal.may_write(scope)?;
             }
-            for items in items.chunks(BATCH_MAX) {
-                let writes = items.iter().map(|item| Write::Delete(item.stored.key.clone(), Condition::Any));
-                engine.ports.table.transact(writes.collect()).await?;
-            }
-            Ok(views)
+            let scope = scope.map_err(|problem| problems.push(problem)).ok();
+            let kind = self.name_kind(&principal.org, &which.tool, &which.kind, "").await;
+            let kind = MappingError::gather(kind, &mut problems)?;
+            let (Some(scope), Some((_, names))) = (scope, kind) else { return Err(Error::Invalid(problems)) };
+            let unknown = || Error::NotFound("name");
+            let compared = names.compared(which.name.as_str()).ok_or_else(unknown)?;
+            let (engine, org) = (Arc::clone(self), principal.org.clone());
+            self.run_to_completion(async move {
+                let (items, views) = engine.stored_under_name(&org, &scope, &which, &compared).await?;
+                if items.is_empty() {
+                    return Err(unknown());
+                }
+                for items in items.chunks(BATCH_MAX) {
+                    let writes = items.iter().map(|item| Write::Delete(item.stored.key.clone(), Condition::Any));
+                    engine.ports.table.transact(writes.collect()).await?;
+                }
+                Ok(views)
+            })
+            .await
         })
         .await
     }

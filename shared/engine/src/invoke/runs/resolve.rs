@@ -7,6 +7,8 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
+use tracing::debug_span;
+use tracing::field::Empty;
 
 use super::record::{IdempotencyRecord, KeyState, Resolution, Run, RunState, StoredAnswer, Verdict};
 use super::view::RunView;
@@ -14,6 +16,7 @@ use crate::access::principal::Principal;
 use crate::core::error::{Error, causes};
 use crate::core::ids::{RunId, UserId};
 use crate::core::outcome::Success;
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::ports::table::{Condition, Read, Write};
 use crate::storage::compare_and_set::CompareAndSet;
@@ -48,31 +51,34 @@ impl Resolution {
 impl Engine {
     /// Records the outcome that a caller reports for an unknown run. Its idempotency key then replays a success, or is free
     /// again if the action had not happened. `Conflict` if the run is not unknown.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, id, outcome = tracing::field::Empty))]
     pub async fn resolve_run(
         self: &Arc<Self>,
         principal: &Principal,
         id: &str,
         outcome: ReportedOutcome,
     ) -> Result<RunView, Error> {
-        let (engine, principal, id) = (Arc::clone(self), principal.clone(), id.to_owned());
-        self.run_to_completion(async move {
-            let mut race = CompareAndSet::default();
-            loop {
-                let (mut run, item) = engine.visible_run(&principal, &id).await?;
-                let now = engine.ports.clock.now();
-                must_be_unknown(&run, now)?;
-                let (state, verdict) = outcome.state_and_verdict();
-                (run.state, run.code) = (state, None);
-                run.message = Some("a caller checked at the service and reported this outcome".to_owned());
-                run.resolved = Some(Resolution::of(&principal, verdict, now));
-                let mut writes = vec![Write::Put(run.item()?, Condition::Version(item.version))];
-                writes.extend(engine.idempotency_write(&run, outcome).await?);
-                match engine.ports.table.transact(writes).await {
-                    Ok(_) => return Ok(run.whole(now)),
-                    Err(error) => race.lost(error, "the run")?,
-                };
-            }
+        let span = debug_span!("resolve_run", org = %principal.org, id, outcome = Empty);
+        operation(span, async {
+            let (engine, principal, id) = (Arc::clone(self), principal.clone(), id.to_owned());
+            self.run_to_completion(async move {
+                let mut race = CompareAndSet::default();
+                loop {
+                    let (mut run, item) = engine.visible_run(&principal, &id).await?;
+                    let now = engine.ports.clock.now();
+                    must_be_unknown(&run, now)?;
+                    let (state, verdict) = outcome.state_and_verdict();
+                    (run.state, run.code) = (state, None);
+                    run.message = Some("a caller checked at the service and reported this outcome".to_owned());
+                    run.resolved = Some(Resolution::of(&principal, verdict, now));
+                    let mut writes = vec![Write::Put(run.item()?, Condition::Version(item.version))];
+                    writes.extend(engine.idempotency_write(&run, outcome).await?);
+                    match engine.ports.table.transact(writes).await {
+                        Ok(_) => return Ok(run.whole(now)),
+                        Err(error) => race.lost(error, "the run")?,
+                    };
+                }
+            })
+            .await
         })
         .await
     }

@@ -3,6 +3,8 @@
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use tracing::debug_span;
+use tracing::field::Empty;
 
 use super::record::{Resolution, Run, RunState};
 use crate::access::principal::Principal;
@@ -10,6 +12,7 @@ use crate::core::effect::Effect;
 use crate::core::error::Error;
 use crate::core::ids::{ActionName, AgentId, Alias, IdempotencyKey, PluginName, RequestId, RunId, TaskId, UserId};
 use crate::core::outcome::OutcomeCode;
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::ports::table::{Cursor, Item, Page};
 use crate::storage::keys::ListedKind;
@@ -133,7 +136,6 @@ impl RunFilter {
 
 impl Engine {
     /// Lists runs, the newest first.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn list_runs(
         &self,
         principal: &Principal,
@@ -141,17 +143,21 @@ impl Engine {
         limit: usize,
         cursor: Option<Cursor>,
     ) -> Result<Page<RunView>, Error> {
-        let user = principal.visible_user(filter.user.as_ref())?;
-        let now = self.ports.clock.now();
-        let matches = |run: &Run| filter.matches(run, now);
-        let page = self.list(&principal.org, user.as_ref(), ListedKind::Runs, matches, limit, cursor).await?;
-        Ok(Page { entries: page.entries.iter().map(|(run, _)| run.summary(now)).collect(), next: page.next })
+        let span = debug_span!("list_runs", org = %principal.org, outcome = Empty);
+        operation(span, async {
+            let user = principal.visible_user(filter.user.as_ref())?;
+            let now = self.ports.clock.now();
+            let matches = |run: &Run| filter.matches(run, now);
+            let page = self.list(&principal.org, user.as_ref(), ListedKind::Runs, matches, limit, cursor).await?;
+            Ok(Page { entries: page.entries.iter().map(|(run, _)| run.summary(now)).collect(), next: page.next })
+        })
+        .await
     }
 
     /// Reads one run, with its parameters.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, id), err(level = "debug"))]
     pub async fn get_run(&self, principal: &Principal, id: &str) -> Result<RunView, Error> {
-        Ok(self.visible_run(principal, id).await?.0.whole(self.ports.clock.now()))
+        let span = debug_span!("get_run", org = %principal.org, id, outcome = Empty);
+        operation(span, async { Ok(self.visible_run(principal, id).await?.0.whole(self.ports.clock.now())) }).await
     }
 
     /// A run that the caller may see, with its item. `NotFound` covers runs that belong to other users.

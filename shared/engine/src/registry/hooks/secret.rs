@@ -5,11 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::Timestamp;
 use secrecy::SecretString;
 use serde_json::json;
+use tracing::debug_span;
+use tracing::field::Empty;
 
 use super::index::calls_hooks_over_http;
 use crate::access::principal::Principal;
 use crate::core::error::{Error, causes};
 use crate::core::ids::{OrgId, PluginName};
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::events::signing::{Signing, new_secret};
 use crate::plugin::catalog::Plugin;
@@ -32,23 +35,26 @@ pub struct NewHookSecret {
 
 impl Engine {
     /// Makes a new secret for the hooks of a plugin. The one before signs as well for 24 hours.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin, outcome = tracing::field::Empty))]
     pub async fn make_hook_secret(
         self: &Arc<Self>,
         principal: &Principal,
         plugin: &str,
     ) -> Result<NewHookSecret, Error> {
-        principal.must_administer()?;
-        let (plugin, seen) = self.plugin_and_instance(&principal.org, plugin).await?;
-        if !calls_hooks_over_http(&plugin.manifest) {
-            let name = &plugin.manifest.name;
-            let message = format!("{name} has no hooks that are called over HTTP, and needs no secret");
-            return Err(Error::Conflict(message));
-        }
-        let (engine, principal) = (Arc::clone(self), principal.clone());
-        self.run_to_completion(
-            async move { engine.store_hook_secret(&principal, plugin, seen.instance.hook_secret).await },
-        )
+        let span = debug_span!("make_hook_secret", org = %principal.org, plugin, outcome = Empty);
+        operation(span, async {
+            principal.must_administer()?;
+            let (plugin, seen) = self.plugin_and_instance(&principal.org, plugin).await?;
+            if !calls_hooks_over_http(&plugin.manifest) {
+                let name = &plugin.manifest.name;
+                let message = format!("{name} has no hooks that are called over HTTP, and needs no secret");
+                return Err(Error::Conflict(message));
+            }
+            let (engine, principal) = (Arc::clone(self), principal.clone());
+            self.run_to_completion(async move {
+                engine.store_hook_secret(&principal, plugin, seen.instance.hook_secret).await
+            })
+            .await
+        })
         .await
     }
 

@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
+use tracing::debug_span;
+use tracing::field::Empty;
 
 use super::record::{Disabled, Instance, SeenInstance};
 use crate::access::principal::Principal;
 use crate::core::error::{Error, causes};
 use crate::core::ids::{OrgId, PluginName};
+use crate::core::trace::operation;
 use crate::engine::Engine;
 use crate::events::signing::Signing;
 use crate::plugin::breaker::{ActionClass, BreakerLimits, Circuit, Gate};
@@ -136,12 +139,15 @@ impl Instance {
 
 impl Engine {
     /// The plugins that the organization has, by name.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org), err(level = "debug"))]
     pub async fn list_instances(&self, principal: &Principal) -> Result<Vec<InstanceView>, Error> {
-        principal.must_operate()?;
-        let now = self.ports.clock.now();
-        let plugins = self.plugins_of(&principal.org, Read::Eventual).await?;
-        Ok(plugins.iter().map(|(plugin, instance)| instance.view(plugin, now)).collect())
+        let span = debug_span!("list_instances", org = %principal.org, outcome = Empty);
+        operation(span, async {
+            principal.must_operate()?;
+            let now = self.ports.clock.now();
+            let plugins = self.plugins_of(&principal.org, Read::Eventual).await?;
+            Ok(plugins.iter().map(|(plugin, instance)| instance.view(plugin, now)).collect())
+        })
+        .await
     }
 
     /// Every plugin that an organization has, by name, each with its instance: the catalog's, and the registered plugins that
@@ -191,10 +197,13 @@ impl Engine {
     }
 
     /// One plugin of the organization.
-    #[tracing::instrument(level = "debug", skip_all, fields(org = %principal.org, plugin), err(level = "debug"))]
     pub async fn get_instance(&self, principal: &Principal, plugin: &str) -> Result<InstanceView, Error> {
-        principal.must_operate()?;
-        let (plugin, seen) = self.plugin_and_instance(&principal.org, plugin).await?;
-        Ok(seen.instance.view(&plugin, self.ports.clock.now()))
+        let span = debug_span!("get_instance", org = %principal.org, plugin, outcome = Empty);
+        operation(span, async {
+            principal.must_operate()?;
+            let (plugin, seen) = self.plugin_and_instance(&principal.org, plugin).await?;
+            Ok(seen.instance.view(&plugin, self.ports.clock.now()))
+        })
+        .await
     }
 }
