@@ -15,7 +15,7 @@ use crate::accounts::{AccountSelector, CredentialCache, Disconnected};
 use crate::core::error::{Error, causes};
 use crate::core::intent::Intent;
 use crate::core::outcome::Outcome;
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::core::work_report::WorkReport;
 use crate::events::EventState;
 use crate::invoke::mappings::LookupState;
@@ -142,7 +142,7 @@ impl Engine {
     /// ended, if there is such a time: work that may take longer is left.
     pub async fn dispatch(self: &Arc<Self>, work: Work, deadline: Option<Instant>) -> Result<WorkReport, Error> {
         let span = debug_span!("dispatch", org = %work.org, kind = work.kind.as_str(), outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             let engine = Arc::clone(self);
             self.run_to_completion(async move {
                 match &work.kind {
@@ -178,7 +178,7 @@ impl Engine {
         selector: AccountSelector,
     ) -> Result<Disconnected, Error> {
         let span = debug_span!("disconnect", org = %principal.org, plugin, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             let selected = self.select_account(principal, plugin, selector).await?;
             let engine = Arc::clone(self);
             self.run_to_completion(async move {

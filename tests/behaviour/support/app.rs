@@ -167,7 +167,7 @@ pub struct Options {
     pub allowed: Vec<AllowedAddress>,
     /// The budget of an intent.
     pub budget: Option<Duration>,
-    /// Leaves the standing tokens of the playground unconnected.
+    /// Leaves the current tokens of the playground unconnected.
     pub unconnected: bool,
     /// URLs that browsers may be redirected to.
     pub return_to: Vec<String>,

@@ -85,14 +85,14 @@ impl MemoryTable {
             else {
                 continue;
             };
-            let standing = state.live(key, now_s);
+            let current = state.live(key, now_s);
             let holds = match condition {
                 Condition::Any => true,
-                Condition::Absent => standing.is_none(),
-                Condition::Version(version) => standing.is_some_and(|item| item.version == *version),
+                Condition::Absent => current.is_none(),
+                Condition::Version(version) => current.is_some_and(|item| item.version == *version),
             };
             if !holds {
-                return Err(TableError::Condition { index, standing: standing.cloned().map(Box::new) });
+                return Err(TableError::Condition { index, current: current.cloned().map(Box::new) });
             }
         }
         let mut sums = Vec::new();

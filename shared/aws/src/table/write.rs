@@ -213,7 +213,7 @@ fn classify_cancellation(
 /// The error of a write whose condition does not hold for the stored item.
 fn condition_failed(index: usize, stored: Option<&Row>, now_s: i64) -> TableError {
     match stored.map_or(Ok(None), |row| row::live(row.clone(), now_s)) {
-        Ok(standing) => TableError::Condition { index, standing: standing.map(Box::new) },
+        Ok(current) => TableError::Condition { index, current: current.map(Box::new) },
         Err(damaged) => damaged,
     }
 }

@@ -17,7 +17,7 @@ use crate::core::error::Error;
 use crate::core::ids;
 use crate::core::ids::{AgentId, ChannelName, KeyId, NAME_FORMAT, OrgId, UserId};
 use crate::core::problem::FieldProblem;
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::ports::events::EventKind;
 use crate::ports::ids::sha256;
@@ -137,7 +137,7 @@ impl Engine {
         new: NewApiKey,
     ) -> Result<(SecretString, ApiKeyView), Error> {
         let span = debug_span!("create_api_key", %org, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             new.check()?;
             let id = KeyId::parse(self.ports.ids.hex(8)).map_err(Error::internal)?;
             let secret = self.ports.ids.hex(32);
@@ -169,7 +169,7 @@ impl Engine {
     /// The caller who presents a key. Fails if the key is malformed, unknown or revoked.
     pub async fn authenticate(&self, key: &SecretString) -> Result<Principal, Error> {
         let span = debug_span!("authenticate", outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             let malformed = || Error::Unauthenticated("the API key is malformed; it has the form ovs_<id>_<secret>");
             let mut parts = key.expose_secret().split('_');
             let (Some("ovs"), Some(id), Some(secret), None) = (parts.next(), parts.next(), parts.next(), parts.next())
@@ -224,7 +224,7 @@ impl Engine {
         cursor: Option<Cursor>,
     ) -> Result<Page<ApiKeyView>, Error> {
         let span = debug_span!("list_api_keys", org = %principal.org, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_administer()?;
             let query = Query { cursor, ..Query::partition(keys::api_keys_of(&principal.org), limit) };
             let page = self.ports.table.query_list(query).await.map_err(Error::of_cursor)?;
@@ -246,7 +246,7 @@ impl Engine {
     /// Revokes a key of the caller's organization: at once in this process, within [`KEY_SEEN_FOR`] in others.
     pub async fn revoke_api_key(self: &Arc<Self>, principal: Principal, id: KeyId) -> Result<ApiKeyView, Error> {
         let span = debug_span!("revoke_api_key", org = %principal.org, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_administer()?;
             if id == principal.key {
                 // An organization always keeps one administrator's key.

@@ -8,10 +8,12 @@ use aws_lc_rs::{constant_time, digest};
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+use tracing::Span;
 use url::Url;
 
 use crate::core::error::Error;
 use crate::core::ids::{Alias, OrgId, Owner, PluginName, UserId};
+use crate::core::trace::SpanOutcome;
 use crate::engine::Engine;
 use crate::plugin::catalog::Plugin;
 use crate::ports::ids::sha256;
@@ -54,10 +56,9 @@ pub enum ConnectError {
     Failed(#[from] Error),
 }
 
-impl ConnectError {
-    /// The outcome in spans.
-    pub(super) fn kind(&self) -> &'static str {
-        match self {
+impl SpanOutcome for ConnectError {
+    fn record_in(&self, span: &Span) {
+        let outcome = match self {
             Self::UnknownLink => "unknown_link",
             Self::OtherBrowser => "other_browser",
             Self::OtherProvider => "other_provider",
@@ -65,8 +66,9 @@ impl ConnectError {
             Self::Denied => "denied",
             Self::Provider(_) => "provider_refused",
             Self::Changed => "changed",
-            Self::Failed(_) => "failed",
-        }
+            Self::Failed(error) => return error.record_in(span),
+        };
+        span.record("outcome", outcome);
     }
 }
 

@@ -113,7 +113,7 @@ impl Engine {
     /// scanners open links, too.
     pub async fn view_consent(&self, ticket: &SecretString) -> Result<Offer, ConnectError> {
         let span = debug_span!("view_consent", outcome = Empty);
-        traced(span, ConnectError::kind, async {
+        traced(span, async {
             let (attempt, _) = self.connect_attempt(ticket).await?;
             let plugin = self.plugin_of_attempt(&attempt).await?;
             let manifest = &plugin.manifest;
@@ -137,7 +137,7 @@ impl Engine {
     /// verifier, and returns the provider's URL for the browser.
     pub async fn authorize(&self, ticket: &SecretString, browser: &SecretString) -> Result<Url, ConnectError> {
         let span = debug_span!("authorize", outcome = Empty);
-        traced(span, ConnectError::kind, async {
+        traced(span, async {
             let (attempt, version) = self.connect_attempt(ticket).await?;
             let plugin = self.plugin_of_attempt(&attempt).await?;
             let manifest = &plugin.manifest;

@@ -61,23 +61,28 @@ impl Engine {
         browser: Option<SecretString>,
     ) -> Result<CallbackOutcome, ConnectError> {
         let span = debug_span!("callback", plugin, outcome = Empty);
-        traced(span, ConnectError::kind, async {
-            let state = callback.state.as_ref().ok_or(ConnectError::Malformed("it has no state"))?;
-            let key = keys::state(&hash(state));
-            let item = self.ports.table.get(&key, Read::Consistent).await?.ok_or(ConnectError::UnknownLink)?;
-            let authorization: PendingAuthorization = item.record()?;
-            // Before anything is deleted: another browser must not be able to spoil the attempt.
-            let browser = browser.ok_or(ConnectError::OtherBrowser)?;
-            if !authorization.is_of_browser(&browser) {
-                return Err(ConnectError::OtherBrowser);
-            }
-            let engine = Arc::clone(self);
-            let plugin = plugin.map(str::to_owned);
-            let finished = self.run_to_completion(async move {
-                engine.finish_callback(plugin.as_deref(), callback, &browser, key, item.version, authorization).await
-            });
-            finished.await
-        })
+        traced(
+            span,
+            Box::pin(async {
+                let state = callback.state.as_ref().ok_or(ConnectError::Malformed("it has no state"))?;
+                let key = keys::state(&hash(state));
+                let item = self.ports.table.get(&key, Read::Consistent).await?.ok_or(ConnectError::UnknownLink)?;
+                let authorization: PendingAuthorization = item.record()?;
+                // Before anything is deleted: another browser must not be able to spoil the attempt.
+                let browser = browser.ok_or(ConnectError::OtherBrowser)?;
+                if !authorization.is_of_browser(&browser) {
+                    return Err(ConnectError::OtherBrowser);
+                }
+                let engine = Arc::clone(self);
+                let plugin = plugin.map(str::to_owned);
+                let finished = self.run_to_completion(async move {
+                    engine
+                        .finish_callback(plugin.as_deref(), callback, &browser, key, item.version, authorization)
+                        .await
+                });
+                finished.await
+            }),
+        )
         .await
     }
 

@@ -15,7 +15,7 @@ use crate::access::principal::Principal;
 use crate::core::error::{Error, causes};
 use crate::core::ids::{OrgId, PluginName};
 use crate::core::problem::FieldProblem;
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::outbound::config::{CLIENT_ID_RULE, OauthClient, is_client_id};
 use crate::outbound::credential::check_password;
@@ -149,7 +149,7 @@ impl Engine {
     /// The client that Overseer uses for a plugin.
     pub async fn client_in_use(&self, principal: &Principal, plugin: &str) -> Result<ClientInUse, Error> {
         let span = debug_span!("client_in_use", org = %principal.org, plugin, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_administer()?;
             let plugin = self.plugin(&principal.org, plugin).await?;
             let manifest = &plugin.manifest;
@@ -172,7 +172,7 @@ impl Engine {
         new: NewClient,
     ) -> Result<ClientInUse, Error> {
         let span = debug_span!("set_client", org = %principal.org, plugin, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_administer()?;
             let found = self.plugin(&principal.org, plugin).await?;
             let manifest = &found.manifest;
@@ -199,7 +199,7 @@ impl Engine {
     /// Removes the organization's own client for a plugin, also for a plugin that was removed. Without a client it succeeds.
     pub async fn remove_client(self: &Arc<Self>, principal: &Principal, plugin: &str) -> Result<ClientInUse, Error> {
         let span = debug_span!("remove_client", org = %principal.org, plugin, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_administer()?;
             let Ok(name) = PluginName::parse(plugin) else { return self.client_in_use(principal, plugin).await };
             let found = self.plugin_if_any(&principal.org, &name).await?;

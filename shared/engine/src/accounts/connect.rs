@@ -20,7 +20,7 @@ use crate::access::principal::Principal;
 use crate::core::error::{Error, causes};
 use crate::core::ids::{OrgId, PluginName, UserId};
 use crate::core::outcome::{Failure, OutcomeCode};
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::outbound::credential::Credential;
 use crate::outbound::oauth::{TokenError, shorten_name};
@@ -68,7 +68,7 @@ impl Engine {
         connect: Connect,
     ) -> Result<Connecting, Error> {
         let span = debug_span!("connect", org = %principal.org, plugin, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             let plugin = self.plugin(&principal.org, plugin).await?;
             let manifest = &plugin.manifest;
             self.must_be_granted(&principal.org, &plugin).await?;
@@ -180,7 +180,7 @@ impl Engine {
     /// usable: it must not be replaced.
     pub async fn wants_stand_in(&self, principal: &Principal, plugin: &PluginName) -> Result<bool, Error> {
         let span = debug_span!("wants_stand_in", org = %principal.org, %plugin, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             let user = principal.resolve_user(None)?;
             let plugin = self.plugin(&principal.org, plugin.as_str()).await?;
             let manifest = &plugin.manifest;

@@ -20,7 +20,7 @@ use super::view::Integration;
 use crate::access::principal::Principal;
 use crate::core::error::{Error, causes};
 use crate::core::ids::{Alias, OrgId, Owner, PluginName, UserId};
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::plugin::manifest::Manifest;
 use crate::ports::table::{Condition, Item, NewItem, Query, Range, Read, TableError, Write};
@@ -120,7 +120,7 @@ impl Engine {
         complete: Complete,
     ) -> Result<Integration, Error> {
         let span = debug_span!("complete", org = %principal.org, plugin, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             let manifest = self.plugin(&principal.org, plugin).await?.manifest.clone();
             let user = principal.resolve_user(complete.user_id)?;
             let (engine, principal) = (Arc::clone(self), principal.clone());

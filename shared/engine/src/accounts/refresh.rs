@@ -19,7 +19,7 @@ use crate::accounts::record::AccountLookup;
 use crate::core::error::{Error, causes};
 use crate::core::ids::{Alias, OrgId, Owner};
 use crate::core::outcome::Failure;
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::outbound::config::OauthClient;
 use crate::outbound::credential::Credential;
@@ -87,7 +87,7 @@ impl Engine {
         deadline: Instant,
     ) -> Result<RefreshOutcome, Error> {
         let span = debug_span!("refresh_account", %org, plugin = %manifest.name, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             let now = self.ports.clock.now();
             if let Some(outcome) = self.refresh_blocked(manifest, &lookup.account, now, deadline) {
                 return Ok(outcome);

@@ -16,7 +16,7 @@ use crate::access::principal::Principal;
 use crate::accounts::record::AccountLookup;
 use crate::core::error::Error;
 use crate::core::ids::{Alias, OrgId, Owner, PluginName, UserId};
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::plugin::manifest::Manifest;
 use crate::ports::table::{BATCH_MAX, Cursor, Item, Page, Query, Range, Read, TableError};
@@ -256,7 +256,7 @@ impl Engine {
         cursor: Option<Cursor>,
     ) -> Result<Page<Integration>, Error> {
         let span = debug_span!("list_integrations", org = %principal.org, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             let org = &principal.org;
             let own = Owner::User(principal.resolve_user(user)?);
             let mut entries = Vec::new();
@@ -298,7 +298,7 @@ impl Engine {
         selector: AccountSelector,
     ) -> Result<PluginStatus, Error> {
         let span = debug_span!("integration_status", org = %principal.org, plugin, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             let plugin = self.plugin(&principal.org, plugin).await?;
             let manifest = &plugin.manifest;
             let org = &principal.org;
@@ -329,7 +329,7 @@ impl Engine {
         default: MakeDefault,
     ) -> Result<Integration, Error> {
         let span = debug_span!("make_default", org = %principal.org, plugin, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             let plugin = self.plugin(&principal.org, plugin).await?;
             let owner = resolve_owner(principal, Some(&plugin.manifest), default.owner, default.user_id)?;
             let (engine, org, alias) = (Arc::clone(self), principal.org.clone(), default.alias);

@@ -21,7 +21,7 @@ use crate::plugin::manifest::Manifest;
 use crate::plugin::template::Context;
 use crate::ports::ids::sha256;
 use crate::ports::table::{Item, Read, TableError};
-use crate::registry::instances::{Instance, SeenInstance};
+use crate::registry::instances::{Instance, LoadedInstance};
 use crate::storage::keys;
 
 /// Separates the instructions of two plugins.
@@ -212,8 +212,8 @@ impl Engine {
         name: &PluginName,
         item: Option<Item>,
     ) -> Result<(Arc<Plugin>, Instance), PartError> {
-        let loaded = match SeenInstance::of(item) {
-            Ok(SeenInstance { instance, .. }) => {
+        let loaded = match LoadedInstance::of(item) {
+            Ok(LoadedInstance { instance, .. }) => {
                 self.assigned(org, name, &instance).await.map(|plugin| (plugin, instance))
             }
             Err(error) => Err(error.into()),

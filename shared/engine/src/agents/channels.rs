@@ -18,12 +18,12 @@ use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::ids::{ChannelName, OrgId, PluginName};
 use crate::core::problem::FieldProblem;
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::plugin::catalog::Plugin;
 use crate::ports::events::EventKind;
 use crate::ports::table::{Condition, Cursor, Item, Page, Query, Range, Read, TableError, Write};
-use crate::registry::instances::SeenInstance;
+use crate::registry::instances::LoadedInstance;
 use crate::storage::compare_and_set::CompareAndSet;
 use crate::storage::keys;
 
@@ -88,7 +88,7 @@ impl Engine {
         cursor: Option<Cursor>,
     ) -> Result<Page<ChannelView>, Error> {
         let span = debug_span!("list_channels", org = %principal.org, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_operate()?;
             let (partition, prefix) = keys::channels(&principal.org);
             let query = Query { range: Range::Prefix(prefix.to_owned()), cursor, ..Query::partition(partition, limit) };
@@ -106,7 +106,7 @@ impl Engine {
     /// One channel.
     pub async fn channel(&self, principal: &Principal, name: &str) -> Result<ChannelView, Error> {
         let span = debug_span!("channel", org = %principal.org, channel = name, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_operate()?;
             let name = parsed(name)?;
             Ok(self.channel_seen(&principal.org, &name).await?.channel.into_view(name))
@@ -124,7 +124,7 @@ impl Engine {
         expected: Option<Vec<String>>,
     ) -> Result<ChannelView, Error> {
         let span = debug_span!("set_channel", org = %principal.org, channel = name, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_administer()?;
             let name =
                 ChannelName::parse(name).map_err(|rule| Error::field("", format!("the channel's name {rule}")))?;
@@ -192,7 +192,7 @@ impl Engine {
         let stored = items.pop().flatten();
         let mut plugins = BTreeMap::new();
         for (plugin, item) in names.into_iter().zip(items) {
-            if let Some(found) = self.assigned(org, plugin, &SeenInstance::of(item)?.instance).await? {
+            if let Some(found) = self.assigned(org, plugin, &LoadedInstance::of(item)?.instance).await? {
                 plugins.insert(plugin, found);
             }
         }
@@ -208,7 +208,7 @@ impl Engine {
         expected: Option<Vec<String>>,
     ) -> Result<ChannelView, Error> {
         let span = debug_span!("remove_channel", org = %principal.org, channel = name, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_administer()?;
             let name = parsed(name)?;
             let (engine, principal) = (Arc::clone(self), principal.clone());

@@ -17,12 +17,12 @@ use crate::core::error::Error;
 use crate::core::ids::{ActionName, AgentId, PluginName, UserId};
 use crate::core::intent::Intent;
 use crate::core::outcome::Failure;
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::invoke::intent::IntentRequest;
 use crate::invoke::mappings::{NameResolution, Naming};
 use crate::invoke::request::Invocation;
-use crate::invoke::runs::{IdempotencyState, RequestOptions, Resolve, lost};
+use crate::invoke::runs::{IdempotencyState, RequestOptions, Resolve, unknown_result};
 use crate::invoke::snapshot::Snapshot;
 use crate::plugin::breaker::{ActionClass, BreakerLimits};
 use crate::plugin::catalog::Plugin;
@@ -143,7 +143,7 @@ impl Engine {
         later: bool,
     ) -> Result<Explanation, Error> {
         let span = debug_span!("explain", org = %principal.org, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             let request = &IntentRequest::of(principal, intent, options)?;
             let (org, tool) = (&principal.org, &request.intent.tool);
             let explain = |plugin: Arc<Plugin>| async move { self.explain_with(&plugin, request, later).await };
@@ -290,7 +290,7 @@ fn key_answer(invocation: &Invocation<'_>, state: IdempotencyState) -> KeyAnswer
             if again(&run_version) {
                 return KeyAnswer::status(KeyStatus::Again);
             }
-            KeyAnswer { status: Some(KeyStatus::Unknown), failure: Some(lost(&run, began)) }
+            KeyAnswer { status: Some(KeyStatus::Unknown), failure: Some(unknown_result(&run, began)) }
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::access::channel::{BUILD_MAX_BYTES, LOCKS_MAX, Lock, Pinned, SeenChann
 use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::ids::{ChannelName, OrgId};
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::ports::Event;
 use crate::ports::events::EventKind;
@@ -64,7 +64,7 @@ impl Engine {
     /// Compares the lock of a channel with what its configuration gives now. An error if the channel is not locked.
     pub async fn agent_diff(&self, principal: &Principal, channel: &str) -> Result<AgentDiff, Error> {
         let span = debug_span!("agent_diff", org = %principal.org, channel, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_operate()?;
             let (org, name) = (&principal.org, parsed(channel)?);
             let SeenChannel { channel, .. } = self.channel_seen(org, &name).await?;
@@ -199,7 +199,7 @@ impl Engine {
     /// Unlocks a channel: its agent follows the configuration again. The locks stay available for a rollback.
     pub async fn unlock_agent(self: &Arc<Self>, principal: &Principal, channel: &str) -> Result<AgentView, Error> {
         let span = debug_span!("unlock_agent", org = %principal.org, channel, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_administer()?;
             let name = parsed(channel)?;
             let (engine, principal) = (Arc::clone(self), principal.clone());
@@ -235,7 +235,7 @@ impl Engine {
     /// The locks of a channel.
     pub async fn agent_locks(&self, principal: &Principal, channel: &str) -> Result<Locks, Error> {
         let span = debug_span!("agent_locks", org = %principal.org, channel, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_operate()?;
             let SeenChannel { channel, .. } = self.channel_seen(&principal.org, &parsed(channel)?).await?;
             Ok(Locks { locked: channel.pinned.map(|pinned| pinned.lock), locks: channel.locks })

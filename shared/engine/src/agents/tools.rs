@@ -10,7 +10,7 @@ use crate::access::principal::Principal;
 use crate::core::effect::Effect;
 use crate::core::error::Error;
 use crate::core::ids::UserId;
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::plugin::manifest::{Action, Auth, Manifest};
 use crate::ports::table::Read;
@@ -48,7 +48,7 @@ impl Engine {
     /// The tools that `principal` can use. `connected` is about the accounts of `user`, or of the user that the caller is bound to.
     pub async fn tools(&self, principal: &Principal, user: Option<UserId>, format: ToolFormat) -> Result<Value, Error> {
         let span = debug_span!("tools", org = %principal.org, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             let user = match (user, &principal.user) {
                 (None, None) => None,
                 (user, _) => Some(principal.resolve_user(user)?),

@@ -14,7 +14,7 @@ use crate::access::principal::Principal;
 use crate::agents::tools::{Described, ToolFormat};
 use crate::core::error::Error;
 use crate::core::ids::{ChannelName, OrgId, PluginName};
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::ports::table::Read;
 use crate::storage::keys;
@@ -78,7 +78,7 @@ impl Engine {
     /// The agent of a channel: the locked build, or what the configuration gives now. Costs two reads.
     pub async fn agent(&self, principal: &Principal, channel: &str) -> Result<AgentView, Error> {
         let span = debug_span!("agent", org = %principal.org, channel, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             let name = parsed(channel)?;
             principal.must_see_agent(&name)?;
             let SeenChannel { channel, .. } = self.channel_seen(&principal.org, &name).await?;

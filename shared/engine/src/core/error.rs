@@ -5,8 +5,11 @@
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use tracing::Span;
+use tracing::field::debug;
 
 use crate::core::problem::FieldProblem;
+use crate::core::trace::SpanOutcome;
 use crate::ports::table::TableError;
 use crate::ports::vault::VaultError;
 
@@ -181,6 +184,12 @@ impl Error {
             Self::Unavailable(_) => ProblemCode::Unavailable,
             Self::Table(_) | Self::Vault(_) | Self::Internal(_) | Self::Panicked(_) => ProblemCode::Internal,
         }
+    }
+}
+
+impl SpanOutcome for Error {
+    fn record_in(&self, span: &Span) {
+        span.record("outcome", debug(self.code()));
     }
 }
 

@@ -12,7 +12,7 @@ use super::webhook::webhooks_in;
 use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::ids::{DeliveryId, WebhookId};
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::ports::table::{Condition, Cursor, Item, Page, Query, Read, TableError};
 use crate::storage::compare_and_set::CompareAndSet;
@@ -73,7 +73,7 @@ impl Engine {
         cursor: Option<Cursor>,
     ) -> Result<Page<DeliveryView>, Error> {
         let span = debug_span!("list_deliveries", org = %principal.org, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_administer()?;
             let webhook = WebhookId::parse(webhook).map_err(|_| Error::NotFound("webhook"))?;
             let known = self.ports.table.get(&keys::webhooks(&principal.org), Read::Eventual).await?;
@@ -97,7 +97,7 @@ impl Engine {
         id: &str,
     ) -> Result<DeliveryView, Error> {
         let span = debug_span!("retry_delivery", org = %principal.org, id, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_administer()?;
             let webhook = WebhookId::parse(webhook).map_err(|_| Error::NotFound("webhook"))?;
             let id = DeliveryId::parse(id).map_err(|_| Error::NotFound("delivery"))?;

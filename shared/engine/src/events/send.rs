@@ -184,10 +184,10 @@ impl Engine {
             let written = self.ports.table.put(delivery.item()?, Condition::Version(version.clone())).await;
             match written {
                 Ok(_) => return Ok(true),
-                Err(TableError::Condition { standing, .. }) => {
+                Err(TableError::Condition { current, .. }) => {
                     // A try that the store reported as failed may have been written.
-                    let current = standing.as_ref().map(|item| item.record::<Delivery>()).transpose()?;
-                    let is_ours = current.as_ref() == Some(delivery);
+                    let stored = current.as_ref().map(|item| item.record::<Delivery>()).transpose()?;
+                    let is_ours = stored.as_ref() == Some(delivery);
                     if !is_ours {
                         let (org, id) = (&delivery.org, &delivery.id);
                         tracing::warn!(%org, delivery = %id, "claim expired before the delivery was settled");

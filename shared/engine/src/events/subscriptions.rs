@@ -17,7 +17,7 @@ use crate::access::principal::Principal;
 use crate::core::error::{Error, causes};
 use crate::core::ids::{OrgId, WebhookId};
 use crate::core::problem::FieldProblem;
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::ports::events::EventKind;
 use crate::ports::table::{Read, TableError};
@@ -125,7 +125,7 @@ impl Engine {
         new: NewWebhook,
     ) -> Result<WebhookWithSecret, Error> {
         let span = debug_span!("create_webhook", org = %principal.org, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_administer()?;
             let events = self.check_webhook(Some(&new.url), Some(new.events)).await?.unwrap_or_default();
             let (engine, org) = (Arc::clone(self), principal.org.clone());
@@ -174,7 +174,7 @@ impl Engine {
     /// The webhooks of the caller's organization, the oldest first.
     pub async fn list_webhooks(&self, principal: &Principal) -> Result<Vec<WebhookView>, Error> {
         let span = debug_span!("list_webhooks", org = %principal.org, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_administer()?;
             let item = self.ports.table.get(&keys::webhooks(&principal.org), Read::Consistent).await?;
             let now = self.ports.clock.now();
@@ -186,7 +186,7 @@ impl Engine {
     /// One webhook of the caller's organization.
     pub async fn get_webhook(&self, principal: &Principal, id: &str) -> Result<WebhookView, Error> {
         let span = debug_span!("get_webhook", org = %principal.org, id, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             let all = self.list_webhooks(principal).await?;
             all.into_iter().find(|webhook| webhook.id.as_str() == id).ok_or(Error::NotFound("webhook"))
         })
@@ -201,7 +201,7 @@ impl Engine {
         change: ChangeWebhook,
     ) -> Result<WebhookView, Error> {
         let span = debug_span!("change_webhook", org = %principal.org, id, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_administer()?;
             let events = self.check_webhook(change.url.as_ref(), change.events.clone()).await?;
             self.with_webhook(principal, id, move |webhook, now| {
@@ -226,7 +226,7 @@ impl Engine {
     /// Replaces a webhook's secret. The replaced one signs as well for another day.
     pub async fn rotate_webhook(self: &Arc<Self>, principal: &Principal, id: &str) -> Result<WebhookWithSecret, Error> {
         let span = debug_span!("rotate_webhook", org = %principal.org, id, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_administer()?;
             let id = WebhookId::parse(id).map_err(|_| Error::NotFound("webhook"))?;
             let item = self.ports.table.get(&keys::webhooks(&principal.org), Read::Consistent).await?;
@@ -266,7 +266,7 @@ impl Engine {
     /// Deletes a webhook. Deliveries that are waiting are not sent.
     pub async fn delete_webhook(self: &Arc<Self>, principal: &Principal, id: &str) -> Result<WebhookView, Error> {
         let span = debug_span!("delete_webhook", org = %principal.org, id, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_administer()?;
             let id = WebhookId::parse(id).map_err(|_| Error::NotFound("webhook"))?;
             let (engine, org) = (Arc::clone(self), principal.org.clone());

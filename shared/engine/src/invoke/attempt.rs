@@ -8,9 +8,9 @@ use jiff::SignedDuration;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::finalize::{EndedRun, redact_result, service_key, with_prior_attempt};
 use super::permit::NotCalled;
 use super::prepare::{PreparedCall, Unprepared};
+use super::record::{EndedRun, redact_result, service_key, with_prior_attempt};
 use super::request::{Invocation, Origin};
 use super::snapshot::Snapshot;
 use crate::core::effect::Effect;

@@ -12,7 +12,7 @@ use crate::core::error::Error;
 use crate::core::ids::RunId;
 use crate::core::outcome::{Failure, Outcome, OutcomeCode};
 use crate::engine::Engine;
-use crate::invoke::runs::{IdempotencyRequest, IdempotencyState, Replayable, Resolve, in_progress, lost};
+use crate::invoke::runs::{IdempotencyRequest, IdempotencyState, Replayable, Resolve, in_progress, unknown_result};
 use crate::ports::table::{Condition, Item, Version};
 
 /// What follows from the state of the idempotency key.
@@ -93,7 +93,7 @@ impl Engine {
             Ok(checked) => checked,
             Err(error) => {
                 let outcome = self.refused(&invocation, request.parameters, error).await?;
-                return Ok(Some(Replayable::anew(outcome)));
+                return Ok(Some(Replayable::first(outcome)));
             }
         };
         let mut poll = KeyPoll::new(&invocation);
@@ -102,7 +102,7 @@ impl Engine {
             let Ok(snapshot) = timeout_at(request.deadline, self.load_snapshot(&invocation, &naming)).await else {
                 let message = "there was no time left to read the account; try again".to_owned();
                 let failure = Failure::new(OutcomeCode::Timeout, message, true);
-                return Ok(Some(Replayable::anew(invocation.failed(failure))));
+                return Ok(Some(Replayable::first(invocation.failed(failure))));
             };
             let Some(mut snapshot) = snapshot? else { return Ok(None) };
             let key_state = std::mem::replace(&mut snapshot.key_state, IdempotencyState::Free);
@@ -119,7 +119,7 @@ impl Engine {
                 KeyDecision::Abandon(abandon) => match self.abandon_run(&invocation, abandon).await? {
                     Some(outcome) => {
                         let answer = self.replayed(&invocation, snapshot.hooks, outcome).await?;
-                        return Ok(Some(Replayable::anew(answer)));
+                        return Ok(Some(Replayable::first(answer)));
                     }
                     // Another request changed the key first.
                     None => continue,
@@ -137,7 +137,7 @@ impl Engine {
             match Box::pin(self.attempt(&invocation, input)).await? {
                 Attempt::Done(outcome) => {
                     let outcome = Box::pin(self.after_failure(&invocation, &hooks, outcome)).await;
-                    return Ok(Some(Replayable::anew(outcome)));
+                    return Ok(Some(Replayable::first(outcome)));
                 }
                 Attempt::LostRace => {}
             }
@@ -226,7 +226,7 @@ fn decide<'a>(
         }
         IdempotencyState::Lost(run, (began, run_version), version) => {
             if !may_decide(&run, &run_version, observation) {
-                let result = Err(lost(&run, began));
+                let result = Err(unknown_result(&run, began));
                 return Ok(KeyDecision::Replay(Outcome { result, metadata: invocation.metadata(0, Some(run)) }));
             }
             (run, version)

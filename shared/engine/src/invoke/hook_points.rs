@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::finalize::redact_token;
+use super::record::redact_token;
 use super::request::Invocation;
 use crate::core::error::Error;
 use crate::core::outcome::{Failure, Outcome, Success};

@@ -6,10 +6,10 @@
 //!    attempt of a task (`tasks::run`) starts here.
 //! 4. `attempt::attempt`: runs one attempt.
 //!    1. `prepare`: the account, the breaker's permit (`permit`), ids in place of names, and the hooks before the call.
-//!    2. `finalize::record_start`: the run in the ledger (`runs`), before the call can have an effect.
+//!    2. `record::record_start`: the run in the ledger (`runs`), before the call can have an effect.
 //!    3. `attempt::call_service`: see below.
 //!    4. `hook_points::after_call`: the hooks after the call.
-//!    5. `finalize::finalize`: the result in the ledger and under the key, a failure in the error log (`failures`).
+//!    5. `record::finalize`: the result in the ledger and under the key, a failure in the error log (`failures`).
 //! 5. `call::call_with_retry`: repeats a call where that is safe, and refreshes a credential that the service refuses.
 //! 6. `outbound::call::call_once`: one call through the plugin's runtime, which redacts the credential.
 //! 7. `outbound::runtime::http::run`: the requests that the manifest declares, and the reading of their answers.
@@ -20,13 +20,13 @@ pub(crate) mod attempt;
 pub(crate) mod call;
 mod execute;
 pub mod failures;
-mod finalize;
 mod hook_points;
 pub mod hooks;
 pub(crate) mod intent;
 pub mod mappings;
 mod permit;
 mod prepare;
+mod record;
 pub(crate) mod request;
 pub mod runs;
 pub(crate) mod snapshot;

@@ -9,7 +9,7 @@ use crate::core::error::Error;
 use crate::core::outcome::Failure;
 use crate::engine::Engine;
 use crate::plugin::breaker::{ActionClass, HealthSignal};
-use crate::registry::instances::{InUse, SeenInstance, Trial, TrialStart};
+use crate::registry::instances::{Availability, LoadedInstance, Trial, TrialStart};
 
 /// Why an action is not called.
 pub(super) enum NotCalled {
@@ -38,7 +38,7 @@ pub(super) struct CallPermit<'a> {
     engine: &'a Engine,
     invocation: &'a Invocation<'a>,
     class: ActionClass,
-    instance: SeenInstance,
+    instance: LoadedInstance,
     /// The breaker's trial, if the plugin is half-open.
     trial: Option<Trial>,
     finished: bool,
@@ -46,7 +46,7 @@ pub(super) struct CallPermit<'a> {
 
 impl CallPermit<'_> {
     /// The plugin's instance as it was read before the call.
-    pub(super) fn instance(&self) -> &SeenInstance {
+    pub(super) fn instance(&self) -> &LoadedInstance {
         &self.instance
     }
 
@@ -79,13 +79,13 @@ impl Engine {
     pub(super) async fn acquire_permit<'a>(
         &'a self,
         invocation: &'a Invocation<'a>,
-        instance: SeenInstance,
+        instance: LoadedInstance,
         class: ActionClass,
-        in_use: InUse,
+        in_use: Availability,
         lease_until: Timestamp,
     ) -> Result<CallPermit<'a>, NotCalled> {
         let (org, manifest) = (invocation.request.org, invocation.manifest);
-        let (in_use, trial) = if in_use == InUse::OnTrial {
+        let (in_use, trial) = if in_use == Availability::OnTrial {
             match self.begin_trial(org, manifest, instance.clone(), class, lease_until).await? {
                 TrialStart::Acquired(trial) => (in_use, Some(trial)),
                 // `Yes` here: the breaker has closed since the snapshot.

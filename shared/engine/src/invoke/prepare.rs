@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::attempt::{AttemptInput, lease};
-use super::finalize::redact_token;
 use super::permit::{CallPermit, NotCalled};
+use super::record::redact_token;
 use super::request::{Invocation, Origin};
 use super::snapshot::Snapshot;
 use crate::accounts::{AccountLookup, AccountRequest, AccountResolution, AuthorizedAccount};

@@ -13,7 +13,7 @@ use crate::invoke::runs::IdempotencyState;
 use crate::plugin::breaker::ActionClass;
 use crate::plugin::manifest::{Auth, Manifest};
 use crate::ports::table::{Item, Read};
-use crate::registry::instances::{InUse, SeenInstance};
+use crate::registry::instances::{Availability, LoadedInstance};
 use crate::storage::keys;
 
 /// The `Retry-After` of a call that is refused while another call is the breaker's trial, in seconds.
@@ -22,7 +22,7 @@ const TRIAL_WAIT_S: u64 = 5;
 /// What one read of the table says about an invocation.
 pub(crate) struct Snapshot {
     pub account: Option<AccountLookup>,
-    pub instance: SeenInstance,
+    pub instance: LoadedInstance,
     /// The state of the caller's idempotency key; free where there is no key.
     pub key_state: IdempotencyState,
     /// The stored meanings of the names among the parameters, in the order of [`Naming::keys`].
@@ -78,7 +78,7 @@ impl Engine {
         wanted.extend(naming.keys(org, user, request.agent, request.alias));
         // The items come in the order of the keys.
         let mut items = self.ports.table.batch_get(&wanted, Read::Consistent).await?.into_iter();
-        let instance = SeenInstance::of(items.next().flatten())?;
+        let instance = LoadedInstance::of(items.next().flatten())?;
         let hooks = items.next().flatten();
         if let Some(channel) = request.channel {
             let action = Some(&invocation.action.name);
@@ -101,26 +101,26 @@ impl Engine {
 }
 
 /// Why a plugin refuses calls now, if it does.
-pub(crate) fn unavailable_reason(manifest: &Manifest, in_use: &InUse, now: Timestamp) -> Option<Failure> {
+pub(crate) fn unavailable_reason(manifest: &Manifest, in_use: &Availability, now: Timestamp) -> Option<Failure> {
     let name = &manifest.display_name;
     match in_use {
-        InUse::Yes | InUse::OnTrial => None,
-        InUse::Disabled(reason) => {
+        Availability::Available | Availability::OnTrial => None,
+        Availability::Disabled(reason) => {
             let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
             let message =
                 format!("{name} was disabled by an administrator{reason}; an administrator can enable it again");
             Some(Failure::new(OutcomeCode::Disabled, message, false))
         }
-        InUse::Off => {
+        Availability::NotEnabled => {
             let message = format!("{name} is not enabled; an administrator can enable it");
             Some(Failure::new(OutcomeCode::Disabled, message, false))
         }
-        InUse::TrialInProgress => {
+        Availability::TrialInProgress => {
             let message = format!("{name} failed too often and is out of use; another call is testing it now");
             let failure = Failure::new(OutcomeCode::Disabled, message, true);
             Some(Failure { retry_after_s: Some(TRIAL_WAIT_S), ..failure })
         }
-        InUse::OpenUntil(until) => {
+        Availability::OpenUntil(until) => {
             let remaining = until.duration_since(now);
             let seconds =
                 u64::try_from(remaining.as_secs()).unwrap_or_default() + u64::from(remaining.subsec_nanos() > 0);

@@ -197,7 +197,7 @@ pub enum TableError {
         /// The index of the part in the transaction; 0 for a single write.
         index: usize,
         /// The current item, if any.
-        standing: Option<Box<Item>>,
+        current: Option<Box<Item>>,
     },
     /// Larger than the store accepts; nothing was written.
     #[error("{what} has {bytes} bytes, more than the {limit} allowed")]

@@ -16,7 +16,7 @@ use crate::core::error::{Error, causes};
 use crate::core::ids::{OrgId, PluginName};
 use crate::core::problem::FieldProblem;
 use crate::core::schema;
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::plugin::catalog::Plugin;
 use crate::plugin::manifest::Manifest;
@@ -24,7 +24,7 @@ use crate::ports::events::EventKind;
 use crate::ports::ids::sha256;
 use crate::ports::table::Read;
 use crate::ports::vault::{Purpose, SecretId, VaultError};
-use crate::registry::instances::{ConfigSecrets, Instance, SeenInstance};
+use crate::registry::instances::{ConfigSecrets, Instance, LoadedInstance};
 use crate::registry::policy::config_problems;
 use crate::storage::keys;
 
@@ -139,13 +139,13 @@ impl Engine {
             return Ok(Map::new());
         }
         let item = self.ports.table.get(&keys::instance(org, &manifest.name), Read::Consistent).await?;
-        Ok(SeenInstance::of(item)?.instance.effective_config(manifest))
+        Ok(LoadedInstance::of(item)?.instance.effective_config(manifest))
     }
 
     /// The organization's configuration of a plugin.
     pub async fn config(&self, principal: &Principal, plugin: &str) -> Result<ConfigView, Error> {
         let span = debug_span!("config", org = %principal.org, plugin, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_administer()?;
             let (plugin, seen) = self.plugin_and_instance(&principal.org, plugin).await?;
             Ok(seen.instance.config_view(&plugin.manifest))
@@ -163,29 +163,32 @@ impl Engine {
         expected: Option<Vec<String>>,
     ) -> Result<ConfigView, Error> {
         let span = debug_span!("set_config", org = %principal.org, plugin, outcome = Empty);
-        operation(span, async {
-            principal.must_administer()?;
-            let (engine, principal) = (Arc::clone(self), principal.clone());
-            let (plugin, seen) = self.plugin_and_instance(&principal.org, plugin).await?;
-            self.run_to_completion(async move {
-                let is_secret = |name: &str| plugin.manifest.secret_names().any(|secret| secret == name);
-                let (mut config, mut secrets) = (Map::new(), BTreeMap::new());
-                for (name, value) in values {
-                    if is_secret(&name) {
-                        secrets.insert(name, value);
-                    } else {
-                        config.insert(name, value);
+        traced(
+            span,
+            Box::pin(async {
+                principal.must_administer()?;
+                let (engine, principal) = (Arc::clone(self), principal.clone());
+                let (plugin, seen) = self.plugin_and_instance(&principal.org, plugin).await?;
+                self.run_to_completion(async move {
+                    let is_secret = |name: &str| plugin.manifest.secret_names().any(|secret| secret == name);
+                    let (mut config, mut secrets) = (Map::new(), BTreeMap::new());
+                    for (name, value) in values {
+                        if is_secret(&name) {
+                            secrets.insert(name, value);
+                        } else {
+                            config.insert(name, value);
+                        }
                     }
-                }
-                check_config(&plugin.manifest, &config, "").map_err(Error::Invalid)?;
-                check_secrets(&plugin.manifest, &secrets).map_err(Error::Invalid)?;
-                if expected.is_some_and(|expected| !expected.contains(&seen.instance.config_etag())) {
-                    return Err(Error::Changed);
-                }
-                engine.store_config(&principal, plugin, seen, config, secrets).await
-            })
-            .await
-        })
+                    check_config(&plugin.manifest, &config, "").map_err(Error::Invalid)?;
+                    check_secrets(&plugin.manifest, &secrets).map_err(Error::Invalid)?;
+                    if expected.is_some_and(|expected| !expected.contains(&seen.instance.config_etag())) {
+                        return Err(Error::Changed);
+                    }
+                    engine.store_config(&principal, plugin, seen, config, secrets).await
+                })
+                .await
+            }),
+        )
         .await
     }
 
@@ -194,7 +197,7 @@ impl Engine {
         self: &Arc<Self>,
         principal: &Principal,
         plugin: Arc<Plugin>,
-        seen: SeenInstance,
+        seen: LoadedInstance,
         config: Map<String, Value>,
         secrets: BTreeMap<String, Value>,
     ) -> Result<ConfigView, Error> {

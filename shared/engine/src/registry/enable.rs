@@ -16,7 +16,7 @@ use super::record::{RegisteredPlugin, RegistryEntry};
 use super::{RegistryScope, check_config};
 use crate::access::principal::Principal;
 use crate::core::error::Error;
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::plugin::catalog::Plugin;
 use crate::plugin::manifest::Permission;
@@ -99,7 +99,7 @@ impl Engine {
         request: Install,
     ) -> Result<InstanceView, Error> {
         let span = debug_span!("enable_plugin", org = %principal.org, plugin, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_administer()?;
             let plan = self.plan_enabling(principal, plugin, request).await?;
             let plugin = Arc::clone(&plan.plugin);

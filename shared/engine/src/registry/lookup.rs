@@ -20,7 +20,7 @@ use crate::plugin::catalog::Plugin;
 use crate::plugin::digest::Digest;
 use crate::plugin::manifest::Manifest;
 use crate::ports::table::{Read, TableError};
-use crate::registry::instances::{Installed, SeenInstance};
+use crate::registry::instances::{Installed, LoadedInstance};
 use crate::storage::keys;
 
 /// How long [`Freshness::Minute`] accepts a cached version.
@@ -124,13 +124,13 @@ impl Engine {
         &self,
         org: &OrgId,
         name: &str,
-    ) -> Result<(Arc<Plugin>, SeenInstance), Error> {
+    ) -> Result<(Arc<Plugin>, LoadedInstance), Error> {
         let in_catalog = self.catalog.plugin(name);
         let Ok(parsed) = PluginName::parse(name) else {
             return Err(in_catalog.err().unwrap_or(Error::NotFound("plugin")));
         };
         let item = self.ports.table.get(&keys::instance(org, &parsed), Read::Consistent).await?;
-        let seen = SeenInstance::of(item)?;
+        let seen = LoadedInstance::of(item)?;
         match (in_catalog, &seen.instance.installed) {
             (Ok(plugin), _) => Ok((plugin, seen)),
             (Err(_), Some(installed)) => Ok((self.loaded(org, &parsed, installed).await?, seen)),
@@ -151,7 +151,7 @@ impl Engine {
             return self.loaded(org, &name, &installed).await;
         }
         let item = self.ports.table.get(&keys::instance(org, &name), Read::Consistent).await?;
-        let installed = SeenInstance::of(item)?.instance.installed;
+        let installed = LoadedInstance::of(item)?.instance.installed;
         self.remember_installed(org, &name, installed.as_ref());
         self.loaded(org, &name, &installed.ok_or(unknown)?).await
     }

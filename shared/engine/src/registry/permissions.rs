@@ -22,7 +22,7 @@
 use std::collections::BTreeSet;
 
 use super::hooks::calls_hooks_over_http;
-use super::instances::{Instance, SeenInstance};
+use super::instances::{Instance, LoadedInstance};
 use crate::core::error::Error;
 use crate::core::ids::OrgId;
 use crate::core::problem::FieldProblem;
@@ -43,7 +43,7 @@ impl Manifest {
     }
 
     /// The declared permissions that are not in `granted`.
-    pub(crate) fn not_among(&self, granted: &BTreeSet<Permission>) -> BTreeSet<Permission> {
+    pub(crate) fn permissions_beyond(&self, granted: &BTreeSet<Permission>) -> BTreeSet<Permission> {
         self.permissions.iter().filter(|permission| !granted.contains(permission)).cloned().collect()
     }
 }
@@ -90,7 +90,7 @@ impl Engine {
             return Ok(());
         }
         let item = self.ports.table.get(&keys::instance(org, &plugin.manifest.name), Read::Consistent).await?;
-        SeenInstance::of(item)?.instance.must_be_granted(plugin)
+        LoadedInstance::of(item)?.instance.must_be_granted(plugin)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::ids::PluginName;
 use crate::core::problem::FieldProblem;
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::plugin::digest::Digest;
 use crate::plugin::manifest::{Manifest, ManifestError};
@@ -79,7 +79,7 @@ impl Engine {
         request: Register,
     ) -> Result<RegistrationText, Error> {
         let span = debug_span!("register", org = %principal.org, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             request.scope.must_be_administered_by(principal)?;
             let checked = self.check_manifest(request)?;
             let (engine, principal) = (Arc::clone(self), principal.clone());
@@ -168,7 +168,7 @@ impl Engine {
         is_active: bool,
     ) -> Result<Registration, Error> {
         let span = debug_span!("set_version_active", org = %principal.org, plugin = name, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             scope.must_be_administered_by(principal)?;
             let name = PluginName::parse(name).map_err(|_| Error::unknown_plugin(name))?;
             let (engine, principal, version) = (Arc::clone(self), principal.clone(), version.clone());

@@ -11,7 +11,7 @@ use super::{Lifecycle, LifecycleState, RegisteredVersion, RegistryScope};
 use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::ids::{OrgId, PluginName};
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::ports::table::{Cursor, Page, Query, Read, TableError};
 use crate::storage::keys;
@@ -63,7 +63,7 @@ impl Engine {
         cursor: Option<Cursor>,
     ) -> Result<Page<Registration>, Error> {
         let span = debug_span!("registrations", org = %principal.org, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_operate()?;
             let partition = keys::all_registered(scope.owner_org(&principal.org));
             let query = Query { cursor, ..Query::partition(partition, limit) };
@@ -82,7 +82,7 @@ impl Engine {
         scope: Option<RegistryScope>,
     ) -> Result<Registration, Error> {
         let span = debug_span!("registration", org = %principal.org, plugin = name, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_operate()?;
             let (registered, scope) = self.find_registered(&principal.org, name, scope).await?;
             let lifecycle = self.lifecycle_of(&principal.org, name, &registered, scope).await?;
@@ -129,7 +129,7 @@ impl Engine {
         scope: Option<RegistryScope>,
     ) -> Result<RegistrationText, Error> {
         let span = debug_span!("registration_text", org = %principal.org, plugin = name, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_operate()?;
             let (registered, scope) = self.find_registered(&principal.org, name, scope).await?;
             let entry = registered.versions.get(version).ok_or(Error::NotFound("version of this plugin"))?;

@@ -7,12 +7,12 @@ use tracing::debug_span;
 use tracing::field::Empty;
 
 use super::hooks::index_removal;
-use super::instances::{Instance, SeenInstance};
+use super::instances::{Instance, LoadedInstance};
 use super::{Lifecycle, LifecycleState};
 use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::ids::{OrgId, PluginName};
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::ports::Event;
 use crate::ports::events::EventKind;
@@ -25,12 +25,12 @@ impl Engine {
     /// disconnects them; tasks for the plugin will fail.
     pub async fn uninstall(self: &Arc<Self>, principal: &Principal, name: &str) -> Result<Lifecycle, Error> {
         let span = debug_span!("uninstall", org = %principal.org, plugin = name, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_administer()?;
             let name = PluginName::parse(name).map_err(|_| Error::unknown_plugin(name))?;
             // The manifest is not read: a plugin whose manifest cannot be read any more can still be uninstalled.
             let item = self.ports.table.get(&keys::instance(&principal.org, &name), Read::Consistent).await?;
-            let seen = SeenInstance::of(item)?;
+            let seen = LoadedInstance::of(item)?;
             let version = match &seen.instance.installed {
                 Some(installed) => Some(installed.version.clone()),
                 None if self.catalog.has(&name) => {
@@ -70,7 +70,7 @@ impl Engine {
         &self,
         org: &OrgId,
         name: &PluginName,
-        mut seen: SeenInstance,
+        mut seen: LoadedInstance,
         event: &Event,
     ) -> Result<Instance, Error> {
         let key = keys::instance(org, name);
@@ -88,7 +88,7 @@ impl Engine {
                 // A counted failure, or another caller, changed the instance or the list of hooks.
                 Err(error) => {
                     race.lost(error, format_args!("the plugin {name}"))?;
-                    seen = SeenInstance::of(self.ports.table.get(&key, Read::Consistent).await?)?;
+                    seen = LoadedInstance::of(self.ports.table.get(&key, Read::Consistent).await?)?;
                 }
             }
         }

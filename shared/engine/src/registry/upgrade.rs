@@ -10,14 +10,14 @@ use tracing::debug_span;
 use tracing::field::Empty;
 
 use super::enable::chosen_version;
-use super::instances::{Installed, Instance, InstanceView, PreviousInstall, SeenInstance, version_changed};
+use super::instances::{Installed, Instance, InstanceView, LoadedInstance, PreviousInstall, version_changed};
 use super::permissions::{carried_over, checked_grant, must_be_signable};
 use super::{Install, check_config};
 use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::ids::{OrgId, PluginName};
 use crate::core::problem::FieldProblem;
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::plugin::catalog::Plugin;
 use crate::plugin::manifest::{Changes, Permission, diff};
@@ -102,7 +102,7 @@ impl Engine {
         version: Option<&Version>,
     ) -> Result<UpgradePreview, Error> {
         let span = debug_span!("preview_upgrade", org = %principal.org, plugin = name, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_operate()?;
             let org = &principal.org;
             let PluginInUse { name: parsed, installed, instance } = self.plugin_in_use(org, name).await?;
@@ -115,7 +115,7 @@ impl Engine {
                 from: installed.version.clone(),
                 to: version.clone(),
                 changes: diff(old, new),
-                to_grant: new.not_among(&carried_over(Some(old), new, &installed.permissions)),
+                to_grant: new.permissions_beyond(&carried_over(Some(old), new, &installed.permissions)),
                 config: check_config(new, &instance.config, "/config").err().unwrap_or_default(),
                 reconnect: self.audience(old) != self.audience(new),
                 obstacles: self.obstacles_to_change(org, new).await?,
@@ -133,7 +133,7 @@ impl Engine {
         request: Install,
     ) -> Result<InstanceView, Error> {
         let span = debug_span!("upgrade_plugin", org = %principal.org, plugin = name, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_administer()?;
             let plan = self.plan_upgrade(&principal.org, name, request).await?;
             let detail = json!({ "from": plan.from.version, "to": plan.to.version, "widened": plan.widens() });
@@ -165,7 +165,7 @@ impl Engine {
     /// Goes back to the version before the last change of versions, with its configuration and permissions.
     pub async fn roll_back_plugin(self: &Arc<Self>, principal: &Principal, name: &str) -> Result<InstanceView, Error> {
         let span = debug_span!("roll_back_plugin", org = %principal.org, plugin = name, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_administer()?;
             let org = &principal.org;
             let PluginInUse { name: parsed, installed: current, instance } = self.plugin_in_use(org, name).await?;
@@ -198,7 +198,7 @@ impl Engine {
             return Err(Error::Conflict(format!("{name} comes with Overseer, and changes with it")));
         }
         let item = self.ports.table.get(&keys::instance(org, &parsed), Read::Consistent).await?;
-        let instance = SeenInstance::of(item)?.instance;
+        let instance = LoadedInstance::of(item)?.instance;
         let installed = instance.installed.clone().ok_or_else(unknown)?;
         Ok(PluginInUse { name: parsed, installed, instance })
     }

@@ -19,11 +19,11 @@ impl CompareAndSet {
     /// Call this with the error of a conditional write. After a lost race it returns the current item, if there is one, for
     /// the next attempt; after too many lost races it returns a conflict that names `subject`. Other errors are returned.
     pub(crate) fn lost(&mut self, error: TableError, subject: impl Display) -> Result<Option<Item>, Error> {
-        let TableError::Condition { standing, .. } = error else { return Err(error.into()) };
+        let TableError::Condition { current, .. } = error else { return Err(error.into()) };
         self.lost += 1;
         if self.lost >= TRIES_MAX {
             return Err(Error::Conflict(format!("{subject} is being changed by too many requests at once; try again")));
         }
-        Ok(standing.map(|item| *item))
+        Ok(current.map(|item| *item))
     }
 }

@@ -250,7 +250,7 @@ pub(crate) fn mappings(
 }
 
 /// The cached id of a name, found through a user's account of that alias, or through the default account.
-pub(crate) fn found_name(
+pub(crate) fn cached_name(
     org: &OrgId,
     user: &UserId,
     plugin: &PluginName,
@@ -258,13 +258,13 @@ pub(crate) fn found_name(
     kind: &MappingKind,
     name: &str,
 ) -> Key {
-    let (partition, prefix) = found_names(org, user, Some(plugin));
+    let (partition, prefix) = cached_names(org, user, Some(plugin));
     let alias = alias.map(Alias::as_str).unwrap_or_default();
     Key { partition, sort: format!("{prefix}{alias}#{kind}#{}", part(name)) }
 }
 
 /// The partition of the cached ids of a user's names, and the prefix of the sort keys of all or of a plugin's.
-pub(crate) fn found_names(org: &OrgId, user: &UserId, plugin: Option<&PluginName>) -> (String, String) {
+pub(crate) fn cached_names(org: &OrgId, user: &UserId, plugin: Option<&PluginName>) -> (String, String) {
     let plugin = plugin.map(|plugin| format!("{plugin}#")).unwrap_or_default();
     (of_owner(org, &Owner::User(user.clone())), format!("found#{plugin}"))
 }
@@ -358,7 +358,7 @@ mod tests {
             for name in names {
                 let scopes = [Scope::Agent(agent.clone()), Scope::User(user.clone()), Scope::Organization];
                 let written = scopes.map(|scope| mapping(&org, &scope, &plugin, &kind, name));
-                let found = aliases.clone().map(|alias| found_name(&org, &user, &plugin, alias.as_ref(), &kind, name));
+                let found = aliases.clone().map(|alias| cached_name(&org, &user, &plugin, alias.as_ref(), &kind, name));
                 for key in written.into_iter().chain(found) {
                     assert!(key.partition.starts_with("org#o") && key.sort.len() < 1024, "{key:?}");
                     assert!(seen.insert(key.clone()), "{key:?}");

@@ -16,7 +16,7 @@ use crate::core::error::Error;
 use crate::core::ids::TaskId;
 use crate::core::intent::Intent;
 use crate::core::problem::FieldProblem;
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::invoke::runs::{
     IdempotencyRecord, IdempotencyRequest, IdempotencyState, KeyState, Replayable, RequestOptions, in_progress,
@@ -25,7 +25,7 @@ use crate::plugin::breaker::ActionClass;
 use crate::plugin::catalog::Plugin;
 use crate::plugin::manifest::Auth;
 use crate::ports::table::{Condition, Read, TableError, Write};
-use crate::registry::instances::{InUse, SeenInstance};
+use crate::registry::instances::{Availability, LoadedInstance};
 use crate::storage::keys;
 
 /// The most attempts of a run if neither the intent nor the plugin's manifest sets a number.
@@ -51,7 +51,7 @@ impl Engine {
         options: &RequestOptions,
     ) -> Result<Replayable<CreatedTask>, Error> {
         let span = debug_span!("schedule", org = %principal.org, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             let intent = principal.with_agent(intent)?;
             self.must_be_admitted(&principal.org, principal.channel(options.channel.as_ref())?, &intent.tool).await?;
             let plugin = self.plugin_latest(&principal.org, &intent.tool).await?;
@@ -86,7 +86,7 @@ impl Engine {
                     engine.ports.table.put(task.item()?, Condition::Absent).await?;
                 }
                 engine.set_alarm(&task, task.next_at).await;
-                Ok(Replayable::anew(CreatedTask { task: task.detail(), warnings }))
+                Ok(Replayable::first(CreatedTask { task: task.detail(), warnings }))
             })
             .await
         })
@@ -111,8 +111,8 @@ impl Engine {
         ];
         match self.ports.table.transact(writes).await {
             Ok(_) => Ok(None),
-            Err(TableError::Condition { standing, .. }) => {
-                let state = IdempotencyState::of(standing.map(|item| *item), &keyed.payload, now)?;
+            Err(TableError::Condition { current, .. }) => {
+                let state = IdempotencyState::of(current.map(|item| *item), &keyed.payload, now)?;
                 self.replay_created(principal, state).await?.ok_or_else(in_progress).map(Some)
             }
             Err(error) => Err(error.into()),
@@ -191,20 +191,23 @@ impl Engine {
         let mut item_keys = vec![keys::instance(&task.org, &manifest.name)];
         item_keys.extend(AccountLookup::keys(&task.org, &task.user, &manifest.name));
         let mut items = self.ports.table.batch_get(&item_keys, Read::Consistent).await?.into_iter();
-        let instance = SeenInstance::of(items.next().flatten())?.instance;
+        let instance = LoadedInstance::of(items.next().flatten())?.instance;
         let name = &manifest.display_name;
         let mut warnings = Vec::new();
         match instance.in_use(manifest, ActionClass::Write, self.ports.clock.now()) {
-            InUse::Off => {
+            Availability::NotEnabled => {
                 warnings.push(format!("{name} is not enabled; an administrator must enable it before then"));
             }
-            InUse::Disabled(reason) => {
+            Availability::Disabled(reason) => {
                 let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
                 warnings.push(format!(
                     "{name} was disabled by an administrator{reason}; an administrator must enable it before then"
                 ));
             }
-            InUse::Yes | InUse::OnTrial | InUse::OpenUntil(_) | InUse::TrialInProgress => {}
+            Availability::Available
+            | Availability::OnTrial
+            | Availability::OpenUntil(_)
+            | Availability::TrialInProgress => {}
         }
         if let Some(permission) = instance.not_granted(plugin) {
             warnings

@@ -10,7 +10,7 @@ use super::record::{Task, TaskState};
 use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::ids::{AgentId, Alias, OrgId, PluginName, TaskId, UserId};
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::ports::table::{BATCH_MAX, Cursor, Item, Page};
 use crate::storage::keys::ListedKind;
@@ -66,7 +66,7 @@ impl Engine {
     /// One task, with its attempts.
     pub async fn get_task(&self, principal: &Principal, id: &str) -> Result<TaskView, Error> {
         let span = debug_span!("get_task", org = %principal.org, id, outcome = Empty);
-        operation(span, async { Ok(self.task(principal, id).await?.0.detail()) }).await
+        traced(span, async { Ok(self.task(principal, id).await?.0.detail()) }).await
     }
 
     /// Tasks that the caller may see, the newest first. A page may have fewer than `limit` and still not be the last.
@@ -78,7 +78,7 @@ impl Engine {
         cursor: Option<Cursor>,
     ) -> Result<Page<TaskView>, Error> {
         let span = debug_span!("list_tasks", org = %principal.org, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             let user = principal.visible_user(filter.user_id.as_ref())?;
             let page = self.tasks(&principal.org, user.as_ref(), filter, StateFilter::Any, limit, cursor).await?;
             Ok(Page { entries: page.entries.iter().map(|(task, _)| task.summary()).collect(), next: page.next })

@@ -7,7 +7,7 @@ use tracing::field::Empty;
 use super::record::Task;
 use crate::accounts::pending_work;
 use crate::core::error::{Error, causes};
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::core::work_report::WorkReport;
 use crate::engine::Engine;
 use crate::events::webhook_work;
@@ -30,7 +30,7 @@ impl Engine {
     /// Sets an alarm, for now, of every item that is due and that no worker has claimed.
     pub async fn sweep(&self) -> Result<WorkReport, Error> {
         let span = debug_span!("sweep", outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             let now = self.ports.clock.now();
             self.enqueue_due(now, AlarmTime::At(now), SWEEP_MAX).await
         })
@@ -40,8 +40,7 @@ impl Engine {
     /// Sets every alarm again, for a process whose alarms end with it. Overdue alarms fire at once.
     pub async fn set_alarms(&self) -> Result<(), Error> {
         let span = debug_span!("set_alarms", outcome = Empty);
-        operation(span, async { self.enqueue_due(Timestamp::MAX, AlarmTime::WhenDue, usize::MAX).await.map(|_| ()) })
-            .await
+        traced(span, async { self.enqueue_due(Timestamp::MAX, AlarmTime::WhenDue, usize::MAX).await.map(|_| ()) }).await
     }
 
     /// Sets the alarms of all items that are due until `until`, at most about `limit` of each queue.

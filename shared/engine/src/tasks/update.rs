@@ -18,7 +18,7 @@ use crate::core::error::{Error, causes};
 use crate::core::ids::TaskId;
 use crate::core::problem::FieldProblem;
 use crate::core::schedule::Schedule;
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::plugin::catalog::Plugin;
 use crate::ports::table::{BATCH_MAX, Condition, Cursor, Item, Read};
@@ -96,7 +96,7 @@ impl Engine {
     /// Cancels a task. A task in flight does not continue after the current run; the answer has its state.
     pub async fn cancel_task(self: &Arc<Self>, principal: &Principal, id: &str) -> Result<TaskView, Error> {
         let span = debug_span!("cancel_task", org = %principal.org, id, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             self.change_task(principal, id, |engine, task, _| {
                 cancel(task, engine.ports.clock.now());
                 Ok(())
@@ -109,7 +109,7 @@ impl Engine {
     /// Runs a task again, now, after a final state other than success; or retries a failed attempt now.
     pub async fn retry_task(self: &Arc<Self>, principal: &Principal, id: &str) -> Result<TaskView, Error> {
         let span = debug_span!("retry_task", org = %principal.org, id, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             self.change_task(principal, id, |engine, task, _| {
                 let now = engine.ports.clock.now();
                 match task.state {
@@ -139,7 +139,7 @@ impl Engine {
     /// Pauses a recurring task until a caller resumes it.
     pub async fn pause_task(self: &Arc<Self>, principal: &Principal, id: &str) -> Result<TaskView, Error> {
         let span = debug_span!("pause_task", org = %principal.org, id, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             self.change_task(principal, id, |engine, task, _| {
                 if !task.is_waiting() || task.schedule.is_none() {
                     return Err(wrong_state(task, "paused", "scheduled or retrying, and recurring"));
@@ -156,7 +156,7 @@ impl Engine {
     /// Resumes a paused task at the next time of its schedule from now.
     pub async fn resume_task(self: &Arc<Self>, principal: &Principal, id: &str) -> Result<TaskView, Error> {
         let span = debug_span!("resume_task", org = %principal.org, id, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             self.change_task(principal, id, |engine, task, _| {
                 let now = engine.ports.clock.now();
                 if task.state != TaskState::Paused {
@@ -183,7 +183,7 @@ impl Engine {
         change: ChangeTask,
     ) -> Result<TaskView, Error> {
         let span = debug_span!("edit_task", org = %principal.org, id, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             self.change_task(principal, id, move |engine, task, plugin| {
                 if !matches!(task.state, TaskState::Scheduled | TaskState::Paused) {
                     return Err(wrong_state(task, "changed", "scheduled or paused"));
@@ -224,7 +224,7 @@ impl Engine {
         cursor: Option<Cursor>,
     ) -> Result<CancelReport, Error> {
         let span = debug_span!("cancel_tasks", org = %principal.org, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             let user = principal.visible_user(filter.user_id.as_ref())?;
             let (engine, org) = (Arc::clone(self), principal.org.clone());
             self.run_to_completion(async move {

@@ -35,7 +35,7 @@ type Cause = Box<dyn std::error::Error + Send + Sync>;
 pub enum OpenError {
     /// Another process, or another part of this one, has the file open.
     #[error("the data file {} is already open in another Overseer; stop that first", path.display())]
-    InUse {
+    Availability {
         /// The data file.
         path: PathBuf,
     },
@@ -161,7 +161,7 @@ fn format(database: &Database) -> Result<u64, redb::Error> {
 fn explain(path: &Path, error: redb::Error) -> OpenError {
     let path = path.to_owned();
     if matches!(error, redb::Error::DatabaseAlreadyOpen) {
-        return OpenError::InUse { path };
+        return OpenError::Availability { path };
     }
     if let redb::Error::Io(source) = error {
         // redb reports damage as an error of one of these two kinds.

@@ -129,7 +129,7 @@ fn second_opening_is_refused_until_the_first_closes() {
     let (_folder, path) = folder_and_file();
     let first = open(&path).unwrap();
     let error = open(&path).unwrap_err();
-    assert!(matches!(error, OpenError::InUse { .. }));
+    assert!(matches!(error, OpenError::Availability { .. }));
     assert_eq!(error.to_string(), sentence(&path, "is already open in another Overseer; stop that first"));
     drop(first);
     open(&path).unwrap();

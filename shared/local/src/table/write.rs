@@ -240,11 +240,11 @@ fn check(
     if holds {
         return Ok(old);
     }
-    let standing = match live {
+    let current = match live {
         Some(_) => tables.find(key, |header, body| header.into_item(key.clone(), body.to_owned()))?.transpose()?,
         None => None,
     };
-    Err(TableError::Condition { index, standing: standing.map(Box::new) })
+    Err(TableError::Condition { index, current: current.map(Box::new) })
 }
 
 /// Writes a change. Returns whether it changed anything.

@@ -37,8 +37,8 @@ fn acknowledge(line: &str) {
 /// Increments a counter that all writers share, and stores a record of the number in the same transaction.
 async fn raise(table: &RedbTable) -> Option<u64> {
     let place = key("p", "counter");
-    let standing = table.get(&place, Read::Consistent).await.unwrap();
-    let (number, condition) = match standing {
+    let current = table.get(&place, Read::Consistent).await.unwrap();
+    let (number, condition) = match current {
         Some(item) => (item.record::<u64>().unwrap() + 1, Condition::Version(item.version)),
         None => (1, Condition::Absent),
     };

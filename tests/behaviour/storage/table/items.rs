@@ -50,10 +50,10 @@ pub(super) async fn times_lose_their_fractions(store: Store) {
 
 pub(super) async fn absent_condition_is_checked(store: Store) {
     let first = store.table.put(body("p", "a", "1"), Condition::Absent).await.unwrap();
-    let (index, standing) = refused(store.table.put(body("p", "a", "2"), Condition::Absent).await);
-    let standing = standing.unwrap();
-    assert_eq!((index, &standing.version, &standing.stored), (0, &first, &body("p", "a", "1")));
-    assert_eq!(store.table.get(&key("p", "a"), Read::Consistent).await.unwrap(), Some(standing));
+    let (index, current) = refused(store.table.put(body("p", "a", "2"), Condition::Absent).await);
+    let current = current.unwrap();
+    assert_eq!((index, &current.version, &current.stored), (0, &first, &body("p", "a", "1")));
+    assert_eq!(store.table.get(&key("p", "a"), Read::Consistent).await.unwrap(), Some(current));
 }
 
 pub(super) async fn version_condition_is_checked(store: Store) {
@@ -61,12 +61,12 @@ pub(super) async fn version_condition_is_checked(store: Store) {
     let unknown = || Condition::Version(Version("unknown".to_owned()));
     assert_eq!(refused(table.put(item("p", "a"), unknown()).await), (0, None));
     let first = table.put(body("p", "a", "1"), Condition::Any).await.unwrap();
-    let (_, standing) = refused(table.put(body("p", "a", "2"), unknown()).await);
-    assert_eq!(standing.unwrap().version, first);
+    let (_, current) = refused(table.put(body("p", "a", "2"), unknown()).await);
+    assert_eq!(current.unwrap().version, first);
     let second = table.put(body("p", "a", "2"), Condition::Version(first.clone())).await.unwrap();
-    let (_, standing) = refused(table.put(body("p", "a", "3"), Condition::Version(first)).await);
-    let standing = standing.unwrap();
-    assert_eq!((standing.version, standing.stored), (second, body("p", "a", "2")));
+    let (_, current) = refused(table.put(body("p", "a", "3"), Condition::Version(first)).await);
+    let current = current.unwrap();
+    assert_eq!((current.version, current.stored), (second, body("p", "a", "2")));
 }
 
 pub(super) async fn delete_can_be_conditional(store: Store) {
@@ -76,8 +76,8 @@ pub(super) async fn delete_can_be_conditional(store: Store) {
     assert_eq!(refused(table.delete(&place, unknown.clone()).await), (0, None));
     let version = table.put(item("p", "a"), Condition::Any).await.unwrap();
     for condition in [Condition::Absent, unknown] {
-        let (index, standing) = refused(table.delete(&place, condition).await);
-        assert_eq!((index, standing.unwrap().version), (0, version.clone()));
+        let (index, current) = refused(table.delete(&place, condition).await);
+        assert_eq!((index, current.unwrap().version), (0, version.clone()));
     }
     table.delete(&place, Condition::Version(version)).await.unwrap();
     assert_eq!(table.get(&place, Read::Consistent).await.unwrap(), None);
@@ -87,15 +87,15 @@ pub(super) async fn old_version_never_matches_a_recreated_item(store: Store) {
     let old = store.table.put(item("p", "a"), Condition::Any).await.unwrap();
     store.table.delete(&key("p", "a"), Condition::Any).await.unwrap();
     let new = store.table.put(item("p", "a"), Condition::Any).await.unwrap();
-    let (_, standing) = refused(store.table.put(item("p", "a"), Condition::Version(old)).await);
-    assert_eq!(standing.unwrap().version, new);
+    let (_, current) = refused(store.table.put(item("p", "a"), Condition::Version(old)).await);
+    assert_eq!(current.unwrap().version, new);
 }
 
 pub(super) async fn lost_update_is_refused(store: Store) {
     let read = store.table.put(body("p", "a", "0"), Condition::Any).await.unwrap();
     let won = store.table.put(body("p", "a", "1"), Condition::Version(read.clone())).await.unwrap();
-    let (_, standing) = refused(store.table.put(body("p", "a", "2"), Condition::Version(read)).await);
-    assert_eq!(standing.unwrap().version, won);
+    let (_, current) = refused(store.table.put(body("p", "a", "2"), Condition::Version(read)).await);
+    assert_eq!(current.unwrap().version, won);
 }
 
 /// Puts fifty items under one key at once. Exactly one may succeed, and the other errors must hold that one.
@@ -106,11 +106,11 @@ async fn race(store: &Store, condition: Condition) {
         race.spawn(async move { table.put(body("p", "a", &number.to_string()), condition).await });
     }
     let (won, lost): (Vec<_>, Vec<_>) = race.join_all().await.into_iter().partition(Result::is_ok);
-    let standing = store.table.get(&key("p", "a"), Read::Consistent).await.unwrap().unwrap();
+    let current = store.table.get(&key("p", "a"), Read::Consistent).await.unwrap().unwrap();
     let won: Vec<_> = won.into_iter().map(Result::unwrap).collect();
-    assert_eq!(won, std::slice::from_ref(&standing.version));
+    assert_eq!(won, std::slice::from_ref(&current.version));
     for result in lost {
-        assert_eq!(refused(result), (0, Some(standing.clone())));
+        assert_eq!(refused(result), (0, Some(current.clone())));
     }
 }
 

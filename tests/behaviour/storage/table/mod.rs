@@ -205,7 +205,7 @@ fn query(range: Range) -> Query {
 /// The index of the refused write, and the stored item.
 fn refused<T>(result: Result<T, TableError>) -> (usize, Option<Item>) {
     match result.map(drop) {
-        Err(TableError::Condition { index, standing }) => (index, standing.map(|item| *item)),
+        Err(TableError::Condition { index, current }) => (index, current.map(|item| *item)),
         other => panic!("not refused by a condition: {other:?}"),
     }
 }

@@ -13,7 +13,7 @@ use crate::core::error::{Error, causes};
 use crate::core::ids::{AgentId, OrgId, PluginName};
 use crate::core::outcome::{Failure, OutcomeCode};
 use crate::core::problem::FieldProblem;
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::plugin::manifest::{Auth, Manifest};
 use crate::ports::table::{Condition, Cursor, Item, Key, NewItem, Page, Query, Read};
@@ -87,7 +87,7 @@ impl Engine {
         cursor: Option<Cursor>,
     ) -> Result<Page<Fallback>, Error> {
         let span = debug_span!("list_fallbacks", org = %principal.org, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_act_for_all()?;
             let query = Query { cursor, ..Query::partition(keys::fallbacks_of(&principal.org), limit) };
             let page = self.ports.table.query(query).await.map_err(Error::of_cursor)?;
@@ -100,7 +100,7 @@ impl Engine {
     /// Sets a fallback, and replaces the one for the same plugin and agent. Administrators only.
     pub async fn set_fallback(self: &Arc<Self>, principal: &Principal, new: NewFallback) -> Result<Fallback, Error> {
         let span = debug_span!("set_fallback", org = %principal.org, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_administer()?;
             if let Some(tool) = &new.tool {
                 self.plugin(&principal.org, tool.as_str()).await?;
@@ -130,7 +130,7 @@ impl Engine {
         agent: Option<&AgentId>,
     ) -> Result<Fallback, Error> {
         let span = debug_span!("remove_fallback", org = %principal.org, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_administer()?;
             let key = keys::fallback(&principal.org, tool, agent);
             let engine = Arc::clone(self);

@@ -10,7 +10,7 @@ use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::ids::{ActionName, AgentId, FailureId, OrgId, PluginName, UserId};
 use crate::core::outcome::OutcomeCode;
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::ports::table::{Cursor, Item, Page};
 use crate::storage::keys::ListedKind;
@@ -44,7 +44,7 @@ impl Engine {
     /// Reads one failure, with its parameters.
     pub async fn get_failure(&self, principal: &Principal, id: &str) -> Result<FailureView, Error> {
         let span = debug_span!("get_failure", org = %principal.org, id, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             let (record, _) = self.visible_failure(principal, id).await?.ok_or(Error::NotFound("error"))?;
             Ok(record.whole())
         })
@@ -61,7 +61,7 @@ impl Engine {
         cursor: Option<Cursor>,
     ) -> Result<Page<FailureView>, Error> {
         let span = debug_span!("list_failures", org = %principal.org, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             let user = principal.visible_user(filter.user_id.as_ref())?;
             let page = self.failures(&principal.org, user.as_ref(), filter, resolved, limit, cursor).await?;
             let entries = page.entries.into_iter().map(|(record, _)| record.summary()).collect();

@@ -16,7 +16,7 @@ use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::ids::{FailureId, OrgId};
 use crate::core::problem::FieldProblem;
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::ports::table::{BATCH_MAX, Condition, Cursor, Item};
 use crate::storage::compare_and_set::CompareAndSet;
@@ -128,7 +128,7 @@ impl Engine {
         note: Option<String>,
     ) -> Result<FailureView, Error> {
         let span = debug_span!("resolve_failure", org = %principal.org, id, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             if let Some(problem) = note_problem(note.as_deref()) {
                 return Err(Error::Invalid(vec![problem]));
             }
@@ -150,7 +150,7 @@ impl Engine {
         request: ResolveMany,
     ) -> Result<ManyResolved, Error> {
         let span = debug_span!("resolve_failures", org = %principal.org, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             let (note, dry_run) = (request.note.clone(), request.dry_run);
             let selection = FailureSelection::of(request)?;
             let (engine, principal) = (Arc::clone(self), principal.clone());

@@ -14,7 +14,7 @@ use crate::core::error::Error;
 use crate::core::ids::{ActionName, OrgId, PluginName};
 use crate::core::outcome::OutcomeCode;
 use crate::core::problem::FieldProblem;
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::ports::table::{Item, Query, Range};
 use crate::storage::keys;
@@ -160,7 +160,7 @@ impl Engine {
         query: &StatisticsQuery,
     ) -> Result<Statistics, Error> {
         let span = debug_span!("failure_statistics", org = %principal.org, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_act_for_all()?;
             let rules = PeriodRules { hours_max: DAYS_MAX * 24, ..GroupBy::Hour.rules() };
             let span = self.span(&rules, query.from, query.to)?;
@@ -194,7 +194,7 @@ impl Engine {
     /// The organization's failures in each hour or day.
     pub async fn failure_trends(&self, principal: &Principal, query: &TrendsQuery) -> Result<Trends, Error> {
         let span = debug_span!("failure_trends", org = %principal.org, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_act_for_all()?;
             let rules = query.by.rules();
             let span = self.span(&rules, query.from, query.to)?;

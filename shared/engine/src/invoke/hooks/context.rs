@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use tokio::time::Instant;
+use tracing::Span;
+use tracing::field::debug;
 
 use crate::core::ids::{AgentId, ChannelName, OrgId, RequestId, TaskId, UserId};
 use crate::core::outcome::OutcomeCode;
+use crate::core::trace::SpanOutcome;
 use crate::plugin::catalog::Plugin;
 use crate::plugin::manifest::{DeclaredHook, Manifest};
 use crate::registry::hooks::HookedPlugin;
@@ -69,6 +72,12 @@ pub(crate) struct HookFailure {
     pub detail: Option<String>,
     /// Whether the hook's server was called.
     pub called: bool,
+}
+
+impl SpanOutcome for HookFailure {
+    fn record_in(&self, span: &Span) {
+        span.record("outcome", debug(self.code));
+    }
 }
 
 impl HookFailure {

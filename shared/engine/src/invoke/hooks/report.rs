@@ -13,7 +13,7 @@ use super::run::{HookDecision, HookRan, HookResult};
 use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::ids::{AgentId, ChannelName, PluginName, RequestId, UserId};
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::invoke::hooks::context::HookContext;
 use crate::plugin::manifest::Hook;
@@ -93,7 +93,7 @@ impl Engine {
         until: Option<Instant>,
     ) -> Result<Reported, Error> {
         let span = debug_span!("report_moment", org = %principal.org, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             let on = Hook::parse(hook).ok_or(Error::NotFound(HOOK))?;
             let ReportMoment { data, user_id, agent_id, channel, session_id, tool, intent } = report;
             let user = match principal.resolve_user(user_id) {

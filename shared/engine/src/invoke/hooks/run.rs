@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 use tracing::debug_span;
-use tracing::field::{Empty, debug};
+use tracing::field::Empty;
 
 use super::policy;
 use crate::core::error::Error;
@@ -219,7 +219,7 @@ impl Engine {
         data: &Value,
     ) -> Result<HookReply, HookFailure> {
         let span = debug_span!("ask_hook", org = %context.org, plugin = %loaded.manifest().name, on = %hook.on, outcome = Empty);
-        traced(span, |failure: &HookFailure| debug(failure.code), async {
+        traced(span, async {
             match loaded.manifest().runtime {
                 Runtime::Native => policy::evaluate(loaded, context, data),
                 Runtime::Http { .. } => {

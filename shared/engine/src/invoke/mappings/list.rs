@@ -9,7 +9,7 @@ use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::ids::{AgentId, MappingKind, OrgId, PluginName, Scope, UserId};
 use crate::core::problem::FieldProblem;
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::ports::table::{BATCH_MAX, Cursor, Item, Page, Query, Range, Read, TableError};
 use crate::storage::keys;
@@ -78,7 +78,7 @@ impl Engine {
         cursor: Option<Cursor>,
     ) -> Result<Page<MappingView>, Error> {
         let span = debug_span!("list_mappings", org = %principal.org, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             let scope = self.check_listing(principal, which).await?;
             let mut position = ListPosition::parse(cursor.as_ref(), &scope)?;
             let mut entries = Vec::new();
@@ -137,7 +137,7 @@ impl Engine {
     ) -> Result<Page<MappingView>, Error> {
         let WhichMappings { tool, kind, .. } = which;
         let (partition, prefix) = match (source, scope) {
-            (NameSource::Cached, Scope::User(user)) => keys::found_names(org, user, tool.as_ref()),
+            (NameSource::Cached, Scope::User(user)) => keys::cached_names(org, user, tool.as_ref()),
             (NameSource::Mapped | NameSource::Cached, scope) => {
                 keys::mappings(org, scope, tool.as_ref().map(|tool| (tool, kind.as_ref())))
             }
@@ -189,7 +189,7 @@ impl Engine {
         plugin: &PluginName,
         kind: &MappingKind,
     ) -> Result<Vec<(CachedName, Item)>, TableError> {
-        let (partition, prefix) = keys::found_names(org, user, Some(plugin));
+        let (partition, prefix) = keys::cached_names(org, user, Some(plugin));
         let (mut names, mut cursor) = (Vec::new(), None);
         for _ in 0..QUERIES_MAX {
             let range = Range::Prefix(prefix.clone());

@@ -183,7 +183,7 @@ impl Engine {
         let mut items = BTreeMap::new();
         for (compared, cached) in names {
             let key =
-                keys::found_name(context.org, context.user, &cached.plugin, context.alias, &cached.kind, &compared);
+                keys::cached_name(context.org, context.user, &cached.plugin, context.alias, &cached.kind, &compared);
             match NewItem::new(key.clone(), &cached) {
                 Ok(item) => items.insert(key, NewItem { expires_at: Some(cached.expires_at), ..item }),
                 Err(error) => return tracing::error!(error = %causes(&error), "failed to cache looked-up name"),

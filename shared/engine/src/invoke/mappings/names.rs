@@ -188,7 +188,7 @@ impl Naming {
         let scopes: Vec<Scope> = agent.into_iter().chain([Scope::User(user.clone()), Scope::Organization]).collect();
         let each = self.compared().into_iter().flat_map(|(kind, name)| {
             let mapped = scopes.iter().map(move |scope| keys::mapping(org, scope, &self.plugin, kind, name));
-            mapped.chain([keys::found_name(org, user, &self.plugin, alias, kind, name)])
+            mapped.chain([keys::cached_name(org, user, &self.plugin, alias, kind, name)])
         });
         each.collect()
     }

@@ -12,7 +12,7 @@ use crate::access::principal::Principal;
 use crate::accounts::AccountLookup;
 use crate::core::error::Error;
 use crate::core::ids::{AgentId, Alias, MappingKind, MappingName, PluginName, UserId};
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::plugin::manifest::Auth;
 use crate::ports::table::Read;
@@ -87,7 +87,7 @@ impl Engine {
     /// What a name would resolve to in an intent, as far as that is stored. Calls no service and writes nothing.
     pub async fn look_up_stored(&self, principal: &Principal, query: NameToLookUp) -> Result<LookedUp, Error> {
         let span = debug_span!("look_up_stored", org = %principal.org, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             let NameToLookUp { tool, kind, name, user_id, agent_id, integration } = query;
             let user = principal.resolve_user(user_id)?;
             let (plugin, names) = self.name_kind(&principal.org, &tool, &kind, "").await?;

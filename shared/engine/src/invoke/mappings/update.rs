@@ -16,7 +16,7 @@ use crate::core::error::Error;
 use crate::core::ids::{AgentId, ExternalId, MappingKind, MappingName, OrgId, PluginName, Scope, UserId};
 use crate::core::problem::FieldProblem;
 use crate::core::suggest::nearest;
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::plugin::catalog::Plugin;
 use crate::plugin::manifest::NameKind;
@@ -136,7 +136,7 @@ impl Engine {
     /// Writes one mapping, and replaces the one of the same name.
     pub async fn put_mapping(self: &Arc<Self>, principal: &Principal, new: NewMapping) -> Result<MappingView, Error> {
         let span = debug_span!("put_mapping", org = %principal.org, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             let CheckedMapping { item, view } = self.check_mapping(principal, new, "").await?;
             let engine = Arc::clone(self);
             self.run_to_completion(
@@ -155,7 +155,7 @@ impl Engine {
         new: NewMappings,
     ) -> Result<Vec<MappingView>, Error> {
         let span = debug_span!("put_mappings", org = %principal.org, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             let (mut problems, mut seen) = (Vec::new(), HashSet::new());
             let (mut writes, mut views) = (Vec::new(), Vec::new());
             for (index, new) in new.mappings.into_iter().enumerate() {
@@ -239,7 +239,7 @@ impl Engine {
         which: WhichMapping,
     ) -> Result<Vec<MappingView>, Error> {
         let span = debug_span!("delete_mapping", org = %principal.org, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             let mut problems = Vec::new();
             let scope = scope(which.user_id.as_ref(), which.agent_id.as_ref(), "");
             if let Ok(scope) = &scope {
@@ -285,7 +285,7 @@ impl Engine {
         if let Scope::User(user) = scope {
             for (cached, item) in self.cached_names(org, user, &which.tool, &which.kind).await? {
                 // The request names no account alias, so a lookup through any of them goes.
-                let key = keys::found_name(org, user, &which.tool, cached.alias.as_ref(), &which.kind, compared);
+                let key = keys::cached_name(org, user, &which.tool, cached.alias.as_ref(), &which.kind, compared);
                 if key == item.stored.key {
                     views.push(cached.view(user));
                     items.push(item);

@@ -62,7 +62,7 @@ pub struct Replayable<T> {
 
 impl<T> Replayable<T> {
     /// An answer that is not a replay.
-    pub(crate) fn anew(answer: T) -> Self {
+    pub(crate) fn first(answer: T) -> Self {
         Self { answer, replayed: false }
     }
 }
@@ -152,7 +152,7 @@ pub(crate) fn in_progress() -> Error {
 }
 
 /// The failure of a request whose key belongs to a run that never recorded its result.
-pub(crate) fn lost(run: &RunId, started_at: Timestamp) -> Failure {
+pub(crate) fn unknown_result(run: &RunId, started_at: Timestamp) -> Failure {
     let message = format!(
         "an earlier request with this key started at {started_at} (run {run}) and stopped before it recorded its result; it \
          may have happened. Check at the service, then retry with ?resolve=retry to run it again, or with \

@@ -161,8 +161,8 @@ impl Engine {
         let run = Run::never_started(attempt, effect, self.ports.clock.now());
         match self.ports.table.put(run.item()?, Condition::Absent).await {
             Ok(_) => Ok(Fenced::NeverBegun),
-            Err(TableError::Condition { standing: Some(item), .. }) => Ok(Fenced::by(item.record()?)),
-            Err(TableError::Condition { standing: None, .. }) => Ok(Fenced::Unknown),
+            Err(TableError::Condition { current: Some(item), .. }) => Ok(Fenced::by(item.record()?)),
+            Err(TableError::Condition { current: None, .. }) => Ok(Fenced::Unknown),
             Err(error) => Err(error.into()),
         }
     }

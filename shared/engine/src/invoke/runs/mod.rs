@@ -7,7 +7,7 @@ mod record;
 mod resolve;
 mod view;
 
-pub(crate) use idempotency::{IdempotencyRequest, IdempotencyState, in_progress, lost};
+pub(crate) use idempotency::{IdempotencyRequest, IdempotencyState, in_progress, unknown_result};
 pub use idempotency::{Replayable, RequestOptions, Resolve, WAIT_MAX};
 pub(crate) use ledger::{Fenced, KeyClaim, StartedRun};
 pub use record::{ANSWERS_KEPT, RUNS_KEPT, Resolution, RunState, Verdict};

@@ -16,7 +16,7 @@ use crate::access::principal::Principal;
 use crate::core::error::{Error, causes};
 use crate::core::ids::{RunId, UserId};
 use crate::core::outcome::Success;
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::ports::table::{Condition, Read, Write};
 use crate::storage::compare_and_set::CompareAndSet;
@@ -58,7 +58,7 @@ impl Engine {
         outcome: ReportedOutcome,
     ) -> Result<RunView, Error> {
         let span = debug_span!("resolve_run", org = %principal.org, id, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             let (engine, principal, id) = (Arc::clone(self), principal.clone(), id.to_owned());
             self.run_to_completion(async move {
                 let mut race = CompareAndSet::default();

@@ -12,7 +12,7 @@ use crate::core::effect::Effect;
 use crate::core::error::Error;
 use crate::core::ids::{ActionName, AgentId, Alias, IdempotencyKey, PluginName, RequestId, RunId, TaskId, UserId};
 use crate::core::outcome::OutcomeCode;
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::ports::table::{Cursor, Item, Page};
 use crate::storage::keys::ListedKind;
@@ -144,7 +144,7 @@ impl Engine {
         cursor: Option<Cursor>,
     ) -> Result<Page<RunView>, Error> {
         let span = debug_span!("list_runs", org = %principal.org, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             let user = principal.visible_user(filter.user.as_ref())?;
             let now = self.ports.clock.now();
             let matches = |run: &Run| filter.matches(run, now);
@@ -157,7 +157,7 @@ impl Engine {
     /// Reads one run, with its parameters.
     pub async fn get_run(&self, principal: &Principal, id: &str) -> Result<RunView, Error> {
         let span = debug_span!("get_run", org = %principal.org, id, outcome = Empty);
-        operation(span, async { Ok(self.visible_run(principal, id).await?.0.whole(self.ports.clock.now())) }).await
+        traced(span, async { Ok(self.visible_run(principal, id).await?.0.whole(self.ports.clock.now())) }).await
     }
 
     /// A run that the caller may see, with its item. `NotFound` covers runs that belong to other users.

@@ -15,7 +15,7 @@ use super::record::Disabled;
 use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::problem::FieldProblem;
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::plugin::breaker::BreakerLimits;
 use crate::plugin::manifest::Permission;
@@ -56,7 +56,7 @@ impl Engine {
         request: Disable,
     ) -> Result<InstanceView, Error> {
         let span = debug_span!("disable_plugin", org = %principal.org, plugin, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_administer()?;
             if request.reason.as_ref().is_some_and(|reason| reason.chars().count() > REASON_MAX) {
                 return Err(Error::field("/reason", format!("must have at most {REASON_MAX} characters")));
@@ -81,7 +81,7 @@ impl Engine {
     /// Closes the breakers of a plugin and forgets its failures.
     pub async fn reset_breaker(self: &Arc<Self>, principal: &Principal, plugin: &str) -> Result<InstanceView, Error> {
         let span = debug_span!("reset_breaker", org = %principal.org, plugin, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_administer()?;
             let plugin = self.plugin_latest(&principal.org, plugin).await?;
             self.administer(principal, plugin, EventKind::PluginReset, json!({}), |instance| {
@@ -101,7 +101,7 @@ impl Engine {
         request: SetInstance,
     ) -> Result<InstanceView, Error> {
         let span = debug_span!("set_instance", org = %principal.org, plugin, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_administer()?;
             let plugin = self.plugin_latest(&principal.org, plugin).await?;
             let limits = request.breaker.unwrap_or_default().or(plugin.manifest.breaker);

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::record::{InUse, Instance, SeenInstance};
+use super::record::{Availability, Instance, LoadedInstance};
 use super::update::InstanceChange;
 use crate::core::error::{Error, causes};
 use crate::core::ids::OrgId;
@@ -21,8 +21,8 @@ pub(crate) struct Trial(Timestamp);
 pub(crate) enum TrialStart {
     /// The caller has the trial.
     Acquired(Trial),
-    /// The breaker gives no trial now. It may be closed by now ([`InUse::Yes`]), or another call has the trial.
-    Unavailable(InUse),
+    /// The breaker gives no trial now. It may be closed by now ([`Availability::Available`]), or another call has the trial.
+    Unavailable(Availability),
 }
 
 impl Engine {
@@ -31,21 +31,21 @@ impl Engine {
         &self,
         org: &OrgId,
         manifest: &Manifest,
-        seen: SeenInstance,
+        seen: LoadedInstance,
         class: ActionClass,
         until: Timestamp,
     ) -> Result<TrialStart, Error> {
         let now = self.ports.clock.now();
         let acquire = |instance: &mut Instance| {
             let in_use = instance.in_use(manifest, class, now);
-            if in_use == InUse::OnTrial {
+            if in_use == Availability::OnTrial {
                 instance.circuit_mut(class).begin_trial(until);
             }
             Ok(in_use)
         };
         let changed = self.change_instance(org, manifest, Some(seen), acquire, |_, _| None).await?;
         Ok(match changed {
-            InstanceChange { value: InUse::OnTrial, written: true, .. } => TrialStart::Acquired(Trial(until)),
+            InstanceChange { value: Availability::OnTrial, written: true, .. } => TrialStart::Acquired(Trial(until)),
             InstanceChange { value: in_use, .. } => TrialStart::Unavailable(in_use),
         })
     }
@@ -56,7 +56,7 @@ impl Engine {
         &self,
         org: &OrgId,
         manifest: &Manifest,
-        seen: SeenInstance,
+        seen: LoadedInstance,
         class: ActionClass,
         trial: Option<Trial>,
         signal: HealthSignal,

@@ -12,7 +12,7 @@ mod view;
 
 pub use admin::{Disable, REASON_MAX, SetInstance};
 pub(crate) use health::{Trial, TrialStart};
+pub(crate) use record::{Availability, ConfigSecrets, Installed, Instance, LoadedInstance, PreviousInstall};
 pub use record::{BreakerState, Disabled};
-pub(crate) use record::{ConfigSecrets, InUse, Installed, Instance, PreviousInstall, SeenInstance};
 pub(super) use update::version_changed;
 pub use view::{BreakerView, Breakers, InstanceView};

@@ -92,8 +92,8 @@ pub struct Disabled {
 
 /// Whether calls of one class may use the plugin, and why not.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum InUse {
-    Yes,
+pub(crate) enum Availability {
+    Available,
     /// One call may, as the trial of an open breaker.
     OnTrial,
     /// No: the breaker is open until then.
@@ -103,17 +103,17 @@ pub(crate) enum InUse {
     /// No: an administrator disabled the plugin, for this reason.
     Disabled(Option<String>),
     /// No: the plugin is not enabled by default, and no administrator enabled it.
-    Off,
+    NotEnabled,
 }
 
 /// An instance with the version of the item that it was read from.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct SeenInstance {
+pub(crate) struct LoadedInstance {
     pub instance: Instance,
     pub version: Option<Version>,
 }
 
-impl SeenInstance {
+impl LoadedInstance {
     pub(crate) fn of(item: Option<Item>) -> Result<Self, TableError> {
         let Some(item) = item else { return Ok(Self::default()) };
         Ok(Self { instance: item.record()?, version: Some(item.version) })
@@ -121,18 +121,18 @@ impl SeenInstance {
 }
 
 impl Instance {
-    pub(crate) fn in_use(&self, manifest: &Manifest, class: ActionClass, now: Timestamp) -> InUse {
+    pub(crate) fn in_use(&self, manifest: &Manifest, class: ActionClass, now: Timestamp) -> Availability {
         if let Some(disabled) = &self.disabled {
-            return InUse::Disabled(disabled.reason.clone());
+            return Availability::Disabled(disabled.reason.clone());
         }
         if self.is_off(manifest) {
-            return InUse::Off;
+            return Availability::NotEnabled;
         }
         match self.circuit(class).gate(now) {
-            Gate::Closed => InUse::Yes,
-            Gate::HalfOpen => InUse::OnTrial,
-            Gate::Open(until) => InUse::OpenUntil(until),
-            Gate::TrialInProgress => InUse::TrialInProgress,
+            Gate::Closed => Availability::Available,
+            Gate::HalfOpen => Availability::OnTrial,
+            Gate::Open(until) => Availability::OpenUntil(until),
+            Gate::TrialInProgress => Availability::TrialInProgress,
         }
     }
 

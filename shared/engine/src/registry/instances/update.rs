@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::InstanceView;
-use super::record::{Instance, SeenInstance};
+use super::record::{Instance, LoadedInstance};
 use crate::access::principal::Principal;
 use crate::core::error::Error;
 use crate::core::ids::OrgId;
@@ -43,7 +43,7 @@ impl Engine {
         &self,
         org: &OrgId,
         manifest: &Manifest,
-        seen: Option<SeenInstance>,
+        seen: Option<LoadedInstance>,
         change: impl Fn(&mut Instance) -> Result<T, Error> + Send,
         event: impl Fn(&Instance, &T) -> Option<Event> + Send,
     ) -> Result<InstanceChange<T>, Error> {
@@ -51,7 +51,7 @@ impl Engine {
             seen
         } else {
             let key = keys::instance(org, &manifest.name);
-            SeenInstance::of(self.ports.table.get(&key, Read::Consistent).await?)?
+            LoadedInstance::of(self.ports.table.get(&key, Read::Consistent).await?)?
         };
         let mut race = CompareAndSet::default();
         loop {
@@ -75,7 +75,7 @@ impl Engine {
             let current = race.lost(lost, format_args!("the plugin {}", manifest.name))?;
             // Otherwise the race was about the list of hooks, which the next try reads.
             if instance_changed {
-                seen = SeenInstance::of(current)?;
+                seen = LoadedInstance::of(current)?;
             }
         }
     }
@@ -118,7 +118,7 @@ impl Engine {
         self: &Arc<Self>,
         principal: &Principal,
         plugin: Arc<Plugin>,
-        seen: Option<SeenInstance>,
+        seen: Option<LoadedInstance>,
         kind: EventKind,
         detail: Value,
         change: impl Fn(&mut Instance) -> Result<(), Error> + Send + Sync + 'static,

@@ -8,11 +8,11 @@ use serde::Serialize;
 use tracing::debug_span;
 use tracing::field::Empty;
 
-use super::record::{Disabled, Instance, SeenInstance};
+use super::record::{Disabled, Instance, LoadedInstance};
 use crate::access::principal::Principal;
 use crate::core::error::{Error, causes};
 use crate::core::ids::{OrgId, PluginName};
-use crate::core::trace::operation;
+use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::events::signing::Signing;
 use crate::plugin::breaker::{ActionClass, BreakerLimits, Circuit, Gate};
@@ -98,7 +98,7 @@ impl Instance {
         let granted = self.granted(plugin);
         InstanceView {
             scope: self.installed.as_ref().filter(|_| plugin.digest.is_some()).map(|installed| installed.scope),
-            to_grant: granted.map(|granted| manifest.not_among(granted)).unwrap_or_default(),
+            to_grant: granted.map(|granted| manifest.permissions_beyond(granted)).unwrap_or_default(),
             permissions: granted.cloned(),
             previous_version: self.before.as_ref().map(|before| before.installed.version.to_string()),
             name: manifest.name.clone(),
@@ -141,7 +141,7 @@ impl Engine {
     /// The plugins that the organization has, by name.
     pub async fn list_instances(&self, principal: &Principal) -> Result<Vec<InstanceView>, Error> {
         let span = debug_span!("list_instances", org = %principal.org, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_operate()?;
             let now = self.ports.clock.now();
             let plugins = self.plugins_of(&principal.org, Read::Eventual).await?;
@@ -186,7 +186,7 @@ impl Engine {
             for item in page.entries {
                 let name = item.stored.key.sort.strip_prefix(prefix).and_then(|name| PluginName::parse(name).ok());
                 if let Some(name) = name {
-                    instances.insert(name, SeenInstance::of(Some(item))?.instance);
+                    instances.insert(name, LoadedInstance::of(Some(item))?.instance);
                 }
             }
             cursor = page.next;
@@ -199,7 +199,7 @@ impl Engine {
     /// One plugin of the organization.
     pub async fn get_instance(&self, principal: &Principal, plugin: &str) -> Result<InstanceView, Error> {
         let span = debug_span!("get_instance", org = %principal.org, plugin, outcome = Empty);
-        operation(span, async {
+        traced(span, async {
             principal.must_operate()?;
             let (plugin, seen) = self.plugin_and_instance(&principal.org, plugin).await?;
             Ok(seen.instance.view(&plugin, self.ports.clock.now()))

@@ -214,7 +214,7 @@ impl EnvelopeVault {
             current = match self.table.put(item.clone(), condition).await {
                 Ok(version) => Some(Item { stored: item, version }),
                 // Another process made a key in the meantime; use that one.
-                Err(TableError::Condition { standing, .. }) => standing.map(|item| *item),
+                Err(TableError::Condition { current, .. }) => current.map(|item| *item),
                 Err(error) => return Err(error.into()),
             };
         }
@@ -246,7 +246,7 @@ impl Vault for EnvelopeVault {
         let item = NewItem::new(keys::secret(&id.org, &id.id, version), &sealed)?;
         let existing = match self.table.put(item, Condition::Absent).await {
             Ok(_) => return Ok(()),
-            Err(TableError::Condition { standing, .. }) => standing.ok_or(VaultError::VersionExists)?,
+            Err(TableError::Condition { current, .. }) => current.ok_or(VaultError::VersionExists)?,
             Err(error) => return Err(error.into()),
         };
         match self.unseal(id, version, &existing).await {
