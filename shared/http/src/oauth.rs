@@ -5,8 +5,8 @@ mod page;
 
 use std::sync::Arc;
 
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::{FormRejection, PathRejection};
+use axum::extract::{Form, Path, Query, State};
 use axum::http::header::{COOKIE, LOCATION, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -15,6 +15,7 @@ use overseer_engine::accounts::{CONNECTING_TIME, Callback, CallbackOutcome, Conn
 use overseer_engine::engine::Engine;
 use page::Page;
 use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
 use url::Url;
 
 use crate::Routes;
@@ -49,9 +50,21 @@ async fn view_consent(State(engine): State<Arc<Engine>>, ticket: Ticket, headers
     with_cookie(&engine, &secret, Page::consent(&offer).into_response())
 }
 
-/// The button of the consent page: redirects to the provider. Pages of other sites cannot press it: browsers do not send the
+/// What the consent page's form sends.
+#[derive(Deserialize)]
+struct ConsentForm {
+    /// `cancel`, if the user pressed that button.
+    decision: Option<String>,
+}
+
+/// The buttons of the consent page: redirects to the provider, or cancels. Pages of other sites cannot press them: browsers do not send the
 /// cookie with their requests, and tell in `Sec-Fetch-Site` when another host of the same site sends one.
-async fn authorize(State(engine): State<Arc<Engine>>, ticket: Ticket, headers: HeaderMap) -> Response {
+async fn authorize(
+    State(engine): State<Arc<Engine>>,
+    ticket: Ticket,
+    headers: HeaderMap,
+    form: Result<Form<ConsentForm>, FormRejection>,
+) -> Response {
     let Ok(Path(ticket)) = ticket else { return error_page(&ConnectError::UnknownLink) };
     if headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin") {
         return Page::not_connected(StatusCode::FORBIDDEN, "The request did not come from this page.").into_response();
@@ -63,6 +76,13 @@ async fn authorize(State(engine): State<Arc<Engine>>, ticket: Ticket, headers: H
         )
         .into_response();
     };
+    if matches!(&form, Ok(Form(form)) if form.decision.as_deref() == Some("cancel")) {
+        return match engine.cancel_connect(&ticket).await {
+            Ok(Some(url)) => see_other(&url),
+            Ok(None) => Page::cancelled().into_response(),
+            Err(error) => error_page(&error),
+        };
+    }
     match engine.authorize(&ticket, &browser).await {
         // The state is valid for ten minutes from now, so the cookie must be, too.
         Ok(url) => with_cookie(&engine, &browser, see_other(&url)),

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
+use overseer_pages::{Width, content_security_policy, escape};
 
 use crate::call::{shortened, timestamp};
 use crate::{Mode, Playground, Received, Service, Switch};
@@ -15,62 +16,22 @@ use crate::{Mode, Playground, Received, Service, Switch};
 /// The page shows fewer calls than the log keeps.
 const MOST_ROWS: usize = 100;
 const MOST_CHARACTERS: usize = 4000;
-const STYLE: &str = "
-:root { color-scheme: light dark; --line: #8884; --accent: #2a6fdb }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem }
-.banner { border: 2px solid #c80; border-radius: .5rem; background: #fc03; padding: .75rem 1rem }
-table { border-collapse: collapse; width: 100% }
-th, td { text-align: left; vertical-align: top; padding: .4rem .6rem; border-bottom: 1px solid var(--line) }
-td.summary { overflow-wrap: anywhere }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; max-height: 24rem; overflow: auto; font-size: .85rem }
-form.switch { display: flex; flex-wrap: wrap; gap: .6rem; align-items: end; margin: .5rem 0 }
-label { display: grid; font-size: .85rem }
-input, select, button { font: inherit; padding: .3rem .5rem }
-input[type=number] { width: 6rem }
-button { background: var(--accent); color: white; border: 0; border-radius: .3rem; cursor: pointer }
-button.quiet { background: #777 }
-.bad { color: #c33 }
-small { opacity: .75 }
-";
-
 pub(crate) fn routes() -> Router<Playground> {
     Router::new().route("/playground", get(show))
 }
 
-/// Text that is safe between tags and in quoted attributes.
-pub(crate) fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
-}
+/// The rule for forms that only submit to this server.
+pub(crate) const OWN_FORMS: Option<&str> = Some("'self'");
 
-/// The policy for forms that only submit to this server.
-pub(crate) const OWN_FORMS: &str = "form-action 'self';";
-
-/// A page around a body of HTML, with a policy for its forms.
-pub(crate) fn document(status: StatusCode, title: &str, body: &str, form_policy: &str) -> Response {
-    let page = format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <title>{} – Overseer playground</title><style>{STYLE}</style></head><body>\
-         <p class=\"banner\"><strong>This is a stand-in.</strong> This process answered in place of Slack, Gmail \
-         and Notion: nothing left this machine, and the received calls are lost when it stops.</p>\
-         {body}</body></html>\n",
-        escape(title),
+/// A page around a body of HTML, with a rule for its forms.
+pub(crate) fn document(status: StatusCode, title: &str, body: &str, form_action: Option<&str>) -> Response {
+    let body = format!(
+        "<p class=\"note\"><strong>This is a stand-in.</strong> This process answered in place of Slack, Gmail \
+         and Notion: nothing left this machine, and the received calls are lost when it stops.</p>{body}"
     );
-    let policy =
-        format!("default-src 'none'; style-src 'unsafe-inline'; {form_policy} base-uri 'none'; frame-ancestors 'none'");
+    let page = overseer_pages::document(&format!("{title} · Playground"), Width::Wide, &body);
     let headers = [
-        (CONTENT_SECURITY_POLICY, policy),
+        (CONTENT_SECURITY_POLICY, content_security_policy(form_action)),
         (CACHE_CONTROL, "no-store".to_owned()),
         // Not `no-referrer`: browsers then send `Origin: null` with a form.
         (REFERRER_POLICY, "same-origin".to_owned()),
@@ -92,9 +53,9 @@ async fn show(State(playground): State<Playground>) -> Response {
     if received.is_empty() {
         body.push_str("<p>Nothing yet. Call a plugin that is connected to the playground.</p>");
     } else {
-        body.push_str("<table><tr><th>Time (UTC)<th>Service<th>What<th>Status</tr>");
+        body.push_str("<div class=\"scroll\"><table><tr><th>Time (UTC)<th>Service<th>Call<th>Status</tr>");
         body.extend(received.iter().rev().take(MOST_ROWS).map(row));
-        body.push_str("</table>");
+        body.push_str("</table></div>");
     }
     body.push_str(
         "<h2>Switches</h2><p>Make the next calls of a service misbehave, and see how Overseer handles it.</p>",
@@ -110,7 +71,7 @@ fn row(received: &Received) -> String {
     let tone = if *status >= 400 { " class=\"bad\"" } else { "" };
     format!(
         "<tr><td>{}<td>{}<td class=\"summary\">{}<br><details><summary><small>{} {}</small></summary>\
-         <pre>{}</pre></details><td{tone}>{status}</tr>",
+         <pre class=\"wrap\">{}</pre></details><td{tone}>{status}</tr>",
         timestamp(*time),
         service.title(),
         escape(note),
@@ -129,7 +90,7 @@ fn form(service: Service, switches: &[Switch]) -> String {
     );
     let options = Mode::ALL.map(|mode| format!("<option>{}</option>", mode.name())).concat();
     format!(
-        "<form class=\"switch\" method=\"post\" action=\"/playground/switches\">\
+        "<form method=\"post\" action=\"/playground/switches\">\
          <input type=\"hidden\" name=\"service\" value=\"{service}\"><strong>{title}</strong> {left}\
          <label>mode <select name=\"mode\">{options}</select></label>\
          <label>calls <input type=\"number\" name=\"calls\" value=\"1\" min=\"0\" max=\"1000\"></label>\

@@ -1,7 +1,7 @@
 //! The local server from a newcomer's view: one command, one folder, one port.
 
+pub mod docs;
 mod log_format;
-pub mod readme;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

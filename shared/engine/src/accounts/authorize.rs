@@ -13,6 +13,7 @@ use tracing::field::Empty;
 use url::Url;
 
 use super::attempt::{CONNECTING_TIME, ConnectAttempt, ConnectError, PendingAuthorization, hash, seal_verifier};
+use super::callback::{CallbackOutcome, redirect_with_error};
 use super::clients::missing_client;
 use super::new_account::ConnectTarget;
 use super::record::accounts_in;
@@ -22,7 +23,7 @@ use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::outbound::oauth::authorization_url;
 use crate::plugin::manifest::{Auth, Manifest};
-use crate::ports::table::{Condition, NewItem, Read, Version};
+use crate::ports::table::{Condition, NewItem, Read, TableError, Version};
 use crate::storage::keys;
 
 /// The link for a user who wants to connect an account.
@@ -49,9 +50,18 @@ pub struct Offer {
     /// The account's alias.
     pub alias: Alias,
     /// The scopes that the provider will be asked for.
-    pub scopes: Vec<String>,
+    pub scopes: Vec<OfferedScope>,
     /// The provider's host, where the browser goes next.
     pub host: String,
+}
+
+/// A scope that the provider will be asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OfferedScope {
+    /// Its name at the provider.
+    pub name: String,
+    /// What it allows, if the plugin says so.
+    pub description: Option<String>,
 }
 
 impl Engine {
@@ -119,10 +129,15 @@ impl Engine {
             let manifest = &plugin.manifest;
             let Auth::Oauth2(oauth) = &manifest.auth else { return Err(ConnectError::Changed) };
             let stand_in = self.config.stand_ins.get(&manifest.name);
+            let scopes = attempt.requested_scopes.as_deref().unwrap_or_else(|| oauth.scopes.names()).iter();
+            let offered = |scope: &String| OfferedScope {
+                name: scope.clone(),
+                description: oauth.scopes.description(scope).map(str::to_owned),
+            };
             let url = stand_in.map_or(&oauth.authorization_url, |stand_in| &stand_in.authorization_url);
             Ok(Offer {
                 plugin: manifest.display_name.clone(),
-                scopes: attempt.requested_scopes.unwrap_or_else(|| oauth.scopes.clone()),
+                scopes: scopes.map(offered).collect(),
                 host: url.host_str().unwrap_or_default().to_owned(),
                 org: attempt.org,
                 user: attempt.user,
@@ -149,7 +164,7 @@ impl Engine {
                 self.config.stand_ins.get(&manifest.name),
                 &attempt.client_id,
                 &attempt.redirect_uri,
-                attempt.requested_scopes.as_ref().unwrap_or(&oauth.scopes),
+                attempt.requested_scopes.as_deref().unwrap_or_else(|| oauth.scopes.names()),
                 &state,
                 verifier.as_ref(),
             );
@@ -161,6 +176,29 @@ impl Engine {
             item.expires_at = Some(self.ports.clock.now() + CONNECTING_TIME);
             self.ports.table.put(item, Condition::Absent).await?;
             Ok(url)
+        })
+        .await
+    }
+
+    /// Step 2, if the user cancels on the consent page instead: uses up the link. Returns the application's URL with the error
+    /// `access_denied`, if the application asked for the browser.
+    pub async fn cancel_connect(self: &Arc<Self>, ticket: &SecretString) -> Result<Option<Url>, ConnectError> {
+        let span = debug_span!("cancel_connect", outcome = Empty);
+        traced(span, async {
+            let (attempt, version) = self.connect_attempt(ticket).await?;
+            let (engine, key) = (Arc::clone(self), keys::ticket(&hash(ticket)));
+            self.run_to_completion(async move {
+                match engine.ports.table.delete(&key, Condition::Version(version)).await {
+                    Err(TableError::Condition { .. }) => Err(ConnectError::UnknownLink),
+                    result => result.map_err(ConnectError::from),
+                }
+            })
+            .await?;
+            match redirect_with_error(ConnectError::Denied, attempt.return_to) {
+                Ok(CallbackOutcome::Redirect(url)) => Ok(Some(url)),
+                Ok(CallbackOutcome::Connected(..)) | Err(ConnectError::Denied) => Ok(None),
+                Err(error) => Err(error),
+            }
         })
         .await
     }

@@ -259,7 +259,10 @@ fn authorization_code(
 
 /// Redirects the browser to the application with an error code (RFC 6749, 4.1.2.1), where there is an application and the
 /// error is one that it may know. A response that is not the asked provider's is never passed on.
-fn redirect_with_error(error: ConnectError, return_to: Option<Url>) -> Result<CallbackOutcome, ConnectError> {
+pub(super) fn redirect_with_error(
+    error: ConnectError,
+    return_to: Option<Url>,
+) -> Result<CallbackOutcome, ConnectError> {
     let code = match &error {
         ConnectError::Denied => "access_denied",
         ConnectError::Provider(_) | ConnectError::Failed(_) => "server_error",

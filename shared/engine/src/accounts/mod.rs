@@ -24,6 +24,7 @@
 //!    alias and the scopes. Programs open links, too: mail scanners, previews. Opening the link gives the browser a cookie.
 //! 2. **The click on that page allows one thing** (`Engine::authorize`): this browser goes to the provider and asks for
 //!    exactly what the page showed. Nothing is connected yet. A click without the cookie is refused.
+//!    The button Cancel uses up the link instead (`Engine::cancel_connect`).
 //! 3. **The click at the provider gives a code** (`Engine::callback`). The code counts only in the browser of step 2, at the
 //!    plugin's own redirect URI and from the plugin's issuer, and once. `Engine::exchange` trades it for tokens.
 //! 4. **Without `returnTo`, step 3 connects the account** for the user that the page named. Opening the link does not prove
@@ -37,7 +38,7 @@
 //! A credential serves only the address, hosts and sign-in that the plugin had when it was connected (`Engine::audience`):
 //! after a change of those the user connects again.
 //!
-//! ARCHITECTURE.md, "Connecting an account", names the attack that each check stops.
+//! `docs/security.md` names the attack that each check stops.
 
 mod attempt;
 mod authorize;
@@ -59,7 +60,7 @@ mod usage;
 mod view;
 
 pub use attempt::{CONNECTING_TIME, ConnectError};
-pub use authorize::{ConnectLink, Offer};
+pub use authorize::{ConnectLink, Offer, OfferedScope};
 pub use callback::{Callback, CallbackOutcome, PARAMETER_MAX_BYTES};
 pub use clients::{ClientInUse, ClientSource, NewClient};
 pub use connect::Connecting;

@@ -13,11 +13,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use overseer_pages::escape;
 use url::{Host, Url};
 
 use super::{CLIENT_ID, Holder, REQUEST_SECONDS, Request};
 use crate::identifier::same_secret;
-use crate::page::{OWN_FORMS, document, escape};
+use crate::page::{OWN_FORMS, document};
 use crate::{Playground, Service};
 
 /// Tokens carry their scope, and must stay under 1 KB.
@@ -187,12 +188,12 @@ fn consent_page(service: Service, id: &str, scopes: &str, target: &Url) -> Respo
          <form method=\"post\" action=\"/playground/oauth/{service}/consent\">\
          <input type=\"hidden\" name=\"request\" value=\"{}\">\
          <button name=\"decision\" value=\"allow\">Allow</button> \
-         <button class=\"quiet\" name=\"decision\" value=\"deny\">Deny</button></form>",
+         <button class=\"second\" name=\"decision\" value=\"deny\">Deny</button></form>",
         escape(&target.origin().ascii_serialization()),
         escape(id),
     );
     // Chrome applies form-action to every redirect after the form, and only the client knows where those lead.
-    document(StatusCode::OK, title, &body, "")
+    document(StatusCode::OK, title, &body, None)
 }
 
 fn problem(service: Service, text: &str) -> Response {

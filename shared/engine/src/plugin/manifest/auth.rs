@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use url::Url;
 
-use super::{Action, Request, Response, default_true};
+use super::{Action, Request, Response, ScopeList, default_true};
 use crate::core::ids::ActionName;
 use crate::plugin::template::Expression;
 
@@ -40,7 +40,7 @@ pub struct Oauth2 {
     pub issuer: Option<String>,
     /// The scopes that the actions need.
     #[serde(default)]
-    pub scopes: Vec<String>,
+    pub scopes: ScopeList,
     /// The parameter that carries the scopes.
     #[serde(default = "scope_parameter")]
     pub scope_parameter: String,
@@ -63,7 +63,7 @@ pub struct Oauth2 {
 pub struct ClientCredentials {
     /// The scopes that the actions need.
     #[serde(default)]
-    pub scopes: Vec<String>,
+    pub scopes: ScopeList,
     /// How to request tokens.
     #[serde(flatten)]
     pub provider: Provider,
@@ -220,8 +220,8 @@ impl Auth {
     /// The scopes that the actions need.
     pub fn scopes(&self) -> &[String] {
         match self {
-            Self::Oauth2(oauth) => &oauth.scopes,
-            Self::ClientCredentials(client) => &client.scopes,
+            Self::Oauth2(oauth) => oauth.scopes.names(),
+            Self::ClientCredentials(client) => client.scopes.names(),
             Self::None | Self::ApiKey(_) | Self::Basic(_) => &[],
         }
     }

@@ -26,6 +26,7 @@ mod problems;
 mod request;
 mod response;
 mod runtime;
+mod scopes;
 
 pub(crate) use action::IDEMPOTENCY_KEY;
 pub use action::{Action, EACH_MAX, Each, Paginate};
@@ -50,6 +51,7 @@ pub use problems::ManifestError;
 pub use request::{Method, RawBody, Request};
 pub use response::{BodyFormat, Data, ErrorReading, Response};
 pub use runtime::{Module, Runtime};
+pub use scopes::ScopeList;
 
 /// The default of flags that are on where a manifest leaves them out.
 fn default_true() -> bool {

@@ -33,8 +33,12 @@ impl Auth {
         }
         problems.extend(self.provider().into_iter().flat_map(Provider::problems));
         match self {
-            Self::None | Self::Basic(_) | Self::ClientCredentials(_) => {}
-            Self::Oauth2(oauth) => problems.extend(oauth.problems()),
+            Self::None | Self::Basic(_) => {}
+            Self::ClientCredentials(client) => problems.extend(client.scopes.problems()),
+            Self::Oauth2(oauth) => {
+                problems.extend(oauth.scopes.problems());
+                problems.extend(oauth.problems());
+            }
             Self::ApiKey(key) => problems.extend(key.problems()),
         }
         problems
