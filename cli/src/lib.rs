@@ -4,6 +4,7 @@ pub mod arguments;
 pub mod failure;
 pub mod key;
 pub mod log;
+mod pages;
 pub mod serve;
 pub mod server;
 pub mod setup;

@@ -17,6 +17,8 @@ use overseer_http::{
 use overseer_playground::{CLIENT_ID, CLIENT_SECRET, Playground, Service};
 use url::Url;
 
+use crate::pages;
+
 /// Every route, for a server that listens on `address`.
 pub fn routes(engine: Arc<Engine>, playground: &Playground, address: SocketAddr) -> Router {
     let routes = Routes::new()
@@ -37,6 +39,7 @@ pub fn routes(engine: Arc<Engine>, playground: &Playground, address: SocketAddr)
         .merge(hooks::routes())
         .merge(errors::routes())
         .merge(cron::routes())
+        .merge(pages::routes())
         .merge(playground.router().layer(from_fn(log_stand_in)).with_state(()));
     local_service(engine, routes, address.port())
 }
