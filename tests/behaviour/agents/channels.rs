@@ -14,6 +14,16 @@ async fn put_if(app: &App, tag: &str, body: &Value) -> Answer {
     Answer::of(request.send().await.unwrap()).await
 }
 
+async fn delete_if(app: &App, tag: &str) -> Answer {
+    let request = app.request(Method::DELETE, CHANNEL).header("authorization", format!("Bearer {}", app.admin));
+    Answer::of(request.header("if-match", tag).send().await.unwrap()).await
+}
+
+/// A channel with one plugin.
+fn of(plugin: &str) -> Value {
+    json!({ "plugin_assignments": [{ "plugin": plugin }] })
+}
+
 fn tag(answer: &Answer) -> String {
     answer.headers["etag"].to_str().unwrap().to_owned()
 }
@@ -34,6 +44,15 @@ async fn channel_is_stored_until_it_is_removed() {
     assert_eq!(app.get(CHANNEL).await.problem(404), "not_found");
     assert_eq!(app.delete(CHANNEL).await.problem(404), "not_found");
     assert_eq!(app.get(AGENT).await.problem(404), "not_found");
+}
+
+#[tokio::test]
+async fn every_change_of_a_channel_is_published() {
+    let bench = both().await;
+    let app = &bench.app;
+    set(app, json!([{ "plugin": "crm", "enabled": false, "priority": 3 }, { "plugin": "booking" }])).await;
+    ok(&app.delete(CHANNEL).await);
+    assert_eq!(app.delete(CHANNEL).await.problem(404), "not_found");
     let events = app.events.lock().unwrap();
     let of_twilio: Vec<_> = events.iter().filter(|event| event.detail["channel"] == "twilio").collect();
     assert_eq!(of_twilio.len(), 2, "{of_twilio:?}");
@@ -86,8 +105,14 @@ async fn invalid_channel_is_refused_with_pointers() {
         assert!(!answer.text.contains("hunter2"), "{}", answer.text);
     }
     assert_eq!(put(app, CHANNEL, &json!({})).await.pointers(), ["/plugin_assignments"]);
+    assert_eq!(app.get("/api/v1/channels").await.json()["channels"], json!([]));
+}
+
+#[tokio::test]
+async fn invalid_channel_name_is_refused() {
+    let app = App::start().await;
     for name in ["Twilio", "1", &"c".repeat(64), "a%2Fb"] {
-        let answer = put(app, &format!("/api/v1/channels/{name}"), &json!({ "plugin_assignments": [] })).await;
+        let answer = put(&app, &format!("/api/v1/channels/{name}"), &json!({ "plugin_assignments": [] })).await;
         assert_eq!(answer.problem(400), "invalid_parameters", "{name}");
     }
     assert_eq!(app.get("/api/v1/channels").await.json()["channels"], json!([]));
@@ -119,7 +144,6 @@ async fn channel_limits_are_inclusive() {
 async fn stale_etag_changes_nothing() {
     let bench = both().await;
     let app = &bench.app;
-    let of = |plugin: &str| json!({ "plugin_assignments": [{ "plugin": plugin }] });
     // A channel that does not exist matches no tag.
     assert_eq!(put_if(app, "\"abc\"", &of("crm")).await.problem(412), "precondition_failed");
     let first = put(app, CHANNEL, &of("crm")).await;
@@ -129,18 +153,22 @@ async fn stale_etag_changes_nothing() {
     for stale in [tag(&first), format!("W/{}", tag(&second)), "\"\"".to_owned(), "nonsense".to_owned()] {
         assert_eq!(put_if(app, &stale, &of("crm")).await.problem(412), "precondition_failed", "{stale}");
     }
-    let remove = |tag: String| {
-        let request = app.request(Method::DELETE, CHANNEL).header("authorization", format!("Bearer {}", app.admin));
-        async move { Answer::of(request.header("if-match", tag).send().await.unwrap()).await }
-    };
-    assert_eq!(remove(tag(&first)).await.problem(412), "precondition_failed");
+    assert_eq!(delete_if(app, &tag(&first)).await.problem(412), "precondition_failed");
     assert_eq!(ok(&app.get(CHANNEL).await)["plugin_assignments"][0]["plugin"], "booking");
-    // Locking does not change the tag, and equal content has an equal tag.
+}
+
+#[tokio::test]
+async fn etag_depends_only_on_the_content() {
+    let bench = both().await;
+    let app = &bench.app;
+    let first = put(app, CHANNEL, &of("crm")).await;
+    let second = put(app, CHANNEL, &of("booking")).await;
+    // A lock is no part of the content.
     ok(&app.post(&format!("{AGENT}/lock"), &json!({})).await);
     assert!(put_if(app, &format!("{}, {}", tag(&first), tag(&second)), &of("crm")).await.status.is_success());
     let same = put_if(app, "*", &of("crm")).await;
     assert_eq!(tag(&same), tag(&first));
-    assert!(remove(tag(&first)).await.status.is_success());
+    assert!(delete_if(app, &tag(&first)).await.status.is_success());
 }
 
 #[tokio::test]

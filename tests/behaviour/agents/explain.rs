@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::accounts::authorize::{Browser, leads_to, link};
-use crate::support::app::{App, Options};
+use crate::support::app::{Answer, App, Options};
 use crate::support::own;
 
 const EXPLAIN: &str = "/api/plugin-engine?explain=true";
@@ -55,10 +55,19 @@ async fn explanation_shows_everything_up_to_the_call() {
             "mappings": [{ "pointer": "/channel", "kind": "channel", "given": "C0PLAYGEN1", "externalId": "C0PLAYGEN1", "how": "as_given" }],
         })
     );
-    // Of a paginated read the explanation shows the first request, of a mail its encoded text.
+}
+
+#[tokio::test]
+async fn explanation_of_a_paginated_read_shows_its_first_request() {
+    let app = App::start().await;
     let list = explained(&app, &json!({ "tool": "slack", "intent": "channels", "context": { "limit": 7 } })).await;
     assert!(list["request"]["url"].as_str().unwrap().contains("limit=7"), "{list}");
     assert_eq!((&list["effect"], list["request"].get("body")), (&json!("read"), None));
+}
+
+#[tokio::test]
+async fn explanation_of_a_mail_shows_its_encoded_text() {
+    let app = App::start().await;
     let mail = json!({ "to": "a@example.com", "subject": "s", "body": "b" });
     let mail = explained(&app, &json!({ "tool": "gmail", "intent": "send", "context": mail })).await;
     assert!(mail["request"]["body"]["raw"].is_string(), "{mail}");
@@ -87,16 +96,33 @@ async fn explanation_resolves_known_names() {
 }
 
 #[tokio::test]
-async fn explanation_names_the_obstacle() {
+async fn explanation_reports_a_missing_account() {
     let app = App::with(Options { unconnected: true, ..Options::default() }).await;
     let explanation = explained(&app, &send("C0PLAYGEN1")).await;
     assert_eq!((&explanation["wouldCall"], &explanation["error"]["code"]), (&json!(false), &json!("not_connected")));
     assert!(explanation["error"]["fallback"].is_string() && explanation.get("account").is_none(), "{explanation}");
-    app.connect("slack", "xoxb-playground").await;
+    assert_eq!(app.get("/api/plugin-engine/errors").await.json()["errors"], json!([]), "no failure is recorded");
+}
+
+/// An Overseer whose administrator has disabled Slack.
+async fn disabled() -> App {
+    let app = App::start().await;
     app.post("/api/v1/plugins/slack/disable", &json!({ "reason": "a pause" })).await.json();
+    app
+}
+
+#[tokio::test]
+async fn explanation_reports_a_disabled_plugin() {
+    let app = disabled().await;
     let explanation = explained(&app, &send("C0PLAYGEN1")).await;
     assert_eq!((&explanation["wouldCall"], &explanation["error"]["code"]), (&json!(false), &json!("disabled")));
     assert!(explanation["error"]["message"].as_str().unwrap().contains("a pause"));
+    assert_eq!(app.get("/api/plugin-engine/errors").await.json()["errors"], json!([]), "no failure is recorded");
+}
+
+#[tokio::test]
+async fn explanation_of_a_task_warns_of_a_disabled_plugin() {
+    let app = disabled().await;
     let mut later = send("C0PLAYGEN1");
     later["scheduledTime"] = json!((app.engine.ports.clock.now() + jiff::SignedDuration::from_hours(24)).to_string());
     let explanation = explained(&app, &later).await;
@@ -105,10 +131,25 @@ async fn explanation_names_the_obstacle() {
         "{explanation}"
     );
     assert_eq!(app.get("/api/plugin-engine/errors").await.json()["errors"], json!([]), "no failure is recorded");
-    // An explanation validates like the intent itself.
+}
+
+#[tokio::test]
+async fn explanation_of_an_invalid_intent_is_refused() {
+    let app = App::start().await;
     let wrong = json!({ "tool": "slack", "intent": "send", "context": { "channel": "C0PLAYGEN1" } });
     assert_eq!(app.post(EXPLAIN, &wrong).await.pointers(), ["/context/text"]);
+}
+
+#[tokio::test]
+async fn explain_must_be_true_or_false() {
+    let app = App::start().await;
+    let wrong = json!({ "tool": "slack", "intent": "send", "context": { "channel": "C0PLAYGEN1" } });
     assert_eq!(app.post("/api/plugin-engine?explain=yes", &wrong).await.problem(400), "invalid_parameters");
+}
+
+#[tokio::test]
+async fn explanation_for_another_user_is_forbidden() {
+    let app = App::start().await;
     let ann = app.key("acme", &[Role::User], Some("ann")).await;
     let mut other = send("C0PLAYGEN1");
     other["userId"] = json!("admin");
@@ -147,6 +188,12 @@ async fn explanation_tells_the_scheduled_time() {
         (&json!("2035-01-01T08:00:00Z"), &json!(false))
     );
     assert_eq!(app.get("/api/plugin-engine/tasks").await.json()["tasks"], json!([]));
+}
+
+#[tokio::test]
+async fn explanation_of_an_invalid_schedule_is_refused() {
+    let app = App::start().await;
+    let mut later = send("C0PLAYGEN1");
     later["schedule"] = json!({ "cron": "never" });
     assert_eq!(app.post(EXPLAIN, &later).await.pointers(), ["/schedule/cron"]);
 }
@@ -165,19 +212,33 @@ async fn explanation_names_missing_scopes() {
     assert_eq!(explanation["missingScopes"], missing, "{explanation}");
 }
 
-#[tokio::test]
-async fn explanation_redacts_credentials() {
+/// The explanation of a call of a plugin with an API key.
+async fn explained_own() -> Answer {
     let auth = json!({ "type": "api_key", "header": "X-Key", "prefix": "Key " });
     let plugins = vec![own::manifest("http://127.0.0.1:9", &auth)];
     let app = App::with(Options { plugins, ..Options::default() }).await;
     app.connect("own", own::TOKEN).await;
-    let answer = app.post(EXPLAIN, &json!({ "tool": "own", "intent": "act", "context": { "path": "a/b" } })).await;
-    let explanation = answer.json()["explanation"].clone();
-    assert_eq!(explanation["request"]["url"], json!("http://127.0.0.1:9/a%2Fb"));
-    assert_eq!(explanation["request"]["headers"]["x-key"], json!("Key [hidden]"));
+    app.post(EXPLAIN, &json!({ "tool": "own", "intent": "act", "context": { "path": "a/b" } })).await
+}
+
+#[tokio::test]
+async fn explanation_redacts_credentials() {
+    let answer = explained_own().await;
+    assert_eq!(answer.json()["explanation"]["request"]["headers"]["x-key"], json!("Key [hidden]"));
+    assert!(!answer.text.contains(own::TOKEN));
+}
+
+#[tokio::test]
+async fn explanation_shows_the_encoded_path() {
+    let answer = explained_own().await;
+    assert_eq!(answer.json()["explanation"]["request"]["url"], json!("http://127.0.0.1:9/a%2Fb"));
+}
+
+#[tokio::test]
+async fn explanation_shows_the_breaker_settings_of_the_plugin() {
+    let answer = explained_own().await;
     assert_eq!(
-        explanation["config"]["breaker"],
+        answer.json()["explanation"]["config"]["breaker"],
         json!({ "failures": 100, "window_s": 300, "open_s": 60, "open_max_s": 1800 })
     );
-    assert!(!answer.text.contains(own::TOKEN));
 }

@@ -128,7 +128,7 @@ async fn channel_without_plugins_has_an_agent_without_tools() {
 }
 
 #[tokio::test]
-async fn instructions_of_a_channel_replace_those_of_its_plugins() {
+async fn channel_instructions_replace_those_of_its_plugins() {
     let bench = both().await;
     let own =
         json!({ "plugin_assignments": [{ "plugin": "crm" }, { "plugin": "booking" }], "instructions": "Be brief.\n" });
@@ -160,9 +160,21 @@ async fn vendor_format_has_the_same_tools() {
         }
         assert_eq!(shown["tools"].as_array().unwrap().len(), 4);
     }
+}
+
+#[tokio::test]
+async fn mcp_tools_have_annotations() {
+    let bench = both().await;
+    set(&bench.app, json!([assigned("booking", 2), assigned("crm", 1)])).await;
     let mcp = ok(&bench.app.get(&format!("{AGENT}?format=mcp")).await);
     assert_eq!(mcp["tools"][0]["annotations"]["title"], "Customers: find");
     assert_eq!(mcp["tools"][0]["annotations"]["readOnlyHint"], true);
+}
+
+#[tokio::test]
+async fn unknown_query_of_an_agent_is_refused() {
+    let bench = both().await;
+    set(&bench.app, json!([assigned("crm", 1)])).await;
     for query in ["format=xml", "formats=mcp"] {
         assert_eq!(bench.app.get(&format!("{AGENT}?{query}")).await.problem(400), "invalid_parameters");
     }
@@ -209,15 +221,19 @@ async fn hash_changes_with_what_the_agent_gets() {
     }
     ok(&put(&bench.app, "/api/v1/plugins/booking/config", &json!({ "desk": "back" })).await);
     assert_ne!(agent(&bench.app).await["hash"], first["hash"]);
-    // A setting that no template uses is not part of the agent.
+}
+
+#[tokio::test]
+async fn hash_ignores_settings_that_no_template_uses() {
+    let bench = both().await;
+    set(&bench.app, json!([assigned("booking", 2), assigned("crm", 1)])).await;
+    let first = agent(&bench.app).await;
     ok(&put(&bench.app, "/api/v1/plugins/booking/config", &json!({ "loud": true })).await);
     assert_eq!(agent(&bench.app).await["hash"], first["hash"]);
 }
 
-#[tokio::test]
-async fn unusable_plugin_is_left_out() {
-    let bench = both().await;
-    let app = &bench.app;
+/// Installs two plugins whose instructions cannot be rendered: `broken` uses an unknown setting, those of `long` are too long.
+async fn install_without_instructions(bench: &Bench) {
     let mut broken = bench.manifest("broken", "1.0.0");
     broken["instruction_template"] = json!("Say {{ config.code }}.");
     let mut long = bench.manifest("long", "1.0.0");
@@ -226,6 +242,13 @@ async fn unusable_plugin_is_left_out() {
     for manifest in [&broken, &long] {
         bench.install(manifest).await;
     }
+}
+
+#[tokio::test]
+async fn unusable_plugin_is_left_out() {
+    let bench = both().await;
+    let app = &bench.app;
+    install_without_instructions(&bench).await;
     ok(&bench.register(&bench.manifest("bare", "1.0.0")).await);
     ok(&app.post("/api/v1/plugins/bare/enable", &json!({})).await);
     let all = ["bare", "booking", "broken", "crm", "long", "notion"].map(|plugin| json!({ "plugin": plugin }));
@@ -260,8 +283,13 @@ async fn unusable_plugin_is_left_out() {
     assert_eq!(built["instructions"], "You are at the front desk.");
     assert!(names(&built).starts_with(&["find", "create"]), "{built}");
     assert!(names(&built).contains(&"create_page"));
+}
 
-    // A channel with instructions needs none of its plugins'.
+#[tokio::test]
+async fn channel_with_instructions_needs_none_of_its_plugins() {
+    let bench = both().await;
+    let app = &bench.app;
+    install_without_instructions(&bench).await;
     let own =
         json!({ "plugin_assignments": [{ "plugin": "broken" }, { "plugin": "long" }], "instructions": "Be kind." });
     ok(&put(app, CHANNEL, &own).await);
@@ -315,13 +343,18 @@ async fn channel_of_another_organization_is_not_found() {
         assert_eq!(app.send(&other, method.clone(), &path, None).await.problem(404), "not_found", "{method} {path}");
     }
     assert_eq!(app.send(&other, Method::GET, "/api/v1/channels", None).await.json()["channels"], json!([]));
+}
+
+#[tokio::test]
+async fn agent_of_an_unknown_channel_is_not_found() {
+    let app = App::start().await;
     for name in ["nothing", "NOTHING", "no%20thing"] {
         assert_eq!(app.get(&format!("/api/v1/agents/{name}")).await.problem(404), "not_found", "{name}");
     }
 }
 
 #[tokio::test]
-async fn build_costs_two_reads() {
+async fn agent_route_costs_at_most_three_reads() {
     let bench = both().await;
     set(&bench.app, json!([{ "plugin": "booking" }, { "plugin": "crm" }, { "plugin": "slack" }])).await;
     agent(&bench.app).await;

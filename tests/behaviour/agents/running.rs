@@ -7,6 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{AGENT, CHANNEL, agent, both, ok, put, set};
+use crate::registry::Bench;
 use crate::support::app::{Answer, App};
 use crate::support::bundle::Bundle;
 
@@ -76,14 +77,26 @@ async fn agent_key_needs_an_agent_in_a_channel() {
     }
 }
 
+/// An agent in a channel where `crm` is enabled and `booking` is not.
+async fn crm_only() -> (Bench, String) {
+    let bench = both().await;
+    let lexi = key(&bench.app, "twilio", None).await;
+    set(&bench.app, json!([{ "plugin": "crm" }, { "plugin": "booking", "enabled": false }])).await;
+    (bench, lexi)
+}
+
 #[tokio::test]
-async fn agent_reaches_only_the_plugins_of_its_channel() {
+async fn agent_without_a_channel_reaches_no_plugin() {
     let bench = both().await;
     let app = &bench.app;
     let lexi = key(app, "twilio", None).await;
-    // Without a channel an agent may use nothing.
     forbidden(&intend(app, &lexi, &find("crm")).await, "there is no channel twilio");
-    set(app, json!([{ "plugin": "crm" }, { "plugin": "booking", "enabled": false }])).await;
+}
+
+#[tokio::test]
+async fn agent_reaches_only_the_plugins_of_its_channel() {
+    let (bench, lexi) = crm_only().await;
+    let app = &bench.app;
     intend(app, &lexi, &find("crm")).await.data();
     assert_eq!(bench.service.calls(), ["POST /find"]);
     for refused in [
@@ -99,6 +112,13 @@ async fn agent_reaches_only_the_plugins_of_its_channel() {
     ] {
         forbidden(&intend(app, &lexi, &refused).await, "in the channel twilio");
     }
+    assert_eq!(bench.service.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn agent_gets_explanations_only_for_its_plugins() {
+    let (bench, lexi) = crm_only().await;
+    let app = &bench.app;
     let explain = app.send(&lexi, Method::POST, &format!("{INTENTS}?explain=true"), Some(&find("booking"))).await;
     forbidden(&explain, "in the channel twilio");
     let explain = app.send(&lexi, Method::POST, &format!("{INTENTS}?explain=true"), Some(&find("crm"))).await;
@@ -106,20 +126,40 @@ async fn agent_reaches_only_the_plugins_of_its_channel() {
         (&ok(&explain)["explanation"]["agentId"], explain.json()["explanation"]["wouldCall"].as_bool()),
         (&json!("lexi"), Some(true))
     );
-    // An intent that the agent may send is validated as usual.
-    let wrong = json!({ "tool": "crm", "intent": "find", "userId": "ann", "context": { "what": 5 } });
-    assert_eq!(intend(app, &lexi, &wrong).await.pointers(), ["/context/what"]);
-    assert_eq!(bench.service.calls().len(), 1);
+    assert_eq!(bench.service.calls(), [""; 0]);
+}
 
-    let tools = ok(&app.send(&lexi, Method::GET, INTENTS, None).await);
+#[tokio::test]
+async fn invalid_intent_of_an_agent_is_refused() {
+    let (bench, lexi) = crm_only().await;
+    let wrong = json!({ "tool": "crm", "intent": "find", "userId": "ann", "context": { "what": 5 } });
+    assert_eq!(intend(&bench.app, &lexi, &wrong).await.pointers(), ["/context/what"]);
+    assert_eq!(bench.service.calls(), [""; 0]);
+}
+
+#[tokio::test]
+async fn agent_lists_only_tools_of_its_channel() {
+    let (bench, lexi) = crm_only().await;
+    let tools = ok(&bench.app.send(&lexi, Method::GET, INTENTS, None).await);
     let tools: Vec<_> = tools["tools"].as_array().unwrap().iter().map(|tool| tool["tool"].clone()).collect();
     assert_eq!(tools, ["crm"]);
+}
+
+#[tokio::test]
+async fn agent_sees_only_the_build_of_its_channel() {
+    let (bench, lexi) = crm_only().await;
+    let app = &bench.app;
     let own = ok(&app.send(&lexi, Method::GET, AGENT, None).await);
     assert_eq!(own["hash"], agent(app).await["hash"]);
     ok(&put(app, "/api/v1/channels/web", &json!({ "plugin_assignments": [] })).await);
     forbidden(&app.send(&lexi, Method::GET, "/api/v1/agents/web", None).await, "not in the channel web");
+}
 
-    // Without its channel the agent may use nothing.
+#[tokio::test]
+async fn agent_of_a_deleted_channel_reaches_no_plugin() {
+    let (bench, lexi) = crm_only().await;
+    let app = &bench.app;
+    intend(app, &lexi, &find("crm")).await.data();
     ok(&app.delete(CHANNEL).await);
     forbidden(&intend(app, &lexi, &find("crm")).await, "there is no channel twilio");
     assert_eq!(ok(&app.send(&lexi, Method::GET, INTENTS, None).await)["tools"], json!([]));
@@ -160,26 +200,42 @@ async fn agent_key_is_refused_on_every_other_route() {
     assert!(tried > 60, "{tried}");
 }
 
+/// An intent with an effect, and more fields.
+fn add(more: Value) -> Value {
+    let mut intent = json!({ "tool": "crm", "intent": "AddLead" });
+    let Value::Object(more) = more else { panic!("not an object") };
+    intent.as_object_mut().unwrap().extend(more);
+    intent
+}
+
+#[tokio::test]
+async fn run_of_an_agent_has_the_agents_id() {
+    let (bench, lexi) = crm_only().await;
+    let app = &bench.app;
+    intend(app, &lexi, &add(json!({ "userId": "bob" }))).await.data();
+    let run = ok(&app.get("/api/plugin-engine/runs?userId=bob").await)["runs"][0].clone();
+    assert_eq!((&run["agentId"], &run["userId"]), (&json!("lexi"), &json!("bob")));
+    assert_eq!(bench.service.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn agent_of_no_user_must_name_one() {
+    let (bench, lexi) = crm_only().await;
+    assert_eq!(intend(&bench.app, &lexi, &add(json!({}))).await.pointers(), ["/userId"]);
+    assert_eq!(bench.service.calls(), [""; 0]);
+}
+
 #[tokio::test]
 async fn agent_cannot_act_for_another_agent_or_user() {
     let bench = both().await;
     let app = &bench.app;
     set(app, json!([{ "plugin": "crm" }])).await;
-    let (unbound, bound_to_ann) = (key(app, "twilio", None).await, key(app, "twilio", Some("ann")).await);
-    let with = |more: Value| {
-        let mut intent = json!({ "tool": "crm", "intent": "AddLead" });
-        intent.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        intent
-    };
-    intend(app, &unbound, &with(json!({ "userId": "bob" }))).await.data();
-    let run = ok(&app.get("/api/plugin-engine/runs?userId=bob").await)["runs"][0].clone();
-    assert_eq!((&run["agentId"], &run["userId"]), (&json!("lexi"), &json!("bob")));
-    assert_eq!(intend(app, &unbound, &with(json!({}))).await.pointers(), ["/userId"]);
-    intend(app, &bound_to_ann, &with(json!({}))).await.data();
-    intend(app, &bound_to_ann, &with(json!({ "userId": "ann", "agentId": "lexi" }))).await.data();
-    forbidden(&intend(app, &bound_to_ann, &with(json!({ "userId": "bob" }))).await, "that user");
+    let bound_to_ann = key(app, "twilio", Some("ann")).await;
+    intend(app, &bound_to_ann, &add(json!({}))).await.data();
+    intend(app, &bound_to_ann, &add(json!({ "userId": "ann", "agentId": "lexi" }))).await.data();
+    forbidden(&intend(app, &bound_to_ann, &add(json!({ "userId": "bob" }))).await, "that user");
     for later in [json!({}), json!({ "scheduledTime": "2026-11-22T09:00:00Z" })] {
-        let mut other = with(json!({ "agentId": "other" }));
+        let mut other = add(json!({ "agentId": "other" }));
         other.as_object_mut().unwrap().extend(later.as_object().unwrap().clone());
         forbidden(&intend(app, &bound_to_ann, &other).await, "the agent lexi");
     }
@@ -187,7 +243,7 @@ async fn agent_cannot_act_for_another_agent_or_user() {
         app.send(&bound_to_ann, Method::GET, &format!("{INTENTS}?userId=bob"), None).await.problem(403),
         "forbidden"
     );
-    assert_eq!(bench.service.calls().len(), 3);
+    assert_eq!(bench.service.calls().len(), 2);
 }
 
 #[tokio::test]
@@ -227,14 +283,22 @@ async fn call_with_a_channel_reaches_only_its_plugins() {
     forbidden(&call(app, &lexi, "booking", &[]).await, "in the channel twilio");
     forbidden(&call(app, &service, "crm", &["web"]).await, "there is no channel web");
     forbidden(&call(app, &lexi, "crm", &["web"]).await, "not in the channel web");
+    // Another organization does not have this channel.
+    let other = app.key("other", &[Role::Service], None).await;
+    forbidden(&call(app, &other, "slack", &["twilio"]).await, "there is no channel twilio");
+}
+
+#[tokio::test]
+async fn invalid_channel_header_is_refused() {
+    let bench = both().await;
+    let app = &bench.app;
+    set(app, json!([{ "plugin": "crm" }])).await;
+    let service = app.key("acme", &[Role::Service], None).await;
     for channels in [vec!["Twilio"], vec![""], vec!["twilio", "twilio"]] {
         let answer = call(app, &service, "crm", &channels).await;
         assert_eq!(answer.problem(400), "invalid_parameters", "{channels:?}");
         assert!(answer.text.contains("x-channel"), "{}", answer.text);
     }
-    // Another organization does not have this channel.
-    let other = app.key("other", &[Role::Service], None).await;
-    forbidden(&call(app, &other, "slack", &["twilio"]).await, "there is no channel twilio");
 }
 
 #[tokio::test]

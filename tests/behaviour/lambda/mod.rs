@@ -1,6 +1,7 @@
 //! The Lambdas on the events of the repository, over stand-ins of AWS.
 
 mod access;
+mod day;
 mod logged;
 mod race;
 pub mod template;

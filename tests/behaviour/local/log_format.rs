@@ -42,14 +42,14 @@ fn json_flag_writes_each_line_as_one_object() {
 }
 
 #[test]
-fn variable_sets_the_format() {
+fn environment_variable_sets_the_log_format() {
     let folder = tempdir().unwrap();
     let lines = parsed(&log_of_an_intent(folder.path(), &[], &[("OVERSEER_LOG_FORMAT", "json")]));
     assert!(lines.iter().any(|line| line["message"] == "stopped"), "{lines:#?}");
 }
 
 #[test]
-fn failure_to_start_is_one_object() {
+fn start_failure_is_logged_as_one_object() {
     let folder = tempdir().unwrap();
     let data = folder.path().to_str().unwrap();
     let output = overseer(&["--port", "0", "--data", data, "--plugins", "/does/not/exist", "--log-format", "json"]);

@@ -231,6 +231,11 @@ async fn invalid_mail_is_refused_with_its_pointer() {
             refused(&app, &app.intend("gmail", intent, mail(more)).await, &[pointer]);
         }
     }
+}
+
+#[tokio::test]
+async fn every_missing_field_of_a_mail_is_named() {
+    let app = App::start().await;
     let all = app.intend("gmail", "send", json!({})).await;
     refused(&app, &all, &["/context/body", "/context/subject", "/context/to"]);
 }

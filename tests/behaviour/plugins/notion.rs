@@ -82,8 +82,13 @@ async fn long_content_is_split_without_loss() {
         app.intend("notion", "append_content", append).await.data();
         assert_eq!(paragraphs(&app).concat(), content);
     }
-    let most = json!({ "parent_id": NOTION_HOME_PAGE, "title": "Long", "content": "x".repeat(50_001) });
-    let answer = app.intend("notion", "create_page", most).await;
+}
+
+#[tokio::test]
+async fn content_above_50000_characters_is_refused() {
+    let app = App::start().await;
+    let more = json!({ "parent_id": NOTION_HOME_PAGE, "title": "Long", "content": "x".repeat(50_001) });
+    let answer = app.intend("notion", "create_page", more).await;
     answer.problem(400);
     assert_eq!(answer.pointers(), ["/context/content"]);
 }
@@ -117,7 +122,7 @@ async fn content_with_blocks_is_not_silently_dropped() {
 }
 
 #[tokio::test]
-async fn update_changes_only_the_named_properties() {
+async fn update_sends_only_the_given_fields() {
     let app = App::start().await;
     let id = page(&app, "Before").await["id"].clone();
     let title = json!({ "title": [{ "type": "text", "text": { "content": "After" } }] });
@@ -137,6 +142,11 @@ async fn update_changes_only_the_named_properties() {
         assert_eq!(received.path, format!("/playground/notion/v1/pages/{}", id.as_str().unwrap()));
         assert_eq!(received.body, sent);
     }
+}
+
+#[tokio::test]
+async fn update_changes_only_the_named_properties() {
+    let app = App::start().await;
     let context = json!({
         "parent_id": NOTION_TASKS_DATABASE, "parent_type": "database", "title": "Row",
         "properties": { "Notes": { "rich_text": [{ "text": { "content": "n" } }] } },
@@ -164,7 +174,7 @@ async fn content_is_appended_to_a_page() {
 }
 
 #[tokio::test]
-async fn rows_are_filtered_and_sorted_by_the_service() {
+async fn every_alias_queries_a_database() {
     let app = App::start().await;
     for name in ["query_database", "fetch", "query"] {
         let context = json!({ "database_id": NOTION_TASKS_DATABASE });
@@ -174,6 +184,11 @@ async fn rows_are_filtered_and_sorted_by_the_service() {
         assert_eq!(received.path, format!("/playground/notion/v1/databases/{NOTION_TASKS_DATABASE}/query"));
         assert_eq!(received.body, json!({ "page_size": 50 }));
     }
+}
+
+#[tokio::test]
+async fn rows_are_filtered_and_sorted_by_the_service() {
+    let app = App::start().await;
     let filter = json!({ "property": "Done", "checkbox": { "equals": true } });
     let sorts = json!([{ "property": "Due", "direction": "ascending" }]);
     let context = json!({ "database_id": NOTION_TASKS_DATABASE, "filter": filter, "sorts": sorts });

@@ -24,14 +24,21 @@ async fn code_action_reports_why_it_cannot_run() {
     assert!(message.starts_with("Customer Relationship Management cannot run here"), "{message}");
     assert!(message.contains("functions/leads/create") && message.contains("runtime: { type: http"), "{message}");
     assert_eq!(answer["metadata"]["attempts"], 0, "{answer}");
+}
 
-    // Its parameters became a schema, which is enforced.
+#[tokio::test]
+async fn parameters_of_an_older_manifest_are_enforced() {
+    let app = App::with(Options { plugins: manifests(), ..Options::default() }).await;
     let wrong = json!({ "tool": "crm", "intent": "CreateLead", "context": { "name": "Ann", "email": 5 } });
     let problem = app.post(PATH, &wrong).await;
     assert_eq!(problem.status, 400);
     let text = problem.json().to_string();
     assert!(text.contains("/context/email") && text.contains("/context/source"), "{text}");
-    // Names are accepted unchanged.
+}
+
+#[tokio::test]
+async fn action_of_an_older_manifest_keeps_its_name() {
+    let app = App::with(Options { plugins: manifests(), ..Options::default() }).await;
     let small = json!({ "tool": "crm", "intent": "createlead", "context": {} });
     assert!(app.post(PATH, &small).await.json().to_string().contains("CreateLead"));
 }

@@ -105,7 +105,7 @@ async fn invalid_time_is_refused_before_any_call() {
 }
 
 #[tokio::test]
-async fn channel_pages_have_no_loss_or_duplicate() {
+async fn every_alias_lists_channels() {
     let app = App::start().await;
     for name in ["list_channels", "channels"] {
         let data = success(&app.intend("slack", name, json!({})).await, "slack", "list_channels");
@@ -118,6 +118,11 @@ async fn channel_pages_have_no_loss_or_duplicate() {
         let asked = json!({ "types": "public_channel", "exclude_archived": "true", "limit": "100" });
         assert_eq!((app.last_received().method.as_str(), app.last_received().body), ("GET", asked));
     }
+}
+
+#[tokio::test]
+async fn channel_pages_have_no_loss_or_duplicate() {
+    let app = App::start().await;
     let whole = app.intend("slack", "channels", json!({ "limit": 1000 })).await.data();
     assert_eq!(whole["more"], json!(false));
     assert_eq!(whole.get("next_cursor"), None);
@@ -137,6 +142,11 @@ async fn channel_pages_have_no_loss_or_duplicate() {
         }
         assert_eq!(found, ids(&whole["channels"]), "limit {limit}");
     }
+}
+
+#[tokio::test]
+async fn invalid_query_of_channels_is_refused() {
+    let app = App::start().await;
     for (context, pointer) in [
         (json!({ "limit": 0 }), "/context/limit"),
         (json!({ "limit": 1001 }), "/context/limit"),
@@ -149,12 +159,17 @@ async fn channel_pages_have_no_loss_or_duplicate() {
     }
 }
 
-#[tokio::test]
-async fn history_lists_the_newest_message_first() {
-    let app = App::start().await;
+/// Sends three messages to #random.
+async fn send_three(app: &App) {
     for text in ["one", "two", "three"] {
         app.intend("slack", "send", json!({ "channel": "#random", "text": text })).await.data();
     }
+}
+
+#[tokio::test]
+async fn history_lists_the_newest_message_first() {
+    let app = App::start().await;
+    send_three(&app).await;
     for name in ["fetch_messages", "fetch", "channel_history"] {
         let data = success(&app.intend("slack", name, json!({ "channel": RANDOM })).await, "slack", "fetch_messages");
         assert_eq!(texts(&data["messages"]), ["three", "two", "one"]);
@@ -162,6 +177,12 @@ async fn history_lists_the_newest_message_first() {
         assert_eq!(received.path, "/playground/slack/api/conversations.history");
         assert_eq!(received.body, json!({ "channel": RANDOM, "limit": "15" }));
     }
+}
+
+#[tokio::test]
+async fn history_can_be_limited_by_time() {
+    let app = App::start().await;
+    send_three(&app).await;
     let all = app.intend("slack", "fetch", json!({ "channel": RANDOM })).await.data();
     let middle = &all["messages"][1]["ts"];
     let newer = app.intend("slack", "fetch", json!({ "channel": RANDOM, "oldest": middle })).await.data();

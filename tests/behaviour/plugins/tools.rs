@@ -55,12 +55,20 @@ async fn tool_list_shows_connected_accounts() {
     assert_eq!(connected(&app.get(PATH).await.json()), one);
     assert_eq!(connected(&app.get(&format!("{PATH}?userId=admin")).await.json()), one);
     assert_eq!(connected(&app.get(&format!("{PATH}?userId=other")).await.json()), all(&json!(false)));
+}
 
+#[tokio::test]
+async fn user_sees_only_own_connected_accounts() {
+    let app = App::start().await;
     let user = app.key("acme", &[Role::User], Some("ann")).await;
     assert_eq!(connected(&app.send(&user, Method::GET, PATH, None).await.json()), all(&json!(false)));
     let foreign = app.send(&user, Method::GET, &format!("{PATH}?userId=admin"), None).await;
     assert_eq!(foreign.problem(403), "forbidden");
-    // Without a user there are no accounts to look up.
+}
+
+#[tokio::test]
+async fn tool_list_without_a_user_shows_no_connection() {
+    let app = App::start().await;
     let service = app.key("acme", &[Role::Service], None).await;
     assert_eq!(connected(&app.send(&service, Method::GET, PATH, None).await.json()), all(&Value::Null));
 }
@@ -105,6 +113,11 @@ async fn each_format_has_its_vendors_shape() {
         assert_eq!(found, expected, "{format}");
         assert!(format != "openai" || tools.iter().all(|tool| tool["type"] == "function"));
     }
+}
+
+#[tokio::test]
+async fn mcp_format_marks_actions_that_only_read() {
+    let app = App::start().await;
     let mcp = app.get(&format!("{PATH}?format=mcp")).await.json();
     for tool in mcp["tools"].as_array().unwrap() {
         let reads = ["fetch_messages", "list_channels", "query_database", "search"];

@@ -28,11 +28,21 @@ async fn invalid_name_is_refused() {
             refused(&app, &app.post(INTENTS, &body).await, &[format!("/{field}").as_str()]);
         }
     }
+}
+
+#[tokio::test]
+async fn invalid_alias_is_refused() {
+    let app = App::start().await;
     for alias in ["", "Work", "1st", "a b", "é", &"a".repeat(64)] {
         let mut body = hello();
         body["integration"] = json!(alias);
         refused(&app, &app.post(INTENTS, &body).await, &["/integration"]);
     }
+}
+
+#[tokio::test]
+async fn alias_of_63_bytes_is_accepted() {
+    let app = App::start().await;
     let mut body = hello();
     body["integration"] = json!("a".repeat(63));
     assert_eq!(app.post(INTENTS, &body).await.failure(), "not_connected");

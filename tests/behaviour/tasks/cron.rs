@@ -64,11 +64,20 @@ async fn cron_route_accepts_only_its_token() {
         assert_eq!(answer.status, StatusCode::OK, "{scheme}: {}", answer.text);
         assert_eq!(answer.text, r#"{"due":0,"enqueued":0,"claimed":0,"succeeded":0,"failed":0,"left":0}"#);
     }
+}
+
+#[tokio::test]
+async fn cron_route_accepts_only_post() {
+    let app = with_token().await;
     let get = app.request(Method::GET, CRON).header("authorization", format!("Bearer {TOKEN}"));
     let answer = Answer::of(get.send().await.unwrap()).await;
     assert_eq!(answer.problem(405), "method_not_allowed");
     assert_eq!(answer.headers["allow"], "POST");
-    // The token is valid on no other route.
+}
+
+#[tokio::test]
+async fn cron_token_is_valid_on_no_other_route() {
+    let app = with_token().await;
     assert_eq!(app.send(TOKEN, Method::GET, "/api/plugin-engine/tasks", None).await.problem(401), "unauthenticated");
 }
 
@@ -107,10 +116,17 @@ fn invalid_cron_token_stops_the_start() {
         let start = "the environment variable CRON_SECRET_TOKEN is wrong: must have at least 32 characters";
         assert!(said.starts_with(start) && !said.contains(token.trim()), "{said}");
     }
+}
+
+#[test]
+fn cron_token_is_read_without_spaces_around_it() {
     for token in [TOKEN.to_owned(), format!(" {TOKEN}\n"), "x".repeat(1000)] {
         assert!(read(&token).unwrap().is_cron_token(Some(&token.trim().into())), "{token}");
     }
-    // As if it were unset.
+}
+
+#[test]
+fn empty_cron_token_counts_as_unset() {
     for token in ["", "  "] {
         let config = read(token).unwrap();
         assert!(!config.is_cron_token(Some(&token.into())) && !config.is_cron_token(None));
