@@ -186,6 +186,7 @@ pages! {
     configuration_runs: "docs/configuration.md",
     errors_runs: "docs/errors.md",
     figures_runs: "docs/figures.md",
+    internals_runs: "docs/internals.md",
     limits_runs: "docs/limits.md",
     organizations_runs: "docs/organizations.md",
     plugin_reference_runs: "docs/plugin-reference.md",
