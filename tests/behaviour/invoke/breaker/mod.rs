@@ -237,7 +237,7 @@ async fn breakers_are_separate_by_plugin() {
 }
 
 #[tokio::test]
-async fn read_and_write_circuits_are_separate() {
+async fn read_circuit_is_separate_from_writes() {
     let setup = Setup::start().await;
     setup.open().await;
     setup.read("200").await.data();

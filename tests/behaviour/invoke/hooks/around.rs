@@ -113,7 +113,8 @@ async fn veto_gives_its_shortened_reason() {
         (json!(null), "The guard forbids it: it gives no reason".to_owned()),
         (json!("x".repeat(501)), format!("The guard forbids it: {}…", "x".repeat(500))),
     ] {
-        assert_eq!(vetoed(&bench, &reason).await.json()["error"]["message"], json!(said));
+        let error = vetoed(&bench, &reason).await.json()["error"].clone();
+        assert_eq!((&error["message"], &error["retryable"]), (&json!(said), &json!(false)));
     }
 }
 
