@@ -1,13 +1,11 @@
 //! Administrators disable a plugin, reset its breaker and set its limits.
 
 use overseer_engine::access::principal::Role;
-use overseer_engine::core::ids::OrgId;
-use overseer_engine::ports::Work;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{OWN, Setup, out_of_use, plugin};
-use crate::support::app::{Answer, App, Options, refused};
+use crate::support::app::{Answer, Options, refused};
 
 const PLUGINS: &str = "/api/v1/plugins";
 
@@ -15,7 +13,7 @@ async fn patch(setup: &Setup, body: Value) -> Answer {
     setup.app.send(&setup.app.admin, Method::PATCH, OWN, Some(&body)).await
 }
 
-async fn post(setup: &Setup, what: &str, body: Option<&Value>) -> Value {
+pub(super) async fn post(setup: &Setup, what: &str, body: Option<&Value>) -> Value {
     let answer = setup.app.send(&setup.app.admin, Method::POST, &format!("{OWN}/{what}"), body).await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
     answer.json()
@@ -31,57 +29,102 @@ fn disabled(answer: &Answer) -> Value {
     error
 }
 
+fn limits(failures: u8) -> Value {
+    json!({ "failures": failures, "window_s": 300, "open_s": 60, "open_max_s": 1800 })
+}
+
 #[tokio::test]
 async fn plugin_view_shows_the_organizations_instance() {
     let setup = Setup::with(json!({ "failures": 7 }), Options::default()).await;
     let closed = json!({ "state": "closed", "failures": 0 });
-    let limits = |failures: u8| json!({ "failures": failures, "window_s": 300, "open_s": 60, "open_max_s": 1800 });
     let own = json!({
         "name": "own", "display_name": "Own", "version": "1.0.0", "enabled": true, "record_reads": false,
         "life": { "state": "active" },
         "breaker": { "read": closed, "write": closed, "limits": limits(7) },
     });
     assert_eq!(setup.app.get(OWN).await.json(), own);
+}
+
+#[tokio::test]
+async fn plugin_list_shows_the_view_of_each_plugin() {
+    let setup = Setup::start().await;
     let all = setup.app.get(PLUGINS).await.json()["plugins"].take();
     let names: Vec<_> = all.as_array().unwrap().iter().map(|plugin| plugin["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["gmail", "notion", "own", "policy", "slack"]);
-    assert_eq!(all[2], own);
+    assert_eq!(all[2], setup.app.get(OWN).await.json());
+    assert_eq!(all[4], setup.app.get("/api/v1/plugins/slack").await.json());
+}
+
+#[tokio::test]
+async fn breaker_limits_have_defaults() {
+    let setup = Setup::start().await;
     let slack = setup.app.get("/api/v1/plugins/slack").await.json();
-    assert_eq!((&slack, &slack["breaker"]["limits"]), (&all[4], &limits(5)));
+    assert_eq!(slack["breaker"]["limits"], limits(5));
+}
+
+/// The id of the administrator's key.
+async fn admin_key(setup: &Setup) -> Value {
+    setup.app.get("/api/v1/keys").await.json()["keys"][0]["id"].take()
 }
 
 #[tokio::test]
 async fn administrator_disables_a_plugin() {
     let setup = Setup::start().await;
     setup.act("500").await.failure();
-    let shown = post(&setup, "disable", Some(&json!({ "reason": "we moved to another" }))).await;
-    assert_eq!(shown["enabled"], json!(false));
-    let key = setup.app.get("/api/v1/keys").await.json()["keys"][0]["id"].take();
-    let disabled_by =
-        json!({ "at": "2026-11-21T09:00:00Z", "by": "admin", "key": key, "reason": "we moved to another" });
-    assert_eq!(shown["disabled"], disabled_by, "{shown}");
-    assert_eq!(setup.app.get(OWN).await.json(), shown);
+    post(&setup, "disable", Some(&json!({ "reason": "we moved to another" }))).await;
     for answer in [setup.act("200").await, setup.read("200").await] {
         let error = disabled(&answer);
         assert!(error["message"].as_str().unwrap().contains("by an administrator: we moved to another; "), "{error}");
     }
-    // However long ago that is.
+    // A disabled plugin stays disabled.
     setup.app.clock.advance(86_400);
     disabled(&setup.act("200").await);
     assert_eq!(setup.calls(), 1);
+}
 
-    let shown = post(&setup, "enable", None).await;
-    assert_eq!((&shown["enabled"], shown.get("disabled")), (&json!(true), None), "{shown}");
-    setup.act("200").await.data();
-    // Without a reason, and with no body at all.
+#[tokio::test]
+async fn plugin_view_shows_who_disabled_it() {
+    let setup = Setup::start().await;
+    let shown = post(&setup, "disable", Some(&json!({ "reason": "we moved to another" }))).await;
+    assert_eq!(shown["enabled"], json!(false));
+    let key = admin_key(&setup).await;
+    let disabled_by =
+        json!({ "at": "2026-11-21T09:00:00Z", "by": "admin", "key": key, "reason": "we moved to another" });
+    assert_eq!(shown["disabled"], disabled_by, "{shown}");
+    assert_eq!(setup.app.get(OWN).await.json(), shown);
+}
+
+#[tokio::test]
+async fn administrator_enables_a_disabled_plugin() {
+    let setup = Setup::start().await;
+    for body in [None, Some(&json!({}))] {
+        post(&setup, "disable", None).await;
+        let shown = post(&setup, "enable", body).await;
+        assert_eq!((&shown["enabled"], shown.get("disabled")), (&json!(true), None), "{shown}");
+        setup.act("200").await.data();
+    }
+}
+
+#[tokio::test]
+async fn disable_reason_is_optional() {
+    let setup = Setup::start().await;
     let shown = post(&setup, "disable", None).await;
     assert_eq!(shown["disabled"].get("reason"), None, "{shown}");
     let error = disabled(&setup.read("200").await);
     assert!(error["message"].as_str().unwrap().contains("by an administrator; an administrator can"), "{error}");
+}
+
+#[tokio::test]
+async fn each_change_of_availability_emits_an_event() {
+    let setup = Setup::start().await;
+    post(&setup, "disable", Some(&json!({ "reason": "we moved to another" }))).await;
+    post(&setup, "enable", None).await;
+    post(&setup, "disable", None).await;
     post(&setup, "enable", Some(&json!({}))).await;
     assert_eq!(setup.kinds(), ["plugin.disabled", "plugin.enabled", "plugin.disabled", "plugin.enabled"]);
+    let key = admin_key(&setup).await;
     assert_eq!(setup.events()[0].1, json!({ "tool": "own", "key": key, "userId": "admin" }));
-    // What changes nothing is not told.
+    // Enabling an enabled plugin changes nothing.
     post(&setup, "enable", None).await;
     assert_eq!(setup.kinds().len(), 4);
 }
@@ -99,6 +142,11 @@ async fn disable_reason_has_a_limit() {
     setup.act("200").await.data();
     post(&setup, "disable", Some(&long(500))).await;
     disabled(&setup.act("200").await);
+}
+
+#[tokio::test]
+async fn plugin_route_refuses_query_parameters() {
+    let setup = Setup::start().await;
     for (method, path) in [
         (Method::GET, format!("{PLUGINS}?all=true")),
         (Method::GET, format!("{OWN}?all=true")),
@@ -120,26 +168,56 @@ async fn administrator_resets_a_breaker() {
     post(&setup, "reset", None).await;
     setup.act("200").await.data();
     assert_eq!(setup.breaker("write").await, json!({ "state": "closed", "failures": 0 }));
-    // Failures that count are forgotten, too, and the time begins anew.
+}
+
+#[tokio::test]
+async fn reset_forgets_counted_failures() {
+    let setup = Setup::start().await;
     for _ in 0..4 {
         setup.act("500").await.failure();
     }
     post(&setup, "reset", None).await;
+    // It takes five failures again.
+    setup.open().await;
+}
+
+#[tokio::test]
+async fn reset_starts_the_pause_anew() {
+    let setup = Setup::start().await;
+    setup.open().await;
+    setup.app.clock.advance(60);
+    setup.act("500").await.failure();
+    out_of_use(&setup.act("200").await, 120);
+    post(&setup, "reset", None).await;
     setup.open().await;
     out_of_use(&setup.act("200").await, 60);
-    // Enabling resets it; resetting does not enable.
+}
+
+#[tokio::test]
+async fn enabling_resets_the_breaker() {
+    let setup = Setup::start().await;
+    setup.open().await;
+    out_of_use(&setup.act("200").await, 60);
     post(&setup, "enable", None).await;
     setup.act("200").await.data();
+}
+
+#[tokio::test]
+async fn reset_does_not_enable_the_plugin() {
+    let setup = Setup::start().await;
     post(&setup, "disable", None).await;
     post(&setup, "reset", None).await;
     disabled(&setup.act("200").await);
 }
 
+/// A plugin whose manifest sets each limit.
+async fn limited() -> Setup {
+    Setup::with(json!({ "failures": 2, "window_s": 10, "open_s": 5, "open_max_s": 8 }), Options::default()).await
+}
+
 #[tokio::test]
-async fn organization_limits_override_the_plugins() {
-    let limits = json!({ "failures": 2, "window_s": 10, "open_s": 5, "open_max_s": 8 });
-    let setup = Setup::with(limits, Options::default()).await;
-    let other = setup.app.key("other", &[Role::Administrator], Some("admin")).await;
+async fn manifest_limits_override_the_defaults() {
+    let setup = limited().await;
     setup.act("500").await.failure();
     setup.app.clock.advance(10);
     setup.act("500").await.failure();
@@ -150,25 +228,48 @@ async fn organization_limits_override_the_plugins() {
         setup.app.clock.advance(i64::try_from(seconds).unwrap());
         setup.act("500").await.failure();
     }
-    post(&setup, "reset", None).await;
+}
 
-    // What the organization does not say is as the plugin says.
+#[tokio::test]
+async fn organization_limits_override_the_manifest() {
+    let setup = limited().await;
+    // The manifest gives each limit that the organization leaves out.
     let shown = patch(&setup, json!({ "breaker": { "failures": 3, "open_s": 7 } })).await.json();
     assert_eq!(shown["breaker"]["limits"], json!({ "failures": 3, "window_s": 10, "open_s": 7, "open_max_s": 8 }));
     for _ in 0..3 {
         setup.act("500").await.failure();
     }
     out_of_use(&setup.act("200").await, 7);
-    // Another organization's are another's.
+}
+
+#[tokio::test]
+async fn breaker_limits_are_separate_by_organization() {
+    let setup = limited().await;
+    let other = setup.app.key("other", &[Role::Administrator], Some("admin")).await;
+    patch(&setup, json!({ "breaker": { "failures": 3, "open_s": 7 } })).await.json();
     for _ in 0..2 {
         setup.act_as(&other, "admin", "500").await.failure();
     }
     out_of_use(&setup.act_as(&other, "admin", "200").await, 5);
-    // What is left out stays. What the organization sets is in the place of all that it had set before.
+}
+
+#[tokio::test]
+async fn plugin_patch_keeps_what_it_leaves_out() {
+    let setup = limited().await;
+    patch(&setup, json!({ "breaker": { "failures": 3, "open_s": 7 } })).await.json();
     let shown = patch(&setup, json!({ "record_reads": true })).await.json();
     assert_eq!((&shown["breaker"]["limits"]["failures"], &shown["record_reads"]), (&json!(3), &json!(true)));
+    // A patch replaces the organization's limits as a whole.
     let shown = patch(&setup, json!({ "breaker": {} })).await.json();
     assert_eq!((&shown["breaker"]["limits"]["failures"], &shown["record_reads"]), (&json!(2), &json!(true)));
+}
+
+#[tokio::test]
+async fn each_plugin_patch_emits_an_event() {
+    let setup = limited().await;
+    for body in [json!({ "breaker": { "failures": 3 } }), json!({ "record_reads": true }), json!({ "breaker": {} })] {
+        patch(&setup, body).await.json();
+    }
     assert_eq!(setup.kinds().iter().filter(|kind| **kind == "plugin.configured").count(), 3);
 }
 
@@ -192,11 +293,6 @@ async fn breaker_limits_have_edges() {
         let answer = patch(&setup, json!({ "breaker": breaker })).await;
         refused(&setup.app, &answer, &pointers);
     }
-    refused(
-        &setup.app,
-        &patch(&setup, json!({ "record_reads": 1, "enabled": false })).await,
-        &["/enabled", "/record_reads"],
-    );
     for breaker in [
         json!({ "failures": 1, "window_s": 1, "open_s": 1, "open_max_s": 1 }),
         json!({ "failures": 100, "window_s": 86_400, "open_s": 86_400, "open_max_s": 86_400 }),
@@ -205,7 +301,21 @@ async fn breaker_limits_have_edges() {
     ] {
         assert_eq!(patch(&setup, json!({ "breaker": breaker })).await.status, StatusCode::OK, "{breaker}");
     }
-    // A manifest's are refused when it is read.
+}
+
+#[tokio::test]
+async fn plugin_patch_refuses_invalid_fields() {
+    let setup = Setup::start().await;
+    refused(
+        &setup.app,
+        &patch(&setup, json!({ "record_reads": 1, "enabled": false })).await,
+        &["/enabled", "/record_reads"],
+    );
+}
+
+#[tokio::test]
+async fn manifest_with_invalid_limits_is_refused() {
+    let setup = Setup::start().await;
     let catalog = setup.app.engine.catalog.clone();
     for (breaker, said) in [
         (json!({ "failures": 0 }), "breaker.failures: must be 1 to 100"),
@@ -228,7 +338,7 @@ async fn breaker_administration_requires_an_administrator() {
         (Method::GET, OWN.to_owned(), None),
         (Method::GET, format!("{PLUGINS}/nothing"), None),
         (Method::PATCH, OWN.to_owned(), Some(json!({ "record_reads": true }))),
-        // What is wrong with it is not theirs to know.
+        // Overseer refuses the caller before it checks the body.
         (Method::PATCH, OWN.to_owned(), Some(wrong)),
         (Method::POST, format!("{OWN}/disable"), None),
         (Method::POST, format!("{OWN}/enable"), None),
@@ -242,69 +352,21 @@ async fn breaker_administration_requires_an_administrator() {
         let answer = setup.app.send("ovs_0_0", method.clone(), path, body.as_ref()).await;
         assert_eq!(answer.problem(401), "unauthenticated", "{method} {path}");
     }
+}
+
+#[tokio::test]
+async fn unknown_plugin_is_not_found() {
+    let setup = Setup::start().await;
     assert_eq!(setup.app.get(&format!("{PLUGINS}/nothing")).await.problem(404), "unknown_plugin");
     assert_eq!(setup.app.post(&format!("{PLUGINS}/nothing/disable"), &json!({})).await.problem(404), "unknown_plugin");
-    // An administrator of another organization changes nothing here.
+}
+
+#[tokio::test]
+async fn availability_is_separate_by_organization() {
+    let setup = Setup::start().await;
     let other = setup.app.key("other", &[Role::Administrator], Some("admin")).await;
     setup.app.send(&other, Method::POST, &format!("{OWN}/disable"), None).await.json();
     disabled(&setup.act_as(&other, "admin", "200").await);
     setup.act("200").await.data();
     assert_eq!(setup.app.get(OWN).await.json()["enabled"], json!(true));
-}
-
-/// An action that is due in a minute, and the task's id.
-async fn task(app: &App, path: &str) -> (Value, String) {
-    let intent = json!({ "tool": "own", "intent": "act", "context": { "path": path },
-                         "scheduledTime": (app.engine.ports.clock.now() + jiff::SignedDuration::from_secs(60)).to_string() });
-    let answer = app.post("/api/plugin-engine", &intent).await;
-    assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.text);
-    let made = answer.json();
-    let id = made["task"]["id"].as_str().unwrap().to_owned();
-    (made, id)
-}
-
-/// The alarm of a task goes off, and how the task stands then.
-async fn fire(app: &App, id: &str) -> Value {
-    let work = Work { org: OrgId::parse("acme").unwrap(), kind: "task".into(), id: format!("{id} admin"), revision: 1 };
-    app.engine.dispatch(work, None).await.unwrap();
-    loop {
-        let task = app.get(&format!("/api/plugin-engine/tasks/{id}")).await.json();
-        if task["status"] != "running" {
-            return task;
-        }
-        tokio::task::yield_now().await;
-    }
-}
-
-#[tokio::test]
-async fn task_for_a_disabled_plugin_warns() {
-    let setup = Setup::start().await;
-    post(&setup, "disable", Some(&json!({ "reason": "we moved" }))).await;
-    let (made, id) = task(&setup.app, "200").await;
-    let warning = made["warnings"][0].as_str().unwrap();
-    assert!(warning.contains("disabled by an administrator (we moved)"), "{made}");
-    setup.app.clock.advance(60);
-    let failed = fire(&setup.app, &id).await;
-    assert_eq!((&failed["status"], &failed["attempts"][0]["code"]), (&json!("failed"), &json!("disabled")), "{failed}");
-    post(&setup, "enable", None).await;
-    assert_eq!(task(&setup.app, "200").await.0["warnings"], json!([]));
-    assert_eq!(setup.calls(), 0);
-}
-
-#[tokio::test]
-async fn task_retries_after_an_open_breaker() {
-    let setup = Setup::start().await;
-    let (_, id) = task(&setup.app, "200").await;
-    setup.app.clock.advance(50);
-    setup.open().await;
-    assert_eq!(task(&setup.app, "200").await.0["warnings"], json!([]), "it will be over by then");
-    setup.app.clock.advance(10);
-    let retrying = fire(&setup.app, &id).await;
-    let said = (&retrying["status"], &retrying["attempts"][0]["code"], &retrying["nextAttemptAt"]);
-    assert_eq!(said, (&json!("retrying"), &json!("disabled"), &json!("2026-11-21T09:01:50Z")), "{retrying}");
-    assert_eq!(setup.calls(), 5);
-    setup.app.clock.advance(50);
-    // It is the trial.
-    assert_eq!(fire(&setup.app, &id).await["status"], "succeeded");
-    assert_eq!(setup.breaker("write").await["state"], "closed");
 }

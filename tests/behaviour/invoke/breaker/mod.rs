@@ -2,6 +2,7 @@
 
 mod administering;
 mod sparing;
+mod tasks;
 mod trying;
 
 use std::sync::Arc;
@@ -153,28 +154,69 @@ fn out_of_use(answer: &Answer, retry_after: u64) -> Value {
     error
 }
 
-#[tokio::test]
-async fn five_failures_within_five_minutes_open_the_breaker() {
-    let setup = Setup::start().await;
+/// Five failures, one a second: the breaker opens at 09:00:04.
+async fn open_in_four_seconds(setup: &Setup) {
     for second in 0..5 {
         setup.app.clock.advance(i64::from(second > 0));
         assert_eq!(setup.breaker("write").await, json!({ "state": "closed", "failures": second }));
         assert_eq!(setup.act("500").await.failure(), "unavailable");
     }
+}
+
+#[tokio::test]
+async fn five_failures_within_five_minutes_open_the_breaker() {
+    let setup = Setup::start().await;
+    open_in_four_seconds(&setup).await;
+    out_of_use(&setup.act("200").await, 60);
+    setup.app.clock.advance(59);
+    out_of_use(&setup.act("200").await, 1);
+    assert_eq!(setup.calls(), 5, "an open breaker lets no call through");
+}
+
+#[tokio::test]
+async fn open_breaker_names_the_time_of_retry() {
+    let setup = Setup::start().await;
+    open_in_four_seconds(&setup).await;
     let error = out_of_use(&setup.act("200").await, 60);
     assert!(error["message"].as_str().unwrap().contains("2026-11-21T09:01:04Z"), "{error}");
     assert!(error["fallback"].as_str().unwrap().contains("after 60 s"), "{error}");
+}
+
+#[tokio::test]
+async fn plugin_view_shows_an_open_breaker() {
+    let setup = Setup::start().await;
+    open_in_four_seconds(&setup).await;
     setup.app.clock.advance(59);
-    out_of_use(&setup.act("200").await, 1);
-    assert_eq!(setup.calls(), 5, "nothing leaves while it is out of use");
     let shown =
         json!({ "state": "open", "failures": 0, "since": "2026-11-21T09:00:04Z", "retry_at": "2026-11-21T09:01:04Z" });
     assert_eq!(setup.breaker("write").await, shown);
+}
+
+#[tokio::test]
+async fn opening_emits_an_event() {
+    let setup = Setup::start().await;
+    open_in_four_seconds(&setup).await;
+    out_of_use(&setup.act("200").await, 60);
     let opened = json!({ "tool": "own", "class": "write", "retryAt": "2026-11-21T09:01:04Z" });
     assert_eq!(setup.events(), [("breaker.opened", opened)]);
-    // What was not done is in the error log all the same.
+}
+
+#[tokio::test]
+async fn call_at_an_open_breaker_is_recorded_as_failure() {
+    let setup = Setup::start().await;
+    setup.open().await;
+    for _ in 0..2 {
+        out_of_use(&setup.act("200").await, 60);
+    }
     let errors = setup.app.get("/api/plugin-engine/errors?code=disabled").await.json();
     assert_eq!(errors["errors"].as_array().unwrap().len(), 2, "{errors}");
+}
+
+#[tokio::test]
+async fn open_breaker_stops_each_user_of_the_organization() {
+    let setup = Setup::start().await;
+    setup.open().await;
+    out_of_use(&setup.act_as(&setup.app.admin, "ben", "200").await, 60);
 }
 
 #[tokio::test]
@@ -182,17 +224,20 @@ async fn breakers_are_separate_by_organization() {
     let setup = Setup::start().await;
     let other = setup.app.key("other", &[Role::Administrator], Some("admin")).await;
     setup.open().await;
-    // For everybody in the organization,
-    out_of_use(&setup.act_as(&setup.app.admin, "ben", "200").await, 60);
-    // but not elsewhere, nor at another service.
     setup.act_as(&other, "admin", "200").await.data();
     let shown = setup.app.send(&other, Method::GET, OWN, None).await.json();
     assert_eq!(shown["breaker"]["write"], json!({ "state": "closed", "failures": 0 }));
+}
+
+#[tokio::test]
+async fn breakers_are_separate_by_plugin() {
+    let setup = Setup::start().await;
+    setup.open().await;
     setup.app.intend("slack", "send", json!({ "channel": "C0PLAYGEN1", "text": "hello" })).await.data();
 }
 
 #[tokio::test]
-async fn read_and_write_circuits_are_separate() {
+async fn read_circuit_is_separate_from_writes() {
     let setup = Setup::start().await;
     setup.open().await;
     setup.read("200").await.data();
@@ -229,26 +274,39 @@ async fn breaker_counts_only_faults_of_the_plugin() {
         counted += usize::from(counts);
         assert_eq!(setup.breaker("write").await["failures"], json!(counted), "{path}");
     }
-    // Only the caller can fix these.
+}
+
+#[tokio::test]
+async fn breaker_does_not_count_faults_of_the_caller() {
+    let setup = Setup::signing_in(json!({ "failures": 100 }), &crate::support::app::oauth2(), Options::default()).await;
+    setup.act("500").await.failure();
     assert_eq!(setup.act_as(&setup.app.admin, "ben", "200").await.failure(), "not_connected");
     for wrong in [json!({ "path": 5 }), json!({ "path": ".." })] {
         setup.app.intend("own", "act", wrong).await.problem(400);
     }
-    assert_eq!(setup.breaker("write").await["failures"], json!(counted));
+    assert_eq!(setup.breaker("write").await["failures"], json!(1));
 }
 
-#[tokio::test]
-async fn unreachable_service_counts_for_the_breaker() {
+/// The failures that the breaker counts after one intent for a service without a listener.
+async fn failures_at_a_closed_port(is_allowed: bool) -> Value {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    for (allowed, failures) in [(vec![AllowedAddress::Socket(address)], 1), (vec![], 0)] {
-        let plugins = vec![plugin(&format!("http://{address}"), json!({}), &json!({ "type": "none" }))];
-        let app = App::with(Options { plugins, allowed, ..Options::default() }).await;
-        assert_eq!(app.intend("own", "act", json!({ "path": "200" })).await.failure(), "unavailable");
-        // However often it was tried.
-        assert_eq!(app.get(OWN).await.json()["breaker"]["write"]["failures"], json!(failures));
-    }
+    let allowed = if is_allowed { vec![AllowedAddress::Socket(address)] } else { vec![] };
+    let plugins = vec![plugin(&format!("http://{address}"), json!({}), &json!({ "type": "none" }))];
+    let app = App::with(Options { plugins, allowed, ..Options::default() }).await;
+    assert_eq!(app.intend("own", "act", json!({ "path": "200" })).await.failure(), "unavailable");
+    app.get(OWN).await.json()["breaker"]["write"]["failures"].take()
+}
+
+#[tokio::test]
+async fn unreachable_service_counts_once_per_intent() {
+    assert_eq!(failures_at_a_closed_port(true).await, json!(1));
+}
+
+#[tokio::test]
+async fn refused_address_does_not_count_as_failure() {
+    assert_eq!(failures_at_a_closed_port(false).await, json!(0));
 }
 
 #[tokio::test]
@@ -274,25 +332,32 @@ async fn failures_older_than_five_minutes_do_not_count() {
     out_of_use(&setup.act("200").await, 60);
 }
 
-#[tokio::test]
-async fn concurrent_failures_all_count() {
-    let setup = Setup::with(json!({ "failures": TOGETHER }), Options::default()).await;
+/// Concurrent failures of a breaker that opens after `failures`.
+async fn fail_together(failures: usize) -> Setup {
+    let setup = Setup::with(json!({ "failures": failures }), Options::default()).await;
     setup.app.table.slow_down();
     let all = join_all((0..TOGETHER).map(|_| setup.act("together-500"))).await;
     assert!(all.iter().all(|answer| answer.failure() == "unavailable"));
-    assert_eq!(setup.breaker("write").await["state"], "open");
-    assert_eq!(setup.kinds(), ["breaker.opened"], "once");
-    out_of_use(&setup.act("200").await, 60);
+    setup
+}
 
-    let setup = Setup::with(json!({ "failures": TOGETHER + 1 }), Options::default()).await;
-    setup.app.table.slow_down();
-    join_all((0..TOGETHER).map(|_| setup.act("together-500"))).await;
+#[tokio::test]
+async fn concurrent_failures_all_count() {
+    let setup = fail_together(TOGETHER + 1).await;
     assert_eq!(setup.breaker("write").await, json!({ "state": "closed", "failures": TOGETHER }));
+}
+
+#[tokio::test]
+async fn concurrent_failures_open_the_breaker_once() {
+    let setup = fail_together(TOGETHER).await;
+    assert_eq!(setup.breaker("write").await["state"], "open");
+    assert_eq!(setup.kinds(), ["breaker.opened"]);
+    out_of_use(&setup.act("200").await, 60);
 }
 
 /// What ARCHITECTURE.md says that the breaker costs.
 #[tokio::test]
-async fn success_costs_the_breaker_no_round_trip() {
+async fn breaker_costs_the_documented_round_trips() {
     let setup = Setup::signing_in(json!({}), &crate::support::app::oauth2(), Options::default()).await;
     setup.read("200").await.data();
     setup.app.table.take();
@@ -322,7 +387,7 @@ async fn success_costs_the_breaker_no_round_trip() {
     costs("looking at it", (1, 0));
     setup.app.get("/api/v1/plugins").await.json();
     costs("looking at all", (1, 0));
-    // Who needs it is looked for, too.
+    // Overseer also reads which plugins need this one.
     for (what, path, reads) in [("disable", "/disable", 3), ("enable", "/enable", 2)] {
         setup.app.post(&format!("{OWN}{path}"), &json!({})).await.json();
         costs(what, (reads, 1));

@@ -44,7 +44,7 @@ async fn each_fails(app: &App, mode: Mode, code: &str, retryable: (bool, bool)) 
     let mut answers = Vec::new();
     for (service, intent, context, repeatable) in actions() {
         let before = app.playground.received_total();
-        // What does the same twice as once is tried twice more. A limit is not waited for that is beyond the budget.
+        // Overseer repeats a repeatable action twice. It does not wait for a limit beyond the budget.
         let calls = if repeatable && retryable.0 && code == "unavailable" { 3 } else { 1 };
         app.playground.set_switch(Switch { retry_after: 30, ..Switch::new(service, mode, calls) });
         let answer = app.intend(service.name(), intent, context.clone()).await;
@@ -54,8 +54,8 @@ async fn each_fails(app: &App, mode: Mode, code: &str, retryable: (bool, bool)) 
         assert_eq!(error.get("mayHaveHappened"), unclear.then_some(&json!(true)), "{error}");
         assert_eq!(answer.json()["metadata"]["attempts"], json!(calls));
         let received = app.playground.received_total() - before;
-        assert_eq!(received, u64::from(calls), "{service} {intent} was called again in secret");
-        // The switch was for no more.
+        assert_eq!(received, u64::from(calls), "Overseer called {service} {intent} more often than it says");
+        // The service works again.
         app.intend(service.name(), intent, context).await.data();
         answers.push(answer);
     }

@@ -30,7 +30,7 @@ fn chunked(text: &str) -> Response {
 }
 
 #[tokio::test]
-async fn four_mebibytes_are_read_and_not_a_byte_more() {
+async fn answer_is_limited_to_four_mebibytes() {
     let routes = Router::new()
         .route("/exact", any(async || sized(LIMIT)))
         .route("/more", any(async || sized(LIMIT + 1)))
@@ -71,8 +71,10 @@ async fn repeated_page_ends_the_paging() {
     let service = OwnService::start(routes).await;
     service.app().await.intend("own", "list", json!({})).await;
     assert_eq!(service.calls().len(), 2);
+}
 
-    // And where the cursor changes each time but nothing comes.
+#[tokio::test]
+async fn paging_ends_after_a_hundred_empty_pages() {
     let count = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
     let endless = async move || {
         let next = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
@@ -84,13 +86,18 @@ async fn repeated_page_ends_the_paging() {
     assert_eq!(service.calls().len(), 100);
 }
 
-#[tokio::test]
-async fn statuses_become_codes() {
+/// An Overseer whose service answers with the status that the path names, and no body.
+async fn answering_statuses() -> App {
     let routes = Router::new().route(
         "/{status}",
         any(async |axum::extract::Path(status): axum::extract::Path<u16>| StatusCode::from_u16(status).unwrap()),
     );
-    let app = OwnService::start(routes).await.app().await;
+    OwnService::start(routes).await.app().await
+}
+
+#[tokio::test]
+async fn statuses_become_codes() {
+    let app = answering_statuses().await;
     for (status, code, read_again, act_again) in [
         (400, "rejected", false, false),
         (401, "reconnect_required", false, false),
@@ -108,6 +115,11 @@ async fn statuses_become_codes() {
         failed(&app.intend("own", "read", context.clone()).await, code, read_again);
         failed(&app.intend("own", "act", context).await, code, act_again);
     }
+}
+
+#[tokio::test]
+async fn success_without_body_gives_null() {
+    let app = answering_statuses().await;
     for status in [200, 201, 204] {
         assert_eq!(read(&app, &status.to_string()).await.data(), Value::Null);
     }
@@ -178,23 +190,28 @@ async fn broken_connection_is_unavailable() {
     assert_eq!(service.calls(), ["GET /x", "GET /x", "GET /x", "POST /x"], "only reading is tried again");
 }
 
-#[tokio::test]
-async fn search_keeps_the_order_of_its_parts() {
+/// The answer to a search that finds these items; the service refuses item 7.
+async fn search(items: &[u16]) -> Answer {
     let item = async |axum::extract::Path(item): axum::extract::Path<u16>| {
         let status = if item == 7 { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::OK };
         (status, [("retry-after", "9")], json!({ "number": item }).to_string())
     };
-    for (items, good) in [((10..30).collect::<Vec<u16>>(), true), ((1..9).collect(), false)] {
-        let list = json!({ "items": items }).to_string();
-        let routes = Router::new().route("/list", any(async move || list)).route("/item/{item}", any(item));
-        let answer = OwnService::start(routes).await.app().await.intend("own", "each", json!({})).await;
-        if good {
-            let expected: Vec<Value> = items.iter().map(|number| json!({ "number": number })).collect();
-            assert_eq!(answer.data(), json!({ "items": expected, "more": false }));
-        } else {
-            assert_eq!(failed(&answer, "rate_limited", true)["retryAfter"], json!(9));
-        }
-    }
+    let list = json!({ "items": items }).to_string();
+    let routes = Router::new().route("/list", any(async move || list)).route("/item/{item}", any(item));
+    OwnService::start(routes).await.app().await.intend("own", "each", json!({})).await
+}
+
+#[tokio::test]
+async fn search_keeps_the_order_of_its_parts() {
+    let items: Vec<u16> = (10..30).collect();
+    let expected: Vec<Value> = items.iter().map(|number| json!({ "number": number })).collect();
+    assert_eq!(search(&items).await.data(), json!({ "items": expected, "more": false }));
+}
+
+#[tokio::test]
+async fn failed_part_fails_the_search() {
+    let items: Vec<u16> = (1..9).collect();
+    assert_eq!(failed(&search(&items).await, "rate_limited", true)["retryAfter"], json!(9));
 }
 
 #[tokio::test]

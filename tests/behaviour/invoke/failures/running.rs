@@ -39,11 +39,11 @@ async fn work_continues_after_client_hangup() {
     // A server drops the future of a request whose client is gone.
     let answering = service(app.engine.clone(), intent::routes()).oneshot(request);
     tokio::select! {
-        answer = answering => panic!("answered before the service did: {answer:?}"),
+        answer = answering => panic!("Overseer answered before the service did: {answer:?}"),
         () = arrived.notified() => {}
     }
     let mut finishing = pin!(app.engine.drain());
-    assert!(futures_util::poll!(&mut finishing).is_pending(), "the call was dropped with its client");
+    assert!(futures_util::poll!(&mut finishing).is_pending(), "Overseer dropped the call with its client");
     gate.notify_one();
     finishing.await;
     assert_eq!(done.load(Ordering::SeqCst), 1);

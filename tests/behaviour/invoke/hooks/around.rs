@@ -1,7 +1,8 @@
-//! Hooks around calls: before a call, after it, and on failure.
+//! Hooks before calls.
 
 use axum::http::StatusCode;
 use overseer_engine::access::principal::Role;
+use tokio::net::TcpListener;
 
 use super::*;
 
@@ -64,16 +65,47 @@ async fn hook_replacement_is_sent() {
     let bench = Bench::start().await;
     bench.install(&bench.guard("guard", "1.0.0", &json!(["before_tool_call"]))).await;
     bench.decides(&json!({ "decision": "replace", "data": { "path": "other" } }));
-    let answer = bench.act("one").await;
-    assert_eq!(answer.data()["path"], "other");
+    assert_eq!(bench.act("one").await.data()["path"], "other");
     assert_eq!(bench.service.calls(), ["POST /other"]);
-    let run = answer.json()["metadata"]["runId"].as_str().unwrap().to_owned();
+}
+
+#[tokio::test]
+async fn run_records_the_hook_replacement() {
+    let bench = Bench::start().await;
+    bench.install(&bench.guard("guard", "1.0.0", &json!(["before_tool_call"]))).await;
+    bench.decides(&json!({ "decision": "replace", "data": { "path": "other" } }));
+    let run = bench.act("one").await.json()["metadata"]["runId"].as_str().unwrap().to_owned();
     let run = bench.app.get(&format!("/api/plugin-engine/runs/{run}")).await.json();
     assert_eq!(run["context"], json!({ "path": "other" }));
 }
 
+/// An intent under the key `k`.
+fn keyed() -> Value {
+    json!({ "tool": "own", "intent": "act", "idempotencyKey": "k", "context": { "path": "one" } })
+}
+
+/// The answer to an intent that the guard vetoes.
+async fn vetoed(bench: &Bench, reason: &Value) -> Answer {
+    bench.decides(&json!({ "decision": "veto", "reason": reason }));
+    let answer = bench.app.post(INTENTS, &keyed()).await;
+    assert_eq!(answer.failure(), "vetoed");
+    answer
+}
+
 #[tokio::test]
 async fn veto_stops_the_call() {
+    let bench = Bench::start().await;
+    bench.install(&bench.guard("guard", "1.0.0", &json!(["before_tool_call"]))).await;
+    let answer = vetoed(&bench, &json!("not on a Sunday")).await;
+    let error = answer.json()["error"].clone();
+    assert_eq!(error["retryable"], json!(false));
+    assert!(error["fallback"].is_string(), "{error}");
+    assert_eq!(answer.json()["metadata"]["attempts"], 0);
+    assert_eq!(bench.service.calls(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn veto_gives_its_shortened_reason() {
     let bench = Bench::start().await;
     bench.install(&bench.guard("guard", "1.0.0", &json!(["before_tool_call"]))).await;
     for (reason, said) in [
@@ -81,26 +113,40 @@ async fn veto_stops_the_call() {
         (json!(null), "The guard forbids it: it gives no reason".to_owned()),
         (json!("x".repeat(501)), format!("The guard forbids it: {}…", "x".repeat(500))),
     ] {
-        bench.decides(&json!({ "decision": "veto", "reason": reason }));
-        let intent = json!({ "tool": "own", "intent": "act", "idempotencyKey": "k", "context": { "path": "one" } });
-        let answer = bench.app.post(INTENTS, &intent).await;
-        assert_eq!(answer.failure(), "vetoed");
-        let error = answer.json()["error"].clone();
+        let error = vetoed(&bench, &reason).await.json()["error"].clone();
         assert_eq!((&error["message"], &error["retryable"]), (&json!(said), &json!(false)));
-        assert!(error["fallback"].is_string(), "{error}");
-        assert_eq!(answer.json()["metadata"]["attempts"], 0);
     }
-    assert_eq!(bench.service.calls(), Vec::<String>::new());
-    let recorded = bench.errors("own").await;
-    assert_eq!((recorded.len(), &recorded[0]["code"]), (3, &json!("vetoed")));
-    // The service got no call: no run started, and the idempotency key is free.
-    assert_eq!(bench.app.get("/api/plugin-engine/runs").await.json()["runs"], json!([]));
-    let intent = json!({ "tool": "own", "intent": "act", "idempotencyKey": "k", "context": { "path": "one" } });
-    bench.app.post(INTENTS, &intent).await.data();
 }
 
 #[tokio::test]
-async fn hooks_are_asked_by_priority() {
+async fn each_veto_is_recorded_as_failure() {
+    let bench = Bench::start().await;
+    bench.install(&bench.guard("guard", "1.0.0", &json!(["before_tool_call"]))).await;
+    for _ in 0..3 {
+        vetoed(&bench, &json!("no")).await;
+    }
+    let recorded = bench.errors("own").await;
+    assert_eq!((recorded.len(), &recorded[0]["code"]), (3, &json!("vetoed")));
+}
+
+#[tokio::test]
+async fn vetoed_intent_starts_no_run() {
+    let bench = Bench::start().await;
+    bench.install(&bench.guard("guard", "1.0.0", &json!(["before_tool_call"]))).await;
+    vetoed(&bench, &json!("no")).await;
+    assert_eq!(bench.app.get("/api/plugin-engine/runs").await.json()["runs"], json!([]));
+}
+
+#[tokio::test]
+async fn veto_frees_the_idempotency_key() {
+    let bench = Bench::start().await;
+    bench.install(&bench.guard("guard", "1.0.0", &json!(["before_tool_call"]))).await;
+    vetoed(&bench, &json!("no")).await;
+    bench.app.post(INTENTS, &keyed()).await.data();
+}
+
+/// A bench with hooks of three plugins at four priorities.
+async fn with_priorities() -> Bench {
     let bench = Bench::start().await;
     bench
         .install(&bench.guard("late", "1.0.0", &json!([hook("before_tool_call", &json!({ "priority": 1000 }))])))
@@ -111,19 +157,39 @@ async fn hooks_are_asked_by_priority() {
     ]);
     bench.install(&bench.guard("zeal", "1.0.0", &hooks)).await;
     bench.install(&bench.guard("alpha", "1.0.0", &json!([hook("before_tool_call", &json!({ "priority": 7 }))]))).await;
+    bench
+}
+
+/// Where the hook of a guard is asked.
+fn path(name: &str) -> String {
+    format!("/{name}/hooks/before_tool_call")
+}
+
+#[tokio::test]
+async fn hooks_are_asked_by_priority() {
+    let bench = with_priorities().await;
+    bench.act("one").await.data();
+    assert_eq!(bench.asked(), [path("zeal"), path("alpha"), path("zeal"), path("late")]);
+}
+
+#[tokio::test]
+async fn later_hook_sees_the_replacement() {
+    let bench = with_priorities().await;
     bench.decides(&json!({ "decision": "proceed" }));
     bench.decides(&json!({ "decision": "replace", "data": { "path": "two" } }));
     bench.act("one").await.data();
-    let path = |name: &str| format!("/{name}/hooks/before_tool_call");
-    assert_eq!(bench.asked(), [path("zeal"), path("alpha"), path("zeal"), path("late")]);
     let seen: Vec<_> = bench.receiver.got().iter().map(|got| got.json()["data"]["path"].clone()).collect();
     assert_eq!(seen, ["one", "one", "two", "two"]);
     assert_eq!(bench.service.calls(), ["POST /two"]);
+}
 
+#[tokio::test]
+async fn hook_after_a_veto_is_not_asked() {
+    let bench = with_priorities().await;
     bench.decides(&json!({ "decision": "proceed" }));
     bench.decides(&json!({ "decision": "veto", "reason": "no" }));
     assert_eq!(bench.act("one").await.failure(), "vetoed");
-    assert_eq!(bench.asked()[4..], [path("zeal"), path("alpha")]);
+    assert_eq!(bench.asked(), [path("zeal"), path("alpha")]);
 }
 
 /// Has the receiver answer wrongly; what is said of that, and under which code.
@@ -164,7 +230,7 @@ async fn failed_hook_follows_its_declared_policy() {
                 let message = error["message"].as_str().unwrap();
                 let begins = "The guard has to be asked first: its hook before_tool_call failed: ";
                 assert!(message.starts_with(begins) && message.contains(said), "{message}");
-                // What is out of order may be in order later; what answers nonsense has to be mended.
+                // A retry helps only where the hook may answer later.
                 assert_eq!(error["retryable"], json!(*code == "unavailable"));
             } else {
                 assert_eq!(answer.data()["path"], "one");
@@ -179,21 +245,31 @@ async fn failed_hook_follows_its_declared_policy() {
     assert_eq!(bench.service.calls().len(), answers.len());
 }
 
-#[tokio::test]
-async fn silent_hook_times_out() {
-    let bench = Bench::start().await;
-    // A server that takes a connection and says nothing.
-    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+/// A server that takes connections and never answers, and a guard with a hook there.
+async fn silent_guard(bench: &Bench) -> (TcpListener, Value) {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", silent.local_addr().unwrap());
-    let mut guard =
-        bench.guard("guard", "1.0.0", &json!([hook("before_tool_call", &json!({ "timeout_ms": 100, "url": url }))]));
+    let hooks = json!([hook("before_tool_call", &json!({ "timeout_ms": 100, "url": url }))]);
+    let mut guard = bench.guard("guard", "1.0.0", &hooks);
     guard["permissions"] = json!(["network:127.0.0.1"]);
+    (silent, guard)
+}
+
+#[tokio::test]
+async fn hook_at_a_refused_address_fails_the_call() {
+    let bench = Bench::start().await;
+    let (_silent, guard) = silent_guard(&bench).await;
     bench.install(&guard).await;
-    // The operator allows no such address: nothing is sent.
     let refused = bench.act("one").await;
     assert_eq!(refused.failure(), "unavailable");
     assert!(refused.text.contains("the operator does not allow its address"), "{}", refused.text);
+    assert_eq!(bench.service.calls(), Vec::<String>::new());
+}
 
+#[tokio::test]
+async fn silent_hook_times_out() {
+    let bench = Bench::start().await;
+    let (silent, guard) = silent_guard(&bench).await;
     let allowed =
         vec![AllowedAddress::Socket(silent.local_addr().unwrap()), AllowedAddress::Socket(bench.service.address)];
     let plugins = vec![manifest(&format!("http://{}", bench.service.address), &json!({ "type": "none" }))];
@@ -208,101 +284,24 @@ async fn silent_hook_times_out() {
     assert_eq!(bench.service.calls(), Vec::<String>::new());
 }
 
-#[tokio::test]
-async fn after_hook_may_withhold_a_result() {
-    let bench = Bench::start().await;
-    bench.install(&bench.guard("guard", "1.0.0", &json!(["after_tool_call"]))).await;
-    let intent =
-        |key: &str| json!({ "tool": "own", "intent": "act", "idempotencyKey": key, "context": { "path": "one" } });
-
-    bench.decides(&json!({ "decision": "replace", "data": { "path": "[hidden]" } }));
-    let changed = bench.app.post(INTENTS, &intent("a")).await;
-    assert_eq!(changed.data(), json!({ "path": "[hidden]" }));
-    let asked = bench.last().json();
-    assert_eq!((&asked["context"]["parameters"], &asked["data"]["path"]), (&json!({ "path": "one" }), &json!("one")));
-
-    bench.decides(&json!({ "decision": "veto", "reason": "it has names in it" }));
-    let withheld = bench.app.post(INTENTS, &intent("b")).await.json();
-    assert_eq!((&withheld["success"], &withheld["data"]), (&json!(true), &Value::Null));
-    assert_eq!(withheld["message"], "It was done; The guard withholds the result: it has names in it");
-
-    bench.receiver.answer(StatusCode::BAD_GATEWAY);
-    let failed = bench.app.post(INTENTS, &intent("c")).await.json();
-    assert_eq!((&failed["success"], &failed["data"]), (&json!(true), &Value::Null));
-    assert!(failed["message"].as_str().unwrap().contains("its hook after_tool_call failed"), "{failed}");
-
-    // What is answered again is what was answered, and no hook is asked once more.
-    let asked = bench.asked().len();
-    assert_eq!(bench.app.post(INTENTS, &intent("a")).await.data(), json!({ "path": "[hidden]" }));
-    assert_eq!(bench.app.post(INTENTS, &intent("b")).await.json()["data"], Value::Null);
-    assert_eq!((bench.asked().len(), bench.service.calls().len()), (asked, 3));
-    let runs = bench.app.get("/api/plugin-engine/runs").await.json();
-    assert!(runs["runs"].as_array().unwrap().iter().all(|run| run["state"] == "succeeded"), "{runs}");
-}
-
-#[tokio::test]
-async fn error_hook_may_replace_the_agents_words() {
-    let bench = Bench::start().await;
-    bench.install(&bench.guard("guard", "1.0.0", &json!(["on_error", "after_tool_call"]))).await;
-    let told = json!({ "message": "Ask Ann.", "fallback": "Tell the person to ask Ann." });
-    bench.decides(&json!({ "decision": "replace", "data": told }));
-    let answer = bench.act("400").await;
-    assert_eq!(answer.failure(), "rejected");
-    let error = answer.json()["error"].clone();
-    assert_eq!((&error["message"], &error["fallback"]), (&told["message"], &told["fallback"]));
-    let asked = bench.last().json();
-    assert_eq!((&asked["type"], &asked["data"]["code"]), (&json!("on_error"), &json!("rejected")));
-    // What is answered again under its key is what was told.
-    let keyed = json!({ "tool": "own", "intent": "act", "idempotencyKey": "k", "context": { "path": "400" } });
-    for _ in 0..2 {
-        bench.decides(&json!({ "decision": "replace", "data": told }));
-        let error = bench.app.post(INTENTS, &keyed).await.json()["error"].clone();
-        assert_eq!((&error["message"], &error["fallback"]), (&told["message"], &told["fallback"]));
-    }
-    // What is recorded is what happened.
-    assert!(bench.errors("own").await[0]["message"].as_str().unwrap().contains("not like that"));
-    // More than that it may not.
-    for (changed, said) in [
-        (json!({ "decision": "replace", "data": { "code": "timeout" } }), "code cannot be changed"),
-        (json!({ "decision": "replace", "data": { "retryable": true } }), "retryable cannot be changed"),
-        (json!({ "decision": "replace", "data": { "message": 7 } }), "message is not a string"),
-        (json!({ "decision": "replace", "data": "no" }), "it is not an error object"),
-        (json!({ "decision": "veto", "reason": "no" }), "nothing left to forbid"),
-    ] {
-        bench.decides(&changed);
-        let error = bench.act("400").await.json()["error"].clone();
-        assert_eq!((&error["code"], &error["retryable"]), (&json!("rejected"), &json!(false)));
-        assert!(error["message"].as_str().unwrap().contains("not like that"), "{error}");
-        let recorded = bench.errors("guard").await;
-        assert!(recorded.iter().any(|one| one["message"].as_str().unwrap().contains(said)), "{said}: {recorded:?}");
-    }
-    // Nothing was asked about what did not succeed.
-    assert!(bench.asked().iter().all(|path| path.ends_with("on_error")));
-}
-
-#[tokio::test]
-async fn error_hook_is_asked_about_a_timed_out_call() {
-    let bench =
-        Bench::with(Options { budget: Some(std::time::Duration::from_millis(300)), ..Options::default() }).await;
-    bench.install(&bench.guard("guard", "1.0.0", &json!(["on_error"]))).await;
-    bench.decides(&json!({ "decision": "replace", "data": { "message": "It takes its time." } }));
-    let answer = bench.act("never").await;
-    assert_eq!(
-        (answer.failure().as_str(), &answer.json()["error"]["message"]),
-        ("timeout", &json!("It takes its time."))
-    );
-    assert_eq!(bench.errors("guard").await, Vec::<Value>::new());
-}
-
-#[tokio::test]
-async fn hook_is_asked_about_name_lookups() {
+/// A bench with `slack` and a hook before its lookup of channels.
+async fn with_lookup_hook() -> Bench {
     let bench = Bench::start().await;
     bench.app.connect("slack", "xoxb-playground").await;
     let hooks = json!([hook("before_tool_call", &json!({ "tools": ["slack.list_channels"] }))]);
     bench.install(&bench.guard("guard", "1.0.0", &hooks)).await;
-    let send = || bench.app.intend("slack", "send", json!({ "channel": "#general", "text": "hello" }));
-    bench.decides(&json!({ "decision": "veto", "reason": "channels are nobody's business" }));
-    let veto = send().await;
+    bench
+}
+
+async fn send_to_general(bench: &Bench) -> Answer {
+    bench.app.intend("slack", "send", json!({ "channel": "#general", "text": "hello" })).await
+}
+
+#[tokio::test]
+async fn hook_may_veto_a_name_lookup() {
+    let bench = with_lookup_hook().await;
+    bench.decides(&json!({ "decision": "veto", "reason": "channels are private" }));
+    let veto = send_to_general(&bench).await;
     assert_eq!(veto.failure(), "vetoed");
     assert!(
         veto.text.contains("a name cannot be looked up by slack.list_channels: The guard forbids it"),
@@ -311,11 +310,17 @@ async fn hook_is_asked_about_name_lookups() {
     );
     assert_eq!(bench.last().json()["context"]["intent"], "list_channels");
     assert_eq!(bench.app.playground.received_total(), 0);
-    // It is asked again until the name is known.
-    send().await.data();
-    assert_eq!(bench.asked().len(), 2);
-    send().await.data();
-    assert_eq!(bench.asked().len(), 2);
+}
+
+#[tokio::test]
+async fn hook_is_asked_until_the_name_is_known() {
+    let bench = with_lookup_hook().await;
+    bench.decides(&json!({ "decision": "veto", "reason": "channels are private" }));
+    send_to_general(&bench).await.failure();
+    for _ in 0..2 {
+        send_to_general(&bench).await.data();
+        assert_eq!(bench.asked().len(), 2);
+    }
 }
 
 #[tokio::test]
@@ -387,6 +392,13 @@ async fn hooks_are_separate_by_organization() {
     let intent = json!({ "tool": "own", "intent": "act", "context": { "path": "one" } });
     bench.app.send(&other, Method::POST, INTENTS, Some(&intent)).await.data();
     assert_eq!(bench.asked().len(), 0);
+}
+
+#[tokio::test]
+async fn guard_of_another_organization_is_unknown() {
+    let bench = Bench::start().await;
+    bench.install(&bench.guard("guard", "1.0.0", &json!(["before_tool_call"]))).await;
+    let other = bench.app.key("globex", &[Role::Administrator], Some("admin")).await;
     for (method, path) in [(Method::GET, ""), (Method::POST, "/hook-secret")] {
         let path = format!("/api/v1/plugins/guard{path}");
         assert_eq!(bench.app.send(&other, method, &path, None).await.problem(404), "unknown_plugin");

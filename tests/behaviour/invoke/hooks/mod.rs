@@ -2,8 +2,11 @@
 
 mod around;
 mod managing;
+mod operators;
 mod policy;
 mod reporting;
+mod results;
+mod secrets;
 
 use axum::Router;
 use axum::extract::Path;
@@ -19,6 +22,7 @@ use crate::support::app::{Answer, App, Options};
 use crate::support::own::{OwnService, TOKEN, manifest};
 
 const INTENTS: &str = "/api/plugin-engine";
+const GUARD: &str = "/api/v1/plugins/guard";
 
 /// An Overseer with the plugin `own`, its service, and a server that is asked by hooks.
 struct Bench {

@@ -1,21 +1,20 @@
 //! Mappings: written, listed, read and deleted.
 
-use overseer_engine::access::principal::Role;
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{Chat, NAMES, with};
 use crate::support::app::Answer;
 
-const ROOM: &str = "tool=chat&kind=room";
+pub(super) const ROOM: &str = "tool=chat&kind=room";
 
-fn named(answer: &Answer) -> Vec<String> {
+pub(super) fn named(answer: &Answer) -> Vec<String> {
     let listed = answer.json();
     let listed = listed["mappings"].as_array().unwrap_or_else(|| panic!("{listed}"));
     listed.iter().map(|mapping| mapping["name"].as_str().unwrap().to_owned()).collect()
 }
 
-fn room(name: &str, more: Value) -> Value {
+pub(super) fn room(name: &str, more: Value) -> Value {
     with(json!({ "tool": "chat", "kind": "room", "name": name, "externalId": "R100" }), more)
 }
 
@@ -55,8 +54,8 @@ async fn mapping_lifecycle_is_complete() {
     }
 }
 
-#[tokio::test]
-async fn mapping_list_pages_by_plugin_and_kind() {
+/// Mappings of several plugins, kinds and scopes, written and looked up.
+async fn with_mappings() -> Chat {
     let chat = Chat::start().await;
     for number in 0..7 {
         chat.name(&format!("n{number}"), "R100", json!({ "userId": "admin" })).await;
@@ -69,6 +68,12 @@ async fn mapping_list_pages_by_plugin_and_kind() {
         .json();
     chat.name("everybody's", "R100", json!({})).await;
     chat.say(json!({ "rooms": ["general", "random"], "person": "random" })).await.data();
+    chat
+}
+
+#[tokio::test]
+async fn mapping_list_pages_within_its_filter() {
+    let chat = with_mappings().await;
     for (query, expected) in [
         ("", 12),
         ("&tool=chat", 11),
@@ -91,20 +96,38 @@ async fn mapping_list_pages_by_plugin_and_kind() {
             assert_eq!(found.len(), expected, "{query}, {limit}: {found:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn mapping_list_is_of_one_scope() {
+    let chat = with_mappings().await;
+    assert_eq!(named(&chat.app.get(NAMES).await), ["everybody's"]);
+}
+
+#[tokio::test]
+async fn looked_up_name_is_listed() {
+    let chat = with_mappings().await;
     let listed = chat.app.get(&format!("{NAMES}?userId=admin&tool=chat&kind=person")).await.json();
     let expected = json!([{
         "tool": "chat", "kind": "person", "name": "random", "externalId": "R002", "scope": "user", "userId": "admin",
         "provenance": "lookup", "updatedAt": "2026-11-21T09:00:00Z", "expiresAt": "2026-11-22T09:00:00Z",
     }]);
     assert_eq!(listed["mappings"], expected);
-    assert_eq!(named(&chat.app.get(NAMES).await), ["everybody's"]);
-    // A user can also delete a name that a lookup found, through any account.
+}
+
+#[tokio::test]
+async fn looked_up_name_is_deleted_for_each_account() {
+    let chat = with_mappings().await;
     let body = json!({ "tool": "chat", "intent": "say", "integration": "default", "context": { "room": "general" } });
     chat.app.post("/api/plugin-engine", &body).await.data();
     let removed = chat.app.delete(&format!("{NAMES}?{ROOM}&name=General&userId=admin")).await.json();
     let provenances: Vec<_> = removed["removed"].as_array().unwrap().iter().map(|one| &one["provenance"]).collect();
     assert_eq!(provenances, ["lookup", "lookup"]);
+}
 
+#[tokio::test]
+async fn invalid_mapping_query_is_refused() {
+    let chat = Chat::start().await;
     for (query, pointers) in [
         ("kind=room", vec!["/tool"]),
         ("tool=chat&kind=rom", vec!["/kind"]),
@@ -122,34 +145,72 @@ async fn mapping_list_pages_by_plugin_and_kind() {
     }
 }
 
+/// What Overseer has stored of a name of a room.
+async fn look(chat: &Chat, rest: &str) -> Value {
+    chat.app.get(&format!("{NAMES}/lookup?{ROOM}{rest}")).await.json()
+}
+
+#[tokio::test]
+async fn unstored_name_is_not_found() {
+    let chat = Chat::start().await;
+    assert_eq!(look(&chat, "&name=general").await, json!({ "found": false, "nearest": [] }));
+    let place = chat.app.get(&format!("{NAMES}/lookup?tool=chat&kind=place&name=home")).await.json();
+    assert_eq!(place, json!({ "found": false, "nearest": [] }));
+    assert_eq!(chat.lookups(), 0);
+}
+
+#[tokio::test]
+async fn stored_lookup_gives_an_id_as_it_is() {
+    let chat = Chat::start().await;
+    let found = json!({ "found": true, "externalId": "R001", "provenance": "as_given" });
+    assert_eq!(look(&chat, "&name=R001").await, found);
+}
+
 #[tokio::test]
 async fn stored_name_needs_no_lookup() {
     let chat = Chat::start().await;
-    let look = async |rest: &str| chat.app.get(&format!("{NAMES}/lookup?{ROOM}{rest}")).await.json();
-    assert_eq!(look("&name=general").await, json!({ "found": false, "nearest": [] }));
-    assert_eq!(look("&name=R001").await, json!({ "found": true, "externalId": "R001", "provenance": "as_given" }));
     chat.room("general").await;
     chat.app.table.take();
     let found = json!({ "found": true, "externalId": "R001", "scope": "user", "provenance": "lookup",
                         "expiresAt": "2026-11-21T10:00:00Z" });
-    assert_eq!(look("&name=%23General").await, found);
+    assert_eq!(look(&chat, "&name=%23General").await, found);
     assert_eq!(chat.app.table.take(), (2, 0));
-    assert_eq!(look("&name=general&integration=default").await, json!({ "found": false, "nearest": ["#General"] }));
-    assert_eq!(look("&name=general&userId=ann").await["found"], false);
+    assert_eq!(chat.lookups(), 1);
+}
+
+#[tokio::test]
+async fn stored_name_belongs_to_its_account() {
+    let chat = Chat::start().await;
+    chat.room("general").await;
+    let elsewhere = look(&chat, "&name=general&integration=default").await;
+    assert_eq!(elsewhere, json!({ "found": false, "nearest": ["#General"] }));
+    assert_eq!(look(&chat, "&name=general&userId=ann").await["found"], false);
+    chat.app.connect("chat", super::TWO).await;
+    assert_eq!(look(&chat, "&name=general").await["found"], false);
+}
+
+#[tokio::test]
+async fn stored_lookup_names_the_scope() {
+    let chat = Chat::start().await;
     chat.name("general", "R400", json!({})).await;
     chat.name("genres", "R500", json!({ "agentId": "agent_1" })).await;
     let of_all = json!({ "found": true, "externalId": "R400", "scope": "organization", "provenance": "manual" });
-    assert_eq!(look("&name=general&userId=ann").await, of_all);
-    assert_eq!(look("&name=genre&userId=ann").await["nearest"], json!(["#general"]));
-    assert_eq!(look("&name=genre&userId=ann&agentId=agent_1").await["nearest"], json!(["#genres", "#general"]));
-    assert_eq!(look("&name=genres&agentId=agent_1").await["scope"], "agent");
-    let place = chat.app.get(&format!("{NAMES}/lookup?tool=chat&kind=place&name=home")).await.json();
-    assert_eq!(place, json!({ "found": false, "nearest": [] }));
-    assert_eq!(chat.lookups(), 1);
-    // Nothing of an account that was connected anew counts, as in an intent.
-    chat.app.delete(&format!("{NAMES}?{ROOM}&name=general")).await.json();
-    chat.app.connect("chat", super::TWO).await;
-    assert_eq!(look("&name=general").await["found"], false);
+    assert_eq!(look(&chat, "&name=general&userId=ann").await, of_all);
+    assert_eq!(look(&chat, "&name=genres&agentId=agent_1").await["scope"], "agent");
+}
+
+#[tokio::test]
+async fn stored_lookup_suggests_names_of_its_scopes() {
+    let chat = Chat::start().await;
+    chat.name("general", "R400", json!({})).await;
+    chat.name("genres", "R500", json!({ "agentId": "agent_1" })).await;
+    assert_eq!(look(&chat, "&name=genre&userId=ann").await["nearest"], json!(["#general"]));
+    assert_eq!(look(&chat, "&name=genre&userId=ann&agentId=agent_1").await["nearest"], json!(["#genres", "#general"]));
+}
+
+#[tokio::test]
+async fn invalid_stored_lookup_is_refused() {
+    let chat = Chat::start().await;
     for (query, pointers) in
         [("tool=chat&kind=rooms&name=x", vec!["/kind"]), ("tool=caht&kind=room&name=x", vec!["/tool"])]
     {
@@ -159,11 +220,15 @@ async fn stored_name_needs_no_lookup() {
     }
 }
 
+const BULK: &str = "/api/plugin-engine/context-mappings/bulk";
+
+fn many(count: usize) -> Vec<Value> {
+    (0..count).map(|number| room(&format!("n{number}"), json!({}))).collect()
+}
+
 #[tokio::test]
-async fn mappings_are_written_all_or_none() {
+async fn bulk_with_an_invalid_mapping_writes_none() {
     let chat = Chat::start().await;
-    let bulk = format!("{NAMES}/bulk");
-    let many = |count: usize| (0..count).map(|number| room(&format!("n{number}"), json!({}))).collect::<Vec<_>>();
     for (mappings, pointers) in [
         (many(0), vec!["/mappings"]),
         (many(101), vec!["/mappings"]),
@@ -188,22 +253,33 @@ async fn mappings_are_written_all_or_none() {
         ),
         ([many(2), vec![room("", json!({ "tol": 1 }))]].concat(), vec!["/mappings/2/name", "/mappings/2/tol"]),
     ] {
-        let answer = chat.app.post(&bulk, &json!({ "mappings": mappings })).await;
+        let answer = chat.app.post(BULK, &json!({ "mappings": mappings })).await;
         assert_eq!(answer.problem(400), "invalid_parameters");
         assert_eq!(answer.pointers(), pointers, "{}", answer.text);
         assert_eq!(named(&chat.app.get(NAMES).await), Vec::<String>::new());
     }
+}
+
+#[tokio::test]
+async fn bulk_writes_a_hundred_mappings_at_once() {
+    let chat = Chat::start().await;
     chat.app.table.take();
-    let written = chat.app.post(&bulk, &json!({ "mappings": many(100) })).await;
+    let written = chat.app.post(BULK, &json!({ "mappings": many(100) })).await;
     assert_eq!(chat.app.table.take(), (0, 1));
-    assert_eq!(named(&written).len(), 100, "in the order in which they came");
-    assert_eq!(named(&written)[99], "n99");
+    assert_eq!(named(&written).len(), 100);
+    assert_eq!(named(&written)[99], "n99", "the reply keeps the order of the request");
     assert_eq!(named(&chat.app.get(&format!("{NAMES}?limit=100")).await).len(), 100);
-    // One name may be in several scopes.
+}
+
+#[tokio::test]
+async fn bulk_may_write_a_name_in_each_scope() {
+    let chat = Chat::start().await;
     let scopes =
         json!([room("n1", json!({})), room("n1", json!({ "userId": "a" })), room("n1", json!({ "agentId": "a" }))]);
-    chat.app.post(&bulk, &json!({ "mappings": scopes })).await.json();
-    assert_eq!(named(&chat.app.get(&format!("{NAMES}?agentId=a")).await), ["n1"]);
+    chat.app.post(BULK, &json!({ "mappings": scopes })).await.json();
+    for scope in ["", "userId=a", "agentId=a"] {
+        assert_eq!(named(&chat.app.get(&format!("{NAMES}?{scope}")).await), ["n1"], "{scope}");
+    }
 }
 
 #[tokio::test]
@@ -248,6 +324,12 @@ async fn mapping_limits_hold_at_their_edges() {
         assert_eq!(answer.problem(400), "invalid_parameters", "{bad}");
         assert_eq!(answer.pointers(), [pointer], "{bad}: {}", answer.text);
     }
+    assert_eq!(named(&chat.app.get(NAMES).await).len(), 3, "x, and the two long ones");
+}
+
+#[tokio::test]
+async fn misspelled_kind_or_tool_gets_a_suggestion() {
+    let chat = Chat::start().await;
     for (bad, said) in [
         (json!({ "kind": "rom" }), "did you mean room?"),
         (json!({ "kind": "zzz" }), "there are person, place, room"),
@@ -257,81 +339,14 @@ async fn mapping_limits_hold_at_their_edges() {
         let answer = chat.put(with(room("y", json!({})), bad)).await;
         assert!(answer.text.contains(said), "{}", answer.text);
     }
-    assert_eq!(named(&chat.app.get(NAMES).await).len(), 3, "x, and the two long ones");
+}
+
+#[tokio::test]
+async fn mapping_write_takes_no_other_form() {
+    let chat = Chat::start().await;
     chat.app.send(&chat.app.admin, Method::POST, NAMES, Some(&json!({}))).await.problem(405);
     chat.app
         .send(&chat.app.admin, Method::PUT, &format!("{NAMES}?a=b"), Some(&room("x", json!({}))))
         .await
         .problem(400);
-}
-
-#[tokio::test]
-async fn mapping_of_another_owner_is_inaccessible() {
-    let chat = Chat::start().await;
-    chat.name("secret", "R100", json!({})).await;
-    chat.name("secret", "R200", json!({ "agentId": "agent_1" })).await;
-    chat.name("secret", "R300", json!({ "userId": "bob" })).await;
-    let send = async |key: &str, method: Method, rest: &str, body: Option<&Value>| {
-        chat.app.send(key, method, &format!("{NAMES}{rest}"), body).await
-    };
-    let secret = format!("?{ROOM}&name=secret");
-    let scopes = [
-        ("", json!({})),
-        ("agentId=agent_1", json!({ "agentId": "agent_1" })),
-        ("userId=bob", json!({ "userId": "bob" })),
-    ];
-
-    // Another organization sees nothing, and what it writes is its own.
-    let stranger = chat.app.key("other", &[Role::Administrator], Some("bob")).await;
-    for (query, scope) in &scopes {
-        assert_eq!(named(&send(&stranger, Method::GET, &format!("?{query}"), None).await), Vec::<String>::new());
-        send(&stranger, Method::DELETE, &format!("{secret}&{query}"), None).await.problem(404);
-        send(&stranger, Method::PUT, "", Some(&room("theirs", scope.clone()))).await.json();
-        assert_eq!(named(&chat.app.get(&format!("{NAMES}?{query}")).await), ["secret"]);
-    }
-    let looked = send(&stranger, Method::GET, &format!("/lookup{secret}&agentId=agent_1"), None).await.json();
-    assert_eq!(looked, json!({ "found": false, "nearest": [] }));
-
-    // A user reads what counts for everybody, and reads and writes their own.
-    let ann = chat.app.key("acme", &[Role::User], Some("ann")).await;
-    assert_eq!(named(&send(&ann, Method::GET, "", None).await), ["secret"]);
-    assert_eq!(named(&send(&ann, Method::GET, "?agentId=agent_1", None).await), ["secret"]);
-    send(&ann, Method::GET, "?userId=bob", None).await.problem(403);
-    send(&ann, Method::GET, &format!("/lookup{secret}&userId=bob"), None).await.problem(403);
-    assert_eq!(send(&ann, Method::GET, &format!("/lookup{secret}"), None).await.json()["externalId"], "R100");
-    for (query, scope) in &scopes {
-        let answer = send(&ann, Method::PUT, "", Some(&room("secret", scope.clone()))).await;
-        assert_eq!(answer.problem(403), "forbidden");
-        assert!(query.starts_with("userId") || answer.text.contains("say userId to write your own"), "{}", answer.text);
-        let own = room("mine", json!({ "userId": "ann" }));
-        let bulk = json!({ "mappings": [own, room("secret", scope.clone())] });
-        send(&ann, Method::POST, "/bulk", Some(&bulk)).await.problem(403);
-        send(&ann, Method::DELETE, &format!("{secret}&{query}"), None).await.problem(403);
-    }
-    assert_eq!(named(&send(&ann, Method::GET, "?userId=ann", None).await), Vec::<String>::new());
-    send(&ann, Method::PUT, "", Some(&room("mine", json!({ "userId": "ann" })))).await.json();
-    assert_eq!(named(&send(&ann, Method::GET, "?userId=ann", None).await), ["mine"]);
-    send(&ann, Method::DELETE, &format!("?{ROOM}&name=mine&userId=ann"), None).await.json();
-    for id in ["R100", "R200", "R300"] {
-        let found = chat
-            .app
-            .get(&format!(
-                "{NAMES}/lookup{secret}&userId={}&agentId={}",
-                if id == "R100" { "ann" } else { "bob" },
-                if id == "R200" { "agent_1" } else { "none" }
-            ))
-            .await
-            .json();
-        assert_eq!(found["externalId"], id);
-    }
-
-    // A service key acts for all users; a request without a key is refused.
-    let service = chat.app.key("acme", &[Role::Service], None).await;
-    for (_, scope) in &scopes {
-        send(&service, Method::PUT, "", Some(&room("more", scope.clone()))).await.json();
-    }
-    let answer = send(&service, Method::GET, &format!("/lookup{secret}"), None).await;
-    answer.problem(400);
-    assert_eq!(answer.pointers(), ["/userId"]);
-    send("ovs_nobody", Method::GET, "", None).await.problem(401);
 }

@@ -1,26 +1,21 @@
 //! How Overseer resolves a name in an intent to an id.
 
-use overseer_engine::access::principal::Role;
-use overseer_engine::core::intent::Intent;
-use overseer_engine::core::outcome::Success;
-use overseer_engine::invoke::runs::RequestOptions;
 use overseer_playground::{NOTION_HOME_PAGE, NOTION_TASKS_DATABASE};
-use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Chat, NAMES, ONE, TWO, with};
+use super::{Chat, ONE, with};
 use crate::support::app::{Answer, App};
 
 /// The message of the only problem of a refused intent.
 #[track_caller]
-fn refusal(answer: &Answer, pointer: &str) -> String {
+pub(super) fn refusal(answer: &Answer, pointer: &str) -> String {
     assert_eq!(answer.problem(400), "invalid_parameters");
     assert_eq!(answer.pointers(), [pointer], "{}", answer.text);
     answer.json()["errors"][0]["message"].as_str().unwrap().to_owned()
 }
 
-#[tokio::test]
-async fn agent_mapping_has_precedence() {
+/// Rooms that each scope names `general`: the organization R100, the user R200, the agent R300.
+async fn with_scopes() -> Chat {
     let chat = Chat::start().await;
     assert_eq!(chat.room("general").await, "R001");
     for (scope, id) in
@@ -29,17 +24,42 @@ async fn agent_mapping_has_precedence() {
         chat.name("general", id, scope).await;
         assert_eq!(chat.room("general").await, id);
     }
-    // Another agent and another user have none of their own.
-    let body = json!({ "agentId": "agent_2", "tool": "chat", "intent": "say", "context": { "room": "general" } });
-    assert_eq!(chat.app.post("/api/plugin-engine", &body).await.data()["room"], "R200");
+    chat
+}
+
+/// An intent of another agent in the room `general`.
+fn of_another_agent() -> Value {
+    json!({ "agentId": "agent_2", "tool": "chat", "intent": "say", "context": { "room": "general" } })
+}
+
+#[tokio::test]
+async fn most_specific_mapping_has_precedence() {
+    let chat = with_scopes().await;
+    assert_eq!(chat.room("general").await, "R300");
+    assert_eq!(chat.lookups(), 1);
+}
+
+#[tokio::test]
+async fn mapping_of_an_agent_is_for_that_agent() {
+    let chat = with_scopes().await;
+    assert_eq!(chat.app.post("/api/plugin-engine", &of_another_agent()).await.data()["room"], "R200");
+}
+
+#[tokio::test]
+async fn mapping_of_a_user_is_for_that_user() {
+    let chat = with_scopes().await;
     let connect = json!({ "token": ONE, "owner": "organization" });
     chat.app.post("/api/plugin-engine/integrations/chat/connect", &connect).await.json();
-    let body = with(body, json!({ "userId": "ann" }));
+    let body = with(of_another_agent(), json!({ "userId": "ann" }));
     assert_eq!(chat.app.post("/api/plugin-engine", &body).await.data()["room"], "R100");
-    // A mapping that a user wrote for an id overrides the id.
+}
+
+#[tokio::test]
+async fn written_mapping_overrides_an_id() {
+    let chat = Chat::start().await;
     chat.name("R001", "R777", json!({})).await;
     assert_eq!((chat.room("R001").await, chat.room("R002").await), ("R777".to_owned(), "R002".to_owned()));
-    assert_eq!(chat.lookups(), 1);
+    assert_eq!(chat.lookups(), 0);
 }
 
 #[tokio::test]
@@ -54,7 +74,7 @@ async fn expired_name_is_ignored() {
 }
 
 #[tokio::test]
-async fn prefix_case_and_spaces_make_no_difference() {
+async fn name_is_compared_without_case_or_prefix() {
     let chat = Chat::start().await;
     for (number, name) in ["general", "#general", " #General ", "GENERAL", "# general"].into_iter().enumerate() {
         assert_eq!(chat.room(name).await, "R001", "{name}");
@@ -62,11 +82,20 @@ async fn prefix_case_and_spaces_make_no_difference() {
     }
     chat.name(" #ÄRGER", "R100", json!({})).await;
     assert_eq!(chat.room("ärger").await, "R100");
-    // Ids are as they are.
+}
+
+#[tokio::test]
+async fn id_is_compared_with_its_case() {
+    let chat = Chat::start().await;
     for id in ["R555", "R001"] {
         assert_eq!(chat.room(id).await, id);
     }
     refusal(&chat.say(json!({ "room": "r555" })).await, "/context/room");
+}
+
+#[tokio::test]
+async fn catalog_has_the_declared_kinds_of_names() {
+    let chat = Chat::start().await;
     assert_eq!(chat.app.engine.catalog.plugin("chat").unwrap().manifest.mappings.len(), 3);
 }
 
@@ -78,11 +107,19 @@ async fn ambiguous_name_is_refused_with_its_candidates() {
         assert!(message.contains(said), "{message}");
     }
     assert_eq!((chat.lookups(), chat.said()), (1, 0));
-    // A written mapping decides; and a room that the service lists twice counts once.
+}
+
+#[tokio::test]
+async fn written_mapping_decides_an_ambiguous_name() {
+    let chat = Chat::start().await;
     chat.name("twins", "R003", json!({})).await;
     assert_eq!(chat.room("twins").await, "R003");
+}
+
+#[tokio::test]
+async fn room_listed_twice_is_not_ambiguous() {
+    let chat = Chat::start().await;
     chat.set(ONE, &[("same", "R001"), ("Same", "R001")]);
-    chat.app.clock.advance(6);
     assert_eq!(chat.room("same").await, "R001");
 }
 
@@ -93,97 +130,29 @@ async fn unknown_name_gets_suggestions() {
     chat.name("generosity", "R100", json!({ "agentId": "agent_2" })).await;
     let message = refusal(&chat.say(json!({ "room": "genral" })).await, "/context/room");
     assert!(message.contains("did you mean #General or #generic?"), "{message}");
+}
+
+#[tokio::test]
+async fn unknown_name_gets_the_listing_action() {
+    let chat = Chat::start().await;
     let message = refusal(&chat.say(json!({ "room": "xyzzy" })).await, "/context/room");
     assert!(message.contains("rooms lists those there are"), "{message}");
     assert!(!message.contains("xyzzy"), "{message}");
-    // Everything that is wrong is said at once, and what was found is remembered all the same.
-    let answer = chat.say(json!({ "rooms": ["random", "twins", "nowhere"], "room": "nowhere", "person": "" })).await;
+}
+
+/// An intent with four names that are wrong, and one that is right.
+pub(super) async fn say_wrongly(chat: &Chat) -> Answer {
+    chat.say(json!({ "rooms": ["random", "twins", "nowhere"], "room": "nowhere", "person": "" })).await
+}
+
+#[tokio::test]
+async fn each_unresolved_name_is_reported() {
+    let chat = Chat::start().await;
+    let answer = say_wrongly(&chat).await;
     answer.problem(400);
     let pointers = ["/context/person", "/context/room", "/context/rooms/1", "/context/rooms/2"];
     assert_eq!(answer.pointers(), pointers);
     assert_eq!(chat.said(), 0);
-    chat.app.clock.advance(120);
-    let lookups = chat.lookups();
-    assert_eq!(chat.room("random").await, "R002");
-    assert_eq!(chat.lookups(), lookups);
-}
-
-/// Another process over the same records says something in a room.
-async fn elsewhere(chat: &Chat, context: Value) -> Value {
-    let engine = chat.app.deaf();
-    let principal = engine.authenticate(&chat.app.admin.as_str().into()).await.unwrap();
-    let intent = json!({ "tool": "chat", "intent": "say", "context": context });
-    let intent: Intent = serde_json::from_value(intent).unwrap();
-    let Success { data, .. } =
-        engine.execute(principal, intent, RequestOptions::default()).await.unwrap().answer.result.unwrap();
-    data
-}
-
-#[tokio::test]
-async fn looked_up_name_is_cached_across_processes() {
-    let chat = Chat::start().await;
-    assert_eq!(chat.room("general").await, "R001");
-    chat.app.clock.advance(3599);
-    assert_eq!(chat.room("general").await, "R001");
-    assert_eq!(elsewhere(&chat, json!({ "room": "#GENERAL" })).await["room"], "R001");
-    assert_eq!(chat.lookups(), 1);
-    chat.set(ONE, &[("general", "R011")]);
-    chat.app.clock.advance(1);
-    assert_eq!(elsewhere(&chat, json!({ "room": "general" })).await["room"], "R011");
-    assert_eq!(chat.room("general").await, "R011");
-    assert_eq!(chat.lookups(), 2);
-}
-
-#[tokio::test]
-async fn service_list_is_cached_for_a_minute() {
-    let chat = Chat::start().await;
-    assert_eq!(chat.room("general").await, "R001");
-    chat.app.clock.advance(59);
-    assert_eq!(chat.room("random").await, "R002");
-    assert_eq!(chat.lookups(), 1, "random was in the same list");
-    refusal(&chat.say(json!({ "room": "new" })).await, "/context/room");
-    assert_eq!(chat.lookups(), 2, "new was not");
-    chat.set(ONE, &[("new", "R003")]);
-    chat.app.clock.advance(5);
-    refusal(&chat.say(json!({ "room": "new" })).await, "/context/room");
-    assert_eq!(chat.lookups(), 2);
-    chat.app.clock.advance(1);
-    assert_eq!(chat.room("new").await, "R003");
-    assert_eq!(chat.lookups(), 3);
-    chat.set(ONE, &[("new", "R004")]);
-    chat.app.clock.advance(60);
-    assert_eq!(
-        chat.say(json!({ "rooms": ["new", "R001"] })).await.data()["rooms"],
-        json!(["R003", "R001"]),
-        "remembered"
-    );
-    chat.app.delete(&format!("{NAMES}?tool=chat&kind=room&name=new&userId=admin")).await.json();
-    assert_eq!(chat.room("new").await, "R004");
-    assert_eq!(chat.lookups(), 4);
-}
-
-#[tokio::test]
-async fn new_workspace_drops_cached_names() {
-    let chat = Chat::start().await;
-    let connect = "/api/plugin-engine/integrations/chat/connect";
-    assert_eq!(chat.room("general").await, "R001");
-    chat.app.connect("chat", TWO).await;
-    assert_eq!(chat.room("general").await, "R901");
-    assert_eq!(chat.room("general").await, "R901");
-    assert_eq!(chat.lookups(), 2);
-    // Two accounts side by side each have their own.
-    chat.app.post(connect, &json!({ "token": ONE, "alias": "other" })).await.json();
-    let body = json!({ "tool": "chat", "intent": "say", "integration": "other", "context": { "room": "general" } });
-    for _ in 0..2 {
-        assert_eq!(chat.app.post("/api/plugin-engine", &body).await.data()["room"], "R001");
-        assert_eq!(chat.room("general").await, "R901");
-    }
-    assert_eq!(chat.lookups(), 3);
-    // So has the default, once it is another.
-    let default = json!({ "alias": "other" });
-    let path = "/api/plugin-engine/integrations/chat/default";
-    chat.app.send(&chat.app.admin, Method::PUT, path, Some(&default)).await.json();
-    assert_eq!(chat.room("general").await, "R001");
 }
 
 #[tokio::test]
@@ -194,40 +163,70 @@ async fn names_in_a_list_are_each_resolved() {
     let said = chat.say(context).await.data();
     assert_eq!(said["rooms"], json!(["R001", "R555", "R002", "R001", "R001"]));
     assert_eq!((&said["room"], &said["short"]), (&json!("R002"), &json!("R002")));
+    assert_eq!(chat.lookups(), 1);
+}
+
+#[tokio::test]
+async fn list_is_limited_to_twenty_names() {
+    let chat = Chat::start().await;
     let many = |count: usize| (0..count).map(|number| json!(format!("R{number:03}"))).collect::<Vec<_>>();
     assert_eq!(chat.say(json!({ "rooms": many(20) })).await.data()["rooms"], json!(many(20)));
     let message = refusal(&chat.say(json!({ "rooms": many(21) })).await, "/context/rooms/20");
     assert!(message.contains("20"), "{message}");
-    assert_eq!((chat.lookups(), chat.said()), (1, 2));
-    // An id that took a name's place is checked as any other value.
+    assert_eq!((chat.lookups(), chat.said()), (0, 1));
+}
+
+#[tokio::test]
+async fn resolved_id_is_validated_as_a_value() {
+    let chat = Chat::start().await;
     chat.name("mars", "an id of its own", json!({})).await;
     refusal(&chat.say(json!({ "short": "mars" })).await, "/context/short");
 }
 
-#[tokio::test]
-async fn listed_id_is_taken_as_it_is() {
+/// People whose names and ids resemble each other.
+pub(super) async fn with_people() -> Chat {
     let chat = Chat::start().await;
     chat.set(ONE, &[("Ann", "Xa"), ("xA", "b"), ("Bob", "c"), ("both", "d"), ("e", "both")]);
-    let person = async |given: &str| chat.say(json!({ "person": given })).await;
+    chat
+}
+
+pub(super) async fn person(chat: &Chat, given: &str) -> Answer {
+    chat.say(json!({ "person": given })).await
+}
+
+#[tokio::test]
+async fn listed_id_is_taken_as_it_is() {
+    let chat = with_people().await;
     for (given, id) in [("ann", "Xa"), ("BOB", "c"), ("c", "c"), ("c", "c"), ("bob", "c")] {
-        assert_eq!(person(given).await.data()["person"], id, "{given}");
+        assert_eq!(person(&chat, given).await.data()["person"], id, "{given}");
     }
-    // The service was asked for each name, and only once.
-    let asked: Vec<_> = chat.service.calls().into_iter().filter(|call| call.contains("query=")).collect();
-    assert_eq!(asked, ["GET /rooms?query=ann", "GET /rooms?query=BOB", "GET /rooms?query=c"]);
-    // An id is remembered as it was written, since another may differ in its case alone.
-    assert!(refusal(&person("Xa").await, "/context/person").contains("\"Ann\" (Xa)"));
-    refusal(&person("C").await, "/context/person");
-    let message = refusal(&person("both").await, "/context/person");
+}
+
+#[tokio::test]
+async fn id_that_is_also_a_name_is_ambiguous() {
+    let chat = with_people().await;
+    assert_eq!(person(&chat, "ann").await.data()["person"], "Xa");
+    assert!(refusal(&person(&chat, "Xa").await, "/context/person").contains("\"Ann\" (Xa)"));
+    let message = refusal(&person(&chat, "both").await, "/context/person");
     assert!(message.contains("(d)") && message.contains("(both)"), "{message}");
-    let places = json!({ "place": "Anywhere", "to": "Berlin", "to_what": "place" });
-    let said = chat.say(places.clone()).await.data();
+}
+
+#[tokio::test]
+async fn unmapped_name_without_lookup_stays() {
+    let chat = Chat::start().await;
+    let said = chat.say(json!({ "place": "Anywhere", "to": "Berlin", "to_what": "place" })).await.data();
     assert_eq!((&said["place"], &said["to"]), (&json!("Anywhere"), &json!("Berlin")));
+}
+
+#[tokio::test]
+async fn parameter_may_give_the_kind_of_name() {
+    let chat = Chat::start().await;
     let berlin = json!({ "tool": "chat", "kind": "place", "name": "berlin", "externalId": "p1" });
     chat.put(berlin).await.json();
-    assert_eq!(chat.say(places).await.data()["to"], "p1");
     chat.set(ONE, &[("berlin", "R005")]);
-    assert_eq!(chat.say(json!({ "to": "Berlin", "to_what": "room" })).await.data()["to"], "R005");
+    for (kind, id) in [("place", "p1"), ("room", "R005")] {
+        assert_eq!(chat.say(json!({ "to": "Berlin", "to_what": kind })).await.data()["to"], id, "{kind}");
+    }
 }
 
 #[tokio::test]
@@ -244,10 +243,21 @@ async fn failed_lookup_stops_the_intent() {
     assert_eq!((&failed["error"]["retryable"], &failed["metadata"]["attempts"]), (&json!(true), &json!(0)));
     assert_eq!(failed["error"].get("mayHaveHappened"), None);
     assert_eq!(chat.said(), 0);
-    // What is no name is not asked about.
+}
+
+#[tokio::test]
+async fn id_needs_no_lookup() {
+    let chat = Chat::start().await;
+    chat.rooms.lock().unwrap().clear();
     assert_eq!(chat.room("R001").await, "R001");
-    let nobody = json!({ "userId": "ann", "tool": "chat", "intent": "say", "context": { "room": "general" } });
-    assert_eq!(chat.app.post("/api/plugin-engine", &nobody).await.failure(), "not_connected");
+    assert_eq!(chat.lookups(), 0);
+}
+
+#[tokio::test]
+async fn name_lookup_needs_an_account() {
+    let chat = Chat::start().await;
+    let of_ann = json!({ "userId": "ann", "tool": "chat", "intent": "say", "context": { "room": "general" } });
+    assert_eq!(chat.app.post("/api/plugin-engine", &of_ann).await.failure(), "not_connected");
 }
 
 #[tokio::test]
@@ -291,18 +301,6 @@ async fn task_resolves_names_when_it_runs() {
 }
 
 #[tokio::test]
-async fn looked_up_name_belongs_to_its_user() {
-    let chat = Chat::start().await;
-    assert_eq!(chat.room("general").await, "R001");
-    let ann = chat.app.key("acme", &[Role::User], Some("ann")).await;
-    let connect = "/api/plugin-engine/integrations/chat/connect";
-    chat.app.send(&ann, Method::POST, connect, Some(&json!({ "token": TWO }))).await.json();
-    let say = json!({ "tool": "chat", "intent": "say", "context": { "room": "general" } });
-    assert_eq!(chat.app.send(&ann, Method::POST, "/api/plugin-engine", Some(&say)).await.data()["room"], "R901");
-    assert_eq!(chat.lookups(), 2);
-}
-
-#[tokio::test]
 async fn slack_takes_channel_names_in_place_of_ids() {
     let app = App::start().await;
     for name in ["random", "#Random", "C0PLAYRND2"] {
@@ -316,6 +314,11 @@ async fn slack_takes_channel_names_in_place_of_ids() {
     let lists: Vec<_> = calls.iter().filter(|call| call.path.ends_with("conversations.list")).collect();
     assert_eq!(lists.len(), 1);
     assert_eq!(lists[0].body["types"], "public_channel,private_channel");
+}
+
+#[tokio::test]
+async fn slack_suggests_the_nearest_channel() {
+    let app = App::start().await;
     let answer = app.intend("slack", "send", json!({ "channel": "#genral", "text": "hello" })).await;
     let message = refusal(&answer, "/context/channel");
     assert!(message.contains("did you mean #general?") && message.contains("C…"), "{message}");
@@ -338,7 +341,13 @@ async fn notion_takes_titles_in_place_of_ids() {
     assert_eq!(rows["results"].as_array().unwrap().len(), 6, "the playground's five and the new one");
     let searches = app.playground.received().iter().filter(|call| call.path.ends_with("/search")).count();
     assert_eq!(searches, 3, "the database, the page and the row, each once");
-    // A page is not a database.
+}
+
+#[tokio::test]
+async fn notion_page_is_not_taken_as_a_database() {
+    let app = App::start().await;
+    let plan = json!({ "parent_id": NOTION_HOME_PAGE, "title": "The plan" });
+    app.intend("notion", "create", plan).await.data();
     let message =
         refusal(&app.intend("notion", "query", json!({ "database_id": "the plan" })).await, "/context/database_id");
     assert!(message.contains("32 hexadecimal digits"), "{message}");

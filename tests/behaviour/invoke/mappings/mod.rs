@@ -1,7 +1,9 @@
 //! Names in place of a service's ids: written, looked up, cached, and the permissions to read and change them.
 
+mod caching;
 mod keeping;
 mod looking_up;
+mod owning;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;

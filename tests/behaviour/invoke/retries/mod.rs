@@ -130,13 +130,29 @@ async fn idempotent_call_is_retried_twice() {
         let error = failed(&setup.intend(effect).await, "unavailable", 3);
         assert_eq!((&error["retryable"], error.get("mayHaveHappened")), (&json!(true), None), "{error}");
         assert_eq!(setup.calls() - before, 3);
+    }
+}
+
+#[tokio::test]
+async fn retry_ends_with_the_first_success() {
+    let setup = Setup::start().await;
+    for effect in ["read", "idempotent"] {
+        let before = setup.calls();
         setup.says([FAILS, WORKS]);
         let answer = setup.intend(effect).await;
         answer.data();
         assert_eq!(answer.json()["metadata"]["attempts"], json!(2));
-        assert_eq!(setup.calls() - before, 5);
+        assert_eq!(setup.calls() - before, 2);
     }
-    // The ledger has the whole as one.
+}
+
+#[tokio::test]
+async fn ledger_records_all_tries_as_one_run() {
+    let setup = Setup::start().await;
+    setup.says([FAILS; 4]);
+    failed(&setup.intend("idempotent").await, "unavailable", 3);
+    setup.says([FAILS, WORKS]);
+    setup.intend("idempotent").await.data();
     let runs = setup.app.get("/api/plugin-engine/runs").await.json();
     let attempts: Vec<_> = runs["runs"].as_array().unwrap().iter().map(|run| &run["attempts"]).collect();
     assert_eq!(attempts, [2, 3], "{runs}");
@@ -179,25 +195,35 @@ async fn unsent_call_is_retried() {
     }
 }
 
+/// The manifest says of this code that the service did nothing.
+const LOCKED: Says = Says { status: 500, retry_after: None, code: Some("locked") };
+
 #[tokio::test]
-async fn refusal_before_any_effect_is_retried_for_every_action() {
+async fn refusal_before_any_effect_is_retried() {
     let setup = Setup::start().await;
-    let locked = Says { code: Some("locked"), ..FAILS };
-    for says in [limited("0"), Says { retry_after: None, ..limited("0") }, locked, Says { status: 504, ..locked }] {
+    for says in [limited("0"), Says { retry_after: None, ..limited("0") }, LOCKED, Says { status: 504, ..LOCKED }] {
         let before = setup.calls();
         setup.says([says]);
         setup.intend("unsafe").await.data();
         assert_eq!(setup.calls() - before, 2, "{}", says.status);
     }
-    // Not for ever; and nothing has happened.
-    for (says, code) in [(limited("0"), "rate_limited"), (locked, "unavailable")] {
+}
+
+#[tokio::test]
+async fn refusal_before_any_effect_is_retried_twice() {
+    let setup = Setup::start().await;
+    for (says, code) in [(limited("0"), "rate_limited"), (LOCKED, "unavailable")] {
         let before = setup.calls();
         setup.says([says; 4]);
         let error = failed(&setup.intend("unsafe").await, code, 3);
         assert_eq!((&error["retryable"], error.get("mayHaveHappened")), (&json!(true), None), "{error}");
         assert_eq!(setup.calls() - before, 3, "{code}");
     }
-    // A code that the manifest does not name says nothing.
+}
+
+#[tokio::test]
+async fn undeclared_code_may_have_had_an_effect() {
+    let setup = Setup::start().await;
     setup.says([Says { code: Some("other"), ..FAILS }]);
     let error = failed(&setup.intend("unsafe").await, "unavailable", 1);
     assert_eq!(error["mayHaveHappened"], json!(true), "{error}");
@@ -211,10 +237,20 @@ async fn retry_after_is_honoured_within_the_budget() {
     setup.intend("unsafe").await.data();
     assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
     assert_eq!(setup.calls(), 2);
-    // A date counts from the clock: this is now, and the other a day later.
+}
+
+#[tokio::test]
+async fn retry_date_counts_from_the_clock() {
+    let setup = Setup::start().await;
+    // The date is the time of the clock.
     setup.says([limited("Sat, 21 Nov 2026 09:00:00 GMT")]);
     setup.intend("unsafe").await.data();
-    assert_eq!(setup.calls(), 4);
+    assert_eq!(setup.calls(), 2);
+}
+
+#[tokio::test]
+async fn wait_beyond_the_budget_is_left_to_the_caller() {
+    let setup = Setup::start().await;
     for (after, seconds) in [("Sun, 22 Nov 2026 09:00:00 GMT", 86_400), ("3600", 3600)] {
         for effect in ["read", "unsafe", "keyed"] {
             let before = setup.calls();
@@ -226,26 +262,34 @@ async fn retry_after_is_honoured_within_the_budget() {
     }
 }
 
+const BUDGET: Duration = Duration::from_millis(900);
+/// The service never answers.
+const SILENT: Says = Says { status: 0, ..FAILS };
+
 #[tokio::test]
-async fn retries_stay_within_the_budget() {
-    let setup = Setup::with_budget(Some(Duration::from_millis(900))).await;
-    // The time to wait would be the whole of it.
+async fn wait_of_the_whole_budget_is_not_begun() {
+    let setup = Setup::with_budget(Some(BUDGET)).await;
     setup.says([limited("1")]);
     let began = Instant::now();
     let error = failed(&setup.intend("read").await, "rate_limited", 1);
     assert_eq!(error["retryAfter"], json!(1));
-    assert!(began.elapsed() < Duration::from_millis(900), "it waited for nothing: {:?}", began.elapsed());
+    assert!(began.elapsed() < BUDGET, "Overseer waited in vain: {:?}", began.elapsed());
+}
 
-    // The second try does not get the whole budget anew.
-    let silent = Says { status: 0, ..FAILS };
-    setup.says([limited("0"), silent]);
+#[tokio::test]
+async fn tries_share_one_budget() {
+    let setup = Setup::with_budget(Some(BUDGET)).await;
+    setup.says([limited("0"), SILENT]);
     let began = Instant::now();
     let error = failed(&setup.intend("unsafe").await, "timeout", 2);
     assert_eq!((&error["retryable"], &error["mayHaveHappened"]), (&json!(false), &json!(true)), "{error}");
     assert!(began.elapsed() < Duration::from_millis(1_700), "{:?}", began.elapsed());
-    // When the time is up there is no other try.
-    let before = setup.calls();
-    setup.says([silent]);
+}
+
+#[tokio::test]
+async fn spent_budget_allows_no_retry() {
+    let setup = Setup::with_budget(Some(BUDGET)).await;
+    setup.says([SILENT]);
     failed(&setup.intend("read").await, "timeout", 1);
-    assert_eq!(setup.calls() - before, 1);
+    assert_eq!(setup.calls(), 1);
 }

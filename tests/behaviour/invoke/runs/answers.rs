@@ -19,18 +19,24 @@ async fn endless_retry_after_is_an_ordinary_failure() {
     assert_eq!(service.calls().len(), 1);
 }
 
+/// A service that breaks the first try off, and limits the next two.
+fn broken_then_limited() -> Vec<Does> {
+    vec![Does::BreaksOff, says(429), says(429), says(200)]
+}
+
 #[tokio::test]
 async fn last_try_keeps_may_have_happened_of_the_first() {
-    let script = || vec![Does::BreaksOff, says(429), says(429), says(200)];
-    let setup = Scripted::start(script()).await;
+    let setup = Scripted::start(broken_then_limited()).await;
     let answer = setup.app.post(super::INTENTS, &act_as("keyed")).await;
     assert_eq!((answer.failure().as_str(), setup.calls()), ("rate_limited", 3));
     let error = answer.json()["error"].take();
     assert_eq!((&error["mayHaveHappened"], &error["retryable"]), (&json!(true), &json!(false)), "{error}");
     assert_eq!(setup.run().await["state"], "unknown");
+}
 
-    // By the caller's own key the service knows the next intent as the same.
-    let setup = Scripted::start(script()).await;
+#[tokio::test]
+async fn retry_with_the_callers_key_keeps_the_service_key() {
+    let setup = Scripted::start(broken_then_limited()).await;
     let first = keyed(&setup.app, "k1", &act_as("keyed"), &[]).await;
     let error = first.json()["error"].take();
     assert_eq!((&error["mayHaveHappened"], &error["retryable"]), (&json!(true), &json!(true)), "{error}");
@@ -61,9 +67,9 @@ async fn interrupted_run_is_unknown_for_every_effect() {
         assert_eq!(
             (&run["effect"], &run["state"]),
             (&json!(effect), &json!("unknown")),
-            "failed is: it surely did not"
+            "the state failed would say that nothing happened"
         );
-        // One is newer than the other.
+        // The next run is newer.
         setup.app.clock.advance(1);
     }
 }
@@ -77,5 +83,5 @@ async fn overlong_external_id_does_not_lose_the_answer() {
     assert_eq!(run["state"], "succeeded", "{}", run["state"]);
     let again = keyed(&setup.app, "k1", &act_as("unsafe"), &[]).await;
     assert!(is_replay(&again));
-    assert_eq!(again.data()["id"], Value::Null, "it was as large as the id");
+    assert_eq!(again.data()["id"], Value::Null, "the stored answer leaves out data as large as the id");
 }

@@ -55,7 +55,7 @@ async fn after_a_crash() -> (App, OwnService, Arc<AtomicUsize>) {
 
 #[tokio::test]
 async fn run_of_a_crashed_call_becomes_unknown() {
-    let (app, _service, called) = after_a_crash().await;
+    let (app, _service, _) = after_a_crash().await;
     assert_eq!(runs(&app, "").await[0]["state"], json!("started"));
     assert_eq!(keyed(&app, "k1", &act(), &[]).await.problem(409), "in_progress");
     app.clock.advance(53);
@@ -63,6 +63,13 @@ async fn run_of_a_crashed_call_becomes_unknown() {
     app.clock.advance(1);
     let unknown = runs(&app, "?state=unknown").await;
     assert_eq!((unknown.len(), &unknown[0]["code"]), (1, &json!("outcome_unknown")));
+}
+
+#[tokio::test]
+async fn repeat_after_a_crash_reports_an_unknown_outcome() {
+    let (app, _service, called) = after_a_crash().await;
+    app.clock.advance(54);
+    let unknown = runs(&app, "?state=unknown").await;
     let answer = keyed(&app, "k1", &act(), &[]).await;
     assert_eq!(answer.failure(), "outcome_unknown");
     let said = answer.json();
@@ -70,8 +77,14 @@ async fn run_of_a_crashed_call_becomes_unknown() {
     assert_eq!(said["metadata"]["runId"], unknown[0]["id"]);
     let message = said["message"].as_str().unwrap();
     assert!(message.contains("resolve=retry") && message.contains("2026-11-21T09:00:00Z"), "{message}");
-    assert_eq!(called.load(Ordering::SeqCst), 1, "it is not done again by itself");
-    // Another intent under the same key is still another.
+    assert_eq!(called.load(Ordering::SeqCst), 1, "Overseer does not repeat the call by itself");
+}
+
+#[tokio::test]
+async fn key_of_a_crashed_call_stays_with_its_intent() {
+    let (app, _service, _) = after_a_crash().await;
+    app.clock.advance(54);
+    keyed(&app, "k1", &act(), &[]).await.failure();
     let mut other = act();
     other["context"]["path"] = json!("y");
     assert_eq!(keyed_at(&app, "/api/plugin-engine?resolve=retry", "k1", &other, &[]).await.problem(422), "key_reused");

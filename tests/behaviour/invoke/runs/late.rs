@@ -76,7 +76,7 @@ async fn suspended_worker_makes_no_further_call() {
         setup.gate.open();
     };
     tokio::join!(keyed(&setup.app, "k1", &act_as("unsafe"), &[]), overtakes);
-    assert_eq!(setup.calls(), 2, "one that did nothing, and one that did");
+    assert_eq!(setup.calls(), 2, "the service refused the first call and did the second");
 }
 
 #[tokio::test]
@@ -106,8 +106,8 @@ async fn late_success_is_stored_under_its_key() {
         setup.gate.open();
     };
     tokio::join!(keyed(&setup.app, "k1", &act_as("unsafe"), &[]), resolves);
-    assert_eq!(setup.run().await["state"], "succeeded", "the ledger knows better by now");
-    assert!(is_replay(&keyed(&setup.app, "k1", &act_as("unsafe"), &[]).await), "and so does the key");
+    assert_eq!(setup.run().await["state"], "succeeded", "the late success replaces the reported failure in the ledger");
+    assert!(is_replay(&keyed(&setup.app, "k1", &act_as("unsafe"), &[]).await), "and under the key");
     assert_eq!(setup.calls(), 1);
 }
 
@@ -126,7 +126,7 @@ async fn decision_applies_to_the_known_run_only() {
     let intent = serde_json::from_value(act_as("unsafe")).unwrap();
     let (late, ()) = tokio::join!(engine.execute(principal, intent, asked(Some(Resolve::Retry))), overtakes);
     assert!(late.unwrap().replayed);
-    assert_eq!(setup.calls(), 2, "one for the intent, and one for what was decided about it");
+    assert_eq!(setup.calls(), 2, "one call for the intent, and one for the decision");
 }
 
 #[tokio::test]

@@ -51,7 +51,6 @@ async fn repeated_intent_gets_the_first_answer() {
     let app = App::start().await;
     let first = keyed(&app, "k1", &send(), &[]).await;
     assert!(!is_replay(&first) && first.data()["ts"].is_string());
-    assert_eq!(runs(&app, "").await[0]["idempotencyKey"], json!("k1"));
     let mut in_body = send();
     in_body["idempotencyKey"] = json!("k1");
     let mut by_another_name = send();
@@ -72,20 +71,37 @@ async fn repeated_intent_gets_the_first_answer() {
         assert_eq!(one, other);
     }
     assert_eq!(app.playground.received_total(), 1);
-    app.clock.advance(24 * 3600);
-    assert!(!is_replay(&keyed(&app, "k1", &send(), &[]).await), "kept for 24 hours");
-    assert_eq!(app.playground.received_total(), 2);
 }
 
 #[tokio::test]
-async fn idempotency_key_belongs_to_one_intent_of_one_user() {
+async fn run_records_its_idempotency_key() {
     let app = App::start().await;
     keyed(&app, "k1", &send(), &[]).await.data();
-    let with = |field: &str, value: Value| {
-        let mut intent = send();
-        intent[field] = value;
-        intent
-    };
+    assert_eq!(runs(&app, "").await[0]["idempotencyKey"], json!("k1"));
+}
+
+#[tokio::test]
+async fn answer_is_replayed_for_24_hours() {
+    let app = App::start().await;
+    keyed(&app, "k1", &send(), &[]).await.data();
+    app.clock.advance(24 * 3600 - 1);
+    assert!(is_replay(&keyed(&app, "k1", &send(), &[]).await));
+    app.clock.advance(1);
+    assert!(!is_replay(&keyed(&app, "k1", &send(), &[]).await));
+    assert_eq!(app.playground.received_total(), 2);
+}
+
+/// An intent with one field changed.
+fn with(field: &str, value: Value) -> Value {
+    let mut intent = send();
+    intent[field] = value;
+    intent
+}
+
+#[tokio::test]
+async fn idempotency_key_belongs_to_one_intent() {
+    let app = App::start().await;
+    keyed(&app, "k1", &send(), &[]).await.data();
     for other in [
         with("context", json!({ "channel": "C0PLAYGEN1", "text": "Hello" })),
         with("intent", json!("schedule")),
@@ -101,19 +117,37 @@ async fn idempotency_key_belongs_to_one_intent_of_one_user() {
         assert_eq!(answer.problem(422), "key_reused", "{other}");
     }
     assert_eq!(keyed(&app, "k1", &send(), &[("prefer", "respond-async")]).await.problem(422), "key_reused");
+    assert_eq!(app.playground.received_total(), 1);
+}
+
+#[tokio::test]
+async fn differing_keys_of_one_intent_are_refused() {
+    let app = App::start().await;
     let mut both = send();
     both["idempotencyKey"] = json!("k2");
     assert_eq!(keyed(&app, "k1", &both, &[]).await.pointers(), ["/idempotencyKey"]);
-    assert_eq!(app.playground.received_total(), 1);
-    // Another user's, and another organization's, is another.
+    assert_eq!(app.playground.received_total(), 0);
+}
+
+#[tokio::test]
+async fn idempotency_key_belongs_to_one_user() {
+    let app = App::start().await;
+    keyed(&app, "k1", &send(), &[]).await.data();
     app.post("/api/plugin-engine/integrations/slack/connect", &json!({ "userId": "ann", "token": "xoxb-playground" }))
         .await;
     assert!(!is_replay(&keyed(&app, "k1", &with("userId", json!("ann")), &[]).await));
+    assert_eq!(app.playground.received_total(), 2);
+}
+
+#[tokio::test]
+async fn idempotency_key_belongs_to_one_organization() {
+    let app = App::start().await;
+    keyed(&app, "k1", &send(), &[]).await.data();
     let stranger = app.key("other", &[Role::Administrator], Some("admin")).await;
     let request = app.request(Method::POST, INTENTS).bearer_auth(&stranger).header("idempotency-key", "k1");
     let request = request.header("content-type", "application/json").body(send().to_string());
     assert_eq!(Answer::of(request.send().await.unwrap()).await.failure(), "not_connected");
-    assert_eq!(app.playground.received_total(), 2);
+    assert_eq!(app.playground.received_total(), 1);
 }
 
 #[tokio::test]
@@ -123,26 +157,44 @@ async fn temporary_failure_frees_its_key() {
     assert_eq!(keyed(&app, "k1", &send(), &[]).await.failure(), "rate_limited");
     let done = keyed(&app, "k1", &send(), &[]).await;
     assert!(!is_replay(&done) && done.data()["ts"].is_string());
+}
+
+#[tokio::test]
+async fn missing_account_frees_its_key() {
+    let app = App::start().await;
     let mut ann = send();
     ann["userId"] = json!("ann");
     assert_eq!(keyed(&app, "k2", &ann, &[]).await.failure(), "not_connected");
     app.post("/api/plugin-engine/integrations/slack/connect", &json!({ "userId": "ann", "token": "xoxb-playground" }))
         .await;
     keyed(&app, "k2", &ann, &[]).await.data();
-    // What the service refused, and what may have happened, is kept.
+}
+
+#[tokio::test]
+async fn rejection_is_replayed() {
+    let app = App::start().await;
     let nowhere = json!({ "tool": "slack", "intent": "send", "context": { "channel": "C0NOWHERE1", "text": "hello" } });
     for again in [false, true] {
         let answer = keyed(&app, "k3", &nowhere, &[]).await;
         assert_eq!((answer.failure().as_str(), is_replay(&answer)), ("rejected", again));
         assert!(answer.json()["error"]["fallback"].is_string());
     }
+}
+
+#[tokio::test]
+async fn unknown_outcome_is_replayed() {
+    let app = App::start().await;
     app.misbehave(Service::Slack, Mode::Error, 1);
     for again in [false, true] {
         let answer = keyed(&app, "k4", &send(), &[]).await;
         assert_eq!((answer.failure().as_str(), is_replay(&answer)), ("unavailable", again));
         assert_eq!(answer.json()["error"]["mayHaveHappened"], json!(true));
     }
-    // What is wrong with the request does not take the key.
+}
+
+#[tokio::test]
+async fn invalid_request_does_not_take_its_key() {
+    let app = App::start().await;
     let wrong = json!({ "tool": "slack", "intent": "send", "context": { "channel": "C0PLAYGEN1" } });
     assert_eq!(keyed(&app, "k5", &wrong, &[]).await.problem(400), "invalid_parameters");
     keyed(&app, "k5", &send(), &[]).await.data();
@@ -164,17 +216,29 @@ async fn stored_answer_is_limited_to_64_kib() {
 }
 
 #[tokio::test]
-async fn concurrent_repeat_waits_for_the_first() {
+async fn concurrent_repeat_is_told_when_to_retry() {
     let slow = Slow::start().await;
     let app = slow.service.app().await;
     let second = async {
         slow.is_called().await;
         let busy = keyed(&app, "k1", &act(), &[]).await;
         assert_eq!((busy.problem(409).as_str(), &busy.headers["retry-after"]), ("in_progress", &"2".parse().unwrap()));
+        slow.go.notify_one();
+    };
+    let (first, ()) = tokio::join!(keyed(&app, "k1", &act(), &[]), second);
+    assert_eq!(first.data(), json!({ "done": true }));
+}
+
+#[tokio::test]
+async fn concurrent_repeat_waits_for_the_first() {
+    let slow = Slow::start().await;
+    let app = slow.service.app().await;
+    let second = async {
+        slow.is_called().await;
         assert_eq!(runs(&app, "?state=started").await.len(), 1);
         let third = keyed(&app, "k1", &act(), &[("prefer", "handling=lenient, wait=20")]);
         let release = async {
-            // It has looked once, and waits.
+            // The repeat has looked once, and waits.
             app.table.take();
             while app.table.take().0 == 0 {
                 tokio::task::yield_now().await;
@@ -218,13 +282,18 @@ async fn five_hundred_callers_with_one_key_make_one_call() {
     for answer in &answers {
         assert_eq!(answer.data(), answers[0].data());
     }
-    // Without waiting they are told to come back, or get the answer.
-    let answers = join_all((0..500).map(|_| keyed(&app, "k2", &send(), &[]))).await;
+    assert_eq!(runs(&app, "").await.len(), 1);
+}
+
+#[tokio::test]
+async fn callers_that_do_not_wait_make_one_call() {
+    let app = App::start().await;
+    let answers = join_all((0..500).map(|_| keyed(&app, "k1", &send(), &[]))).await;
     let (done, busy): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == StatusCode::OK);
     assert_eq!(done.iter().filter(|answer| !is_replay(answer)).count(), 1);
     assert!(busy.iter().all(|answer| answer.problem(409) == "in_progress"));
-    assert_eq!(app.playground.received_total(), 2);
-    assert_eq!(runs(&app, "").await.len(), 2);
+    assert_eq!(app.playground.received_total(), 1);
+    assert_eq!(runs(&app, "").await.len(), 1);
 }
 
 #[tokio::test]
@@ -250,24 +319,38 @@ async fn idempotency_key_makes_one_task() {
     }
     assert_eq!(answers.iter().filter(|answer| !is_replay(answer)).count(), 1);
     assert_eq!(app.get("/api/plugin-engine/tasks").await.json()["tasks"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn key_of_a_task_belongs_to_its_intent() {
+    let app = App::start().await;
+    let mut later = send();
+    later["scheduledTime"] = json!("2026-11-21T10:00:00Z");
+    assert_eq!(keyed(&app, "k1", &later, &[]).await.status, StatusCode::ACCEPTED);
     later["scheduledTime"] = json!("2026-11-21T11:00:00Z");
     assert_eq!(keyed(&app, "k1", &later, &[]).await.problem(422), "key_reused");
     assert_eq!(keyed(&app, "k1", &send(), &[]).await.problem(422), "key_reused");
 }
 
+const ABANDON: &str = "/api/plugin-engine?resolve=abandon";
+
 #[tokio::test]
-async fn abandon_never_calls_the_service() {
+async fn abandon_without_an_unknown_run_is_refused() {
     let app = App::start().await;
-    let abandon = format!("{INTENTS}?resolve=abandon");
-    assert_eq!(keyed_at(&app, &abandon, "k1", &send(), &[]).await.problem(409), "conflict");
-    // What surely did not happen has freed its key.
+    assert_eq!(keyed_at(&app, ABANDON, "k1", &send(), &[]).await.problem(409), "conflict");
+    // A temporary failure has freed its key.
     app.misbehave(Service::Slack, Mode::RateLimited, 1);
     keyed(&app, "k1", &send(), &[]).await.failure();
-    assert_eq!(keyed_at(&app, &abandon, "k1", &send(), &[]).await.problem(409), "conflict");
+    assert_eq!(keyed_at(&app, ABANDON, "k1", &send(), &[]).await.problem(409), "conflict");
     assert_eq!(app.playground.received_total(), 1);
+}
+
+#[tokio::test]
+async fn task_cannot_be_abandoned_by_its_key() {
+    let app = App::start().await;
     let mut later = send();
     later["scheduledTime"] = json!("2026-11-21T10:00:00Z");
-    assert_eq!(keyed_at(&app, &abandon, "k2", &later, &[]).await.problem(400), "invalid_parameters");
+    assert_eq!(keyed_at(&app, ABANDON, "k2", &later, &[]).await.problem(400), "invalid_parameters");
 }
 
 #[tokio::test]
@@ -294,6 +377,12 @@ async fn resolve_needs_a_key() {
         (answer.problem(400).as_str(), answer.pointers()),
         ("invalid_parameters", vec!["/idempotencyKey".to_owned()])
     );
+    assert_eq!(app.get(RUNS).await.json()["runs"], json!([]));
+}
+
+#[tokio::test]
+async fn invalid_resolve_is_refused() {
+    let app = App::start().await;
     assert_eq!(app.post(&format!("{INTENTS}?resolve=perhaps"), &send()).await.problem(400), "invalid_parameters");
     assert_eq!(app.get(RUNS).await.json()["runs"], json!([]));
 }

@@ -12,7 +12,7 @@ use crate::tasks::alarm;
 const SECRET: &str = "s3cret-pass-1234";
 const ERRORS: &str = "/api/plugin-engine/errors";
 
-/// A service that does not take the code, and says so.
+/// A service that refuses the code and echoes it.
 async fn says_it_back() -> (Scripted, Value) {
     let no = Does::Says(400, json!({ "message": format!("{SECRET} does not open it") }));
     let mut intent = act_as("unsafe");
@@ -20,7 +20,7 @@ async fn says_it_back() -> (Scripted, Value) {
     (Scripted::start(vec![no]).await, intent)
 }
 
-/// Lists say nothing of it, and neither does what is in them.
+/// Checks that neither a list nor its first item contains the secret.
 async fn is_nowhere_in(app: &App, path: &str, list: &str, secret: &str) {
     let listed = app.get(path).await;
     let id = listed.json()[list][0]["id"].as_str().unwrap().to_owned();
@@ -35,6 +35,12 @@ async fn echoed_secret_is_not_stored_with_the_run() {
     assert_eq!(setup.app.post(super::INTENTS, &intent).await.failure(), "rejected");
     assert!(setup.run().await["message"].as_str().unwrap().contains("does not open it"));
     is_nowhere_in(&setup.app, RUNS, "runs", SECRET).await;
+}
+
+#[tokio::test]
+async fn echoed_secret_is_not_stored_with_the_failure() {
+    let (setup, intent) = says_it_back().await;
+    assert_eq!(setup.app.post(super::INTENTS, &intent).await.failure(), "rejected");
     is_nowhere_in(&setup.app, ERRORS, "errors", SECRET).await;
 }
 
@@ -63,6 +69,6 @@ async fn failed_lookup_stores_no_account_token() {
     app.misbehave(Service::Slack, Mode::Redirect, 1);
     let context = json!({ "channel": "#general", "text": format!("my token is {token}") });
     app.intend("slack", "send", context).await.failure();
-    assert_eq!(app.playground.received_total(), 1, "it was not looked up");
+    assert_eq!(app.playground.received_total(), 1, "Overseer calls the service once, for the lookup");
     is_nowhere_in(&app, ERRORS, "errors", token).await;
 }
