@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use axum::Router;
 use axum::extract::{Path, Request};
-use axum::http::StatusCode;
 use axum::http::header::{ACCEPT, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use overseer_http::RawResponse;
 use overseer_pages::{Width, content_security_policy, document, escape};
 
@@ -26,7 +26,7 @@ static PAGES: &[Page] = include!(concat!(env!("OUT_DIR"), "/docs.rs"));
 /// The routes of the pages.
 pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
-        .route("/", get(home))
+        .route("/", any(home))
         .route("/docs", get(contents))
         .route("/docs/all", get(all))
         .route("/docs/{name}", get(page))
@@ -34,8 +34,10 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
 
 /// The first page, for browsers. Other clients get the problem `not_found`, as for every path that has no route.
 async fn home(request: Request) -> Response {
-    let accepts_html = |value: &axum::http::HeaderValue| value.to_str().is_ok_and(|value| value.contains("text/html"));
-    if !request.headers().get_all(ACCEPT).iter().any(accepts_html) {
+    // POST and the like are not for a page, whatever they accept.
+    let is_get = [Method::GET, Method::HEAD].contains(request.method());
+    let accepts_html = |value: &HeaderValue| value.to_str().is_ok_and(|value| value.contains("text/html"));
+    if !is_get || !request.headers().get_all(ACCEPT).iter().any(accepts_html) {
         return StatusCode::NOT_FOUND.into_response();
     }
     let body = "<h1>Overseer</h1>\

@@ -84,7 +84,7 @@ impl Hooks for Counts {
 /// A description, the request, and the reads and writes that it may cost.
 type Case<'a> = (&'a str, Method, &'a str, Option<&'a Value>, (usize, usize));
 
-/// What ARCHITECTURE.md says that each route costs.
+/// What docs/figures.md says that each route costs.
 #[tokio::test]
 async fn each_route_costs_the_documented_requests() {
     let app = App::start().await;
@@ -174,7 +174,7 @@ async fn warm_intent_costs_the_documented_requests() {
     }
 }
 
-/// What ARCHITECTURE.md says that connecting by a browser, renewing and disconnecting cost.
+/// What docs/figures.md says that connecting by a browser, renewing and disconnecting cost.
 #[tokio::test]
 async fn each_account_step_costs_the_documented_requests() {
     let app = App::with(Options { unconnected: true, ..Options::default() }).await;
@@ -211,7 +211,7 @@ async fn each_account_step_costs_the_documented_requests() {
     costs("disconnecting", (5, 2));
 }
 
-/// What ARCHITECTURE.md says that tasks cost.
+/// What docs/figures.md says that tasks cost.
 #[tokio::test]
 async fn each_task_step_costs_the_documented_requests() {
     let app = App::start().await;
@@ -244,7 +244,7 @@ async fn each_task_step_costs_the_documented_requests() {
     costs("cancelling one that has ended", (1, 0));
 }
 
-/// What ARCHITECTURE.md says that failures cost.
+/// What docs/figures.md says that failures cost.
 #[tokio::test]
 async fn each_error_log_step_costs_the_documented_requests() {
     let app = App::with(Options { unconnected: true, ..Options::default() }).await;

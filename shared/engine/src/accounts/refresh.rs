@@ -1,5 +1,5 @@
 //! Refreshing a token: take the lease, ask the provider, store the tokens, commit, clean up. One process refreshes at a
-//! time, and a crash after any step loses nothing that the provider still accepts (ARCHITECTURE.md, "Renewing a token").
+//! time, and a crash after any step loses nothing that the provider still accepts (`docs/internals.md`, "Renew a token").
 
 use std::iter::once;
 use std::sync::Arc;

@@ -72,7 +72,7 @@ impl Setup {
     pub async fn connected() -> Self {
         let setup = Self::start().await;
         let page = setup.connect().await;
-        assert!(page.text.contains("is connected as <b>admin-at-crm</b>"), "{}", page.text);
+        assert!(page.text.contains("is connected as admin-at-crm"), "{}", page.text);
         setup
     }
 

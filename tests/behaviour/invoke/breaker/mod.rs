@@ -355,7 +355,7 @@ async fn concurrent_failures_open_the_breaker_once() {
     out_of_use(&setup.act("200").await, 60);
 }
 
-/// What ARCHITECTURE.md says that the breaker costs.
+/// What docs/figures.md says that the breaker costs.
 #[tokio::test]
 async fn breaker_costs_the_documented_round_trips() {
     let setup = Setup::signing_in(json!({}), &crate::support::app::oauth2(), Options::default()).await;

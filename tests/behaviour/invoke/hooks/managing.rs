@@ -225,7 +225,7 @@ async fn at_most_ten_plugins_have_granted_hooks() {
     assert_eq!(granting(HOOKED_MAX).await, StatusCode::OK);
 }
 
-/// What ARCHITECTURE.md says that each step costs.
+/// What docs/figures.md says that each step costs.
 #[tokio::test]
 async fn hook_steps_cost_the_documented_round_trips() {
     let bench = Bench::start().await;

@@ -1,5 +1,5 @@
 //! All filters, tests and functions that a manifest may use. Most are minijinja's; Overseer's own are general, and what is
-//! special to a service stays in its manifest. `plugins/README.md` lists them for authors. Each use is charged to the budget
+//! special to a service stays in its manifest. `docs/plugin-reference.md` lists them for authors. Each use is charged to the budget
 //! (`work`), and texts and lists that they return are limited.
 
 use std::fmt::Write as _;
