@@ -3,7 +3,7 @@
 //! behind a gateway, over stand-ins of AWS and by the machine's clock.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -74,6 +74,22 @@ impl Ids for TestIds {
             z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
             chunk.copy_from_slice(&(z ^ (z >> 31)).to_le_bytes()[..chunk.len()]);
+        }
+    }
+}
+
+/// Test ids in the order of their making: ids begin with the time, which stands still, and go on with eight random bytes. Lists are
+/// ordered by id, so that tests can tell which of two records is the newer one.
+struct OrderedIds {
+    random: TestIds,
+    made: AtomicU32,
+}
+
+impl Ids for OrderedIds {
+    fn fill(&self, bytes: &mut [u8]) {
+        self.random.fill(bytes);
+        if bytes.len() == 8 {
+            bytes[..4].copy_from_slice(&self.made.fetch_add(1, Ordering::SeqCst).to_be_bytes());
         }
     }
 }
@@ -220,7 +236,7 @@ impl App {
     /// With every part in this process.
     async fn here(options: Options) -> Self {
         let clock = TestClock::start();
-        let ids: Arc<dyn Ids> = Arc::new(TestIds::new(1));
+        let ids: Arc<dyn Ids> = Arc::new(OrderedIds { random: TestIds::new(1), made: AtomicU32::new(0) });
         let catalog = Catalog::built_in();
         for manifest in &options.plugins {
             catalog.add(manifest).unwrap();
