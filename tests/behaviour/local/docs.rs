@@ -208,7 +208,8 @@ fn all_pages() -> Vec<String> {
             .map(str::to_owned)
             .to_vec();
     let docs = fs::read_dir(workspace().join("docs")).unwrap().map(|entry| entry.unwrap().file_name());
-    pages.extend(docs.map(|name| format!("docs/{}", name.to_str().unwrap())));
+    let pages_of_docs = docs.map(PathBuf::from).filter(|name| name.extension().is_some_and(|kind| kind == "md"));
+    pages.extend(pages_of_docs.map(|name| format!("docs/{}", name.display())));
     pages
 }
 
@@ -279,5 +280,55 @@ fn front_pages_stay_short() {
     for page in ["README.md", "ARCHITECTURE.md"] {
         let lines = fs::read_to_string(workspace().join(page)).unwrap().lines().count();
         assert!(lines <= 150, "{page} has {lines} lines");
+    }
+}
+
+/// A page of the running server, as a browser asks for it.
+async fn open(server: &Server, path: &str) -> (u16, String) {
+    let url = format!("http://{}{path}", server.address);
+    let answer = reqwest::Client::new().get(url).header("accept", "text/html").send().await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+#[tokio::test]
+async fn server_serves_every_page_of_the_docs() {
+    let folder = tempdir().unwrap();
+    let server = Server::start(folder.path(), &[], &[]);
+    let (_, contents) = open(&server, "/docs").await;
+    for page in PAGES.iter().filter_map(|page| page.strip_prefix("docs/")) {
+        let link = format!("/docs/{}", page.strip_suffix(".md").unwrap());
+        assert!(contents.contains(&format!("href=\"{link}\"")), "{link}: {contents}");
+        let (status, text) = open(&server, &link).await;
+        assert!(status == 200 && text.contains("<h1 id="), "{link}: {status}");
+    }
+    for path in ["/docs/nothing", "/docs/..%2Fadmin-key"] {
+        assert_eq!(open(&server, path).await.0, 404, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn links_of_served_docs_lead_to_pages_and_headings() {
+    let folder = tempdir().unwrap();
+    let server = Server::start(folder.path(), &[], &[]);
+    let (_, all) = open(&server, "/docs/all").await;
+    let links: BTreeSet<&str> = all.split("href=\"/").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert!(links.len() > 30, "{links:?}");
+    for link in links {
+        let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+        let (status, text) = open(&server, &format!("/{path}")).await;
+        assert_eq!(status, 200, "{link}");
+        assert!(anchor.is_empty() || text.contains(&format!("id=\"{anchor}\"")), "{link}");
+    }
+}
+
+#[tokio::test]
+async fn browser_gets_links_at_the_root() {
+    let folder = tempdir().unwrap();
+    let server = Server::start(folder.path(), &[], &[]);
+    let (status, home) = open(&server, "/").await;
+    assert_eq!(status, 200);
+    for link in ["/docs", "/playground", "/health"] {
+        assert!(home.contains(&format!("href=\"{link}\"")), "{home}");
+        assert_eq!(open(&server, link).await.0, 200, "{link}");
     }
 }

@@ -2,6 +2,7 @@
 //! nothing. The test runs its own providers and records their requests.
 
 mod between;
+mod cancelling;
 mod mixup;
 mod return_to;
 mod start;

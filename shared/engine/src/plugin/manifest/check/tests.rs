@@ -1,7 +1,7 @@
 //! Rules that single manifests break.
 
 use crate::core::effect::Effect;
-use crate::plugin::manifest::Manifest;
+use crate::plugin::manifest::{Auth, Manifest};
 
 const GOOD: &str = r#"
 name: echo
@@ -64,6 +64,23 @@ fn manifest_problem_names_its_path() {
 }
 
 #[test]
+fn scope_description_has_at_most_200_characters() {
+    let manifest = |description: &str| {
+        let auth = format!(
+            "auth: {{ type: oauth2, authorization_url: \"https://p.example/a\", token_url: \"https://p.example/t\", \
+             scopes: [plain, {{ name: worded, description: \"{description}\" }}] }}\nactions:"
+        );
+        Manifest::parse(&GOOD.replacen("actions:", &auth, 1))
+    };
+    let longest = "ä".repeat(200);
+    let auth = manifest(&longest).unwrap().auth;
+    let Auth::Oauth2(oauth) = auth else { panic!("{auth:?}") };
+    assert_eq!(oauth.scopes.names(), ["plain", "worded"]);
+    assert_eq!([oauth.scopes.description("plain"), oauth.scopes.description("worded")], [None, Some(&*longest)]);
+    assert!(manifest(&"ä".repeat(201)).unwrap_err().to_string().contains("has 201 characters"));
+}
+
+#[test]
 fn auth_problem_names_its_path() {
     let oauth = |more: &str| {
         format!(
@@ -75,6 +92,9 @@ fn auth_problem_names_its_path() {
         (", scope: [a]", "scope"),
         (", scopes: [\"a b\"]", "is not a scope"),
         (", scopes: [\"a,b\"]", "is not a scope"),
+        (", scopes: [{ name: a, description: \"\" }]", "the description of \"a\" has 0 characters; write 1 to 200"),
+        (", scopes: [{ name: a }]", "a scope is its name, or {name, description}"),
+        (", scopes: [{ name: a, description: b, title: c }]", "a scope is its name, or {name, description}"),
         (", scope_separator: \";\"", "a space or a comma"),
         (", refresh_margin_s: 3601", "at most 3600"),
         (", refresh_margin_s: -1", "expected u32"),
