@@ -7,13 +7,18 @@ use std::{env, fs};
 
 use pulldown_cmark::{CowStr, Event, Options, Parser, Tag, TagEnd, html};
 
+/// The pages with which a new reader begins, in order; the others follow by name.
+const FIRST: [&str; 3] = ["quickstart.md", "concepts.md", "agents.md"];
+
 fn main() -> Result<(), Box<dyn Error>> {
     let docs = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("../docs");
     println!("cargo::rerun-if-changed={}", docs.display());
     let mut pages: Vec<PathBuf> =
         fs::read_dir(&docs)?.map(|entry| Ok(entry?.path())).collect::<Result<_, std::io::Error>>()?;
     pages.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
-    pages.sort();
+    pages.sort_by_key(|path| {
+        (FIRST.iter().position(|first| path.ends_with(first)).unwrap_or(FIRST.len()), path.clone())
+    });
     let mut rust = String::from("&[\n");
     for path in pages {
         let name = path.file_stem().and_then(|name| name.to_str()).ok_or("a page's name is not UTF-8")?;

@@ -10,6 +10,7 @@ use overseer_engine::core::ids::OrgId;
 /// The end of `--help`: the environment variables.
 const ENVIRONMENT: &str = "Environment:
   OVERSEER_ALLOW_ADDRESSES  private addresses that outbound calls may reach
+  OVERSEER_STAND_INS        what is called in place of the services of built-in plugins, as JSON; for tests
   OVERSEER_LOG              what is logged: error, warn, info (if unset), debug or trace
   SLACK_TOKEN, GMAIL_TOKEN, NOTION_TOKEN
                             use the real service, with this token for the administrator

@@ -78,7 +78,12 @@ async fn page(Path(name): Path<String>) -> Response {
 /// All pages one after the other, for the search of a browser.
 async fn all() -> Response {
     let mut body = String::from("<p><a href=\"/docs\">Documentation</a></p>");
-    body.extend(PAGES.iter().map(|page| format!("<section>{}</section><hr>", page.html)));
+    for Page { name, html, .. } in PAGES {
+        // Two pages may have a heading of the same name.
+        let html = html.replace(" id=\"", &format!(" id=\"{name}--")).replace("href=\"#", &format!("href=\"#{name}--"));
+        // Writing to a string cannot fail.
+        let _ = write!(body, "<section>{html}</section><hr>");
+    }
     html("All pages", Width::Wide, &body)
 }
 

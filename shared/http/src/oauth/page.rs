@@ -42,7 +42,7 @@ impl Page {
              <dt>Permissions</dt><dd><ul class=\"plain\">{scopes}</ul></dd></dl>\
              <p class=\"note\"><strong>Continue only if you requested this yourself.</strong> If someone else sent you this \
              link, or one of the names above is not yours, cancel.</p>\
-             <form method=\"post\"><button>Continue to {host}</button>\
+             <form method=\"post\"><button>Continue to {plugin} ({host})</button>\
              <button class=\"second\" name=\"decision\" value=\"cancel\">Cancel</button></form>",
         );
         Self { status: StatusCode::OK, title: format!("Connect {}", offer.plugin), body }
