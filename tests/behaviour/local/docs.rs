@@ -332,3 +332,32 @@ async fn browser_gets_links_at_the_root() {
         assert_eq!(open(&server, link).await.0, 200, "{link}");
     }
 }
+
+/// The text of every file of Rust below a folder.
+fn rust_below(folder: &Path) -> String {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let text = entries.map(|path| {
+        let is_rust = path.extension().is_some_and(|kind| kind == "rs");
+        if path.is_dir() {
+            rust_below(&path)
+        } else if is_rust {
+            fs::read_to_string(path).unwrap()
+        } else {
+            String::new()
+        }
+    });
+    text.collect()
+}
+
+#[test]
+fn security_page_names_tests_that_exist() {
+    let page = fs::read_to_string(workspace().join("docs/security.md")).unwrap();
+    let tests = rust_below(&workspace().join("tests/behaviour")) + &rust_below(&workspace().join("shared"));
+    // The last column has `file.rs`: `name_of_a_test`; names of tests have three words at least.
+    let last_cells = page.lines().filter(|line| line.starts_with('|')).filter_map(|line| line.rsplit(" | ").next());
+    let names = last_cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    let names: Vec<&str> = names.filter(|name| name.matches('_').count() > 1).collect();
+    assert!(names.len() > 40, "{names:?}");
+    let missing: Vec<&&str> = names.iter().filter(|name| !tests.contains(&format!("fn {name}("))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
