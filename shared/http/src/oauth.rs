@@ -57,8 +57,8 @@ struct ConsentForm {
     decision: Option<String>,
 }
 
-/// The buttons of the consent page: redirects to the provider, or cancels. Pages of other sites cannot press them: browsers do not send the
-/// cookie with their requests, and tell in `Sec-Fetch-Site` when another host of the same site sends one.
+/// The buttons of the consent page: redirects to the provider, or cancels. Pages of other sites cannot press them: browsers do
+/// not send the cookie with their requests, and tell in `Sec-Fetch-Site` when another host of the same site sends one.
 async fn authorize(
     State(engine): State<Arc<Engine>>,
     ticket: Ticket,
@@ -76,12 +76,19 @@ async fn authorize(
         )
         .into_response();
     };
-    if matches!(&form, Ok(Form(form)) if form.decision.as_deref() == Some("cancel")) {
-        return match engine.cancel_connect(&ticket).await {
-            Ok(Some(url)) => see_other(&url),
-            Ok(None) => Page::cancelled().into_response(),
-            Err(error) => error_page(&error),
-        };
+    match form.as_ref().map(|Form(form)| form.decision.as_deref()) {
+        // The button Continue sends nothing.
+        Ok(None) | Err(FormRejection::InvalidFormContentType(_)) => {}
+        Ok(Some("cancel")) => {
+            return match engine.cancel_connect(&ticket).await {
+                Ok(Some(url)) => see_other(&url),
+                Ok(None) => Page::cancelled().into_response(),
+                Err(error) => error_page(&error),
+            };
+        }
+        Ok(Some(_)) | Err(_) => {
+            return Page::not_connected(StatusCode::BAD_REQUEST, "The form is not that of this page.").into_response();
+        }
     }
     match engine.authorize(&ticket, &browser).await {
         // The state is valid for ten minutes from now, so the cookie must be, too.

@@ -48,3 +48,15 @@ async fn cancel_needs_the_cookie_of_the_page() {
     stage.refused(&answer, 400, "Allow cookies for this site", &flow).await;
     flow.finishes().await;
 }
+
+#[tokio::test]
+async fn unknown_decision_is_refused() {
+    let stage = Stage::new().await;
+    let mut flow = stage.flow("honest", &json!({})).await;
+    let start = format!("/api/plugin-engine/oauth/start/{}", flow.ticket);
+    for form in ["decision=", "decision=Cancel", "decision=cancel&decision=x"] {
+        let answer = flow.browser.ask(Method::POST, &start, Some(form.to_owned())).await;
+        stage.refused(&answer, 400, "The form is not that of this page.", &flow).await;
+    }
+    flow.finishes().await;
+}
