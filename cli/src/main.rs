@@ -26,7 +26,7 @@ async fn main() -> ExitCode {
 
 async fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.command {
-        None => Box::pin(serve::run(arguments)).await,
+        None => serve::run(arguments).await,
         Some(Command::Key(command)) => key::run(arguments, command).await,
         Some(Command::Vault(VaultCommand::Rotate(rotate))) => vault::rotate(arguments, rotate).await,
     }

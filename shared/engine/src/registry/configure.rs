@@ -163,32 +163,29 @@ impl Engine {
         expected: Option<Vec<String>>,
     ) -> Result<ConfigView, Error> {
         let span = debug_span!("set_config", org = %principal.org, plugin, outcome = Empty);
-        traced(
-            span,
-            Box::pin(async {
-                principal.must_administer()?;
-                let (engine, principal) = (Arc::clone(self), principal.clone());
-                let (plugin, seen) = self.plugin_and_instance(&principal.org, plugin).await?;
-                self.run_to_completion(async move {
-                    let is_secret = |name: &str| plugin.manifest.secret_names().any(|secret| secret == name);
-                    let (mut config, mut secrets) = (Map::new(), BTreeMap::new());
-                    for (name, value) in values {
-                        if is_secret(&name) {
-                            secrets.insert(name, value);
-                        } else {
-                            config.insert(name, value);
-                        }
+        traced(span, async {
+            principal.must_administer()?;
+            let (engine, principal) = (Arc::clone(self), principal.clone());
+            let (plugin, seen) = self.plugin_and_instance(&principal.org, plugin).await?;
+            self.run_to_completion(async move {
+                let is_secret = |name: &str| plugin.manifest.secret_names().any(|secret| secret == name);
+                let (mut config, mut secrets) = (Map::new(), BTreeMap::new());
+                for (name, value) in values {
+                    if is_secret(&name) {
+                        secrets.insert(name, value);
+                    } else {
+                        config.insert(name, value);
                     }
-                    check_config(&plugin.manifest, &config, "").map_err(Error::Invalid)?;
-                    check_secrets(&plugin.manifest, &secrets).map_err(Error::Invalid)?;
-                    if expected.is_some_and(|expected| !expected.contains(&seen.instance.config_etag())) {
-                        return Err(Error::Changed);
-                    }
-                    engine.store_config(&principal, plugin, seen, config, secrets).await
-                })
-                .await
-            }),
-        )
+                }
+                check_config(&plugin.manifest, &config, "").map_err(Error::Invalid)?;
+                check_secrets(&plugin.manifest, &secrets).map_err(Error::Invalid)?;
+                if expected.is_some_and(|expected| !expected.contains(&seen.instance.config_etag())) {
+                    return Err(Error::Changed);
+                }
+                engine.store_config(&principal, plugin, seen, config, secrets).await
+            })
+            .await
+        })
         .await
     }
 

@@ -41,23 +41,20 @@ impl Engine {
         plugin: &str,
     ) -> Result<NewHookSecret, Error> {
         let span = debug_span!("make_hook_secret", org = %principal.org, plugin, outcome = Empty);
-        traced(
-            span,
-            Box::pin(async {
-                principal.must_administer()?;
-                let (plugin, seen) = self.plugin_and_instance(&principal.org, plugin).await?;
-                if !calls_hooks_over_http(&plugin.manifest) {
-                    let name = &plugin.manifest.name;
-                    let message = format!("{name} has no hooks that are called over HTTP, and needs no secret");
-                    return Err(Error::Conflict(message));
-                }
-                let (engine, principal) = (Arc::clone(self), principal.clone());
-                self.run_to_completion(async move {
-                    engine.store_hook_secret(&principal, plugin, seen.instance.hook_secret).await
-                })
-                .await
-            }),
-        )
+        traced(span, async {
+            principal.must_administer()?;
+            let (plugin, seen) = self.plugin_and_instance(&principal.org, plugin).await?;
+            if !calls_hooks_over_http(&plugin.manifest) {
+                let name = &plugin.manifest.name;
+                let message = format!("{name} has no hooks that are called over HTTP, and needs no secret");
+                return Err(Error::Conflict(message));
+            }
+            let (engine, principal) = (Arc::clone(self), principal.clone());
+            self.run_to_completion(async move {
+                engine.store_hook_secret(&principal, plugin, seen.instance.hook_secret).await
+            })
+            .await
+        })
         .await
     }
 
