@@ -56,6 +56,12 @@ pub enum ConnectError {
     Failed(#[from] Error),
 }
 
+/// The application's URL with the code of an error (RFC 6749, 4.1.2.1).
+pub(super) fn with_error(mut return_to: Url, code: &str) -> Url {
+    return_to.query_pairs_mut().append_pair("error", code);
+    return_to
+}
+
 impl SpanOutcome for ConnectError {
     fn record_in(&self, span: &Span) {
         let outcome = match self {

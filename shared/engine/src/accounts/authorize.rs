@@ -12,8 +12,9 @@ use tracing::debug_span;
 use tracing::field::Empty;
 use url::Url;
 
-use super::attempt::{CONNECTING_TIME, ConnectAttempt, ConnectError, PendingAuthorization, hash, seal_verifier};
-use super::callback::{CallbackOutcome, redirect_with_error};
+use super::attempt::{
+    CONNECTING_TIME, ConnectAttempt, ConnectError, PendingAuthorization, hash, seal_verifier, with_error,
+};
 use super::clients::missing_client;
 use super::new_account::ConnectTarget;
 use super::record::accounts_in;
@@ -129,7 +130,7 @@ impl Engine {
             let manifest = &plugin.manifest;
             let Auth::Oauth2(oauth) = &manifest.auth else { return Err(ConnectError::Changed) };
             let stand_in = self.config.stand_ins.get(&manifest.name);
-            let scopes = attempt.requested_scopes.as_deref().unwrap_or_else(|| oauth.scopes.names()).iter();
+            let scopes = manifest.auth.requested_or_own(attempt.requested_scopes.as_deref()).iter();
             let offered = |scope: &String| OfferedScope {
                 name: scope.clone(),
                 description: oauth.scopes.description(scope).map(str::to_owned),
@@ -164,7 +165,7 @@ impl Engine {
                 self.config.stand_ins.get(&manifest.name),
                 &attempt.client_id,
                 &attempt.redirect_uri,
-                attempt.requested_scopes.as_deref().unwrap_or_else(|| oauth.scopes.names()),
+                manifest.auth.requested_or_own(attempt.requested_scopes.as_deref()),
                 &state,
                 verifier.as_ref(),
             );
@@ -194,11 +195,7 @@ impl Engine {
                 }
             })
             .await?;
-            match redirect_with_error(ConnectError::Denied, attempt.return_to) {
-                Ok(CallbackOutcome::Redirect(url)) => Ok(Some(url)),
-                Ok(CallbackOutcome::Connected(..)) | Err(ConnectError::Denied) => Ok(None),
-                Err(error) => Err(error),
-            }
+            Ok(attempt.return_to.map(|url| with_error(url, "access_denied")))
         })
         .await
     }

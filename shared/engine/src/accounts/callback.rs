@@ -13,7 +13,7 @@ use tracing::debug_span;
 use tracing::field::Empty;
 use url::Url;
 
-use super::attempt::{ConnectAttempt, ConnectError, PendingAuthorization, hash, open_verifier};
+use super::attempt::{ConnectAttempt, ConnectError, PendingAuthorization, hash, open_verifier, with_error};
 use super::new_account::{ConnectTarget, NewAccount};
 use super::refresh::credential_of;
 use crate::core::error::{Error, causes};
@@ -61,28 +61,23 @@ impl Engine {
         browser: Option<SecretString>,
     ) -> Result<CallbackOutcome, ConnectError> {
         let span = debug_span!("callback", plugin, outcome = Empty);
-        traced(
-            span,
-            Box::pin(async {
-                let state = callback.state.as_ref().ok_or(ConnectError::Malformed("it has no state"))?;
-                let key = keys::state(&hash(state));
-                let item = self.ports.table.get(&key, Read::Consistent).await?.ok_or(ConnectError::UnknownLink)?;
-                let authorization: PendingAuthorization = item.record()?;
-                // Before anything is deleted: another browser must not be able to spoil the attempt.
-                let browser = browser.ok_or(ConnectError::OtherBrowser)?;
-                if !authorization.is_of_browser(&browser) {
-                    return Err(ConnectError::OtherBrowser);
-                }
-                let engine = Arc::clone(self);
-                let plugin = plugin.map(str::to_owned);
-                let finished = self.run_to_completion(async move {
-                    engine
-                        .finish_callback(plugin.as_deref(), callback, &browser, key, item.version, authorization)
-                        .await
-                });
-                finished.await
-            }),
-        )
+        traced(span, async {
+            let state = callback.state.as_ref().ok_or(ConnectError::Malformed("it has no state"))?;
+            let key = keys::state(&hash(state));
+            let item = self.ports.table.get(&key, Read::Consistent).await?.ok_or(ConnectError::UnknownLink)?;
+            let authorization: PendingAuthorization = item.record()?;
+            // Before anything is deleted: another browser must not be able to spoil the attempt.
+            let browser = browser.ok_or(ConnectError::OtherBrowser)?;
+            if !authorization.is_of_browser(&browser) {
+                return Err(ConnectError::OtherBrowser);
+            }
+            let engine = Arc::clone(self);
+            let plugin = plugin.map(str::to_owned);
+            let finished = self.run_to_completion(async move {
+                engine.finish_callback(plugin.as_deref(), callback, &browser, key, item.version, authorization).await
+            });
+            finished.await
+        })
         .await
     }
 
@@ -257,12 +252,9 @@ fn authorization_code(
     }
 }
 
-/// Redirects the browser to the application with an error code (RFC 6749, 4.1.2.1), where there is an application and the
-/// error is one that it may know. A response that is not the asked provider's is never passed on.
-pub(super) fn redirect_with_error(
-    error: ConnectError,
-    return_to: Option<Url>,
-) -> Result<CallbackOutcome, ConnectError> {
+/// Redirects the browser to the application with an error code, where there is an application and the error is one that it may
+/// know. A response that is not the asked provider's is never passed on.
+fn redirect_with_error(error: ConnectError, return_to: Option<Url>) -> Result<CallbackOutcome, ConnectError> {
     let code = match &error {
         ConnectError::Denied => "access_denied",
         ConnectError::Provider(_) | ConnectError::Failed(_) => "server_error",
@@ -272,10 +264,9 @@ pub(super) fn redirect_with_error(
         | ConnectError::OtherProvider
         | ConnectError::Malformed(_) => return Err(error),
     };
-    let Some(mut url) = return_to else { return Err(error) };
+    let Some(url) = return_to else { return Err(error) };
     if let ConnectError::Failed(error) = &error {
         tracing::error!(error = %causes(error), "failed to connect account");
     }
-    url.query_pairs_mut().append_pair("error", code);
-    Ok(CallbackOutcome::Redirect(url))
+    Ok(CallbackOutcome::Redirect(with_error(url, code)))
 }

@@ -131,7 +131,7 @@ impl Engine {
         let requested_at = self.ports.clock.now();
         let missing = || clients::missing_client(manifest);
         let protocol = self.protocol(manifest, &client, deadline).ok_or_else(missing)?;
-        let tokens = protocol.client_credentials(scopes.unwrap_or_else(|| manifest.auth.scopes())).await;
+        let tokens = protocol.client_credentials(manifest.auth.requested_or_own(scopes)).await;
         let tokens = tokens.map_err(|error| {
             let message = format!("{} issued no token: {error}", manifest.display_name);
             match error {

@@ -131,7 +131,7 @@ impl Account {
 
     /// The scopes that it should have: those of the request to connect, else the manifest's.
     pub(super) fn wanted_scopes<'a>(&'a self, manifest: &'a Manifest) -> &'a [String] {
-        self.requested_scopes.as_deref().unwrap_or_else(|| manifest.auth.scopes())
+        manifest.auth.requested_or_own(self.requested_scopes.as_deref())
     }
 
     /// Whether its credential has expired at `at` and cannot be refreshed.

@@ -226,6 +226,11 @@ impl Auth {
         }
     }
 
+    /// The scopes to ask the provider for: those that the caller requested, or else those that the actions need.
+    pub fn requested_or_own<'a>(&'a self, requested: Option<&'a [String]>) -> &'a [String] {
+        requested.unwrap_or_else(|| self.scopes())
+    }
+
     /// The request that checks a credential.
     pub fn test(&self) -> Option<&ConnectionTest> {
         match self {
