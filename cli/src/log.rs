@@ -3,10 +3,10 @@
 use std::io::IsTerminal as _;
 
 use overseer_engine::outbound::config::ConfigError;
-use overseer_http::log::JsonLines;
+use overseer_http::log::{JsonLines, span_events};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::fmt::format::{FmtSpan, JsonFields};
+use tracing_subscriber::fmt::format::JsonFields;
 
 use crate::arguments::LogFormat;
 
@@ -17,9 +17,7 @@ const DEFAULT_FILTER: &str = "info,notify=warn";
 /// Starts the log in this format, with the filter in `OVERSEER_LOG`.
 pub fn init(format: LogFormat) -> Result<(), ConfigError> {
     let filter = filter()?;
-    // At debug a closed span is a line of its own, so that one request reads as a tree.
-    let debug = filter.max_level_hint() >= Some(LevelFilter::DEBUG);
-    let closed = if debug { FmtSpan::CLOSE } else { FmtSpan::NONE };
+    let closed = span_events(&filter);
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_span_events(closed);
     match format {

@@ -2,10 +2,9 @@
 //! trace id (`xrayTraceId`) and the request id of the caller's answer (`request_id`).
 
 use lambda_http::Error;
-use overseer_http::log::JsonLines;
+use overseer_http::log::{JsonLines, span_events};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::fmt::format::{FmtSpan, JsonFields};
+use tracing_subscriber::fmt::format::JsonFields;
 
 /// Crates that log events and requests with their secrets at the levels `debug` and `trace`. They are capped at `info`.
 const SECRET_LOGGING: [&str; 9] = [
@@ -28,9 +27,7 @@ pub fn init() -> Result<(), Error> {
     })?;
     let capped = SECRET_LOGGING.iter().filter_map(|target| format!("{target}=info").parse().ok());
     let filter = capped.fold(filter, EnvFilter::add_directive);
-    // At debug a closed span is a line of its own, so that one request reads as a tree.
-    let debug = filter.max_level_hint() >= Some(LevelFilter::DEBUG);
-    let closed = if debug { FmtSpan::CLOSE } else { FmtSpan::NONE };
+    let closed = span_events(&filter);
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_span_events(closed);
     log.fmt_fields(JsonFields::new()).event_format(JsonLines::default()).init();
     Ok(())

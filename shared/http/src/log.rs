@@ -1,11 +1,19 @@
-//! The JSON format of the log, of the functions and of the local server.
+//! The log, of the functions and of the local server.
 
 use std::fmt;
 
 use tracing::{Event, Subscriber};
-use tracing_subscriber::fmt::format::{Format, Json, Writer};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::format::{FmtSpan, Format, Json, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
+
+/// Which spans are lines of their own: at debug the closed ones, so that one request reads as a tree; else none.
+#[must_use]
+pub fn span_events(filter: &EnvFilter) -> FmtSpan {
+    if filter.max_level_hint() >= Some(LevelFilter::DEBUG) { FmtSpan::CLOSE } else { FmtSpan::NONE }
+}
 
 /// One JSON object for each line, with the event's fields beside `level` and `message`. `spans` lists the spans around it. The
 /// line of a closed span has that span as `span`; other lines have none, because `spans` ends with it.
