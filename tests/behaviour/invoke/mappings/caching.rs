@@ -61,24 +61,26 @@ async fn missing_name_is_looked_up_every_six_seconds() {
     assert_eq!(chat.lookups(), 3);
 }
 
-#[tokio::test]
-async fn cached_name_outlives_the_service_list() {
+/// A chat whose room `new` was looked up as R003, and has been R004 at the service since.
+async fn with_outdated_name() -> Chat {
     let chat = Chat::start().await;
     chat.set(ONE, &[("new", "R003")]);
     assert_eq!(chat.room("new").await, "R003");
     chat.set(ONE, &[("new", "R004")]);
     chat.app.clock.advance(60);
+    chat
+}
+
+#[tokio::test]
+async fn cached_name_outlives_the_service_list() {
+    let chat = with_outdated_name().await;
     assert_eq!(chat.say(json!({ "rooms": ["new", "R001"] })).await.data()["rooms"], json!(["R003", "R001"]));
     assert_eq!(chat.lookups(), 1);
 }
 
 #[tokio::test]
 async fn deleted_name_is_looked_up_anew() {
-    let chat = Chat::start().await;
-    chat.set(ONE, &[("new", "R003")]);
-    assert_eq!(chat.room("new").await, "R003");
-    chat.set(ONE, &[("new", "R004")]);
-    chat.app.clock.advance(60);
+    let chat = with_outdated_name().await;
     chat.app.delete(&format!("{NAMES}?tool=chat&kind=room&name=new&userId=admin")).await.json();
     assert_eq!(chat.room("new").await, "R004");
     assert_eq!(chat.lookups(), 2);
