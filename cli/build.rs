@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
+use overseer_pages::Anchors;
 use pulldown_cmark::{CowStr, Event, Options, Parser, Tag, TagEnd, html};
 
 /// The pages with which a new reader begins, in order; the others follow by name.
@@ -73,14 +74,10 @@ fn text_between(events: &[Event<'_>], is_start: impl Fn(&Tag<'_>) -> bool) -> St
 /// the server does not serve become text.
 fn with_anchors_and_links(events: Vec<Event<'_>>) -> Vec<Event<'_>> {
     let headings = events.iter().enumerate().filter(|(_, event)| matches!(event, Event::Start(Tag::Heading { .. })));
-    let mut anchors: Vec<String> = Vec::new();
-    for (index, _) in headings {
-        let slug = slug(&text_between(events.get(index..).unwrap_or_default(), |_| true));
-        let repeated = (1..).map(|count| format!("{slug}-{count}"));
-        let free = std::iter::once(slug.clone()).chain(repeated).find(|slug| !anchors.contains(slug));
-        anchors.extend(free);
-    }
-    let mut anchors = anchors.into_iter();
+    let mut anchors = Anchors::default();
+    let of_headings =
+        headings.map(|(index, _)| anchors.next(&text_between(events.get(index..).unwrap_or_default(), |_| true)));
+    let mut anchors = of_headings.collect::<Vec<_>>().into_iter();
     let mut is_linked = true;
     let mut out = Vec::with_capacity(events.len());
     for event in events {
@@ -110,10 +107,4 @@ fn served(link: &str) -> Option<String> {
         link.split_once('#').map_or((link, String::new()), |(path, anchor)| (path, format!("#{anchor}")));
     let name = path.strip_suffix(".md").filter(|name| !name.contains('/'))?;
     Some(format!("/docs/{name}{anchor}"))
-}
-
-/// A heading's anchor, as GitHub makes it.
-fn slug(heading: &str) -> String {
-    let kept = heading.trim().to_lowercase();
-    kept.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).map(|c| if c == ' ' { '-' } else { c }).collect()
 }

@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use axum::Router;
 use axum::extract::{Path, Request};
 use axum::http::header::{ACCEPT, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderValue, Method, StatusCode};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::get;
 use overseer_http::RawResponse;
 use overseer_pages::{Width, content_security_policy, document, escape};
 
@@ -26,7 +26,7 @@ static PAGES: &[Page] = include!(concat!(env!("OUT_DIR"), "/docs.rs"));
 /// The routes of the pages.
 pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
-        .route("/", any(home))
+        .route("/", get(home).fallback(not_found))
         .route("/docs", get(contents))
         .route("/docs/all", get(all))
         .route("/docs/{name}", get(page))
@@ -34,10 +34,8 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
 
 /// The first page, for browsers. Other clients get the problem `not_found`, as for every path that has no route.
 async fn home(request: Request) -> Response {
-    // POST and the like are not for a page, whatever they accept.
-    let is_get = [Method::GET, Method::HEAD].contains(request.method());
     let accepts_html = |value: &HeaderValue| value.to_str().is_ok_and(|value| value.contains("text/html"));
-    if !is_get || !request.headers().get_all(ACCEPT).iter().any(accepts_html) {
+    if !request.headers().get_all(ACCEPT).iter().any(accepts_html) {
         return StatusCode::NOT_FOUND.into_response();
     }
     let body = "<h1>Overseer</h1>\
@@ -50,6 +48,11 @@ async fn home(request: Request) -> Response {
         <code>Authorization: Bearer …</code>. The administrator's key is in the file <code>admin-key</code> of the data \
         folder.</p>";
     html("Local server", Width::Narrow, body)
+}
+
+/// The problem of a path that has no route. Without it `/` would refuse other methods than GET as one that has.
+async fn not_found() -> StatusCode {
+    StatusCode::NOT_FOUND
 }
 
 /// The list of pages.

@@ -1,6 +1,6 @@
 //! The frame and the stylesheet of every HTML page: consent, playground, documentation. Pages have no scripts and load nothing.
 
-use std::fmt::Write as _;
+use std::collections::BTreeSet;
 
 /// The stylesheet, for light and dark schemes and for phones.
 const STYLE: &str = include_str!("style.css");
@@ -30,13 +30,8 @@ pub fn document(title: &str, width: Width, body: &str) -> String {
 /// where its forms may lead, such as `'self'`; `None` sets no rule, because browsers apply it to redirects after a form as well.
 #[must_use]
 pub fn content_security_policy(form_action: Option<&str>) -> String {
-    let mut policy =
-        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'".to_owned();
-    if let Some(target) = form_action {
-        // Writing to a string cannot fail.
-        let _ = write!(policy, "; form-action {target}");
-    }
-    policy
+    let form_action = form_action.map(|target| format!("form-action {target}; ")).unwrap_or_default();
+    format!("default-src 'none'; style-src 'unsafe-inline'; {form_action}base-uri 'none'; frame-ancestors 'none'")
 }
 
 /// Escapes text for HTML, between tags and in quotes. Characters that change the direction of text become U+FFFD, because they
@@ -57,6 +52,32 @@ pub fn escape(text: &str) -> String {
     })
 }
 
+/// The anchors of one page's headings, as GitHub makes them.
+#[derive(Debug, Default)]
+pub struct Anchors(BTreeSet<String>);
+
+impl Anchors {
+    /// The anchor of the page's next heading. A heading that the page has had already gets a number.
+    pub fn next(&mut self, heading: &str) -> String {
+        let lower = heading.trim().to_lowercase();
+        let kept = lower.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+        let slug: String = kept.map(|c| if c == ' ' { '-' } else { c }).collect();
+        let mut anchor = slug.clone();
+        let mut count = 0;
+        while !self.0.insert(anchor.clone()) {
+            count += 1;
+            anchor = format!("{slug}-{count}");
+        }
+        anchor
+    }
+
+    /// Whether a heading got this anchor.
+    #[must_use]
+    pub fn contains(&self, anchor: &str) -> bool {
+        self.0.contains(anchor)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,6 +90,13 @@ mod tests {
     #[test]
     fn escaped_text_keeps_its_direction() {
         assert_eq!(escape("d\u{202e}e"), "d\u{fffd}e");
+    }
+
+    #[test]
+    fn anchors_are_those_of_github() {
+        let mut anchors = Anchors::default();
+        let of = ["Who may do what?", "`POST /x_y` again", "Who may do what"].map(|heading| anchors.next(heading));
+        assert_eq!(of, ["who-may-do-what", "post-x_y-again", "who-may-do-what-1"]);
     }
 
     #[test]

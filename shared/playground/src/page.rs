@@ -16,6 +16,7 @@ use crate::{Mode, Playground, Received, Service, Switch};
 /// The page shows fewer calls than the log keeps.
 const MOST_ROWS: usize = 100;
 const MOST_CHARACTERS: usize = 4000;
+
 pub(crate) fn routes() -> Router<Playground> {
     Router::new().route("/playground", get(show))
 }

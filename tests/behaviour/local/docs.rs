@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use overseer_pages::Anchors;
 use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 use serde_json::Value;
 use tempfile::tempdir;
@@ -222,9 +223,9 @@ fn every_page_of_the_docs_is_run() {
     assert_eq!(run, docs);
 }
 
-/// The anchors of a page's headings, as GitHub makes them.
-fn anchors(page: &str) -> BTreeSet<String> {
-    let mut anchors = BTreeSet::new();
+/// The anchors of a page's headings.
+fn anchors(page: &str) -> Anchors {
+    let mut anchors = Anchors::default();
     let mut heading: Option<String> = None;
     for event in Parser::new_ext(page, Options::ENABLE_TABLES) {
         if let Event::Start(Tag::Heading { .. }) = &event {
@@ -232,18 +233,10 @@ fn anchors(page: &str) -> BTreeSet<String> {
         } else if let (Event::Text(text) | Event::Code(text), Some(heading)) = (&event, &mut heading) {
             heading.push_str(text);
         } else if let Event::End(TagEnd::Heading(_)) = &event {
-            let anchor = slug(&heading.take().unwrap());
-            let repeated = (1..).map(|count| format!("{anchor}-{count}"));
-            let free = std::iter::once(anchor.clone()).chain(repeated).find(|anchor| !anchors.contains(anchor));
-            anchors.extend(free);
+            anchors.next(&heading.take().unwrap());
         }
     }
     anchors
-}
-
-fn slug(heading: &str) -> String {
-    let kept = heading.trim().to_lowercase();
-    kept.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
 #[test]

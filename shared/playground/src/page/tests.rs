@@ -15,7 +15,7 @@ async fn page_escapes_received_calls() {
     assert!(page.text.contains("#general: &lt;script&gt;alert(&#39;x&#39;)"));
     assert!(!page.text.contains("<script"));
     assert!(page.header("content-security-policy").starts_with("default-src 'none'; style-src 'unsafe-inline'"));
-    assert!(page.header("content-security-policy").contains("; form-action 'self'"));
+    assert!(page.header("content-security-policy").contains("; form-action 'self';"));
     // With no-referrer a browser sends Origin: null with the page's own forms, which the local server refuses.
     assert_eq!(page.header("referrer-policy"), "same-origin");
 }
