@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
-use tracing::field::{Empty, debug};
+use tracing::field::{Empty, display};
 use tracing::level_filters::LevelFilter;
 use tracing::{Instrument as _, Level, Span, debug_span, instrument};
 
@@ -123,9 +123,9 @@ impl Engine {
         match &result {
             Ok(Replayable { answer: Outcome { result: Ok(_), .. }, .. }) => span.record("outcome", "ok"),
             Ok(Replayable { answer: Outcome { result: Err(failure), .. }, .. }) => {
-                span.record("outcome", debug(failure.code))
+                span.record("outcome", display(failure.code))
             }
-            Err(error) => span.record("outcome", debug(error.code())),
+            Err(error) => span.record("outcome", display(error.code())),
         };
         result
     }

@@ -127,7 +127,7 @@ async fn execute_call(
     };
     let Replayable { answer: outcome, replayed } =
         engine.execute(principal, intent, options).await.map_err(remap_pointers)?;
-    let code = outcome.result.as_ref().err().map(|failure| Extension(ErrorCode::of(&failure.code)));
+    let code = outcome.result.as_ref().err().map(|failure| Extension(ErrorCode::of(failure.code)));
     let reply = Json(CallReply { outcome: outcome_fields(&outcome), session_id, request_id });
     Ok(with_replayed_header((code, reply).into_response(), replayed))
 }

@@ -1,6 +1,7 @@
 //! The envelope of every request: a request id, a log line, common headers, and problems in one form.
 
 use std::any::Any;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,7 +14,6 @@ use axum::response::{IntoResponse, Response};
 use overseer_engine::core::error::ProblemCode;
 use overseer_engine::core::ids::RequestId;
 use overseer_engine::engine::Engine;
-use serde::Serialize;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument as _;
 
@@ -106,9 +106,8 @@ fn unhandled(response: &Response) -> Option<Problem> {
 pub struct ErrorCode(pub String);
 
 impl ErrorCode {
-    pub(crate) fn of(code: &impl Serialize) -> Self {
-        let name = serde_json::to_value(code).unwrap_or_default();
-        Self(name.as_str().unwrap_or_default().to_owned())
+    pub(crate) fn of(code: impl Display) -> Self {
+        Self(code.to_string())
     }
 }
 

@@ -6,8 +6,8 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::routing::{get, post, put};
 use overseer_engine::accounts::{
-    AccountSelector, ClientInUse, Complete, Connect, Connecting, Disconnected, Integration, MakeDefault, NewClient,
-    PluginStatus,
+    AccountSelector, ClientInUse, ConfirmAccount, Connect, Connecting, Disconnected, Integration, MakeDefault,
+    NewClient, PluginStatus,
 };
 use overseer_engine::core::ids::UserId;
 use overseer_engine::engine::Engine;
@@ -72,7 +72,7 @@ async fn complete_connection(
     Caller(principal): Caller,
     Path(plugin): Path<String>,
     Parameters(NoParameters {}): Parameters<NoParameters>,
-    JsonBody(body): JsonBody<Complete>,
+    JsonBody(body): JsonBody<ConfirmAccount>,
 ) -> Result<Json<Integration>, Problem> {
     Ok(Json(engine.complete(&principal, &plugin, body).await?))
 }

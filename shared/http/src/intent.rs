@@ -110,7 +110,7 @@ async fn execute_intent(
     request_id: RequestId,
 ) -> Result<Response, Problem> {
     let Replayable { answer: outcome, replayed } = engine.execute(principal, intent, options).await?;
-    let code = outcome.result.as_ref().err().map(|failure| Extension(ErrorCode::of(&failure.code)));
+    let code = outcome.result.as_ref().err().map(|failure| Extension(ErrorCode::of(failure.code)));
     let reply = Json(OutcomeReply { outcome, request_id });
     Ok(with_replayed_header((code, reply).into_response(), replayed))
 }

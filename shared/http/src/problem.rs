@@ -61,7 +61,7 @@ impl Problem {
     /// The response with its body. `headers` are those of the response that it replaces: `Allow` stays.
     pub(crate) fn write(&self, id: &RequestId, headers: &HeaderMap) -> Response {
         let status = status(self.code);
-        let code = ErrorCode::of(&self.code);
+        let code = ErrorCode::of(self.code);
         let document = Document {
             r#type: format!("urn:overseer:problem:{}", code.0),
             title: title(self.code),

@@ -55,7 +55,7 @@ impl Engine {
     /// Replaces errors about the plugin's actions and parameters if the channel does not admit the plugin: the caller must
     /// not learn about a plugin that they may not use. Other results pass, because by then the request has checked its
     /// channel.
-    pub(crate) async fn admitted<T: Send>(
+    pub(crate) async fn hide_errors_unless_admitted<T: Send>(
         &self,
         org: &OrgId,
         channel: Option<&ChannelName>,

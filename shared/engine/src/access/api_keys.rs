@@ -297,7 +297,7 @@ impl Engine {
                     self.publish(event).await;
                     return Ok(record.view);
                 }
-                Err(error) => race.lost(error, format_args!("the API key {id}"))?,
+                Err(error) => race.after_lost_race(error, format_args!("the API key {id}"))?,
             };
         }
     }

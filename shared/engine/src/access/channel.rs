@@ -34,7 +34,7 @@ pub struct Assignment {
     /// The plugin.
     pub plugin: PluginName,
     /// Whether agents in the channel can use it.
-    #[serde(default = "yes")]
+    #[serde(default = "default_true")]
     pub enabled: bool,
     /// Its order among the others, 0 to 1,000, the smallest first. Equal ones are in the order of their names.
     #[serde(default)]
@@ -47,7 +47,7 @@ pub struct Assignment {
     pub data_adapter: Option<Value>,
 }
 
-fn yes() -> bool {
+fn default_true() -> bool {
     true
 }
 

@@ -9,15 +9,15 @@ use std::sync::Arc;
 
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
-use tracing::debug_span;
-use tracing::field::Empty;
+use tracing::field::{Empty, display};
+use tracing::{Span, debug_span};
 use url::Url;
 
 use super::attempt::{ConnectAttempt, ConnectError, PendingAuthorization, hash, open_verifier, with_error};
 use super::new_account::{ConnectTarget, NewAccount};
 use super::refresh::credential_of;
 use crate::core::error::{Error, causes};
-use crate::core::trace::traced;
+use crate::core::trace::{SpanOutcome, traced};
 use crate::engine::Engine;
 use crate::outbound::credential::Credential;
 use crate::outbound::oauth::{TokenError, Tokens, safe_code};
@@ -60,16 +60,19 @@ impl Engine {
         callback: Callback,
         browser: Option<SecretString>,
     ) -> Result<CallbackOutcome, ConnectError> {
-        let span = debug_span!("callback", plugin, outcome = Empty);
-        traced(span, async {
+        let span = debug_span!("callback", org = Empty, plugin = Empty, outcome = Empty);
+        let answered = span.clone();
+        let finished = traced(span, async {
             let state = callback.state.as_ref().ok_or(ConnectError::Malformed("it has no state"))?;
             let key = keys::state(&hash(state));
             let item = self.ports.table.get(&key, Read::Consistent).await?.ok_or(ConnectError::UnknownLink)?;
             let authorization: PendingAuthorization = item.record()?;
+            answered.record("org", display(&authorization.attempt.org));
+            answered.record("plugin", display(&authorization.attempt.plugin));
             // Before anything is deleted: another browser must not be able to spoil the attempt.
             let browser = browser.ok_or(ConnectError::OtherBrowser)?;
             if !authorization.is_of_browser(&browser) {
-                return Err(ConnectError::OtherBrowser);
+                return Err(ConnectError::OtherBrowser.into());
             }
             let engine = Arc::clone(self);
             let plugin = plugin.map(str::to_owned);
@@ -77,8 +80,8 @@ impl Engine {
                 engine.finish_callback(plugin.as_deref(), callback, &browser, key, item.version, authorization).await
             });
             finished.await
-        })
-        .await
+        });
+        finished.await.or_else(FailedCallback::redirect)
     }
 
     /// Uses up the state, exchanges the code, and decides what the browser gets.
@@ -90,7 +93,7 @@ impl Engine {
         state_key: Key,
         state_version: Version,
         authorization: PendingAuthorization,
-    ) -> Result<CallbackOutcome, ConnectError> {
+    ) -> Result<CallbackOutcome, FailedCallback> {
         let PendingAuthorization { attempt, ticket, verifier, .. } = authorization;
         let (ticket_hash, ticket_version) = ticket;
         let consumed = vec![
@@ -99,14 +102,12 @@ impl Engine {
         ];
         match self.ports.table.transact(consumed).await {
             Ok(_) => {}
-            Err(TableError::Condition { .. }) => return Err(ConnectError::UnknownLink),
+            Err(TableError::Condition { .. }) => return Err(ConnectError::UnknownLink.into()),
             Err(error) => return Err(error.into()),
         }
         let return_to = attempt.return_to.clone();
-        match self.exchange(plugin, callback, browser, verifier, attempt).await {
-            Ok(outcome) => Ok(outcome),
-            Err(error) => redirect_with_error(error, return_to),
-        }
+        let exchanged = self.exchange(plugin, callback, browser, verifier, attempt).await;
+        exchanged.map_err(|error| FailedCallback { error, return_to })
     }
 
     /// Step 4: checks that the callback is the provider's answer to this attempt, exchanges its code for tokens, and stores
@@ -252,21 +253,42 @@ fn authorization_code(
     }
 }
 
-/// Redirects the browser to the application with an error code, where there is an application and the error is one that it may
-/// know. A response that is not the asked provider's is never passed on.
-fn redirect_with_error(error: ConnectError, return_to: Option<Url>) -> Result<CallbackOutcome, ConnectError> {
-    let code = match &error {
-        ConnectError::Denied => "access_denied",
-        ConnectError::Provider(_) | ConnectError::Failed(_) => "server_error",
-        ConnectError::Changed
-        | ConnectError::UnknownLink
-        | ConnectError::OtherBrowser
-        | ConnectError::OtherProvider
-        | ConnectError::Malformed(_) => return Err(error),
-    };
-    let Some(url) = return_to else { return Err(error) };
-    if let ConnectError::Failed(error) = &error {
-        tracing::error!(error = %causes(error), "failed to connect account");
+/// A callback that connected nothing, and the application that started it.
+struct FailedCallback {
+    error: ConnectError,
+    return_to: Option<Url>,
+}
+
+impl<E: Into<ConnectError>> From<E> for FailedCallback {
+    fn from(error: E) -> Self {
+        Self { error: error.into(), return_to: None }
     }
-    Ok(CallbackOutcome::Redirect(with_error(url, code)))
+}
+
+impl SpanOutcome for FailedCallback {
+    fn record_in(&self, span: &Span) {
+        self.error.record_in(span);
+    }
+}
+
+impl FailedCallback {
+    /// Redirects the browser to the application with an error code, where there is an application and the error is one that
+    /// it may know. A response that is not the asked provider's is never passed on.
+    fn redirect(self) -> Result<CallbackOutcome, ConnectError> {
+        let Self { error, return_to } = self;
+        let code = match &error {
+            ConnectError::Denied => "access_denied",
+            ConnectError::Provider(_) | ConnectError::Failed(_) => "server_error",
+            ConnectError::Changed
+            | ConnectError::UnknownLink
+            | ConnectError::OtherBrowser
+            | ConnectError::OtherProvider
+            | ConnectError::Malformed(_) => return Err(error),
+        };
+        let Some(url) = return_to else { return Err(error) };
+        if let ConnectError::Failed(error) = &error {
+            tracing::error!(error = %causes(error), "failed to connect account");
+        }
+        Ok(CallbackOutcome::Redirect(with_error(url, code)))
+    }
 }

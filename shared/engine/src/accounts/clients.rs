@@ -237,7 +237,7 @@ impl Engine {
             };
             match written {
                 Ok(()) => break before,
-                Err(error) => stored = race.lost(error, "the OAuth client")?,
+                Err(error) => stored = race.after_lost_race(error, "the OAuth client")?,
             }
         };
         let existed = before.is_some();

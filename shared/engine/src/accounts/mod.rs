@@ -68,7 +68,7 @@ pub use connect_request::Connect;
 pub(crate) use credential_cache::CredentialCache;
 pub(crate) use lookup::{AccountRequest, AccountResolution, AuthorizedAccount};
 pub use owner::OwnerKind;
-pub use pending::Complete;
+pub use pending::ConfirmAccount;
 pub(crate) use pending::pending_work;
 pub(crate) use record::AccountLookup;
 pub use record::{ACCOUNTS_MAX, LastError};

@@ -34,7 +34,7 @@ const LISTED_MAX: usize = 100;
 /// Confirms an account.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Complete {
+pub struct ConfirmAccount {
     /// The code that the browser brought to `returnTo`.
     #[schemars(with = "String", length(min = 1, max = 255))]
     pub code: SecretString,
@@ -117,7 +117,7 @@ impl Engine {
         self: &Arc<Self>,
         principal: &Principal,
         plugin: &str,
-        complete: Complete,
+        complete: ConfirmAccount,
     ) -> Result<Integration, Error> {
         let span = debug_span!("complete", org = %principal.org, plugin, outcome = Empty);
         traced(span, async {
@@ -189,7 +189,7 @@ impl Engine {
                 }
                 // The code was used in the meantime.
                 Err(TableError::Condition { index: 0, .. }) => return Err(unknown_code()),
-                Err(error) => stored = race.lost(error, "the list of accounts")?,
+                Err(error) => stored = race.after_lost_race(error, "the list of accounts")?,
             }
         }
     }

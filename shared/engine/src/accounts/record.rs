@@ -241,7 +241,7 @@ impl Engine {
             let write = AccountsWrite { accounts: &accounts, version, event: event.as_ref(), held: held.as_deref() };
             match self.put_accounts(org, write).await {
                 Ok(()) => return Ok(returned),
-                Err(error) => stored = race.lost(error, "the list of accounts")?,
+                Err(error) => stored = race.after_lost_race(error, "the list of accounts")?,
             }
         }
     }

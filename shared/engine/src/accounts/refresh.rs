@@ -8,8 +8,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tokio::time::Instant;
-use tracing::debug_span;
-use tracing::field::Empty;
+use tracing::field::{Empty, display};
+use tracing::{Span, debug_span};
 
 use super::owner::OwnerKind;
 use super::record::{Account, Accounts, AccountsChange, AccountsWrite, Lease, accounts_in};
@@ -19,7 +19,7 @@ use crate::accounts::record::AccountLookup;
 use crate::core::error::{Error, causes};
 use crate::core::ids::{Alias, OrgId, Owner};
 use crate::core::outcome::Failure;
-use crate::core::trace::traced;
+use crate::core::trace::traced_by;
 use crate::engine::Engine;
 use crate::outbound::config::OauthClient;
 use crate::outbound::credential::Credential;
@@ -51,6 +51,17 @@ pub(super) enum RefreshOutcome {
     /// Another process is refreshing, or there is too little time left to begin.
     InProgress,
     Failed(Failure),
+}
+
+impl RefreshOutcome {
+    fn record_in(&self, span: &Span) {
+        match self {
+            Self::Refreshed => span.record("outcome", "ok"),
+            Self::RecordChanged => span.record("outcome", "record_changed"),
+            Self::InProgress => span.record("outcome", "in_progress"),
+            Self::Failed(failure) => span.record("outcome", display(failure.code)),
+        };
+    }
 }
 
 /// An account whose refresh lease this process holds.
@@ -87,7 +98,7 @@ impl Engine {
         deadline: Instant,
     ) -> Result<RefreshOutcome, Error> {
         let span = debug_span!("refresh_account", %org, plugin = %manifest.name, outcome = Empty);
-        traced(span, async {
+        let refresh = async {
             let now = self.ports.clock.now();
             if let Some(outcome) = self.refresh_blocked(manifest, &lookup.account, now, deadline) {
                 return Ok(outcome);
@@ -96,8 +107,8 @@ impl Engine {
                 return Ok(RefreshOutcome::RecordChanged);
             };
             self.refresh_with_lease(&leased, &lookup.accounts, deadline).await
-        })
-        .await
+        };
+        traced_by(span, refresh, RefreshOutcome::record_in).await
     }
 
     /// Why no refresh may begin now.

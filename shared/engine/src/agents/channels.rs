@@ -165,7 +165,7 @@ impl Engine {
                     self.publish(event).await;
                     return Ok(channel.into_view(name));
                 }
-                Err(error) => stored = race.lost(error, format_args!("the channel {name}"))?,
+                Err(error) => stored = race.after_lost_race(error, format_args!("the channel {name}"))?,
             }
         }
     }
@@ -239,7 +239,7 @@ impl Engine {
                     self.publish(event).await;
                     return Ok(seen.channel.into_view(name));
                 }
-                Err(error) => drop(race.lost(error, format_args!("the channel {name}"))?),
+                Err(error) => drop(race.after_lost_race(error, format_args!("the channel {name}"))?),
             }
         }
     }

@@ -148,7 +148,7 @@ impl Engine {
             let (org, tool) = (&principal.org, &request.intent.tool);
             let explain = |plugin: Arc<Plugin>| async move { self.explain_with(&plugin, request, later).await };
             let result = self.with_current_plugin(org, tool, explain).await;
-            self.admitted(org, request.channel, tool, result).await
+            self.hide_errors_unless_admitted(org, request.channel, tool, result).await
         })
         .await
     }
@@ -182,8 +182,8 @@ impl Engine {
             snapshot.instance.instance.must_be_granted(plugin)?;
         }
         let identity = snapshot.account.as_ref().map(AccountLookup::identity);
-        let names_scope = snapshot.instance.instance.names_seen_by(plugin, identity);
-        naming.read(std::mem::take(&mut snapshot.names), names_scope.as_deref())?;
+        let cache_scope = snapshot.instance.instance.name_cache_scope(plugin, identity);
+        naming.read(std::mem::take(&mut snapshot.names), cache_scope.as_deref())?;
         let failure = if repeats { key.failure } else { self.obstacle_to(&invocation, &snapshot, &naming, now) };
         let (mut warnings, mut error) = (Vec::new(), None);
         match failure {

@@ -123,7 +123,7 @@ impl Engine {
             let event = self.event(org, EventKind::AgentLocked, &detail);
             match self.write_lock(principal, &name, seen, NewLock { build: &build, item, event }).await {
                 Ok(lock) => return Ok(AgentView::of(name, build, Some(lock), warnings)),
-                Err(error) => drop(race.lost(error, format_args!("the channel {name}"))?),
+                Err(error) => drop(race.after_lost_race(error, format_args!("the channel {name}"))?),
             }
         }
     }
@@ -160,7 +160,7 @@ impl Engine {
             let event = self.event(org, EventKind::AgentRolledBack, &detail);
             match self.write_lock(principal, &name, seen, NewLock { build: &build, item: None, event }).await {
                 Ok(lock) => return Ok(AgentView::of(name, build, Some(lock), Vec::new())),
-                Err(error) => drop(race.lost(error, format_args!("the channel {name}"))?),
+                Err(error) => drop(race.after_lost_race(error, format_args!("the channel {name}"))?),
             }
         }
     }
@@ -222,7 +222,7 @@ impl Engine {
                 match self.put_with(channel.item(org, &name)?, unchanged, Some(&event)).await {
                     Ok(()) => self.publish(event).await,
                     Err(error) => {
-                        race.lost(error, format_args!("the channel {name}"))?;
+                        race.after_lost_race(error, format_args!("the channel {name}"))?;
                         continue;
                     }
                 }

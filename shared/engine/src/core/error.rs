@@ -3,10 +3,12 @@
 //!
 //! Messages are for the caller and never contain a credential or an internal cause. Causes are `#[source]`s and go to the log.
 
+use std::fmt;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 use tracing::Span;
-use tracing::field::debug;
+use tracing::field::display;
 
 use crate::core::problem::FieldProblem;
 use crate::core::trace::SpanOutcome;
@@ -49,6 +51,13 @@ pub enum ProblemCode {
     Unavailable,
     /// Overseer failed.
     Internal,
+}
+
+impl fmt::Display for ProblemCode {
+    /// Its name on the wire.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(formatter)
+    }
 }
 
 /// The messages of an error and its causes, for the log. Not `Debug`, which would contain records.
@@ -189,7 +198,7 @@ impl Error {
 
 impl SpanOutcome for Error {
     fn record_in(&self, span: &Span) {
-        span.record("outcome", debug(self.code()));
+        span.record("outcome", display(self.code()));
     }
 }
 

@@ -53,7 +53,7 @@ fn word(text: &str) -> Result<(), NameError> {
     if first && rest && text.len() <= 63 { Ok(()) } else { Err(NameError::Word) }
 }
 
-fn made(text: &str) -> Result<(), NameError> {
+fn check_generated_id(text: &str) -> Result<(), NameError> {
     let fits = (1..=64).contains(&text.len());
     if fits && text.chars().all(|c| c.is_ascii_alphanumeric()) { Ok(()) } else { Err(NameError::Made) }
 }
@@ -70,7 +70,7 @@ fn word_schema() -> Schema {
     json_schema!({ "type": "string", "pattern": WORD_PATTERN })
 }
 
-fn made_schema() -> Schema {
+fn generated_id_schema() -> Schema {
     json_schema!({ "type": "string", "pattern": "^[A-Za-z0-9]{1,64}$" })
 }
 
@@ -156,19 +156,19 @@ names! {
     /// A service's own id of an object.
     ExternalId: free, free_schema;
     /// The public half of an API key.
-    KeyId: made, made_schema;
+    KeyId: check_generated_id, generated_id_schema;
     /// A task.
-    TaskId: made, made_schema;
+    TaskId: check_generated_id, generated_id_schema;
     /// One execution of an action.
-    RunId: made, made_schema;
+    RunId: check_generated_id, generated_id_schema;
     /// One recorded failure.
-    FailureId: made, made_schema;
+    FailureId: check_generated_id, generated_id_schema;
     /// A subscription to events.
-    WebhookId: made, made_schema;
+    WebhookId: check_generated_id, generated_id_schema;
     /// The delivery of one event to one webhook.
-    DeliveryId: made, made_schema;
+    DeliveryId: check_generated_id, generated_id_schema;
     /// One request; in every response and log line.
-    RequestId: made, made_schema;
+    RequestId: check_generated_id, generated_id_schema;
 }
 
 /// The owner of an account.

@@ -1,5 +1,7 @@
 //! The outcome of a well-formed intent, in the one shape that every caller gets.
 
+use std::fmt;
+
 use schemars::JsonSchema;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
@@ -29,6 +31,13 @@ pub enum OutcomeCode {
     Vetoed,
     /// It is unknown whether the action happened.
     OutcomeUnknown,
+}
+
+impl fmt::Display for OutcomeCode {
+    /// Its name on the wire.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(formatter)
+    }
 }
 
 /// The outcome of one intent.

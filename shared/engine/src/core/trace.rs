@@ -3,9 +3,9 @@
 use futures_util::FutureExt as _;
 use tracing::{Instrument as _, Span};
 
-/// An error that spans record as their outcome.
+/// A result that spans record as their outcome.
 pub(crate) trait SpanOutcome {
-    /// Records which kind of error this is as the span's `outcome`, without any text of the error.
+    /// Records which kind of result this is as the span's `outcome`, in `snake_case`, without any text of an error.
     fn record_in(&self, span: &Span);
 }
 
@@ -15,11 +15,21 @@ pub(crate) fn traced<T, E: SpanOutcome>(
     span: Span,
     call: impl Future<Output = Result<T, E>>,
 ) -> impl Future<Output = Result<T, E>> {
+    let ok = |_: &T, span: &Span| {
+        span.record("outcome", "ok");
+    };
+    traced_by(span, call, ok)
+}
+
+/// As [`traced`], where a value can be a failure too: `record` records its outcome.
+pub(crate) fn traced_by<T, E: SpanOutcome>(
+    span: Span,
+    call: impl Future<Output = Result<T, E>>,
+    record: impl FnOnce(&T, &Span),
+) -> impl Future<Output = Result<T, E>> {
     let recorded = span.clone();
     let record = move |result: &Result<T, E>| match result {
-        Ok(_) => {
-            recorded.record("outcome", "ok");
-        }
+        Ok(value) => record(value, &recorded),
         Err(error) => error.record_in(&recorded),
     };
     call.inspect(record).instrument(span)

@@ -125,7 +125,7 @@ impl Engine {
                             engine.set_webhook_alarm(delivery.work(), now).await;
                             return Ok(delivery.view());
                         }
-                        Err(error) => race.lost(error, format_args!("the delivery {id}"))?,
+                        Err(error) => race.after_lost_race(error, format_args!("the delivery {id}"))?,
                     };
                 }
             })

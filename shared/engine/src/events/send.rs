@@ -112,7 +112,7 @@ impl Engine {
             match self.write_claim(delivery, item, webhooks.by_id.get(webhook), now).await {
                 Ok(claimed) => return Ok(claimed),
                 // If the store failed but wrote the claim, the claim expires; nothing was sent.
-                Err(error) => race.lost(error, format_args!("the delivery {id}"))?,
+                Err(error) => race.after_lost_race(error, format_args!("the delivery {id}"))?,
             };
         }
     }

@@ -117,7 +117,7 @@ impl Engine {
                     }
                     return Ok(value);
                 }
-                Err(error) => current = race.lost(error, "the list of webhooks")?,
+                Err(error) => current = race.after_lost_race(error, "the list of webhooks")?,
             }
         }
     }

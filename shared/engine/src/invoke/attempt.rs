@@ -87,7 +87,7 @@ struct Reply {
 
 impl Engine {
     /// Attempts the action once, unless something prevents the call.
-    #[tracing::instrument(level = "debug", skip_all, err(level = "debug"))]
+    #[tracing::instrument(level = "debug", skip_all)]
     pub(super) async fn attempt(
         &self,
         invocation: &Invocation<'_>,
@@ -133,9 +133,9 @@ impl Engine {
         match reason {
             NotCalled::Failed(failure) => {
                 let failure = if prior { with_prior_attempt(failure, invocation) } else { failure };
-                Ok(self.finalize(invocation, &parameters, Err(failure), 0, None).await)
+                Ok(self.record_outcome(invocation, &parameters, Err(failure), 0, None).await)
             }
-            NotCalled::Error(error) => self.refused(invocation, &parameters, error).await,
+            NotCalled::Error(error) => self.answer_invalid_request(invocation, &parameters, error).await,
         }
     }
 
@@ -151,7 +151,7 @@ impl Engine {
                 let name = &invocation.manifest.display_name;
                 let message = format!("there was no time left to call {name}; nothing was sent");
                 let failure = Failure::new(OutcomeCode::Timeout, message, true);
-                Ok(Attempt::Done(self.finalize(invocation, parameters, Err(failure), 0, None).await))
+                Ok(Attempt::Done(self.record_outcome(invocation, parameters, Err(failure), 0, None).await))
             }
             // The sweep has recorded that this worker's run never started.
             (Start::LostRace, Origin::Task { .. }) => Ok(Attempt::Done(invocation.failed(lease_expired()))),
@@ -256,13 +256,13 @@ impl Engine {
         let ended = run.zip(stored).map(|(run, result)| EndedRun { run, result });
         let finished = permit.finish(signal);
         let Some(error) = error else {
-            let finalized = self.finalize(invocation, &stored_parameters, result, attempts, ended);
-            let (outcome, ()) = join(finalized, finished).await;
+            let recorded = self.record_outcome(invocation, &stored_parameters, result, attempts, ended);
+            let (outcome, ()) = join(recorded, finished).await;
             return Ok(outcome);
         };
         let metadata = invocation.metadata(attempts, ended.as_ref().map(EndedRun::id));
         join(self.record_end(ended, &metadata), finished).await;
-        self.refused(invocation, &stored_parameters, error).await
+        self.answer_invalid_request(invocation, &stored_parameters, error).await
     }
 
     /// Whether a service that is called at `called_at` has the time to answer.

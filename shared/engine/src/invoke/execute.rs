@@ -92,7 +92,7 @@ impl Engine {
         let CheckedParameters { parameters, naming } = match invocation.check_request() {
             Ok(checked) => checked,
             Err(error) => {
-                let outcome = self.refused(&invocation, request.parameters, error).await?;
+                let outcome = self.answer_invalid_request(&invocation, request.parameters, error).await?;
                 return Ok(Some(Replayable::first(outcome)));
             }
         };
@@ -174,7 +174,7 @@ impl Engine {
 
     /// Answers a request that is wrong: an intent's caller gets the error; a task, which was made some time ago, gets a
     /// failure in its place.
-    pub(super) async fn refused(
+    pub(super) async fn answer_invalid_request(
         &self,
         invocation: &Invocation<'_>,
         parameters: &Map<String, Value>,
@@ -183,7 +183,7 @@ impl Engine {
         match (&invocation.request.origin, &error) {
             (Origin::Task { .. }, Error::Invalid(_)) => {
                 let failure = Failure::new(OutcomeCode::Rejected, error.to_string(), false);
-                Ok(self.finalize(invocation, parameters, Err(failure), 0, None).await)
+                Ok(self.record_outcome(invocation, parameters, Err(failure), 0, None).await)
             }
             (Origin::Intent { .. } | Origin::Task { .. }, _) => Err(error),
         }

@@ -82,7 +82,7 @@ impl Engine {
     ) -> Result<Replayable<Outcome>, Error> {
         let request = IntentRequest::of(principal, intent, options)?;
         let result = self.execute_with_current_plugin(&request).await;
-        self.admitted(&principal.org, request.channel, &request.intent.tool, result).await
+        self.hide_errors_unless_admitted(&principal.org, request.channel, &request.intent.tool, result).await
     }
 
     async fn execute_with_current_plugin(&self, request: &IntentRequest<'_>) -> Result<Replayable<Outcome>, Error> {

@@ -9,7 +9,7 @@
 //!    2. `record::record_start`: the run in the ledger (`runs`), before the call can have an effect.
 //!    3. `attempt::call_service`: see below.
 //!    4. `hook_points::after_call`: the hooks after the call.
-//!    5. `record::finalize`: the result in the ledger and under the key, a failure in the error log (`failures`).
+//!    5. `record::record_outcome`: the result in the ledger and under the key, a failure in the error log (`failures`).
 //! 5. `call::call_with_retry`: repeats a call where that is safe, and refreshes a credential that the service refuses.
 //! 6. `outbound::call::call_once`: one call through the plugin's runtime, which redacts the credential.
 //! 7. `outbound::runtime::http::run`: the requests that the manifest declares, and the reading of their answers.

@@ -81,8 +81,8 @@ impl Engine {
         }
         let account = self.authorize_account(invocation, account).await.map_err(unredacted)?;
         let identity = account.as_ref().map(AuthorizedAccount::identity);
-        let names_scope = instance.instance.names_seen_by(invocation.request.plugin, identity);
-        naming.read(names, names_scope.as_deref()).map_err(|error| unredacted(Error::from(error).into()))?;
+        let cache_scope = instance.instance.name_cache_scope(invocation.request.plugin, identity);
+        naming.read(names, cache_scope.as_deref()).map_err(|error| unredacted(Error::from(error).into()))?;
         // A caller may have put the account's token among the parameters: it is not stored.
         let secrets = account.as_ref().map(|account| account.credential.secrets()).unwrap_or_default();
         let redactor = Redactor::new(&secrets);
@@ -185,7 +185,7 @@ impl Engine {
             agent: request.agent,
             plugin: request.plugin,
             config: &instance.instance.effective_config(manifest),
-            seen_by: instance.instance.names_seen_by(request.plugin, account.map(AuthorizedAccount::identity)),
+            cache_scope: instance.instance.name_cache_scope(request.plugin, account.map(AuthorizedAccount::identity)),
             action: invocation.action,
             account: *account,
             alias: request.alias,

@@ -96,7 +96,7 @@ impl Engine {
 
     /// Turns a result into the outcome: records the end of the run, and a failure in the error log, and logs both.
     /// `parameters` are without the account's token; `attempts` says how often the service was called.
-    pub(super) async fn finalize(
+    pub(super) async fn record_outcome(
         &self,
         invocation: &Invocation<'_>,
         parameters: &Map<String, Value>,

@@ -12,7 +12,7 @@ use crate::core::outcome::{Failure, Metadata, Outcome};
 use crate::invoke::mappings::Naming;
 use crate::invoke::runs::IdempotencyRequest;
 use crate::plugin::breaker::ActionClass;
-use crate::plugin::catalog::{ActionOf, Plugin};
+use crate::plugin::catalog::{CompiledAction, Plugin};
 use crate::plugin::manifest::{Action, Manifest};
 
 /// A request to call one action.
@@ -74,7 +74,7 @@ pub(crate) struct Invocation<'a> {
     pub manifest: &'a Manifest,
     pub action: &'a Action,
     /// The action with its compiled parameter schema.
-    definition: ActionOf<'a>,
+    definition: CompiledAction<'a>,
     started: Instant,
 }
 

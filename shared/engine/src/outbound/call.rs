@@ -47,8 +47,8 @@ impl Engine {
         let result = result.unwrap_or_else(|_| Err(runtime::out_of_time(call)));
         match &result {
             Ok(_) => Span::current().record("outcome", "ok"),
-            Err(CallError::Failed(failure)) => Span::current().record("outcome", field::debug(failure.code)),
-            Err(CallError::Parameter(_)) => Span::current().record("outcome", "InvalidParameters"),
+            Err(CallError::Failed(failure)) => Span::current().record("outcome", field::display(failure.code)),
+            Err(CallError::Parameter(_)) => Span::current().record("outcome", "invalid_parameters"),
         };
         CallOnce { result: redact(result, &redactor), called: host.called() }
     }

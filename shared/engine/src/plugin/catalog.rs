@@ -10,7 +10,7 @@ use crate::core::ids::PluginName;
 use crate::core::suggest::nearest;
 use crate::plugin::folder::{FolderPlugin, FolderPlugins, FolderScan, name_taken, plugin_folders};
 pub use crate::plugin::folder::{FolderRead, LeftOut};
-pub use crate::plugin::loaded::{ActionOf, Plugin};
+pub use crate::plugin::loaded::{CompiledAction, Plugin};
 use crate::plugin::manifest::{Manifest, ManifestError};
 
 include!(concat!(env!("OUT_DIR"), "/built_in.rs"));

@@ -36,7 +36,7 @@ impl Plugin {
     }
 
     /// The action with that name or alias.
-    pub fn action(&self, name: &str) -> Result<ActionOf<'_>, Error> {
+    pub fn action(&self, name: &str) -> Result<CompiledAction<'_>, Error> {
         let found = self.manifest.actions.iter().zip(&self.validators).find(|(action, _)| {
             action.name.as_str() == name || action.aliases.iter().any(|alias| alias.as_str() == name)
         });
@@ -48,19 +48,19 @@ impl Plugin {
                 nearest: nearest(name, names.map(ActionName::as_str)),
             });
         };
-        Ok(ActionOf { action, validator })
+        Ok(CompiledAction { action, validator })
     }
 }
 
 /// An action with its compiled parameter schema.
 #[derive(Debug, Clone, Copy)]
-pub struct ActionOf<'a> {
+pub struct CompiledAction<'a> {
     /// The action.
     pub action: &'a Action,
     validator: &'a OnceLock<Option<Validator>>,
 }
 
-impl ActionOf<'_> {
+impl CompiledAction<'_> {
     /// Adds defaults to the parameters and validates them. The error has every problem, with pointers into the intent.
     pub fn check(&self, parameters: Map<String, Value>) -> Result<Map<String, Value>, Error> {
         let parameters = Value::Object(self.action.with_defaults(parameters));

@@ -137,7 +137,7 @@ impl Engine {
                     self.publish(event).await;
                     return Ok(checked.registration(view));
                 }
-                Err(error) => race.lost(error, format_args!("the list of versions of {name}"))?,
+                Err(error) => race.after_lost_race(error, format_args!("the list of versions of {name}"))?,
             };
         }
     }
@@ -210,7 +210,7 @@ impl Engine {
                     self.publish(event).await;
                     return Ok(Registration::of(registered, scope, principal));
                 }
-                Err(error) => race.lost(error, format_args!("the list of versions of {name}"))?,
+                Err(error) => race.after_lost_race(error, format_args!("the list of versions of {name}"))?,
             };
         }
     }

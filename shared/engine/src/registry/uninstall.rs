@@ -87,7 +87,7 @@ impl Engine {
                 Ok(_) => return Ok(seen.instance),
                 // A counted failure, or another caller, changed the instance or the list of hooks.
                 Err(error) => {
-                    race.lost(error, format_args!("the plugin {name}"))?;
+                    race.after_lost_race(error, format_args!("the plugin {name}"))?;
                     seen = LoadedInstance::of(self.ports.table.get(&key, Read::Consistent).await?)?;
                 }
             }

@@ -18,7 +18,7 @@ pub(crate) struct CompareAndSet {
 impl CompareAndSet {
     /// Call this with the error of a conditional write. After a lost race it returns the current item, if there is one, for
     /// the next attempt; after too many lost races it returns a conflict that names `subject`. Other errors are returned.
-    pub(crate) fn lost(&mut self, error: TableError, subject: impl Display) -> Result<Option<Item>, Error> {
+    pub(crate) fn after_lost_race(&mut self, error: TableError, subject: impl Display) -> Result<Option<Item>, Error> {
         let TableError::Condition { current, .. } = error else { return Err(error.into()) };
         self.lost += 1;
         if self.lost >= TRIES_MAX {

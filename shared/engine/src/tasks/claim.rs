@@ -9,7 +9,7 @@ use crate::core::error::Error;
 use crate::core::outcome::{Failure, OutcomeCode};
 use crate::engine::Engine;
 use crate::invoke::attempt::lease;
-use crate::invoke::runs::Fenced;
+use crate::invoke::runs::ExpiredAttempt;
 use crate::ports::table::{Condition, Item, Read, TableError};
 
 /// The result of one try to claim a task.
@@ -97,12 +97,14 @@ impl Engine {
         }
         let fenced = match &task.claim {
             Some(claim) => self.fence_attempt(task.attempt_ref(claim)?, effect).await?,
-            None => Fenced::Unknown,
+            None => ExpiredAttempt::Unknown,
         };
         Ok(match fenced {
-            Fenced::NeverBegun => ExpiredClaim::Settled(never_started()),
-            Fenced::Ended { result, duration_ms } => ExpiredClaim::Settled(AttemptResult { result, duration_ms }),
-            Fenced::Unknown => match effect {
+            ExpiredAttempt::NeverBegun => ExpiredClaim::Settled(never_started()),
+            ExpiredAttempt::Ended { result, duration_ms } => {
+                ExpiredClaim::Settled(AttemptResult { result, duration_ms })
+            }
+            ExpiredAttempt::Unknown => match effect {
                 // The service deduplicates a keyed action.
                 Effect::Read | Effect::Idempotent | Effect::Keyed => ExpiredClaim::Retryable,
                 Effect::Unsafe => ExpiredClaim::Unknown,

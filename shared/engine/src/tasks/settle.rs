@@ -54,7 +54,7 @@ impl Engine {
                     self.after_transition(&task, event).await;
                     return Ok(());
                 }
-                Err(error) => current = race.lost(error, "the task")?,
+                Err(error) => current = race.after_lost_race(error, "the task")?,
             }
         }
     }

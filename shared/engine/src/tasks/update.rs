@@ -86,7 +86,7 @@ impl Engine {
                         return Ok(task.detail());
                     }
                     // The next try reads the task again, because the caller may no longer see it.
-                    Err(error) => drop(race.lost(error, "the task")?),
+                    Err(error) => drop(race.after_lost_race(error, "the task")?),
                 }
             }
         })
@@ -276,7 +276,7 @@ impl Engine {
                     self.cancel_alarm(&before).await;
                     return Ok(task);
                 }
-                Err(error) => drop(race.lost(error, "the task")?),
+                Err(error) => drop(race.after_lost_race(error, "the task")?),
             }
             let Some(current) = self.ports.table.get(&item.stored.key, Read::Consistent).await? else {
                 return Ok(task);

@@ -255,7 +255,7 @@ impl Engine {
             match self.ports.table.put(record.item(org)?, Condition::Version(item.version)).await {
                 Ok(_) => break,
                 Err(error) => {
-                    let Some(current) = race.lost(error, "the failure")? else { return Ok(None) };
+                    let Some(current) = race.after_lost_race(error, "the failure")? else { return Ok(None) };
                     (record, item) = (current.record()?, current);
                 }
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 use tracing::Span;
-use tracing::field::debug;
+use tracing::field::display;
 
 use crate::core::ids::{AgentId, ChannelName, OrgId, RequestId, TaskId, UserId};
 use crate::core::outcome::OutcomeCode;
@@ -76,7 +76,7 @@ pub(crate) struct HookFailure {
 
 impl SpanOutcome for HookFailure {
     fn record_in(&self, span: &Span) {
-        span.record("outcome", debug(self.code));
+        span.record("outcome", display(self.code));
     }
 }
 

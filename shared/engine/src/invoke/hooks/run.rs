@@ -169,7 +169,7 @@ impl Engine {
                 })?,
             };
             let hooked = Arc::new(hooked);
-            for (index, hook) in hooked.asked(&plugin.manifest) {
+            for (index, hook) in hooked.callable_hooks(&plugin.manifest) {
                 let loaded = LoadedHook { plugin: Arc::clone(&plugin), index, hooked: Arc::clone(&hooked) };
                 by_priority.push((hook.priority, loaded));
             }

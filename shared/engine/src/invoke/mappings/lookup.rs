@@ -38,8 +38,8 @@ pub(crate) struct LookupContext<'a> {
     pub plugin: &'a Plugin,
     /// The plugin's configuration in the organization.
     pub config: &'a Map<String, Value>,
-    /// What cached lookups are valid for: [`Instance::names_seen_by`](crate::registry::instances::Instance::names_seen_by).
-    pub seen_by: Option<String>,
+    /// What cached lookups are valid for: [`Instance::name_cache_scope`](crate::registry::instances::Instance::name_cache_scope).
+    pub cache_scope: Option<String>,
     /// The action of the intent.
     pub action: &'a Action,
     pub account: Option<&'a AuthorizedAccount>,
@@ -236,7 +236,7 @@ fn cached_name(
         name: id_as_name.unwrap_or_else(|| entry.name.clone()),
         external_id: id.clone(),
         alias: at.context.alias.cloned(),
-        account: at.context.seen_by.clone(),
+        account: at.context.cache_scope.clone(),
         exact,
         at: now,
         expires_at: now.saturating_add(lifetime).unwrap_or(now),

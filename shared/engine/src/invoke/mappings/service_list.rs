@@ -50,7 +50,7 @@ impl ServiceListKey {
             org: context.org.clone(),
             user: context.user.clone(),
             plugin: context.manifest().name.clone(),
-            account: context.seen_by.clone(),
+            account: context.cache_scope.clone(),
             kind: kind.clone(),
             parameters: Value::Object(parameters.clone()).to_string(),
         }
@@ -92,9 +92,9 @@ impl ServiceList {
 
 /// Weighs a list by its bytes.
 #[derive(Debug, Clone)]
-struct ByBytes;
+struct ByteWeighter;
 
-impl Weighter<ServiceListKey, Arc<ServiceList>> for ByBytes {
+impl Weighter<ServiceListKey, Arc<ServiceList>> for ByteWeighter {
     fn weight(&self, key: &ServiceListKey, list: &Arc<ServiceList>) -> u64 {
         let of_entry = |entry: &ServiceListEntry| {
             entry.name.as_str().len() + entry.compared.len() + entry.id.as_str().len() + size_of::<ServiceListEntry>()
@@ -109,13 +109,13 @@ type Flight = Arc<OnceCell<Result<Arc<ServiceList>, Failure>>>;
 
 /// The lists that this process has cached or is fetching.
 pub(crate) struct LookupState {
-    lists: Cache<ServiceListKey, Arc<ServiceList>, ByBytes>,
+    lists: Cache<ServiceListKey, Arc<ServiceList>, ByteWeighter>,
     flights: Mutex<HashMap<ServiceListKey, Flight>>,
 }
 
 impl Default for LookupState {
     fn default() -> Self {
-        Self { lists: Cache::with_weighter(LISTS_ESTIMATE, LISTS_MAX_BYTES, ByBytes), flights: Mutex::default() }
+        Self { lists: Cache::with_weighter(LISTS_ESTIMATE, LISTS_MAX_BYTES, ByteWeighter), flights: Mutex::default() }
     }
 }
 

@@ -104,13 +104,13 @@ impl Engine {
             let items =
                 if keys.is_empty() { Vec::new() } else { self.ports.table.batch_get(&keys, Read::Consistent).await? };
             let account = account.as_ref().map(AccountLookup::identity);
-            let seen_by = match plugin.digest {
+            let cache_scope = match plugin.digest {
                 None => account.map(str::to_owned),
                 Some(_) => {
-                    self.plugin_and_instance(org, tool.as_str()).await?.1.instance.names_seen_by(&plugin, account)
+                    self.plugin_and_instance(org, tool.as_str()).await?.1.instance.name_cache_scope(&plugin, account)
                 }
             };
-            naming.read(items, seen_by.as_deref())?;
+            naming.read(items, cache_scope.as_deref())?;
             if let Some(resolved) = naming.names.pop().and_then(|name| name.resolved) {
                 // A value that stays as it is counts only if it surely is an id.
                 if resolved.how != NameResolvedBy::AsGiven || names.is_id(&resolved.id) {

@@ -69,7 +69,7 @@ struct StartVersions {
 }
 
 /// Whether the end of a run still has to be written after a lost race.
-enum Reloaded {
+enum EndRunStep {
     /// Retry on the reloaded versions.
     Retry,
     /// A caller has decided, and this result adds nothing.
@@ -77,7 +77,7 @@ enum Reloaded {
 }
 
 /// What the ledger says about a task's attempt whose claim has expired.
-pub(crate) enum Fenced {
+pub(crate) enum ExpiredAttempt {
     /// It had not started, and cannot start any more.
     NeverBegun,
     /// It had ended with this result.
@@ -132,7 +132,7 @@ impl StoredRun {
     }
 }
 
-impl Fenced {
+impl ExpiredAttempt {
     /// What a run says that was there before its attempt was fenced.
     fn by(run: Run) -> Self {
         match run.state {
@@ -157,12 +157,12 @@ impl Fenced {
 impl Engine {
     /// Finds out what happened to a task's attempt whose claim has expired. An attempt that had not started never will: its
     /// run is written as never started, and its worker, should it come back, loses the compare-and-set.
-    pub(crate) async fn fence_attempt(&self, attempt: AttemptRef<'_>, effect: Effect) -> Result<Fenced, Error> {
+    pub(crate) async fn fence_attempt(&self, attempt: AttemptRef<'_>, effect: Effect) -> Result<ExpiredAttempt, Error> {
         let run = Run::never_started(attempt, effect, self.ports.clock.now());
         match self.ports.table.put(run.item()?, Condition::Absent).await {
-            Ok(_) => Ok(Fenced::NeverBegun),
-            Err(TableError::Condition { current: Some(item), .. }) => Ok(Fenced::by(item.record()?)),
-            Err(TableError::Condition { current: None, .. }) => Ok(Fenced::Unknown),
+            Ok(_) => Ok(ExpiredAttempt::NeverBegun),
+            Err(TableError::Condition { current: Some(item), .. }) => Ok(ExpiredAttempt::by(item.record()?)),
+            Err(TableError::Condition { current: None, .. }) => Ok(ExpiredAttempt::Unknown),
             Err(error) => Err(error.into()),
         }
     }
@@ -234,8 +234,8 @@ impl Engine {
             match self.write_end(&started, result, metadata, now).await {
                 Ok(()) => return,
                 Err(Error::Table(TableError::Condition { .. })) => match self.reload(&mut started, result).await {
-                    Ok(Reloaded::Decided) => return,
-                    Ok(Reloaded::Retry) => {}
+                    Ok(EndRunStep::Decided) => return,
+                    Ok(EndRunStep::Retry) => {}
                     Err(error) => {
                         tracing::error!(run = %started.run.id, error = %causes(&error), "failed to reload run");
                     }
@@ -277,7 +277,7 @@ impl Engine {
 
     /// Reads what another writer, or an earlier try of this one, has left: takes over the versions, and gives up the key if
     /// it belongs to another run by now.
-    async fn reload(&self, started: &mut StartedRun, result: &Result<Success, Failure>) -> Result<Reloaded, Error> {
+    async fn reload(&self, started: &mut StartedRun, result: &Result<Success, Failure>) -> Result<EndRunStep, Error> {
         let stored = self.stored_run(&started.run, started.claimed.as_ref()).await?;
         if let Some(Versioned { record, version }) = stored.run {
             (started.run.resolved, started.version) = (record.resolved, version);
@@ -286,7 +286,7 @@ impl Engine {
         let decided = started.run.resolved.is_some() || key_decided;
         // The caller who decided had checked, and knows more than a result that is unknown itself.
         if decided && result.as_ref().is_err_and(|failure| failure.may_have_happened || failure.unclear) {
-            return Ok(Reloaded::Decided);
+            return Ok(EndRunStep::Decided);
         }
         let condition = match stored.record {
             // A caller reported that it had not happened, which freed the key. It has happened, after all.
@@ -298,6 +298,6 @@ impl Engine {
         };
         let claimed = started.claimed.take().zip(condition);
         started.claimed = claimed.map(|(claimed, condition)| ClaimedKey { condition, ..claimed });
-        Ok(Reloaded::Retry)
+        Ok(EndRunStep::Retry)
     }
 }

@@ -9,7 +9,7 @@ mod view;
 
 pub(crate) use idempotency::{IdempotencyRequest, IdempotencyState, in_progress, unknown_result};
 pub use idempotency::{Replayable, RequestOptions, Resolve, WAIT_MAX};
-pub(crate) use ledger::{Fenced, KeyClaim, StartedRun};
+pub(crate) use ledger::{ExpiredAttempt, KeyClaim, StartedRun};
 pub use record::{ANSWERS_KEPT, RUNS_KEPT, Resolution, RunState, Verdict};
 pub(crate) use record::{AttemptRef, IdempotencyRecord, KeyState, Run};
 pub use resolve::ReportedOutcome;

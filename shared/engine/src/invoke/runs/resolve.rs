@@ -74,7 +74,7 @@ impl Engine {
                     writes.extend(engine.idempotency_write(&run, outcome).await?);
                     match engine.ports.table.transact(writes).await {
                         Ok(_) => return Ok(run.whole(now)),
-                        Err(error) => race.lost(error, "the run")?,
+                        Err(error) => race.after_lost_race(error, "the run")?,
                     };
                 }
             })

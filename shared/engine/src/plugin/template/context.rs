@@ -39,7 +39,7 @@ impl Context {
     /// Charges for an evaluation before it starts: its fixed cost, and the values that its operators copy or compare.
     pub(super) fn charge_evaluation(&self, source: &str, shape: &Shape) -> Result<(), minijinja::Error> {
         self.work.charge_evaluation(source)?;
-        shape.heavy.iter().filter_map(|path| self.at(path)).try_for_each(|value| self.work.charge_scan(&value))
+        shape.copied.iter().filter_map(|path| self.at(path)).try_for_each(|value| self.work.charge_scan(&value))
     }
 
     /// The value at a path, if there is one.

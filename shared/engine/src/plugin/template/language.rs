@@ -17,7 +17,7 @@ pub const TEMPLATE_MAX_BYTES: usize = 32 * 1024;
 /// The most tokens in the code of one template. It also limits the nesting.
 const TOKENS_MAX: usize = 500;
 /// The most operators in one template that copy or compare whole values.
-const HEAVY_MAX: usize = 20;
+const COPYING_OPERATORS_MAX: usize = 20;
 
 /// The path of a value in the context: a variable, and attributes below it.
 pub(super) type Path = Vec<String>;
@@ -28,7 +28,7 @@ pub(super) struct Shape {
     /// The variables that it refers to.
     pub names: BTreeSet<String>,
     /// The values that its operators copy or compare, once for each operator.
-    pub heavy: Vec<Path>,
+    pub copied: Vec<Path>,
 }
 
 /// Reads a bare expression.
@@ -104,7 +104,7 @@ struct Reader {
     /// The values that were read so far.
     leaves: Vec<Path>,
     /// The number of operators that copy or compare whole values.
-    heavy: usize,
+    copying_operators: usize,
 }
 
 impl Reader {
@@ -143,13 +143,13 @@ impl Reader {
                 self.expressions([&item.expr, &item.subscript_expr])?;
                 // The subscript is compared with the keys of the value.
                 if !is_scalar(&item.subscript_expr) {
-                    self.heavy(before)?;
+                    self.count_copying_operator(before)?;
                 }
             }
             Expr::Slice(slice) => {
                 self.expression(&slice.expr)?;
                 self.expressions([&slice.start, &slice.stop, &slice.step].into_iter().flatten())?;
-                self.heavy(before)?;
+                self.count_copying_operator(before)?;
             }
             Expr::UnaryOp(operation) => match operation.op {
                 UnaryOpKind::Not | UnaryOpKind::Neg => self.expression(&operation.expr)?,
@@ -171,15 +171,15 @@ impl Reader {
                     BinOpKind::Concat if !is_plain(left) || !is_plain(right) => {
                         return Err("~ joins texts, not lists and objects; use join, string or tojson".to_owned());
                     }
-                    BinOpKind::Concat | BinOpKind::Add => self.heavy(before)?,
+                    BinOpKind::Concat | BinOpKind::Add => self.count_copying_operator(before)?,
                     BinOpKind::Eq | BinOpKind::Ne | BinOpKind::Lt | BinOpKind::Lte | BinOpKind::Gt | BinOpKind::Gte => {
                         if !is_scalar(left) && !is_scalar(right) {
-                            self.heavy(before)?;
+                            self.count_copying_operator(before)?;
                         }
                     }
                     BinOpKind::In => {
                         if !is_short_list(right) {
-                            self.heavy(before)?;
+                            self.count_copying_operator(before)?;
                         }
                     }
                 }
@@ -200,7 +200,7 @@ impl Reader {
                         | CompareOpKind::Gte => is_scalar(left) || is_scalar(right),
                     };
                     if !light {
-                        self.heavy(before)?;
+                        self.count_copying_operator(before)?;
                     }
                     left = right;
                 }
@@ -245,15 +245,15 @@ impl Reader {
     }
 
     /// Records an operator that copies or compares all values read since `since`.
-    fn heavy(&mut self, since: usize) -> Result<(), String> {
-        self.heavy += 1;
-        if self.heavy > HEAVY_MAX {
+    fn count_copying_operator(&mut self, since: usize) -> Result<(), String> {
+        self.copying_operators += 1;
+        if self.copying_operators > COPYING_OPERATORS_MAX {
             return Err(format!(
-                "it has more than {HEAVY_MAX} of ~, +, in, slices, [name] and comparisons of two values; use a text with \
+                "it has more than {COPYING_OPERATORS_MAX} of ~, +, in, slices, [name] and comparisons of two values; use a text with \
                  {{{{ … }}}} in it, or several templates"
             ));
         }
-        self.shape.heavy.extend(self.leaves.iter().skip(since).cloned());
+        self.shape.copied.extend(self.leaves.iter().skip(since).cloned());
         Ok(())
     }
 }

@@ -75,7 +75,7 @@ fn is_called(
 
 impl HookedPlugin {
     /// The hooks that are called, each with its index in the manifest.
-    pub(crate) fn asked<'a>(&self, manifest: &'a Manifest) -> impl Iterator<Item = (usize, &'a DeclaredHook)> {
+    pub(crate) fn callable_hooks<'a>(&self, manifest: &'a Manifest) -> impl Iterator<Item = (usize, &'a DeclaredHook)> {
         let (installed, secret) = (self.installed.as_ref(), self.secret.as_ref());
         manifest.hooks.iter().enumerate().filter(move |(_, hook)| is_called(manifest, hook, installed, secret))
     }

@@ -202,7 +202,7 @@ impl Instance {
 
     /// The cache scope of names that are looked up through an account, or through none. Another version or configuration of a
     /// registered plugin may look them up elsewhere, so its scope includes both.
-    pub(crate) fn names_seen_by(&self, plugin: &Plugin, account: Option<&str>) -> Option<String> {
+    pub(crate) fn name_cache_scope(&self, plugin: &Plugin, account: Option<&str>) -> Option<String> {
         let Some(digest) = &plugin.digest else { return account.map(str::to_owned) };
         Some(sha256(json!([digest, self.effective_config(&plugin.manifest), account]).to_string().as_bytes()))
     }

@@ -72,7 +72,7 @@ impl Engine {
                 return Ok(InstanceChange { instance, value, written: true });
             };
             let instance_changed = matches!(lost, TableError::Condition { index: 0, .. });
-            let current = race.lost(lost, format_args!("the plugin {}", manifest.name))?;
+            let current = race.after_lost_race(lost, format_args!("the plugin {}", manifest.name))?;
             // Otherwise the race was about the list of hooks, which the next try reads.
             if instance_changed {
                 seen = LoadedInstance::of(current)?;
