@@ -42,19 +42,42 @@ type Ticket = Result<Path<SecretString>, PathRejection>;
 /// nothing else.
 async fn view_consent(State(engine): State<Arc<Engine>>, ticket: Ticket, headers: HeaderMap) -> Response {
     let Ok(Path(ticket)) = ticket else { return error_page(&ConnectError::UnknownLink) };
-    let offer = match engine.view_consent(&ticket).await {
+    let secret = browser_secret(&engine, &headers).unwrap_or_else(|| engine.ports.ids.hex(32).into());
+    consent_page(&engine, &ticket, &secret, None).await
+}
+
+/// The consent page with what the provider would be asked for now, and, if it is shown again, with the reason.
+async fn consent_page(
+    engine: &Engine,
+    ticket: &SecretString,
+    browser: &SecretString,
+    reason: Option<&ConnectError>,
+) -> Response {
+    let offer = match engine.view_consent(ticket).await {
         Ok(offer) => offer,
         Err(error) => return error_page(&error),
     };
-    let secret = browser_secret(&engine, &headers).unwrap_or_else(|| engine.ports.ids.hex(32).into());
-    with_cookie(&engine, &secret, Page::consent(&offer).into_response())
+    match Page::consent(&offer, reason) {
+        Ok(page) => with_cookie(engine, browser, page.into_response()),
+        Err(error) => error_page(&error.into()),
+    }
 }
 
 /// What the consent page's form sends.
 #[derive(Deserialize)]
 struct ConsentForm {
-    /// `cancel`, if the user pressed that button.
-    decision: Option<String>,
+    /// The button that the user pressed.
+    decision: Decision,
+    /// The fingerprint of what the page showed.
+    #[serde(default)]
+    shown: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Decision {
+    Continue,
+    Cancel,
 }
 
 /// The buttons of the consent page: redirects to the provider, or cancels. Pages of other sites cannot press them: browsers do
@@ -76,24 +99,21 @@ async fn authorize(
         )
         .into_response();
     };
-    match form.as_ref().map(|Form(form)| form.decision.as_deref()) {
-        // The button Continue sends nothing.
-        Ok(None) | Err(FormRejection::InvalidFormContentType(_)) => {}
-        Ok(Some("cancel")) => {
-            return match engine.cancel_connect(&ticket).await {
-                Ok(Some(url)) => see_other(&url),
-                Ok(None) => Page::cancelled().into_response(),
-                Err(error) => error_page(&error),
-            };
-        }
-        Ok(Some(_)) | Err(_) => {
-            return Page::not_connected(StatusCode::BAD_REQUEST, "The form is not that of this page.").into_response();
-        }
-    }
-    match engine.authorize(&ticket, &browser).await {
-        // The state is valid for ten minutes from now, so the cookie must be, too.
-        Ok(url) => with_cookie(&engine, &browser, see_other(&url)),
-        Err(error) => error_page(&error),
+    let Ok(Form(ConsentForm { decision, shown })) = form else {
+        return Page::not_connected(StatusCode::BAD_REQUEST, "The form is not that of this page.").into_response();
+    };
+    match decision {
+        Decision::Continue => match engine.authorize(&ticket, &browser, &shown).await {
+            // The state is valid for ten minutes from now, so the cookie must be, too.
+            Ok(url) => with_cookie(&engine, &browser, see_other(&url)),
+            Err(error @ ConnectError::OfferChanged) => consent_page(&engine, &ticket, &browser, Some(&error)).await,
+            Err(error) => error_page(&error),
+        },
+        Decision::Cancel => match engine.cancel_connect(&ticket).await {
+            Ok(Some(url)) => see_other(&url),
+            Ok(None) => Page::cancelled().into_response(),
+            Err(error) => error_page(&error),
+        },
     }
 }
 
@@ -201,7 +221,8 @@ fn error_page(error: &ConnectError) -> Response {
         | ConnectError::Malformed(_)
         | ConnectError::Denied
         | ConnectError::Provider(_)
-        | ConnectError::Changed => StatusCode::BAD_REQUEST,
+        | ConnectError::Changed
+        | ConnectError::OfferChanged => StatusCode::BAD_REQUEST,
     };
     Page::not_connected(status, &error.to_string()).into_response()
 }

@@ -19,7 +19,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::accounts::authorize::Browser;
+use crate::accounts::authorize::{Browser, consent};
 use crate::support::app::{Answer, App, Options};
 use crate::support::process::command;
 
@@ -171,6 +171,7 @@ async fn account_functions_lead_from_the_link_to_the_provider() {
     let mut click = look.clone();
     click["requestContext"]["http"]["method"] = json!("POST");
     click["headers"]["sec-fetch-site"] = json!("same-origin");
+    click["headers"]["content-type"] = json!("application/x-www-form-urlencoded");
     let unknown = invoke(&app, "oauth_callback", unknown).await;
     assert_eq!(unknown["statusCode"], json!(400), "{unknown}");
     assert!(unknown["body"].as_str().unwrap().contains("request a new link"), "{unknown}");
@@ -182,6 +183,7 @@ async fn account_functions_lead_from_the_link_to_the_provider() {
     // The event's cookie is kept; over https it has the prefix that no other host can set.
     let cookie = look["cookies"][0].as_str().unwrap();
     assert!(cookie.starts_with("__Host-overseer-connect=fedcba98") && cookie.ends_with("; Secure"), "{cookie}");
+    click["body"] = json!(consent(look["body"].as_str().unwrap()));
     let click = invoke(&app, "oauth_callback", click).await;
     assert_eq!(click["statusCode"], json!(303), "{click}");
     let to = click["headers"]["location"].as_str().unwrap();

@@ -51,6 +51,9 @@ pub enum ConnectError {
     /// The plugin or its client changed, or the plugin lost a permission.
     #[error("The plugin was changed after this connection was started.")]
     Changed,
+    /// The consent page showed something else than the provider would be asked for now.
+    #[error("What this plugin asks for was changed after this page was opened. Check it again.")]
+    OfferChanged,
     /// Overseer failed.
     #[error("Overseer failed.")]
     Failed(#[from] Error),
@@ -72,6 +75,7 @@ impl SpanOutcome for ConnectError {
             Self::Denied => "denied",
             Self::Provider(_) => "provider_refused",
             Self::Changed => "changed",
+            Self::OfferChanged => "offer_changed",
             Self::Failed(error) => return error.record_in(span),
         };
         span.record("outcome", outcome);

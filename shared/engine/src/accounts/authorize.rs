@@ -23,7 +23,9 @@ use crate::core::ids::{Alias, OrgId, Owner, UserId};
 use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::outbound::oauth::authorization_url;
+use crate::plugin::catalog::Plugin;
 use crate::plugin::manifest::{Auth, Manifest};
+use crate::ports::ids::sha256;
 use crate::ports::table::{Condition, NewItem, Read, TableError, Version};
 use crate::storage::keys;
 
@@ -38,7 +40,7 @@ pub struct ConnectLink {
 }
 
 /// What the consent page shows before the user clicks.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Offer {
     /// The organization that the account is connected in.
     pub org: OrgId,
@@ -56,8 +58,15 @@ pub struct Offer {
     pub host: String,
 }
 
+impl Offer {
+    /// Identifies everything that the page shows. The user's click names it, so that it agrees to nothing else.
+    pub fn fingerprint(&self) -> Result<String, Error> {
+        serde_json::to_vec(self).map(|shown| sha256(&shown)).map_err(Error::internal)
+    }
+}
+
 /// A scope that the provider will be asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OfferedScope {
     /// Its name at the provider.
     pub name: String,
@@ -120,42 +129,57 @@ impl Engine {
         Ok((attempt, item.version))
     }
 
+    /// What the provider of an attempt's plugin will be asked for, with the plugin.
+    async fn offer(&self, attempt: &ConnectAttempt) -> Result<(Offer, Arc<Plugin>), ConnectError> {
+        let plugin = self.plugin_of_attempt(attempt).await?;
+        let manifest = &plugin.manifest;
+        let Auth::Oauth2(oauth) = &manifest.auth else { return Err(ConnectError::Changed) };
+        let scopes = manifest.auth.requested_or_own(attempt.requested_scopes.as_deref()).iter();
+        let offered = |scope: &String| OfferedScope {
+            name: scope.clone(),
+            description: oauth.scopes.description(scope).map(str::to_owned),
+        };
+        let stand_in = self.config.stand_ins.get(&manifest.name);
+        let url = stand_in.map_or(&oauth.authorization_url, |stand_in| &stand_in.authorization_url);
+        let offer = Offer {
+            org: attempt.org.clone(),
+            user: attempt.user.clone(),
+            owner: attempt.owner.clone(),
+            plugin: manifest.display_name.clone(),
+            alias: attempt.alias.clone(),
+            scopes: scopes.map(offered).collect(),
+            host: url.host_str().unwrap_or_default().to_owned(),
+        };
+        Ok((offer, plugin))
+    }
+
     /// Step 1: the user opens the link. Returns what the consent page shows. Changes nothing, because programs such as mail
     /// scanners open links, too.
     pub async fn view_consent(&self, ticket: &SecretString) -> Result<Offer, ConnectError> {
         let span = debug_span!("view_consent", outcome = Empty);
         traced(span, async {
             let (attempt, _) = self.connect_attempt(ticket).await?;
-            let plugin = self.plugin_of_attempt(&attempt).await?;
-            let manifest = &plugin.manifest;
-            let Auth::Oauth2(oauth) = &manifest.auth else { return Err(ConnectError::Changed) };
-            let stand_in = self.config.stand_ins.get(&manifest.name);
-            let scopes = manifest.auth.requested_or_own(attempt.requested_scopes.as_deref()).iter();
-            let offered = |scope: &String| OfferedScope {
-                name: scope.clone(),
-                description: oauth.scopes.description(scope).map(str::to_owned),
-            };
-            let url = stand_in.map_or(&oauth.authorization_url, |stand_in| &stand_in.authorization_url);
-            Ok(Offer {
-                plugin: manifest.display_name.clone(),
-                scopes: scopes.map(offered).collect(),
-                host: url.host_str().unwrap_or_default().to_owned(),
-                org: attempt.org,
-                user: attempt.user,
-                owner: attempt.owner,
-                alias: attempt.alias,
-            })
+            Ok(self.offer(&attempt).await?.0)
         })
         .await
     }
 
     /// Step 2: the user clicks on the consent page, in the browser that has the secret `browser`. Makes a state and a PKCE
-    /// verifier, and returns the provider's URL for the browser.
-    pub async fn authorize(&self, ticket: &SecretString, browser: &SecretString) -> Result<Url, ConnectError> {
+    /// verifier, and returns the provider's URL for the browser. `shown` is the [fingerprint](Offer::fingerprint) of what the
+    /// page showed: if the plugin was changed meanwhile, the user has to see the page again.
+    pub async fn authorize(
+        &self,
+        ticket: &SecretString,
+        browser: &SecretString,
+        shown: &str,
+    ) -> Result<Url, ConnectError> {
         let span = debug_span!("authorize", outcome = Empty);
         traced(span, async {
             let (attempt, version) = self.connect_attempt(ticket).await?;
-            let plugin = self.plugin_of_attempt(&attempt).await?;
+            let (offer, plugin) = self.offer(&attempt).await?;
+            if offer.fingerprint()? != shown {
+                return Err(ConnectError::OfferChanged);
+            }
             let manifest = &plugin.manifest;
             let Auth::Oauth2(oauth) = &manifest.auth else { return Err(ConnectError::Changed) };
             let state = SecretString::from(self.ports.ids.hex(32));

@@ -280,6 +280,7 @@ impl FailedCallback {
             ConnectError::Denied => "access_denied",
             ConnectError::Provider(_) | ConnectError::Failed(_) => "server_error",
             ConnectError::Changed
+            | ConnectError::OfferChanged
             | ConnectError::UnknownLink
             | ConnectError::OtherBrowser
             | ConnectError::OtherProvider

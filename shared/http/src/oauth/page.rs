@@ -3,7 +3,8 @@
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_FRAME_OPTIONS};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use overseer_engine::accounts::{Offer, OfferedScope};
+use overseer_engine::accounts::{ConnectError, Offer, OfferedScope};
+use overseer_engine::core::error::Error;
 use overseer_engine::core::ids::Owner;
 use overseer_pages::{Width, content_security_policy, document, escape};
 
@@ -22,8 +23,12 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// Says which account will be connected for whom, and asks the user to continue or cancel.
-    pub(super) fn consent(offer: &Offer) -> Self {
+    /// Says which account will be connected for whom, and asks the user to continue or cancel. If the user pressed the button of
+    /// an older page, it begins with the reason why that did not count.
+    pub(super) fn consent(offer: &Offer, reason: Option<&ConnectError>) -> Result<Self, Error> {
+        let shown = offer.fingerprint()?;
+        let reason = reason.map(|reason| format!("<p><strong>{}</strong></p>", escape(&reason.to_string())));
+        let status = if reason.is_some() { StatusCode::CONFLICT } else { StatusCode::OK };
         let plugin = escape(&offer.plugin);
         let (org, user, alias) =
             (escape(offer.org.as_str()), escape(offer.user.as_str()), escape(offer.alias.as_str()));
@@ -35,17 +40,19 @@ impl Page {
         let scopes = if scopes.is_empty() { "<li>You choose them at the service</li>".to_owned() } else { scopes };
         let host = escape(&offer.host);
         let body = format!(
-            "<h1>Connect {plugin}</h1>\
+            "<h1>Connect {plugin}</h1>{reason}\
              <p>Agents of the organization {org} will be able to use your {plugin} account on your behalf.</p>\
              <dl><dt>Organization</dt><dd>{org}</dd><dt>Connected for</dt><dd>{beneficiary}</dd>\
              <dt>Service</dt><dd>{plugin}</dd><dt>Account name</dt><dd>{alias}</dd>\
              <dt>Permissions</dt><dd><ul class=\"plain\">{scopes}</ul></dd></dl>\
              <p class=\"note\"><strong>Continue only if you requested this yourself.</strong> If someone else sent you this \
              link, or one of the names above is not yours, cancel.</p>\
-             <form method=\"post\"><button>Continue to {plugin} ({host})</button>\
+             <form method=\"post\"><input type=\"hidden\" name=\"shown\" value=\"{shown}\">\
+             <button name=\"decision\" value=\"continue\">Continue to {plugin} ({host})</button>\
              <button class=\"second\" name=\"decision\" value=\"cancel\">Cancel</button></form>",
+            reason = reason.unwrap_or_default(),
         );
-        Self { status: StatusCode::OK, title: format!("Connect {}", offer.plugin), body }
+        Ok(Self { status, title: format!("Connect {}", offer.plugin), body })
     }
 
     /// Says that the account is connected.

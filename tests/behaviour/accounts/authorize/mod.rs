@@ -11,10 +11,12 @@ use url::Url;
 
 use crate::support::app::{Answer, App, Options};
 
-/// A user's browser, reduced to one cookie.
+/// A user's browser, reduced to one cookie and the form of one page.
 pub struct Browser<'a> {
     pub app: &'a App,
     pub cookie: Option<String>,
+    /// What the button Continue of the last consent page sends.
+    pub consent: String,
     /// The current URL: the page's links and forms are relative to it.
     at: Url,
 }
@@ -26,7 +28,7 @@ impl<'a> Browser<'a> {
 
     pub fn with(app: &'a App, cookie: Option<String>) -> Self {
         let at = format!("http://{}", app.address).parse().unwrap();
-        Self { app, cookie, at }
+        Self { app, cookie, consent: consent(""), at }
     }
 
     /// Opens a URL of this Overseer or its playground, without following where it leads.
@@ -34,8 +36,10 @@ impl<'a> Browser<'a> {
         self.ask(Method::GET, url, None).await
     }
 
+    /// Sends a request with a form. A `POST` without one presses Continue on the last consent page.
     pub async fn ask(&mut self, method: Method, url: &str, form: Option<String>) -> Answer {
         self.at = self.at.join(url).unwrap();
+        let form = form.or_else(|| (method == Method::POST).then(|| self.consent.clone()));
         let mut request = self.app.client.request(method, self.at.clone());
         if let Some(cookie) = &self.cookie {
             request = request.header("cookie", cookie);
@@ -46,6 +50,9 @@ impl<'a> Browser<'a> {
         let answer = Answer::of(request.send().await.unwrap()).await;
         if let Some(set) = answer.headers.get("set-cookie") {
             self.cookie = Some(set.to_str().unwrap().split(';').next().unwrap().to_owned());
+        }
+        if answer.text.contains(SHOWN) {
+            self.consent = consent(&answer.text);
         }
         answer
     }
@@ -66,6 +73,15 @@ impl<'a> Browser<'a> {
         let form = format!("request={request}&decision={decision}");
         leads_to(&self.ask(Method::POST, &action, Some(form)).await)
     }
+}
+
+/// How the consent page's form begins to say what the page showed.
+const SHOWN: &str = "name=\"shown\" value=\"";
+
+/// What the button Continue of a consent page sends.
+pub fn consent(page: &str) -> String {
+    let shown = page.split(SHOWN).nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default();
+    format!("decision=continue&shown={shown}")
 }
 
 /// Where an answer sends a browser.

@@ -8,7 +8,8 @@ use tower::ServiceExt as _;
 
 use super::*;
 
-/// Opens a URL at another process of the same Overseer, whose plugins are `manifests`.
+/// Opens a URL at another process of the same Overseer, whose plugins are `manifests`; with `POST`, presses Continue of the page
+/// that the browser saw last.
 async fn open_elsewhere(stage: &Stage, manifests: &[String], method: Method, flow: &Flow<'_>, url: &str) -> Answer {
     let catalog = Catalog::built_in();
     for manifest in manifests {
@@ -18,7 +19,8 @@ async fn open_elsewhere(stage: &Stage, manifests: &[String], method: Method, flo
     let served = overseer_http::service(engine, overseer_http::oauth::routes());
     let path = url.replace(&format!("http://{}", stage.app.address), "");
     let request = Request::builder().method(method).uri(path).header("cookie", flow.browser.cookie.clone().unwrap());
-    let response = served.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    let request = request.header("content-type", "application/x-www-form-urlencoded");
+    let response = served.oneshot(request.body(Body::from(flow.browser.consent.clone())).unwrap()).await.unwrap();
     let (status, headers) = (response.status(), response.headers().clone());
     let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
     Answer { status, headers, text: String::from_utf8(body.to_vec()).unwrap() }
@@ -106,4 +108,24 @@ async fn concurrent_replacement_keeps_one_whole_account() {
     assert_eq!(accounts(&stage.app, "honest", "admin").await.len(), 1);
     // The record and one secret.
     assert_eq!(kept(&stage.app).await.len(), stage.before.len() + 2);
+}
+
+#[tokio::test]
+async fn consent_covers_only_the_scopes_that_were_shown() {
+    let stage = Stage::new().await;
+    let flow_link = link(&stage.app, "honest", &json!({})).await;
+    let mut flow = stage.flow_of("honest", &flow_link, Browser::new(&stage.app)).await;
+    let upgraded =
+        [stage.honest.manifest(&json!({ "scopes": [{ "name": "erase", "description": "Erase everything" }] }))];
+    let before = stage.app.table.items().await;
+    let again = open_elsewhere(&stage, &upgraded, Method::POST, &flow, &flow_link).await;
+    assert_eq!(again.status, StatusCode::CONFLICT, "{}", again.text);
+    for shown in ["was changed after this page was opened. Check it again.", "Erase everything"] {
+        assert!(again.text.contains(shown), "{shown}: {}", again.text);
+    }
+    assert_eq!(stage.app.table.items().await, before, "an attempt was begun");
+
+    flow.browser.consent = consent(&again.text);
+    let agreed = open_elsewhere(&stage, &upgraded, Method::POST, &flow, &flow_link).await;
+    assert_eq!(parameter(&leads_to(&agreed), "scope").as_deref(), Some("erase"));
 }

@@ -54,7 +54,7 @@ async fn unknown_decision_is_refused() {
     let stage = Stage::new().await;
     let mut flow = stage.flow("honest", &json!({})).await;
     let start = format!("/api/plugin-engine/oauth/start/{}", flow.ticket);
-    for form in ["decision=", "decision=Cancel", "decision=cancel&decision=x"] {
+    for form in ["", "shown=x", "decision=", "decision=Cancel", "decision=cancel&decision=x"] {
         let answer = flow.browser.ask(Method::POST, &start, Some(form.to_owned())).await;
         stage.refused(&answer, 400, "The form is not that of this page.", &flow).await;
     }

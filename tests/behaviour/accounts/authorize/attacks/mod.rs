@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use url::form_urlencoded;
 
-use super::{Browser, accounts, leads_to, link, parameter};
+use super::{Browser, accounts, consent, leads_to, link, parameter};
 use crate::support::app::{Answer, App, Options};
 
 const NOT_KNOWN: &str = "This link is not valid";

@@ -105,7 +105,7 @@ async fn return_to_is_limited_to_the_operators_list() {
 async fn links_come_from_the_public_url() {
     let app = super::super::unconnected().await;
     let (own, other) = (format!("http://{}/", app.address), format!("localhost:{}", app.address.port()));
-    let sent = async |method: Method, path: &str, cookie: Option<&str>| {
+    let sent = async |method: Method, path: &str, page: Option<&Answer>| {
         let mut request = app.request(method.clone(), path).header("host", &other).bearer_auth(&app.admin);
         for (name, value) in [
             ("x-forwarded-host", "evil.example"),
@@ -115,8 +115,10 @@ async fn links_come_from_the_public_url() {
         ] {
             request = request.header(name, value);
         }
-        if let Some(cookie) = cookie {
-            request = request.header("cookie", cookie);
+        if let Some(page) = page {
+            let cookie = page.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap();
+            request = request.header("cookie", cookie).header("content-type", "application/x-www-form-urlencoded");
+            request = request.body(consent(&page.text));
         }
         if path == CONNECT {
             request = request.header("content-type", "application/json").body("{}");
@@ -126,8 +128,7 @@ async fn links_come_from_the_public_url() {
     let link = sent(Method::POST, CONNECT, None).await.json()["connectUrl"].as_str().unwrap().to_owned();
     let path = link.strip_prefix(&own).unwrap_or_else(|| panic!("{link}"));
     let page = sent(Method::GET, &format!("/{path}"), None).await;
-    let cookie = page.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
-    let request = leads_to(&sent(Method::POST, &format!("/{path}"), Some(&cookie)).await);
+    let request = leads_to(&sent(Method::POST, &format!("/{path}"), Some(&page)).await);
     let redirect_uri = parameter(&request, "redirect_uri").unwrap();
     assert_eq!(redirect_uri, format!("{own}api/plugin-engine/oauth/callback/slack"));
     assert!(!page.text.contains("evil") && !request.contains("evil"), "{} {request}", page.text);

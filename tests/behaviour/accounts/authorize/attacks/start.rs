@@ -1,6 +1,7 @@
 //! The consent page that a link opens.
 
 use std::fs;
+use std::path::Path;
 
 use tempfile::tempdir;
 
@@ -50,8 +51,10 @@ async fn consent_click_needs_the_pages_own_origin() {
         let answer = Browser::with(app, cookie).ask(Method::POST, &url, None).await;
         stage.refused(&answer, 400, "Allow cookies for this site", &flow).await;
     }
+    let form = consent(&Browser::with(app, Some(cookie.clone())).open(&url).await.text);
     let click = async |name: &str, value: &str| {
         let request = app.request(Method::POST, &path).header("cookie", &cookie).header(name, value);
+        let request = request.header("content-type", "application/x-www-form-urlencoded").body(form.clone());
         Answer::of(request.send().await.unwrap()).await
     };
     let port = app.address.port();
@@ -125,58 +128,84 @@ async fn invalid_ticket_gets_a_page() {
     }
 }
 
+/// Connects Slack at a server, in a browser that gets links wrong and comes back too often, for an application that confirms the
+/// account. Gives every secret on the way.
+async fn connect(server: &Server, key: &str, decision: &str) -> Vec<String> {
+    let base = format!("http://{}", server.address);
+    let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let sent = async |request: reqwest::RequestBuilder| Answer::of(request.send().await.unwrap()).await;
+    let json = |request: reqwest::RequestBuilder, body: Value| {
+        request.bearer_auth(key).header("content-type", "application/json").body(body.to_string())
+    };
+    let form = |url: &str, body: String| {
+        client.post(url).header("content-type", "application/x-www-form-urlencoded").body(body)
+    };
+    let mut secrets = vec![key.to_owned()];
+    let connect = format!("{base}/api/plugin-engine/integrations/slack/connect");
+    let asked = sent(json(client.post(&connect), json!({ "returnTo": "https://agent.example/done" }))).await;
+    let link = asked.json()["connectUrl"].as_str().unwrap().to_owned();
+    secrets.push(link.rsplit('/').next().unwrap().to_owned());
+    // As people and programs get links wrong.
+    for wrong in
+        [format!("{link}/"), format!("{link}/x"), format!("{link}%20"), format!("{link}?x"), format!("{link}).")]
+    {
+        sent(client.get(wrong)).await;
+    }
+    sent(client.put(&link)).await;
+    let page = sent(client.get(&link)).await;
+    let cookie = page.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+    secrets.push(cookie.split('=').nth(1).unwrap().to_owned());
+    let request = leads_to(&sent(form(&link, consent(&page.text)).header("cookie", &cookie)).await);
+    secrets.push(parameter(&request, "state").unwrap());
+    let page = sent(client.get(&request)).await;
+    let asked = page.text.split("name=\"request\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let decided =
+        form(&format!("{base}/playground/oauth/slack/consent"), format!("request={asked}&decision={decision}"));
+    let back = leads_to(&sent(decided).await);
+    secrets.extend(parameter(&back, "code"));
+    sent(client.get(&back)).await;
+    sent(client.get(format!("{back}&state=twice")).header("cookie", &cookie)).await;
+    let on = leads_to(&sent(client.get(&back).header("cookie", &cookie)).await);
+    if let Some(code) = parameter(&on, "code") {
+        let confirmed = sent(json(client.post(format!("{connect}/complete")), json!({ "code": code }))).await;
+        assert_eq!(confirmed.json()["state"], "active", "{}", confirmed.text);
+        secrets.push(code);
+    }
+    secrets
+}
+
+fn start(folder: &Path, variables: &[(&str, &str)]) -> (Server, String) {
+    let variables = [&[("OVERSEER_RETURN_TO", "https://agent.example/done")], variables].concat();
+    let server = Server::start(folder, &[], &variables);
+    (server, fs::read_to_string(folder.join("admin-key")).unwrap().trim().to_owned())
+}
+
 /// The log is read by more people than may connect an account.
 #[tokio::test]
 async fn log_has_no_secret_of_an_attempt() {
     let folder = tempdir().unwrap();
-    let variables = [("OVERSEER_LOG", "trace"), ("OVERSEER_RETURN_TO", "https://agent.example/done")];
-    let mut server = Server::start(folder.path(), &[], &variables);
-    let key = fs::read_to_string(folder.path().join("admin-key")).unwrap().trim().to_owned();
-    let base = format!("http://{}", server.address);
-    let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-    let mut secrets = vec![key.clone()];
-    let sent = async |request: reqwest::RequestBuilder| Answer::of(request.send().await.unwrap()).await;
-    let json = |request: reqwest::RequestBuilder, body: Value| {
-        request.bearer_auth(&key).header("content-type", "application/json").body(body.to_string())
-    };
-    for decision in ["deny", "allow"] {
-        let connect = format!("{base}/api/plugin-engine/integrations/slack/connect");
-        let asked = sent(json(client.post(&connect), json!({ "returnTo": "https://agent.example/done" }))).await;
-        let link = asked.json()["connectUrl"].as_str().unwrap().to_owned();
-        secrets.push(link.rsplit('/').next().unwrap().to_owned());
-        // As people and programs get links wrong.
-        for wrong in
-            [format!("{link}/"), format!("{link}/x"), format!("{link}%20"), format!("{link}?x"), format!("{link}).")]
-        {
-            sent(client.get(wrong)).await;
-        }
-        sent(client.put(&link)).await;
-        let page = sent(client.get(&link)).await;
-        let cookie = page.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
-        secrets.push(cookie.split('=').nth(1).unwrap().to_owned());
-        let request = leads_to(&sent(client.post(&link).header("cookie", &cookie)).await);
-        secrets.push(parameter(&request, "state").unwrap());
-        let page = sent(client.get(&request)).await;
-        let asked = page.text.split("name=\"request\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
-        let consent = client.post(format!("{base}/playground/oauth/slack/consent"));
-        let consent = consent.header("content-type", "application/x-www-form-urlencoded");
-        let back = leads_to(&sent(consent.body(format!("request={asked}&decision={decision}"))).await);
-        secrets.extend(parameter(&back, "code"));
-        sent(client.get(&back)).await;
-        sent(client.get(format!("{back}&state=twice")).header("cookie", &cookie)).await;
-        let on = leads_to(&sent(client.get(&back).header("cookie", &cookie)).await);
-        if let Some(code) = parameter(&on, "code") {
-            let confirmed = sent(json(client.post(format!("{connect}/complete")), json!({ "code": code }))).await;
-            assert_eq!(confirmed.json()["state"], "active", "{}", confirmed.text);
-            secrets.push(code);
-        }
-    }
+    let (mut server, key) = start(folder.path(), &[("OVERSEER_LOG", "trace")]);
+    let secrets = [connect(&server, &key, "deny").await, connect(&server, &key, "allow").await].concat();
     server.kill();
     let log = server.whole_log();
     assert!(log.contains("/api/plugin-engine/oauth/start/…") && log.contains("/oauth/callback/slack"), "{log}");
-    assert_eq!(secrets.len(), 9);
+    assert_eq!(secrets.len(), 10);
     for secret in secrets {
         let line = log.lines().find(|line| line.contains(&secret));
         assert_eq!(line, None, "{secret}");
     }
+}
+
+#[tokio::test]
+async fn denial_is_the_outcome_of_its_span() {
+    let folder = tempdir().unwrap();
+    let (mut server, key) = start(folder.path(), &[("OVERSEER_LOG", "debug"), ("OVERSEER_LOG_FORMAT", "json")]);
+    connect(&server, &key, "deny").await;
+    server.kill();
+    let log = server.whole_log();
+    let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let callbacks: Vec<Value> =
+        lines.map(|line| line["span"].clone()).filter(|span| span["name"] == "callback").collect();
+    let outcomes: Vec<&Value> = callbacks.iter().map(|span| &span["outcome"]).collect();
+    assert_eq!(outcomes, ["other_browser", "denied"], "{callbacks:#?}");
 }
