@@ -89,11 +89,16 @@ async fn answer_forbids_content_sniffing() {
 }
 
 #[tokio::test]
-async fn health_and_schema_need_no_key() {
+async fn health_needs_no_key() {
     let app = App::start().await;
     let health = Answer::of(app.request(Method::GET, "/health").send().await.unwrap()).await;
     assert_eq!(health.status, StatusCode::OK);
     assert_eq!(health.json()["status"], "ok");
+}
+
+#[tokio::test]
+async fn manifest_schema_needs_no_key() {
+    let app = App::start().await;
     let schema = Answer::of(app.request(Method::GET, "/schemas/plugin-manifest.json").send().await.unwrap()).await;
     assert_eq!(schema.status, StatusCode::OK);
     assert!(schema.headers["content-type"].to_str().unwrap().contains("json"));

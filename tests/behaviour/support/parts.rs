@@ -182,14 +182,19 @@ async fn denied_consent_returns_an_error() {
 }
 
 #[tokio::test]
-async fn revocation_and_switch_end_a_token() {
+async fn provider_ends_an_expired_token() {
     let oidc = provider(Options::default()).await;
     let tokens = connected(&oidc).await;
     oidc.expire(tokens["access_token"].as_str().unwrap()).await;
     assert_eq!(me(&oidc, &tokens).await.0, 401);
     let tokens = refresh(&oidc, &tokens).await.1;
     assert_eq!(me(&oidc, &tokens).await.0, 200);
+}
 
+#[tokio::test]
+async fn provider_ends_a_revoked_grant() {
+    let oidc = provider(Options::default()).await;
+    let tokens = connected(&oidc).await;
     let revoke = http().post(format!("{}/token/revocation", oidc.issuer)).basic_auth("app", Some("secret"));
     let token = form(&[("token", tokens["refresh_token"].as_str().unwrap())]);
     let revoke = revoke.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(token);

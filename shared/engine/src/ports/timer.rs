@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_work_kind_reads_and_writes_back() {
+    fn unknown_work_kind_round_trips() {
         let kind: WorkKind = serde_json::from_str("\"later\"").unwrap();
         assert_eq!((kind.as_str(), &kind), ("later", &WorkKind::Unknown("later".to_owned())));
         assert_eq!(serde_json::to_string(&kind).unwrap(), "\"later\"");

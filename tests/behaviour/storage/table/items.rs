@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::{Store, body, item, key, refused, too_large, wrong};
 
-pub(super) async fn item_is_stored_replaced_and_removed(store: Store) {
+pub(super) async fn item_is_read_as_written(store: Store) {
     let table = &store.table;
     let full = NewItem {
         key: key("p", "a"),
@@ -27,13 +27,23 @@ pub(super) async fn item_is_stored_replaced_and_removed(store: Store) {
         assert_eq!(found.stored, full);
         assert_eq!(found.version, first);
     }
-    let second = table.put(item("p", "a"), Condition::Any).await.unwrap();
+}
+
+pub(super) async fn replacing_item_has_another_version(store: Store) {
+    let table = &store.table;
+    let first = table.put(body("p", "a", "1"), Condition::Any).await.unwrap();
+    let second = table.put(body("p", "a", "2"), Condition::Any).await.unwrap();
     assert_ne!(first, second);
-    let found = table.get(&full.key, Read::Consistent).await.unwrap().unwrap();
-    assert_eq!((found.stored, found.version), (item("p", "a"), second));
+    let found = table.get(&key("p", "a"), Read::Consistent).await.unwrap().unwrap();
+    assert_eq!((found.stored, found.version), (body("p", "a", "2"), second));
+}
+
+pub(super) async fn item_can_be_removed_twice(store: Store) {
+    let table = &store.table;
+    table.put(item("p", "a"), Condition::Any).await.unwrap();
     for _ in 0..2 {
-        table.delete(&full.key, Condition::Any).await.unwrap();
-        assert_eq!(table.get(&full.key, Read::Consistent).await.unwrap(), None);
+        table.delete(&key("p", "a"), Condition::Any).await.unwrap();
+        assert_eq!(table.get(&key("p", "a"), Read::Consistent).await.unwrap(), None);
     }
 }
 

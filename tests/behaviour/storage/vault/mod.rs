@@ -36,7 +36,7 @@ macro_rules! conformance {
 }
 
 conformance! { local_envelope, on_secrets_manager, kms_envelope; {
-    version_is_stored_and_read,
+    version_is_read_as_written,
     version_never_changes_its_content,
     one_of_many_writers_of_a_version_wins,
     concurrent_first_versions_are_all_stored,
@@ -120,7 +120,7 @@ async fn read(vault: &dyn Vault, id: &SecretId, version: &str) -> Option<String>
     vault.get(id, version).await.unwrap().map(|secret| secret.expose_secret().to_owned())
 }
 
-async fn version_is_stored_and_read(store: Store) {
+async fn version_is_read_as_written(store: Store) {
     let (vault, id) = (store.vault(), anns("s1"));
     assert_eq!(read(&*vault, &id, "1").await, None);
     let secrets = [("1", "the secret".to_owned()), ("2", "über\n\"{}\u{1F511}".to_owned()), ("3", "x".repeat(60_000))];

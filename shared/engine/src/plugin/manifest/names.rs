@@ -158,21 +158,46 @@ actions:
     request: { path: /say }
 "##;
 
+    fn room() -> NameKind {
+        let mut manifest = Manifest::parse(GOOD).unwrap();
+        manifest.mappings.remove(&MappingKind::parse("room").unwrap()).unwrap()
+    }
+
     #[test]
-    fn compared_name_is_bare_and_in_lower_case() {
-        let manifest = Manifest::parse(GOOD).unwrap();
-        let room = &manifest.mappings[&MappingKind::parse("room").unwrap()];
-        for name in ["general", "#general", " # General ", "GENERAL"] {
-            assert_eq!(room.compared(name).as_deref(), Some("general"), "{name}");
+    fn compared_name_is_bare() {
+        for (name, compared) in
+            [("general", "general"), ("#general", "general"), (" # general ", "general"), ("##a", "#a")]
+        {
+            assert_eq!(room().compared(name).as_deref(), Some(compared), "{name}");
         }
-        assert_eq!(room.compared("##a").as_deref(), Some("#a"));
-        assert_eq!(room.compared("ÄRGER").as_deref(), Some("ärger"));
-        assert_eq!(room.compared(&"x".repeat(255)).map(|name| name.len()), Some(255));
-        for none in ["", "#", "  ", "a\nb", &"x".repeat(256)] {
-            assert_eq!(room.compared(none), None, "{none}");
+    }
+
+    #[test]
+    fn compared_name_is_in_lower_case() {
+        assert_eq!(room().compared("ÄRGER").as_deref(), Some("ärger"));
+    }
+
+    #[test]
+    fn compared_name_has_at_most_255_characters() {
+        assert_eq!(room().compared(&"x".repeat(255)).map(|name| name.len()), Some(255));
+        assert_eq!(room().compared(&"x".repeat(256)), None);
+    }
+
+    #[test]
+    fn name_without_a_printable_text_is_none() {
+        for none in ["", "#", "  ", "a\nb"] {
+            assert_eq!(room().compared(none), None, "{none}");
         }
-        assert!(room.is_id("R12") && !room.is_id("r12") && !room.is_id("#R12"));
-        assert_eq!(room.lookup.as_ref().unwrap().lifetime_s, 60);
+    }
+
+    #[test]
+    fn id_matches_its_pattern() {
+        assert!(room().is_id("R12") && !room().is_id("r12") && !room().is_id("#R12"));
+    }
+
+    #[test]
+    fn lookup_keeps_its_declared_lifetime() {
+        assert_eq!(room().lookup.unwrap().lifetime_s, 60);
     }
 
     #[test]
