@@ -34,8 +34,8 @@ pub fn content_security_policy(form_action: Option<&str>) -> String {
     format!("default-src 'none'; style-src 'unsafe-inline'; {form_action}base-uri 'none'; frame-ancestors 'none'")
 }
 
-/// Escapes text for HTML, between tags and in quotes. Characters that change the direction of text become U+FFFD, because they
-/// could disguise a name.
+/// Escapes text for HTML, between tags and in quotes. Characters that change the direction of text, or that have no width,
+/// become U+FFFD, because they could disguise a name. The joiners U+200C and U+200D stay: words and emoji need them.
 #[must_use]
 pub fn escape(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut escaped, letter| {
@@ -45,7 +45,8 @@ pub fn escape(text: &str) -> String {
             '>' => escaped.push_str("&gt;"),
             '"' => escaped.push_str("&quot;"),
             '\'' => escaped.push_str("&#39;"),
-            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => escaped.push('\u{fffd}'),
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => escaped.push('\u{fffd}'),
+            '\u{ad}' | '\u{180e}' | '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{feff}' => escaped.push('\u{fffd}'),
             plain => escaped.push(plain),
         }
         escaped
@@ -89,7 +90,21 @@ mod tests {
 
     #[test]
     fn escaped_text_keeps_its_direction() {
-        assert_eq!(escape("d\u{202e}e"), "d\u{fffd}e");
+        for mark in ['\u{61c}', '\u{200f}', '\u{202e}', '\u{2069}'] {
+            assert_eq!(escape(&format!("d{mark}e")), "d\u{fffd}e", "{mark:?}");
+        }
+    }
+
+    #[test]
+    fn escaped_text_shows_every_character() {
+        for invisible in ['\u{ad}', '\u{200b}', '\u{2060}', '\u{feff}'] {
+            assert_eq!(escape(&format!("acme{invisible}corp")), "acme\u{fffd}corp", "{invisible:?}");
+        }
+    }
+
+    #[test]
+    fn escaped_emoji_keeps_its_joiner() {
+        assert_eq!(escape("👩\u{200d}🔬"), "👩\u{200d}🔬");
     }
 
     #[test]

@@ -93,6 +93,7 @@ fn auth_problem_names_its_path() {
         (", scopes: [\"a b\"]", "is not a scope"),
         (", scopes: [\"a,b\"]", "is not a scope"),
         (", scopes: [{ name: a, description: \"\" }]", "the description of \"a\" has 0 characters; write 1 to 200"),
+        (", scopes: [{ name: a, description: \" \" }]", "the description of \"a\" has 0 characters; write 1 to 200"),
         (", scopes: [{ name: a }]", "a scope is its name, or {name, description}"),
         (", scopes: [{ name: a, description: b, title: c }]", "a scope is its name, or {name, description}"),
         (", scope_separator: \";\"", "a space or a comma"),
