@@ -34,7 +34,7 @@ impl FromRequestParts<Arc<Engine>> for AgentOrCaller {
 
     async fn from_request_parts(parts: &mut Parts, engine: &Arc<Engine>) -> Result<Self, Problem> {
         let missing = Error::Unauthenticated("an API key is needed: send the header Authorization: Bearer ovs_…");
-        let key = bearer(&parts.headers).ok_or(missing)?;
+        let key = bearer(&parts.headers)?.ok_or(missing)?;
         let principal = engine.authenticate(&key).await?;
         // The key alone decides which organization it is; the header may only agree.
         let own = principal.org.as_str().as_bytes();
@@ -45,8 +45,15 @@ impl FromRequestParts<Arc<Engine>> for AgentOrCaller {
     }
 }
 
-/// The token of the header `Authorization: Bearer`, if it has that form.
-pub(crate) fn bearer(headers: &HeaderMap) -> Option<SecretString> {
-    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.trim().split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| SecretString::from(token.trim()))
+/// The token of the header `Authorization: Bearer`, if it has that form. Two such headers are refused, because another server
+/// on the way may have read the other one (RFC 9110, 5.3).
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<Option<SecretString>, Error> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (first, second) = (values.next(), values.next());
+    if second.is_some() {
+        return Err(Error::field("", "the header Authorization is there twice; send it once"));
+    }
+    let token = first.and_then(|value| value.to_str().ok()?.trim().split_once(' '));
+    let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    Ok(token.map(|(_, token)| SecretString::from(token.trim())))
 }

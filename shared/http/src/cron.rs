@@ -24,7 +24,7 @@ async fn sweep(
     Parameters(NoParameters {}): Parameters<NoParameters>,
     headers: HeaderMap,
 ) -> Result<Json<WorkReport>, Problem> {
-    let token = bearer(&headers);
+    let token = bearer(&headers)?;
     if !engine.config.is_cron_token(token.as_ref()) {
         let detail = "send the header Authorization: Bearer with the CRON_SECRET_TOKEN of this Overseer; if it was started \
                       without one, this route refuses every request";

@@ -9,7 +9,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderName, HeaderValue};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use overseer_engine::core::error::ProblemCode;
 use overseer_engine::core::ids::RequestId;
@@ -17,6 +17,7 @@ use overseer_engine::engine::Engine;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument as _;
 
+use crate::drain::drain;
 use crate::{Problem, Routes, guard, oauth};
 
 /// The header of every answer that contains the request id.
@@ -31,7 +32,7 @@ pub fn service(engine: Arc<Engine>, routes: Routes) -> Router {
 /// machine with `port`, or the configured `public_url`.
 pub fn local_service(engine: Arc<Engine>, routes: Routes, port: u16) -> Router {
     let origins = guard::own_origins(port, engine.config.public_url.as_ref());
-    wrap(engine, routes, |routes| routes.layer(from_fn_with_state(origins, guard::check)))
+    wrap(engine, routes, |routes| routes.layer(from_fn_with_state(origins, guard::check))).layer(from_fn(drain))
 }
 
 fn wrap(engine: Arc<Engine>, routes: Routes, guard: impl FnOnce(Routes) -> Routes) -> Router {

@@ -3,9 +3,10 @@
 use axum::body::{Bytes, to_bytes};
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::request::Parts;
-use overseer_engine::core::error::{Error, ProblemCode};
+use http_body_util::LengthLimitError;
+use overseer_engine::core::error::{Error, ProblemCode, causes};
 use overseer_engine::core::schema;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -59,15 +60,27 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::new(ProblemCode::UnsupportedMediaType, detail))
 }
 
+/// The body of a request. A body in a content coding is refused, not decoded: a small one could decode to a very large one.
 pub(crate) async fn read_body(request: Request) -> Result<Bytes, Problem> {
+    let mut codings = request.headers().get_all(CONTENT_ENCODING).iter();
+    if codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        let detail = "send the body without the header Content-Encoding, as it is";
+        return Err(Problem::new(ProblemCode::UnsupportedMediaType, detail));
+    }
     let too_large =
         || Problem::new(ProblemCode::TooLarge, format!("the body is larger than the {BODY_MAX_BYTES} bytes allowed"));
     let declared = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if declared.is_some_and(|length| length > BODY_MAX_BYTES) {
         return Err(too_large());
     }
-    // Any other error is a broken connection, whose client reads no answer.
-    to_bytes(request.into_body(), BODY_MAX_BYTES).await.map_err(|_| too_large())
+    to_bytes(request.into_body(), BODY_MAX_BYTES).await.map_err(|error| {
+        let cause = error.into_inner();
+        if cause.is::<LengthLimitError>() {
+            return too_large();
+        }
+        tracing::info!(error = %causes(&*cause), "request body unreadable");
+        Error::field("", "the body ends too early or its chunks are malformed; send it again as a whole").into()
+    })
 }
 
 /// How deep arrays and objects are nested, without parsing the body.

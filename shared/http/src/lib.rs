@@ -8,6 +8,7 @@ mod caller;
 pub mod calls;
 pub mod channels;
 pub mod cron;
+mod drain;
 mod envelope;
 pub mod errors;
 mod etag;

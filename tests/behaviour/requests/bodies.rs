@@ -2,7 +2,7 @@ use futures_util::stream;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{INTENTS, hello, post_text, refused};
+use super::{INTENTS, hello, post_text, raw, refused};
 use crate::support::app::{Answer, App};
 
 const MEBIBYTE: usize = 1024 * 1024;
@@ -25,6 +25,55 @@ async fn repeated_field_is_refused() {
     let twice =
         r##"{"tool": "gmail", "tool": "slack", "intent": "send", "context": {"channel": "#general", "text": "x"}}"##;
     assert_eq!(post_text(&app, INTENTS, twice).await.problem(400), "invalid_parameters");
+}
+
+#[tokio::test]
+async fn repeated_key_is_refused_at_any_depth() {
+    let app = App::start().await;
+    let body = r##"{"tool": "slack", "intent": "send", "context": {"channel": "#general", "text": "x",
+        "blocks": [{"type": "divider", "type": "header"}], "text": "y"}}"##;
+    refused(&app, &post_text(&app, INTENTS, body).await, &["/context/blocks/0/type", "/context/text"]);
+}
+
+#[tokio::test]
+async fn integer_that_would_be_rounded_is_refused() {
+    let app = App::start().await;
+    let body = |number: &str| {
+        format!(
+            r##"{{"tool": "slack", "intent": "send", "context": {{"channel": "#general", "text": "x", "blocks": [{{"type": "divider", "n": {number}}}]}}}}"##
+        )
+    };
+    for number in ["18446744073709551616", "-9223372036854775809"] {
+        refused(&app, &post_text(&app, INTENTS, body(number)).await, &["/context/blocks/0/n"]);
+    }
+    for number in ["18446744073709551615", "-9223372036854775808"] {
+        post_text(&app, INTENTS, body(number)).await.data();
+        assert_eq!(app.last_received().body["blocks"][0]["n"].to_string(), number);
+    }
+}
+
+#[tokio::test]
+async fn content_coding_is_unsupported() {
+    let app = App::start().await;
+    let send = async |coding: &str| {
+        let request = app.request(Method::POST, INTENTS).bearer_auth(&app.admin).header("content-encoding", coding);
+        Answer::of(request.body(hello().to_string()).send().await.unwrap()).await
+    };
+    for coding in ["gzip", "br", "identity, gzip", ""] {
+        assert_eq!(send(coding).await.problem(415), "unsupported_media_type", "{coding}");
+    }
+    send("Identity").await.data();
+}
+
+#[tokio::test]
+async fn malformed_chunks_are_a_bad_request() {
+    let app = App::start().await;
+    let request = format!(
+        "POST {INTENTS} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n{{}}",
+        app.address, app.admin,
+    );
+    let answer = raw(&app, &request).await;
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("\"code\":\"invalid_parameters\""), "{answer}");
 }
 
 #[tokio::test]

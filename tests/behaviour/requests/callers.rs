@@ -1,6 +1,8 @@
 use overseer_engine::access::principal::Role;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use super::{INTENTS, hello};
 use crate::support::app::{Answer, App};
@@ -171,4 +173,30 @@ async fn bad_key_is_reported_before_a_bad_body() {
     let app = App::start().await;
     let request = app.request(Method::POST, INTENTS).header("content-type", "text/plain").body("not json");
     assert_eq!(Answer::of(request.send().await.unwrap()).await.problem(401), "unauthenticated");
+}
+
+#[tokio::test]
+async fn two_authorization_headers_are_refused() {
+    let app = App::start().await;
+    let own = format!("Bearer {}", app.admin);
+    for other in [own.as_str(), "Bearer x", "Basic eA=="] {
+        let answer = with_headers(&app, &[("authorization", &own), ("authorization", other)]).await;
+        assert_eq!(answer.problem(400), "invalid_parameters", "{other}");
+    }
+}
+
+#[tokio::test]
+async fn refused_upload_is_read_before_the_answer() {
+    let app = App::start().await;
+    let upload = vec![b'x'; 4 * 1024 * 1024];
+    for path in ["/plugins", INTENTS] {
+        // A client that writes all of its request before it reads the answer.
+        let head = format!("POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-length: {}\r\n\r\n", app.address, upload.len());
+        let mut stream = TcpStream::connect(app.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&upload).await.unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).await.unwrap();
+        assert_eq!(&status, b"HTTP/1.1 401", "{path}");
+    }
 }

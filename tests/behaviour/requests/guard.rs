@@ -1,10 +1,8 @@
 //! The local server answers only to its own host names, and not to pages of other sites.
 
 use reqwest::Method;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
-use super::{INTENTS, hello};
+use super::{INTENTS, hello, raw};
 use crate::support::app::{Answer, App};
 
 async fn get(app: &App, path: &str, headers: &[(&str, &str)]) -> Answer {
@@ -13,15 +11,6 @@ async fn get(app: &App, path: &str, headers: &[(&str, &str)]) -> Answer {
         request = request.header(*name, *value);
     }
     Answer::of(request.send().await.unwrap()).await
-}
-
-/// The answer to a request that HTTP clients cannot send, as text.
-async fn raw(app: &App, request: &str) -> String {
-    let mut stream = TcpStream::connect(app.address).await.unwrap();
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.unwrap();
-    String::from_utf8(answer).unwrap()
 }
 
 const PATHS: [&str; 5] = ["/health", INTENTS, "/nowhere", "/playground", "/playground/received"];
@@ -127,4 +116,17 @@ async fn answer_has_no_cors_header() {
             assert_eq!(answer.headers.get("access-control-allow-origin"), None, "{path}");
         }
     }
+}
+
+#[tokio::test]
+async fn http2_names_the_host_in_its_target() {
+    let app = App::start().await;
+    let client =
+        reqwest::Client::builder().http2_prior_knowledge().resolve("evil.example", app.address).build().unwrap();
+    let health = async |host: &str| {
+        let request = client.get(format!("http://{host}:{}/health", app.address.port()));
+        Answer::of(request.send().await.unwrap()).await
+    };
+    assert_eq!(health("127.0.0.1").await.status, 200);
+    assert_eq!(health("evil.example").await.problem(403), "forbidden");
 }

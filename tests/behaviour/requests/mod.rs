@@ -11,6 +11,8 @@ use axum::routing::get;
 use overseer_http::{Routes, service};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tower::ServiceExt as _;
 
 use crate::support::app::{Answer, App, refused};
@@ -175,4 +177,13 @@ async fn server_survives_a_panic() {
     assert!(!answer.text.contains("secret-inside"));
     let fine = served.oneshot(Request::get("/fine").body(Body::empty()).unwrap()).await.unwrap();
     assert_eq!(fine.status(), 200);
+}
+
+/// The answer to a request that HTTP clients cannot send, as text.
+async fn raw(app: &App, request: &str) -> String {
+    let mut stream = TcpStream::connect(app.address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    String::from_utf8(answer).unwrap()
 }

@@ -6,6 +6,7 @@ pub mod effect;
 pub mod error;
 pub mod ids;
 pub mod intent;
+pub(crate) mod json;
 pub mod outcome;
 pub(crate) mod percent;
 pub mod problem;

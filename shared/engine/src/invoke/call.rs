@@ -173,15 +173,14 @@ impl Engine {
         }
     }
 
-    /// The pause before a retry, if one is safe and there is time for it: as long as the service asks for, else random.
+    /// The pause before a retry, if one is safe and there is time for it: as long as the service asks for, but at least a random
+    /// one, because a service that asks for 0 s is still busy.
     fn pause(&self, failure: &Failure, retries: u32, deadline: Instant) -> Option<Duration> {
         if !failure.try_again {
             return None;
         }
-        let pause = match failure.retry_after_s {
-            Some(seconds) => Duration::from_secs(seconds),
-            None => Duration::from_secs_f64(PAUSE_MS / 1_000.0 * f64::from(1 << retries.min(8)) * self.jitter()),
-        };
+        let random = Duration::from_secs_f64(PAUSE_MS / 1_000.0 * f64::from(1 << retries.min(8)) * self.jitter());
+        let pause = failure.retry_after_s.map_or(random, |seconds| random.max(Duration::from_secs(seconds)));
         let starts_at = Instant::now().checked_add(pause)?;
         self.has_time_for_call(starts_at, deadline).then_some(pause)
     }

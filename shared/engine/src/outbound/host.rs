@@ -14,6 +14,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 use url::Url;
 
+use crate::core::json;
 use crate::core::redactor::Redactor;
 use crate::outbound::client::{Outbound, OutboundAnswer, OutboundError, OutboundRequest};
 use crate::outbound::credential::Credential;
@@ -142,7 +143,7 @@ impl<'a> Host<'a> {
         let body = match format {
             BodyFormat::Text => Some(Value::String(String::from_utf8_lossy(&answer.body).into_owned())),
             BodyFormat::Json if answer.body.is_empty() => Some(Value::Null),
-            BodyFormat::Json => serde_json::from_slice(&answer.body).ok(),
+            BodyFormat::Json => json::read_leniently(&answer.body),
         };
         HostResponse {
             status: answer.status,

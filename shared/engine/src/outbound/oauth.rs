@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::core::error::causes;
+use crate::core::json;
 use crate::core::redactor::Redactor;
 use crate::outbound::client::{Outbound, OutboundAnswer, OutboundError, OutboundRequest};
 use crate::outbound::config::{OauthClient, StandIn};
@@ -158,7 +159,7 @@ impl<'a> Protocol<'a> {
             tracing::warn!(error = %causes(&error), "token revocation failed");
             error.to_string()
         })?;
-        let body: Value = serde_json::from_slice(&response.body).unwrap_or_default();
+        let body = json::read_leniently(&response.body).unwrap_or_default();
         // Slack reports a failure with status 200.
         let failed = body.get("ok") == Some(&Value::Bool(false));
         if response.status.is_success() && !failed {
@@ -320,7 +321,7 @@ fn read_response(response: &OutboundAnswer) -> Result<(StatusCode, Value), Token
     if status.is_server_error() {
         return Err(TokenError::Unknown(failed()));
     }
-    if let Ok(body @ Value::Object(_)) = serde_json::from_slice::<Value>(&response.body) {
+    if let Some(body @ Value::Object(_)) = json::read_leniently(&response.body) {
         return Ok((status, body));
     }
     let message = format!("the provider answered with HTTP {} and no JSON object", status.as_u16());

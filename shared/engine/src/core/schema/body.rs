@@ -11,22 +11,21 @@ use serde_json::Value;
 use serde_path_to_error::Segment;
 
 use super::{compile, problems_of};
+use crate::core::json;
 use crate::core::problem::FieldProblem;
 
 /// Parses a request's body: first by the type's schema, which reports every problem at once, then by serde.
 pub fn parse<T: DeserializeOwned + JsonSchema + 'static>(json: &[u8]) -> Result<T, Vec<FieldProblem>> {
     let not_json = |error| vec![FieldProblem::new("", format!("the body is not JSON: {error}"))];
-    let value: Value = serde_json::from_slice(json).map_err(not_json)?;
+    let (value, mut problems) = json::read_strictly(json).map_err(not_json)?;
     if let Some(compiled) = validator_of::<T>() {
         let (schema, validator) = &*compiled;
-        let problems = problems_of(validator, schema, &value, "");
-        if !problems.is_empty() {
-            return Err(problems);
-        }
+        problems.extend(problems_of(validator, schema, &value, ""));
     }
-    // From the text again, since the parsed value no longer shows duplicate fields.
-    let mut deserializer = serde_json::Deserializer::from_slice(json);
-    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    serde_path_to_error::deserialize(value).map_err(|error| {
         let pointer = pointer_of(error.path());
         vec![FieldProblem::new(pointer, error.into_inner().to_string())]
     })

@@ -158,7 +158,7 @@ actions:
     request: { path: /say }
 "##;
 
-    fn room() -> NameKind {
+    fn room() -> super::NameKind {
         let mut manifest = Manifest::parse(GOOD).unwrap();
         manifest.mappings.remove(&MappingKind::parse("room").unwrap()).unwrap()
     }
