@@ -141,7 +141,9 @@ async fn retry_after_is_read_in_both_forms() {
         ("Sat, 21 Nov 2026 08:00:00 GMT", None),
         ("soon", None),
         ("-5", None),
-        ("99999999999999999999999", None),
+        ("0.2", Some(1)),
+        ("inf", None),
+        ("99999999999999999999999", Some(u64::MAX)),
     ] {
         let error = failed(&read(&app, wait).await, "rate_limited", true);
         assert_eq!(error.get("retryAfter").and_then(Value::as_u64), seconds, "{wait}");
@@ -157,6 +159,33 @@ async fn service_message_is_shortened_to_one_line() {
     let message = error["message"].as_str().unwrap();
     assert!(message.contains("bad_thing") && message.contains("first"), "{message}");
     assert!(message.chars().count() < 500 && !message.chars().any(char::is_control));
+}
+
+/// The data of an answer with these bytes.
+async fn data_of(bytes: &'static [u8]) -> Value {
+    let routes = Router::new().route("/x", any(async move || bytes));
+    let app = OwnService::start(routes).await.app().await;
+    read(&app, "x").await.data()
+}
+
+#[tokio::test]
+async fn byte_order_mark_of_an_answer_is_passed_over() {
+    assert_eq!(data_of(b"\xef\xbb\xbf{\"a\":1}").await, json!({ "a": 1 }));
+}
+
+#[tokio::test]
+async fn bad_byte_of_an_answer_costs_its_character() {
+    assert_eq!(data_of(b"{\"a\":\"x\xff\",\"b\":1}").await, json!({ "a": "x\u{fffd}", "b": 1 }));
+}
+
+#[tokio::test]
+async fn lone_surrogate_of_an_answer_costs_its_character() {
+    assert_eq!(data_of(br#"{"a":"x\ud83d","b":1}"#).await, json!({ "a": "x\u{fffd}", "b": 1 }));
+}
+
+#[tokio::test]
+async fn large_integer_of_an_answer_becomes_a_string() {
+    assert_eq!(data_of(br#"{"id":18446744073709551616}"#).await, json!({ "id": "18446744073709551616" }));
 }
 
 #[tokio::test]
