@@ -197,13 +197,16 @@ async fn clients_require_an_administrator() {
         (json!({}), vec!["/clientId"]),
         (json!({ "clientId": "" }), vec!["/clientId"]),
         (json!({ "clientId": "c".repeat(256) }), vec!["/clientId"]),
-        (json!({ "clientId": "c", "clientSecret": "short" }), vec!["/clientSecret"]),
+        (json!({ "clientId": "c", "clientSecret": "" }), vec!["/clientSecret"]),
+        (json!({ "clientId": "c", "clientSecret": "s".repeat(16_385) }), vec!["/clientSecret"]),
         (json!({ "clientId": "ö", "clientSecret": "s\n" }), vec!["/clientId", "/clientSecret"]),
     ] {
         assert_eq!(app.send(&app.admin, Method::PUT, CLIENT, Some(&body)).await.pointers(), pointers, "{body}");
     }
-    let longest = json!({ "clientId": "c".repeat(255), "clientSecret": "s".repeat(16_384) });
-    assert!(app.send(&app.admin, Method::PUT, CLIENT, Some(&longest)).await.status.is_success());
+    for (id, secret) in [("c".to_owned(), "s".to_owned()), ("c".repeat(255), "s".repeat(16_384))] {
+        let edge = json!({ "clientId": id, "clientSecret": secret });
+        assert!(app.send(&app.admin, Method::PUT, CLIENT, Some(&edge)).await.status.is_success(), "{id}");
+    }
     assert_eq!(secrets(&app).await, 1);
     assert!(app.delete(CLIENT).await.status.is_success());
     assert_eq!(secrets(&app).await, 0);

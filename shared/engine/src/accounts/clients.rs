@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::debug_span;
@@ -18,7 +18,7 @@ use crate::core::problem::FieldProblem;
 use crate::core::trace::traced;
 use crate::engine::Engine;
 use crate::outbound::config::{CLIENT_ID_RULE, OauthClient, is_client_id};
-use crate::outbound::credential::check_password;
+use crate::outbound::credential::check_client_secret;
 use crate::outbound::oauth::Protocol;
 use crate::plugin::manifest::{Auth, Manifest};
 use crate::ports::ids::sha256;
@@ -78,6 +78,30 @@ struct ClientRecord {
     secret: Option<String>,
 }
 
+impl ClientRecord {
+    fn version(self) -> String {
+        self.secret.unwrap_or(self.client_id)
+    }
+}
+
+/// A client, where it comes from, and its version.
+pub(super) struct VersionedClient {
+    pub client: OauthClient,
+    source: ClientSource,
+    /// Another text for another client or secret.
+    pub version: String,
+}
+
+impl VersionedClient {
+    /// A client of the configuration. Sixteen bits of a digest tell its versions apart, and nothing of the secret.
+    fn configured(client: &OauthClient, source: ClientSource) -> Self {
+        let secret = client.secret.as_ref().map(ExposeSecret::expose_secret).unwrap_or_default();
+        let mut version = sha256(format!("{}\n{secret}", client.id).as_bytes());
+        version.truncate(4);
+        Self { client: client.clone(), source, version }
+    }
+}
+
 /// The only version of each secret: a new client gets a new id.
 const VERSION: &str = "1";
 
@@ -88,23 +112,48 @@ fn secret_id(org: &OrgId, plugin: &PluginName, id: &str) -> SecretId {
 impl Engine {
     /// The client that Overseer uses for a plugin, if there is one.
     pub(super) async fn client(&self, org: &OrgId, manifest: &Manifest) -> Result<Option<OauthClient>, Error> {
-        Ok(self.client_and_source(org, manifest).await?.map(|(client, _)| client))
+        Ok(self.versioned_client(org, manifest).await?.map(|versioned| versioned.client))
     }
 
-    async fn client_and_source(
+    /// The version of the client that Overseer uses for a plugin, without its secret. It changes with every secret.
+    pub(super) async fn client_version(&self, org: &OrgId, manifest: &Manifest) -> Result<Option<String>, Error> {
+        if let Some(configured) = self.stand_in_client(manifest) {
+            return Ok(Some(configured.version));
+        }
+        let record = self.client_record(org, manifest).await?;
+        Ok(record.map(ClientRecord::version).or_else(|| Some(self.operator_client(manifest)?.version)))
+    }
+
+    fn stand_in_client(&self, manifest: &Manifest) -> Option<VersionedClient> {
+        let stand_in = self.config.stand_ins.get(&manifest.name)?;
+        Some(VersionedClient::configured(&stand_in.client, ClientSource::StandIn))
+    }
+
+    fn operator_client(&self, manifest: &Manifest) -> Option<VersionedClient> {
+        let client = self.config.services.get(&manifest.name)?.client.as_ref()?;
+        Some(VersionedClient::configured(client, ClientSource::Operator))
+    }
+
+    /// The record of the organization's own client, if it has one for the plugin as it is.
+    async fn client_record(&self, org: &OrgId, manifest: &Manifest) -> Result<Option<ClientRecord>, Error> {
+        let item = self.ports.table.get(&keys::client(org, &manifest.name), Read::Consistent).await?;
+        let record: Option<ClientRecord> = item.as_ref().map(Item::record).transpose()?;
+        Ok(record.filter(|record| record.audience == self.audience(manifest)))
+    }
+
+    /// Like [`client`](Self::client), with its version.
+    pub(super) async fn versioned_client(
         &self,
         org: &OrgId,
         manifest: &Manifest,
-    ) -> Result<Option<(OauthClient, ClientSource)>, Error> {
+    ) -> Result<Option<VersionedClient>, Error> {
         let plugin = &manifest.name;
-        if let Some(stand_in) = self.config.stand_ins.get(plugin) {
-            return Ok(Some((stand_in.client.clone(), ClientSource::StandIn)));
+        if let Some(stand_in) = self.stand_in_client(manifest) {
+            return Ok(Some(stand_in));
         }
         // Twice at most: the secret may be replaced between the two reads.
         for _ in 0..2 {
-            let item = self.ports.table.get(&keys::client(org, plugin), Read::Consistent).await?;
-            let record: Option<ClientRecord> = item.as_ref().map(Item::record).transpose()?;
-            let Some(record) = record.filter(|record| record.audience == self.audience(manifest)) else { break };
+            let Some(record) = self.client_record(org, manifest).await? else { break };
             let secret = match &record.secret {
                 Some(id) => match self.ports.vault.get(&secret_id(org, plugin, id), VERSION).await? {
                     Some(secret) => Some(secret),
@@ -112,10 +161,11 @@ impl Engine {
                 },
                 None => None,
             };
-            return Ok(Some((OauthClient { id: record.client_id, secret }, ClientSource::Organization)));
+            let client = OauthClient { id: record.client_id.clone(), secret };
+            let source = ClientSource::Organization;
+            return Ok(Some(VersionedClient { client, source, version: record.version() }));
         }
-        let operator_client = self.config.services.get(plugin).and_then(|service| service.client.clone());
-        Ok(operator_client.map(|client| (client, ClientSource::Operator)))
+        Ok(self.operator_client(manifest))
     }
 
     /// The protocol with a plugin's provider, if the plugin has one.
@@ -154,8 +204,8 @@ impl Engine {
             let plugin = self.plugin(&principal.org, plugin).await?;
             let manifest = &plugin.manifest;
             require_oauth(manifest)?;
-            let client = self.client_and_source(&principal.org, manifest).await?;
-            let (client_id, source) = client.map(|(client, source)| (client.id, source)).unzip();
+            let client = self.versioned_client(&principal.org, manifest).await?;
+            let (client_id, source) = client.map(|versioned| (versioned.client.id, versioned.source)).unzip();
             let uses_browser = matches!(manifest.auth, Auth::Oauth2(_));
             let redirect_uri = uses_browser.then(|| self.redirect_uri(&principal.org, &manifest.name)).flatten();
             Ok(ClientInUse { plugin: manifest.name.clone(), client_id, source, redirect_uri })
@@ -255,7 +305,7 @@ impl NewClient {
     /// The error lists every problem.
     fn check(&self) -> Result<(), Error> {
         let id = (!is_client_id(&self.client_id)).then(|| FieldProblem::new("/clientId", CLIENT_ID_RULE));
-        let secret = self.client_secret.as_ref().and_then(|secret| check_password(secret).err());
+        let secret = self.client_secret.as_ref().and_then(|secret| check_client_secret(secret).err());
         let secret = secret.map(|rule| FieldProblem::new("/clientSecret", rule));
         let problems: Vec<_> = id.into_iter().chain(secret).collect();
         if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(problems)) }

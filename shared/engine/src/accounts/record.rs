@@ -101,8 +101,11 @@ pub(crate) struct RefreshBackoff {
     pub since: Timestamp,
     /// How many refreshes failed.
     pub count: u32,
-    /// Before this time the provider is not asked again.
+    /// Before this time the provider is not asked again, unless the client has another version.
     pub retry_at: Timestamp,
+    /// The version of the client that the provider refused, if one was there.
+    #[serde(default)]
+    pub client_version: Option<String>,
 }
 
 /// The last error of an account's credential.

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tracing::field::{Empty, display};
 use tracing::{Span, debug_span};
 
+use super::clients::VersionedClient;
 use super::owner::OwnerKind;
 use super::record::{Account, Accounts, AccountsChange, AccountsWrite, Lease, accounts_in};
 use super::refresh_failure::{BACKOFF_MAX, backoff_failure};
@@ -21,7 +22,6 @@ use crate::core::ids::{Alias, OrgId, Owner};
 use crate::core::outcome::Failure;
 use crate::core::trace::traced_by;
 use crate::engine::Engine;
-use crate::outbound::config::OauthClient;
 use crate::outbound::credential::Credential;
 use crate::outbound::oauth::{Protocol, TokenError, Tokens};
 use crate::plugin::manifest::{Auth, Manifest};
@@ -84,8 +84,13 @@ pub(super) struct Settled {
 
 /// What the provider is asked with, or the outcome without asking it.
 enum Preparation {
-    Ask { client: OauthClient, current: Arc<Credential> },
+    Ask { client: VersionedClient, current: Arc<Credential> },
     Stop(RefreshOutcome),
+}
+
+/// Whether a time is still to come. One further ahead than `most` was written by a clock that was wrong.
+fn is_ahead(at: Timestamp, most: SignedDuration, now: Timestamp) -> bool {
+    at > now && at.duration_since(now) <= most
 }
 
 impl Engine {
@@ -100,8 +105,11 @@ impl Engine {
         let span = debug_span!("refresh_account", %org, plugin = %manifest.name, outcome = Empty);
         let refresh = async {
             let now = self.ports.clock.now();
-            if let Some(outcome) = self.refresh_blocked(manifest, &lookup.account, now, deadline) {
+            if let Some(outcome) = self.backed_off(org, manifest, &lookup.account, now).await? {
                 return Ok(outcome);
+            }
+            if self.refresh_must_wait(&lookup.account, now, deadline) {
+                return Ok(RefreshOutcome::InProgress);
             }
             let Some(leased) = self.take_lease(org, manifest, lookup, now).await? else {
                 return Ok(RefreshOutcome::RecordChanged);
@@ -111,25 +119,29 @@ impl Engine {
         traced_by(span, refresh, RefreshOutcome::record_in).await
     }
 
-    /// Why no refresh may begin now.
-    fn refresh_blocked(
+    /// The failure of an account whose refresh failed lately, unless its client has been replaced since.
+    async fn backed_off(
         &self,
+        org: &OrgId,
         manifest: &Manifest,
         account: &Account,
         now: Timestamp,
-        deadline: Instant,
-    ) -> Option<RefreshOutcome> {
-        // A time further ahead than possible was written by a clock that was wrong.
-        let ahead = |at: Timestamp, most: SignedDuration| at > now && at.duration_since(now) <= most;
-        if let Some(backoff) = account.backoff.as_ref().filter(|backoff| ahead(backoff.retry_at, BACKOFF_MAX)) {
-            return Some(RefreshOutcome::Failed(backoff_failure(manifest, account, backoff, now)));
+    ) -> Result<Option<RefreshOutcome>, Error> {
+        let Some(backoff) = account.backoff.as_ref().filter(|backoff| is_ahead(backoff.retry_at, BACKOFF_MAX, now))
+        else {
+            return Ok(None);
+        };
+        if self.client_version(org, manifest).await? != backoff.client_version {
+            return Ok(None);
         }
-        if account.lease.as_ref().is_some_and(|lease| ahead(lease.until, LEASE)) {
-            return Some(RefreshOutcome::InProgress);
-        }
+        Ok(Some(RefreshOutcome::Failed(backoff_failure(manifest, account, backoff, now))))
+    }
+
+    /// Whether another process is refreshing the account, or this one has too little time for it.
+    fn refresh_must_wait(&self, account: &Account, now: Timestamp, deadline: Instant) -> bool {
+        let is_leased = account.lease.as_ref().is_some_and(|lease| is_ahead(lease.until, LEASE, now));
         // The tokens must arrive and be stored. A caller with more time does it.
-        let too_late = Instant::now() + MIN_PROVIDER_TIME.min(self.config.limits.budget / 3) > deadline;
-        too_late.then_some(RefreshOutcome::InProgress)
+        is_leased || Instant::now() + MIN_PROVIDER_TIME.min(self.config.limits.budget / 3) > deadline
     }
 
     /// Step 1: takes the lease with one conditional write. `None` if the compare-and-set was lost. The holder of an expired
@@ -178,7 +190,7 @@ impl Engine {
         };
         let requested_at = self.ports.clock.now();
         let deadline = self.provider_deadline(deadline);
-        let Some(protocol) = self.protocol(leased.manifest, &client, deadline) else {
+        let Some(protocol) = self.protocol(leased.manifest, &client.client, deadline) else {
             return Ok(RefreshOutcome::RecordChanged);
         };
         match request_tokens(&protocol, leased, &current).await {
@@ -187,25 +199,25 @@ impl Engine {
                 self.store_and_commit(leased, &credential).await
             }
             Err(TokenError::InvalidGrant) => self.handle_invalid_grant(leased, accounts).await,
-            Err(error) => self.back_off(leased, &error).await,
+            Err(error) => self.back_off(leased, Some(&client.version), &error).await,
         }
     }
 
     /// Reads what the provider is asked with: the client and the current credential.
     async fn prepare_refresh(&self, leased: &LeasedAccount<'_>, accounts: &Accounts) -> Result<Preparation, Error> {
         let LeasedAccount { org, manifest, alias, account, .. } = leased;
-        let client = match self.client(org, manifest).await {
+        let client = match self.versioned_client(org, manifest).await {
             Ok(Some(client)) => client,
             Ok(None) => {
                 let error = TokenError::Refused("no OAuth client is configured any more".to_owned());
-                return Ok(Preparation::Stop(self.back_off(leased, &error).await?));
+                return Ok(Preparation::Stop(self.back_off(leased, None, &error).await?));
             }
             Err(error) => {
                 self.release_lease(leased).await?;
                 return Err(error);
             }
         };
-        if account.client_id.as_ref() != Some(&client.id) {
+        if account.client_id.as_ref() != Some(&client.client.id) {
             let (state, reason) = (AccountState::ReconnectRequired, StateReason::ClientChanged);
             return Ok(Preparation::Stop(self.give_up(leased, state, reason).await?));
         }

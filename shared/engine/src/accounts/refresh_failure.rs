@@ -26,13 +26,13 @@ const SERIES_GAP: SignedDuration = SignedDuration::from_hours(24);
 
 impl RefreshBackoff {
     /// The series after another failure.
-    fn after_failure(previous: Option<Self>, now: Timestamp) -> Self {
+    fn after_failure(previous: Option<Self>, client_version: Option<String>, now: Timestamp) -> Self {
         // A failure of long ago says nothing about the time since: no refresh was tried in between.
         let previous = previous.filter(|backoff| now.duration_since(backoff.retry_at) <= SERIES_GAP);
         let count = previous.as_ref().map_or(1, |backoff| backoff.count.saturating_add(1));
         let since = previous.map_or(now, |backoff| backoff.since);
         let pause = BACKOFF_MIN * 2_i32.saturating_pow(count.saturating_sub(1).min(16));
-        Self { since, count, retry_at: now + pause.min(BACKOFF_MAX) }
+        Self { since, count, retry_at: now + pause.min(BACKOFF_MAX), client_version }
     }
 }
 
@@ -41,12 +41,14 @@ impl Engine {
     pub(super) async fn back_off(
         &self,
         leased: &LeasedAccount<'_>,
+        client_version: Option<&str>,
         error: &TokenError,
     ) -> Result<RefreshOutcome, Error> {
         let now = self.ports.clock.now();
         let code = error_code(error);
         let failed = |account: &mut Account| {
-            let backoff = RefreshBackoff::after_failure(account.backoff.take(), now);
+            let backoff =
+                RefreshBackoff::after_failure(account.backoff.take(), client_version.map(ToOwned::to_owned), now);
             let since = backoff.since;
             account.backoff = Some(backoff);
             account.interrupted |= matches!(error, TokenError::Unknown(_));

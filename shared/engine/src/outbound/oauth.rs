@@ -271,8 +271,9 @@ impl<'a> Protocol<'a> {
         };
         let access = field(shape.access_token.as_ref(), "access_token");
         let Some(access) = access.filter(|_| status.is_success()) else {
-            let code = match body.get("error").and_then(Value::as_str) {
-                Some(code) => safe_code(&redactor.text(code.to_owned())),
+            let own = evaluate(self.provider.token_errors_at.as_ref(), body);
+            let code = match own.or_else(|| Some(body.get("error")?.as_str()?.to_owned())) {
+                Some(code) => safe_code(&redactor.text(code)),
                 None if status.is_success() => return None,
                 None => "no_reason".to_owned(),
             };
@@ -292,7 +293,8 @@ impl<'a> Protocol<'a> {
             normalized.insert("expires_in".to_owned(), json!(seconds));
         }
         if let Some(scope) = field(shape.scope.as_ref(), "scope") {
-            normalized.insert("scope".to_owned(), scope.replace(&self.provider.scope_separator, " ").into());
+            // Some providers answer with commas though they are asked with spaces; no scope has a comma.
+            normalized.insert("scope".to_owned(), scope.replace(',', " ").into());
         }
         Some((StatusCode::OK, normalized.into()))
     }

@@ -286,9 +286,21 @@ async fn corrected_client_secret_needs_no_reconnect() {
     assert!(failed.json()["message"].as_str().unwrap().contains("invalid_client"), "{}", failed.text);
     assert_eq!(setup.account().await["lastError"]["code"], "invalid_client");
     setup.set_secret(SECRET).await;
-    setup.app.clock.advance(30);
+    // The pause after the refusal lapses with the client that was refused.
     setup.intend("me").await.data();
     assert_eq!(setup.refreshes().await, (1, 0));
+}
+
+#[tokio::test]
+async fn refused_client_is_not_sent_again_at_once() {
+    let setup = Setup::start().await;
+    setup.connect().await;
+    setup.set_secret("not the secret of the client").await;
+    setup.app.clock.advance(3600);
+    assert_eq!(setup.intend("me").await.failure(), "unavailable");
+    let before = setup.oidc.counts().await["calls"].clone();
+    assert_eq!(setup.intend("me").await.failure(), "unavailable");
+    assert_eq!(setup.oidc.counts().await["calls"], before);
 }
 
 #[tokio::test]

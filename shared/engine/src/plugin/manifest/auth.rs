@@ -98,6 +98,8 @@ pub struct Provider {
     /// `invalid_refresh_token: invalid_grant`.
     #[serde(default)]
     pub token_errors: BTreeMap<String, String>,
+    /// Where the response has the provider's own code, if not in `error`. The expression sees the response as `body`.
+    pub token_errors_at: Option<Expression>,
     /// How many seconds before it expires a token is refreshed: at most 3,600.
     #[serde(default = "five_minutes")]
     pub refresh_margin_s: u32,

@@ -108,6 +108,8 @@ impl Provider {
             let expression_problems = expression.problems(&Names::from(["body"])).into_iter();
             problems.extend(expression_problems.map(|problem| format!("token_response: {problem}")));
         }
+        let own_code = self.token_errors_at.iter().flat_map(|expression| expression.problems(&Names::from(["body"])));
+        problems.extend(own_code.map(|problem| format!("token_errors_at: {problem}")));
         problems
     }
 }
