@@ -328,6 +328,7 @@ impl Figures<'_> {
         self.agents().await;
         self.hooks().await;
         self.twice("", "GET", "/health", Value::Null).await;
+        self.twice("", "GET", "/health/ready", Value::Null).await;
         self.twice("", "GET", "/schemas/plugin-manifest.json", Value::Null).await;
     }
 }

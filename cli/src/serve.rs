@@ -23,6 +23,9 @@ use crate::watch::{FolderWatch, comma_separated, log_reload};
 use crate::worker::run_worker;
 use crate::{server, setup};
 
+/// The signal for a file that would become larger than its limit, the same number on Linux and macOS.
+const SIGXFSZ: i32 = 25;
+
 /// Serves until Ctrl-C or a termination signal, then finishes what is in flight.
 pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let catalog = Catalog::built_in();
@@ -49,6 +52,8 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let worker = tokio::spawn(run_worker(Arc::clone(&engine), due));
     let new_key = setup::prepare(&engine, &folder, &stand_ins).await?;
 
+    // A write beyond the limit of a file's size (RLIMIT_FSIZE) is an error, instead of the end of the process.
+    let _beyond_file_size = signal(SignalKind::from_raw(SIGXFSZ)).map_err(Failure::Signals)?;
     // Before the banner: its reader may send a signal at once.
     let mut signals = Signals::listen()?;
     let now = Arc::new(|| jiff::Timestamp::now().as_second());

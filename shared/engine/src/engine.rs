@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::field::{Empty, display};
@@ -27,10 +28,13 @@ use crate::ports::events::EventBusError;
 use crate::ports::traced::Traced;
 use crate::ports::{Clock, Event, EventBus, Ids, Table, Timer, Vault, Work, WorkKind};
 use crate::registry::PluginCache;
+use crate::storage::keys;
 use crate::storage::outbox::OutboxState;
 
 /// How long publishing an event may take.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the item of a check of the store is kept.
+const WRITE_CHECK_KEPT: SignedDuration = SignedDuration::from_mins(1);
 
 /// The services that the engine runs on.
 #[derive(Clone)]
@@ -161,6 +165,19 @@ impl Engine {
             .await
         })
         .await
+    }
+
+    /// Fails with the reason if the last write of this process failed and another one fails as well.
+    pub async fn check_writing(&self) -> Result<(), Error> {
+        if self.ports.table.write_failure().is_none() {
+            return Ok(());
+        }
+        let expires_at = self.ports.clock.now() + WRITE_CHECK_KEPT;
+        self.ports.table.add(&keys::write_check(), 1, Some(expires_at)).await.map_err(|error| {
+            let reason = self.ports.table.write_failure().unwrap_or_else(|| causes(&error));
+            Error::Unavailable(format!("the store cannot be written: {reason}"))
+        })?;
+        Ok(())
     }
 
     /// Waits for all work that has started.

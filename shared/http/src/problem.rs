@@ -90,7 +90,7 @@ impl Problem {
 impl Problem {
     /// Logs the causes of an internal error, which callers do not see.
     pub(crate) fn log(error: &Error) {
-        if error.code() == ProblemCode::Internal {
+        if error.is_internal() {
             tracing::error!(error = %causes(error), "request failed: internal error");
         }
     }

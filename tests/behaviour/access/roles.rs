@@ -32,6 +32,7 @@ const COLUMNS: [&str; 8] =
 /// sends its requests in this order: deletions come last.
 const TABLE: &str = "
 GET /health                                                              open open open open open open open open
+GET /health/ready                                                        open open open open open open open open
 GET /schemas/plugin-manifest.json                                        open open open open open open open open
 GET /api/plugin-engine/oauth/start/{link}                                open open open open open open open open
 POST /api/plugin-engine/oauth/start/{link}                               open open open open open open open open

@@ -1,6 +1,7 @@
 //! The local server from a newcomer's view: one command, one folder, one port.
 
 pub mod docs;
+mod full_disk;
 mod log_format;
 
 use std::fs;

@@ -123,10 +123,10 @@ pub enum Error {
     #[error("it changed since you read it; get it again and send its new ETag in If-Match")]
     Changed,
     /// The store failed.
-    #[error("Overseer failed; its log has the details under the request id")]
+    #[error("{}", failure_text(is_store_failure(.0)))]
     Table(#[from] TableError),
     /// The vault failed.
-    #[error("Overseer failed; its log has the details under the request id")]
+    #[error("{}", failure_text(is_vault_failure(.0)))]
     Vault(#[from] VaultError),
     /// Overseer made a value that it cannot use itself, such as an id. The caller is not at fault.
     #[error("Overseer failed; its log has the details under the request id")]
@@ -177,6 +177,11 @@ impl Error {
         }
     }
 
+    /// Whether Overseer failed, and not the caller or a service: then the causes are for the log.
+    pub fn is_internal(&self) -> bool {
+        matches!(self, Self::Table(_) | Self::Vault(_) | Self::Internal(_) | Self::Panicked(_))
+    }
+
     /// The machine code.
     pub fn code(&self) -> ProblemCode {
         match self {
@@ -191,6 +196,8 @@ impl Error {
             Self::InProgress { .. } => ProblemCode::InProgress,
             Self::KeyReused => ProblemCode::KeyReused,
             Self::Unavailable(_) => ProblemCode::Unavailable,
+            Self::Table(error) if is_store_failure(error) => ProblemCode::Unavailable,
+            Self::Vault(error) if is_vault_failure(error) => ProblemCode::Unavailable,
             Self::Table(_) | Self::Vault(_) | Self::Internal(_) | Self::Panicked(_) => ProblemCode::Internal,
         }
     }
@@ -199,6 +206,23 @@ impl Error {
 impl SpanOutcome for Error {
     fn record_in(&self, span: &Span) {
         span.record("outcome", display(self.code()));
+    }
+}
+
+/// Whether the store itself failed, and may work again later.
+fn is_store_failure(error: &TableError) -> bool {
+    matches!(error, TableError::Store(_))
+}
+
+fn is_vault_failure(error: &VaultError) -> bool {
+    matches!(error, VaultError::Service(_) | VaultError::Table(TableError::Store(_)))
+}
+
+fn failure_text(of_store: bool) -> &'static str {
+    if of_store {
+        "Overseer's store failed, and a change may or may not have been made; the log has the details under the request id"
+    } else {
+        "Overseer failed; its log has the details under the request id"
     }
 }
 

@@ -267,6 +267,12 @@ pub trait Table: Send + Sync {
     /// Adds to the counter of an item and returns the sum. An absent or expired item is created with an empty body and the
     /// given expiry; an existing item keeps its expiry.
     async fn add(&self, key: &Key, amount: i64, expires_at: Option<Timestamp>) -> Result<i64, TableError>;
+
+    /// Why the last write of this process failed, for operators; `None` if it succeeded, or if each write may go to another
+    /// machine, so that one says nothing about the next.
+    fn write_failure(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Refuses items that no implementation may accept: empty or overlong keys, items that are too large.

@@ -96,6 +96,10 @@ impl Table for Traced<dyn Table> {
         let span = debug_span!("table.add", org = org_of(&key.partition), outcome = Empty);
         traced(span, self.0.add(key, amount, expires_at)).await
     }
+
+    fn write_failure(&self) -> Option<String> {
+        self.0.write_failure()
+    }
 }
 
 impl SpanOutcome for VaultError {

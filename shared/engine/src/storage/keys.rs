@@ -1,8 +1,8 @@
 //! The keys of all records.
 //!
-//! A partition begins with the organization, with three exceptions: records that are read before the organization is known
-//! (an API key, an attempt to connect), the one list across organizations (their data keys), and plugins that a platform
-//! administrator registered for all. Parts are joined by `#`. Within a part every byte except letters, digits, `-`, `_`, `.`
+//! A partition begins with the organization, with four exceptions: records that are read before the organization is known
+//! (an API key, an attempt to connect), the one list across organizations (their data keys), plugins that a platform
+//! administrator registered for all, and the item by which writing is checked. Parts are joined by `#`. Within a part every byte except letters, digits, `-`, `_`, `.`
 //! and `@` is percent-encoded, so that no name can reach into another partition. A part of more than 200 bytes is replaced by
 //! `~` and its hash; no encoded part contains `~`.
 
@@ -29,6 +29,11 @@ fn part(text: &str) -> String {
 
 fn of_org(org: &OrgId, rest: &str) -> String {
     format!("org#{}{rest}", part(org.as_str()))
+}
+
+/// The item that a check of the store writes. It belongs to no organization, and holds a number only.
+pub(crate) fn write_check() -> Key {
+    Key { partition: "write_check".to_owned(), sort: "count".to_owned() }
 }
 
 /// The organization itself.

@@ -78,7 +78,8 @@ impl RedbTable {
         work: impl FnOnce(&ReadTransaction, i64) -> Result<R, TableError> + Send + 'static,
     ) -> Result<R, TableError> {
         let (store, now) = (Arc::clone(&self.store), self.clock.now().as_second());
-        tokio::task::spawn_blocking(move || work(&store.begin_read()?, now)).await.map_err(TableError::store)?
+        let read = move || store.read(|transaction| work(transaction, now));
+        tokio::task::spawn_blocking(read).await.map_err(TableError::store)?
     }
 
     /// Does one write and returns its result.
@@ -160,6 +161,10 @@ impl Table for RedbTable {
                 WriteResult::Sum(_) | WriteResult::Done => None,
             })
             .collect())
+    }
+
+    fn write_failure(&self) -> Option<String> {
+        self.writer.failure()
     }
 
     async fn add(&self, key: &Key, amount: i64, expires_at: Option<Timestamp>) -> Result<i64, TableError> {

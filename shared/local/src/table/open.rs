@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::sync::{Once, PoisonError, RwLock};
 
 use overseer_engine::ports::table::TableError;
 use redb::backends::InMemoryBackend;
@@ -65,29 +65,57 @@ pub enum OpenError {
     },
 }
 
-/// An open database. redb panics on some damaged pages; closing it contains such a panic.
-pub(super) struct Store(Option<Database>);
+/// A database. redb panics on some damaged pages; closing it contains such a panic.
+pub(super) struct Store {
+    /// `None` after it could not be opened again.
+    database: RwLock<Option<Database>>,
+    /// `None` for a database in memory.
+    path: Option<PathBuf>,
+}
 
 impl Store {
-    pub(super) fn begin_read(&self) -> Result<ReadTransaction, TableError> {
-        self.open()?.begin_read().map_err(store_error)
+    /// Runs `work` on one snapshot.
+    pub(super) fn read<R>(
+        &self,
+        work: impl FnOnce(&ReadTransaction) -> Result<R, TableError>,
+    ) -> Result<R, TableError> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        work(&opened(database.as_ref())?.begin_read().map_err(store_error)?)
     }
 
-    pub(super) fn begin_write(&self) -> Result<WriteTransaction, TableError> {
-        self.open()?.begin_write().map_err(store_error)
+    /// Runs `work` in a write transaction, which it has to commit.
+    pub(super) fn write<R>(
+        &self,
+        work: impl FnOnce(WriteTransaction) -> Result<R, TableError>,
+    ) -> Result<R, TableError> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        work(opened(database.as_ref())?.begin_write().map_err(store_error)?)
     }
 
-    fn open(&self) -> Result<&Database, TableError> {
-        self.0.as_ref().ok_or_else(|| TableError::store("the store is closed"))
+    /// Closes the file and opens it again: after one failed write, for example on a full disk, redb refuses every later one.
+    /// Waits for the reads in progress. A database in memory stays as it is.
+    pub(super) fn reopen(&self) -> Result<(), OpenError> {
+        let Some(path) = &self.path else { return Ok(()) };
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        close(database.take());
+        *database = Some(database_in(path)?);
+        Ok(())
+    }
+}
+
+fn opened(database: Option<&Database>) -> Result<&Database, TableError> {
+    database.ok_or_else(|| TableError::store("the data file could not be opened again"))
+}
+
+fn close(database: Option<Database>) {
+    if let Err(text) = catch_panic(|| drop(database)) {
+        tracing::error!(panic = text, "failed to close the data file; it is damaged");
     }
 }
 
 impl Drop for Store {
     fn drop(&mut self) {
-        let database = self.0.take();
-        if let Err(text) = catch_panic(|| drop(database)) {
-            tracing::error!(panic = text, "failed to close the data file; it is damaged");
-        }
+        close(self.database.get_mut().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 
@@ -95,22 +123,29 @@ impl Drop for Store {
 pub(super) fn file(path: &Path) -> Result<Store, OpenError> {
     let unusable = |source| OpenError::Unusable { path: path.to_owned(), source };
     let new = !path.exists();
-    let file = options().open(path).map_err(unusable)?;
-    if !file.metadata().map_err(unusable)?.is_file() {
-        return Err(OpenError::Damaged { path: path.to_owned(), source: "not a regular file".into() });
-    }
-    let store = guarded(path, || prepare(path, builder().create_file(file)))?;
+    let database = database_in(path)?;
     protect(path).map_err(unusable)?;
     if new {
         sync_folder(path).map_err(unusable)?;
     }
-    Ok(store)
+    Ok(Store { database: RwLock::new(Some(database)), path: Some(path.to_owned()) })
+}
+
+/// The database in the file, which is created if it is missing.
+fn database_in(path: &Path) -> Result<Database, OpenError> {
+    let unusable = |source| OpenError::Unusable { path: path.to_owned(), source };
+    let file = options().open(path).map_err(unusable)?;
+    if !file.metadata().map_err(unusable)?.is_file() {
+        return Err(OpenError::Damaged { path: path.to_owned(), source: "not a regular file".into() });
+    }
+    guarded(path, || prepare(path, builder().create_file(file)))
 }
 
 /// Creates a database without a file.
 pub(super) fn memory() -> Result<Store, OpenError> {
     let path = Path::new(IN_MEMORY);
-    guarded(path, || prepare(path, builder().create_with_backend(InMemoryBackend::new())))
+    let database = guarded(path, || prepare(path, builder().create_with_backend(InMemoryBackend::new())))?;
+    Ok(Store { database: RwLock::new(Some(database)), path: None })
 }
 
 fn builder() -> Builder {
@@ -185,9 +220,9 @@ pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
     text.unwrap_or("a panic without a message").to_owned()
 }
 
-fn guarded(path: &Path, open: impl FnOnce() -> Result<Database, OpenError>) -> Result<Store, OpenError> {
+fn guarded(path: &Path, open: impl FnOnce() -> Result<Database, OpenError>) -> Result<Database, OpenError> {
     let damaged = |text: String| Err(OpenError::Damaged { path: path.to_owned(), source: text.into() });
-    catch_panic(open).unwrap_or_else(damaged).map(|database| Store(Some(database)))
+    catch_panic(open).unwrap_or_else(damaged)
 }
 
 /// The result of `work`, or the message of its panic. redb panics on some damaged files instead of returning an error; the

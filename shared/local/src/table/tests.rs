@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use overseer_engine::ports::table::Due;
 use overseer_engine::ports::{RandomIds, SystemClock};
-use redb::{Database, TableDefinition};
+use redb::{Database, ReadTransaction, TableDefinition};
 use tempfile::TempDir;
 
 use super::schema::{DUE, EXPIRY, LIST};
@@ -53,13 +53,15 @@ fn sentence(path: &Path, rest: &str) -> String {
 
 /// The rows of items, list, due and expiry.
 fn rows(table: &RedbTable) -> [u64; 4] {
-    let transaction = table.store.begin_read().unwrap();
-    [
-        transaction.open_table(ITEMS).unwrap().len().unwrap(),
-        transaction.open_table(LIST).unwrap().len().unwrap(),
-        transaction.open_table(DUE).unwrap().len().unwrap(),
-        transaction.open_table(EXPIRY).unwrap().len().unwrap(),
-    ]
+    let count = |transaction: &ReadTransaction| {
+        Ok([
+            transaction.open_table(ITEMS).unwrap().len().unwrap(),
+            transaction.open_table(LIST).unwrap().len().unwrap(),
+            transaction.open_table(DUE).unwrap().len().unwrap(),
+            transaction.open_table(EXPIRY).unwrap().len().unwrap(),
+        ])
+    };
+    table.store.read(count).unwrap()
 }
 
 #[tokio::test]

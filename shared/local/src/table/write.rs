@@ -4,14 +4,15 @@
 use std::borrow::Cow;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
 use jiff::Timestamp;
+use overseer_engine::core::error::causes;
 use overseer_engine::ports::table::{Condition, Key, TableError, Version, Write};
 use overseer_engine::ports::{Clock, Ids};
-use redb::Durability;
+use redb::{Durability, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
 use super::open::{Store, panic_text};
@@ -44,6 +45,7 @@ struct Request {
 pub(super) struct Writer {
     requests: Option<mpsc::Sender<Request>>,
     commits: Arc<AtomicU64>,
+    failure: Arc<Mutex<Option<String>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -51,9 +53,15 @@ impl Writer {
     pub(super) fn start(store: Arc<Store>, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> io::Result<Self> {
         let (requests, queue) = mpsc::channel(QUEUE_MAX);
         let commits = Arc::new(AtomicU64::new(0));
-        let writer = WriterLoop { store, clock, ids, commits: Arc::clone(&commits) };
+        let failure = Arc::default();
+        let writer = WriterLoop { store, clock, ids, commits: Arc::clone(&commits), failure: Arc::clone(&failure) };
         let thread = Builder::new().name("overseer-writer".to_owned()).spawn(move || writer.run(queue))?;
-        Ok(Self { requests: Some(requests), commits, thread: Some(thread) })
+        Ok(Self { requests: Some(requests), commits, failure, thread: Some(thread) })
+    }
+
+    /// Why the last commit failed; `None` if it succeeded.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn commits(&self) -> u64 {
@@ -95,6 +103,7 @@ struct WriterLoop {
     clock: Arc<dyn Clock>,
     ids: Arc<dyn Ids>,
     commits: Arc<AtomicU64>,
+    failure: Arc<Mutex<Option<String>>>,
 }
 
 impl WriterLoop {
@@ -102,8 +111,9 @@ impl WriterLoop {
         let mut batch = Vec::new();
         while queue.blocking_recv_many(&mut batch, QUEUE_MAX) > 0 {
             // redb panics on some damaged pages. The thread goes on, since the next batch may not touch them.
-            let replies = catch_unwind(AssertUnwindSafe(|| self.commit(&batch)))
+            let replies = catch_unwind(AssertUnwindSafe(|| self.reopen_and_commit(&batch)))
                 .unwrap_or_else(|panic| Err(TableError::store(panic_text(&*panic))));
+            self.note(replies.as_ref().err());
             match replies {
                 Ok(replies) => {
                     for (request, reply) in batch.drain(..).zip(replies) {
@@ -123,11 +133,28 @@ impl WriterLoop {
         }
     }
 
+    /// Notes whether the last commit failed, and logs when commits succeed again.
+    fn note(&self, error: Option<&TableError>) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        if failure.is_some() && error.is_none() {
+            tracing::info!("store commits succeed again");
+        }
+        *failure = error.map(|error| causes(error));
+    }
+
+    /// Like [`commit`](Self::commit), with the file opened again if the commit before failed.
+    fn reopen_and_commit(&self, batch: &[Request]) -> Result<Vec<WriteReply>, TableError> {
+        let has_failed = self.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        if has_failed {
+            self.store.reopen().map_err(TableError::store)?;
+        }
+        self.store.write(|transaction| self.commit(transaction, batch))
+    }
+
     /// Commits a batch and returns one reply for each request, to be sent only after this has returned. An error is the
     /// reply to every request of the batch.
-    fn commit(&self, batch: &[Request]) -> Result<Vec<WriteReply>, TableError> {
+    fn commit(&self, mut transaction: WriteTransaction, batch: &[Request]) -> Result<Vec<WriteReply>, TableError> {
         let now_s = self.clock.now().as_second();
-        let mut transaction = self.store.begin_write()?;
         transaction.set_durability(Durability::Immediate).map_err(store_error)?;
         let mut tables = Tables::open(&transaction).map_err(store_error)?;
         let mut replies = Vec::with_capacity(batch.len());
