@@ -237,6 +237,7 @@ impl Figures<'_> {
         let some = || ask("POST", format!("{all}/cancel"), json!({ "userId": "user_456", "dryRun": false }));
         self.measure("two tasks", some(), &[later(60), later(60)], some()).await;
         self.twice("nothing due", "POST", &format!("{ENGINE}/cron"), json!({})).await;
+        self.twice("nothing due", "GET", &format!("{ENGINE}/cron"), Value::Null).await;
     }
 
     async fn runs_and_errors(&mut self) {

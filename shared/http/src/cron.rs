@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::routing::post;
+use axum::routing::get;
 use overseer_engine::core::error::Error;
 use overseer_engine::core::work_report::WorkReport;
 use overseer_engine::engine::Engine;
@@ -16,7 +16,7 @@ use crate::{Problem, Routes};
 
 /// The routes.
 pub fn routes() -> Routes {
-    Routes::new().route("/api/plugin-engine/cron", post(sweep))
+    Routes::new().route("/api/plugin-engine/cron", get(sweep).post(sweep))
 }
 
 async fn sweep(

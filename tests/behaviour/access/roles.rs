@@ -38,6 +38,7 @@ GET /api/plugin-engine/oauth/start/{link}                                open op
 POST /api/plugin-engine/oauth/start/{link}                               open open open open open open open open
 GET /api/plugin-engine/oauth/callback                                    open open open open open open open open
 GET /api/plugin-engine/oauth/callback/desk                               open open open open open open open open
+GET /api/plugin-engine/cron                                              key  key  key  key  key  key  key  key
 POST /api/plugin-engine/cron                                             key  key  key  key  key  key  key  key
 
 GET /api/plugin-engine?userId=ann                                        yes  yes  yes  yes  yes  yes  key  own

@@ -1,22 +1,31 @@
 //! What the local server does while its data file cannot grow, and after.
 
-use reqwest::StatusCode;
-use serde_json::json;
+use reqwest::{Client, StatusCode};
+use serde_json::{Value, json};
 use tempfile::tempdir;
 
 use super::{call, key};
+use crate::support::own;
 use crate::support::process::Server;
 
 const KEYS: &str = "/api/v1/keys";
+
+/// Registers a version of a plugin whose manifest has 200 KB.
+async fn register(address: &str, key: &str, version: u32) -> (StatusCode, Value) {
+    let manifest = own::manifest("https://own.example", &json!({ "type": "none" }));
+    let manifest = manifest.replace("1.0.0", &format!("1.0.{version}")) + &" ".repeat(200_000);
+    let request = Client::new().post(format!("http://{address}/plugins")).bearer_auth(key);
+    let answer = request.header("content-type", "application/json").body(manifest).send().await.unwrap();
+    (answer.status(), serde_json::from_str(&answer.text().await.unwrap()).unwrap())
+}
 
 /// A server whose data file cannot grow, after a write that has failed for it.
 async fn full_server(data: &std::path::Path) -> (Server, String) {
     let server = Server::start(data, &[], &[]);
     let key = key(data);
     server.limit_file_size("1100000");
-    for number in 0..2_000 {
-        let body = json!({ "name": format!("{number} {}", "x".repeat(80)), "roles": ["service"] });
-        let (status, answer) = call(&server.address, &key, KEYS, Some(body)).await;
+    for number in 0..20 {
+        let (status, answer) = register(&server.address, &key, number).await;
         if status != StatusCode::CREATED {
             assert_eq!((status, &answer["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("unavailable")), "{answer}");
             return (server, key);
@@ -57,6 +66,8 @@ async fn health_tells_whether_writing_works() {
 async fn readiness_gives_the_reason_of_a_failed_write() {
     let folder = tempdir().unwrap();
     let (server, key) = full_server(folder.path()).await;
+    // Small writes fit into the file as it is.
+    server.limit_file_size("100");
     let ready = async || call(&server.address, &key, "/health/ready", None).await;
     let (status, problem) = ready().await;
     assert_eq!((status, &problem["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("unavailable")));

@@ -70,6 +70,22 @@ async fn hook_replacement_is_sent() {
 }
 
 #[tokio::test]
+async fn hook_answer_without_a_decision_is_the_data() {
+    let bench = Bench::start().await;
+    bench.install(&bench.guard("guard", "1.0.0", &json!(["before_tool_call"]))).await;
+    bench.decides(&json!({ "path": "other" }));
+    assert_eq!(bench.act("one").await.data()["path"], "other");
+}
+
+#[tokio::test]
+async fn hook_name_may_be_in_capitals() {
+    let bench = Bench::start().await;
+    bench.install(&bench.guard("guard", "1.0.0", &json!(["BEFORE_TOOL_CALL"]))).await;
+    bench.decides(&json!({ "decision": "veto" }));
+    assert_eq!(bench.act("one").await.failure(), "vetoed");
+}
+
+#[tokio::test]
 async fn run_records_the_hook_replacement() {
     let bench = Bench::start().await;
     bench.install(&bench.guard("guard", "1.0.0", &json!(["before_tool_call"]))).await;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::core::error::causes;
+use crate::core::json;
 use crate::core::outcome::{OutcomeCode, cut};
 use crate::engine::Engine;
 use crate::events::signing::SignedPostError;
@@ -77,12 +78,13 @@ impl Engine {
                 }
             }
         })?;
-        read_response(answer.status, &answer.body)
+        read_response(answer.status, &answer.body, data)
     }
 }
 
-/// The reply in an answer. An empty answer lets the call go on.
-fn read_response(status: StatusCode, body: &[u8]) -> Result<HookReply, HookFailure> {
+/// The reply in an answer to `data`. An empty answer lets the call go on. So does an answer that is an object of the same fields
+/// without `decision`: it replaces the data. A field that the data does not have would more likely be a misspelt decision.
+fn read_response(status: StatusCode, body: &[u8], data: &Value) -> Result<HookReply, HookFailure> {
     if !status.is_success() {
         let code = if status.is_server_error() { OutcomeCode::Unavailable } else { OutcomeCode::Rejected };
         return Err(HookFailure::called(code, format!("it answered with the status {}", status.as_u16())));
@@ -90,7 +92,14 @@ fn read_response(status: StatusCode, body: &[u8]) -> Result<HookReply, HookFailu
     if body.is_empty() {
         return Ok(HookReply::Proceed);
     }
-    match serde_json::from_slice(body) {
+    let answer = json::read_leniently(body);
+    if let (Some(Value::Object(fields)), Value::Object(sent)) = (&answer, data)
+        && !fields.is_empty()
+        && fields.keys().all(|name| name != "decision" && sent.contains_key(name))
+    {
+        return Ok(HookReply::Replace(Value::Object(fields.clone())));
+    }
+    match serde_json::from_value(answer.unwrap_or_default()) {
         Ok(HookResponse::Proceed {}) => Ok(HookReply::Proceed),
         Ok(HookResponse::Replace { data }) => Ok(HookReply::Replace(data)),
         Ok(HookResponse::Veto { reason }) => Ok(HookReply::Veto(reason)),
@@ -107,12 +116,12 @@ mod tests {
     use super::*;
 
     fn ok(body: &str) -> Result<HookReply, HookFailure> {
-        read_response(StatusCode::OK, body.as_bytes())
+        read_response(StatusCode::OK, body.as_bytes(), &json!({ "text": "x", "channel": "c" }))
     }
 
     #[test]
     fn answer_gives_a_decision() {
-        assert_eq!(read_response(StatusCode::NO_CONTENT, b"").unwrap(), HookReply::Proceed);
+        assert_eq!(read_response(StatusCode::NO_CONTENT, b"", &Value::Null).unwrap(), HookReply::Proceed);
         assert_eq!(ok("").unwrap(), HookReply::Proceed);
         assert_eq!(ok(r#"{"decision": "proceed"}"#).unwrap(), HookReply::Proceed);
         assert_eq!(ok(r#"{"decision": "replace", "data": null}"#).unwrap(), HookReply::Replace(Value::Null));
@@ -121,10 +130,18 @@ mod tests {
     }
 
     #[test]
+    fn answer_of_the_same_fields_is_the_data() {
+        let data = json!({ "text": "y" });
+        assert_eq!(ok(&data.to_string()).unwrap(), HookReply::Replace(data));
+    }
+
+    #[test]
     fn answer_without_a_decision_is_a_failure() {
         for wrong in [
             "null",
             "{}",
+            r#"{"text": "y", "descision": "veto"}"#,
+            r#"{"data": {"text": "y"}}"#,
             "ok",
             r#"{"decision": "allow"}"#,
             r#"{"decision": "replace"}"#,
@@ -143,7 +160,7 @@ mod tests {
             [(302, OutcomeCode::Rejected), (404, OutcomeCode::Rejected), (500, OutcomeCode::Unavailable)]
         {
             let status = StatusCode::from_u16(status).unwrap();
-            let failure = read_response(status, br#"{"decision": "proceed"}"#).unwrap_err();
+            let failure = read_response(status, br#"{"decision": "proceed"}"#, &Value::Null).unwrap_err();
             let message = format!("it answered with the status {}", status.as_u16());
             assert_eq!((failure.code, failure.message), (code, message));
         }

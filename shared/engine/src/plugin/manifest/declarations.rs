@@ -144,16 +144,22 @@ pub enum DataAdapterKind {
 #[serde(rename_all = "snake_case")]
 pub enum Hook {
     /// Before an agent's run starts.
+    #[serde(alias = "BEFORE_AGENT_RUN")]
     BeforeAgentRun,
     /// After an agent's run has ended.
+    #[serde(alias = "AFTER_AGENT_RUN")]
     AfterAgentRun,
     /// Before an action runs.
+    #[serde(alias = "BEFORE_TOOL_CALL")]
     BeforeToolCall,
     /// After an action has run.
+    #[serde(alias = "AFTER_TOOL_CALL")]
     AfterToolCall,
     /// After a failure.
+    #[serde(alias = "ON_ERROR")]
     OnError,
     /// At a step of an agent's reasoning.
+    #[serde(alias = "ON_REASONING_STEP")]
     OnReasoningStep,
 }
 
@@ -180,9 +186,9 @@ impl Hook {
         }
     }
 
-    /// The hook of that name.
+    /// The hook of that name, which may be in capitals.
     pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|hook| hook.as_str() == name)
+        Self::ALL.into_iter().find(|hook| hook.as_str() == name || hook.as_str().to_ascii_uppercase() == name)
     }
 
     /// Whether it is about one action, and can therefore be limited to some tools.

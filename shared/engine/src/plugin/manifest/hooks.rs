@@ -282,7 +282,10 @@ hooks:
     fn hook_name_is_its_serialized_form() {
         for hook in Hook::ALL {
             assert_eq!(serde_json::to_value(hook).unwrap(), hook.as_str());
-            assert_eq!(Hook::parse(hook.as_str()), Some(hook));
+            for name in [hook.as_str().to_owned(), hook.as_str().to_ascii_uppercase()] {
+                assert_eq!(Hook::parse(&name), Some(hook));
+                assert_eq!(serde_json::from_value::<Hook>(name.into()).unwrap(), hook);
+            }
         }
         assert_eq!(Hook::parse("on_success"), None);
     }
