@@ -60,9 +60,6 @@ pub enum Failure {
     /// The signal handlers cannot be installed.
     #[error("cannot listen for Ctrl-C: {0}")]
     Signals(std::io::Error),
-    /// The server stopped by itself.
-    #[error("the server stopped: {0}")]
-    Serve(std::io::Error),
     /// Standard output cannot be written.
     #[error("cannot print: {0}")]
     Print(std::io::Error),

@@ -14,15 +14,23 @@ use overseer_local::folder::DataFolder;
 use overseer_playground::{Playground, Service};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::time::sleep;
 use url::Url;
 
 use crate::arguments::Arguments;
+use crate::connections::{ConnectionLimits, ConnectionServer};
 use crate::failure::Failure;
 use crate::watch::{FolderWatch, comma_separated, log_reload};
 use crate::worker::run_worker;
 use crate::{server, setup};
 
+/// The limits of connections. Half of the usual limit of open files, 1,024, is left for calls to services and the data file.
+const LIMITS: ConnectionLimits = ConnectionLimits {
+    head: Duration::from_secs(10),
+    body: Duration::from_secs(30),
+    idle: Duration::from_mins(1),
+    connections: 512,
+};
 /// The signal for a file that would become larger than its limit, the same number on Linux and macOS.
 const SIGXFSZ: i32 = 25;
 
@@ -64,28 +72,22 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
 
     let budget = engine.config.limits.budget.max(engine.config.limits.task_budget);
-    let (stop, stopped) = oneshot::channel::<()>();
-    let serving = axum::serve(listener, service).with_graceful_shutdown(async {
-        let _ = stopped.await;
-    });
-    let mut serving = tokio::spawn(serving.into_future());
-    tokio::select! {
-        result = &mut serving => return result.map_err(std::io::Error::other).flatten().map_err(Failure::Serve),
-        () = signals.next() => {}
-    }
-    tracing::info!("stopping: what is in flight is finished first; Ctrl-C again to stop at once");
+    let server = ConnectionServer::start(listener, service, LIMITS);
+    signals.next().await;
+    tracing::info!(
+        "stopping: new requests are refused, and those in flight are finished; Ctrl-C again to stop at once"
+    );
     // No new work is claimed; the next start finds what is due.
     worker.abort();
     let finished = async {
         // Intents first, while the port is still open: they may be calling a stand-in on it.
         engine.drain().await;
-        let _ = stop.send(());
-        let _ = serving.await;
+        server.close().await;
     };
     tokio::select! {
         () = finished => tracing::info!("stopped"),
-        () = tokio::time::sleep(budget + Duration::from_secs(1)) => tracing::warn!("stopped; a connection stayed open"),
-        () = signals.next() => tracing::warn!("stopped at once"),
+        () = sleep(budget + Duration::from_secs(1)) => tracing::warn!(requests = server.in_flight(), "stopped; requests in flight were cut"),
+        () = signals.next() => tracing::warn!(requests = server.in_flight(), "stopped at once; requests in flight were cut"),
     }
     Ok(())
 }

@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::Request;
-use axum::middleware::{Next, from_fn};
-use axum::response::Response;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
 use overseer_engine::engine::Engine;
 use overseer_engine::outbound::address::AllowedAddress;
 use overseer_engine::outbound::config::{Config, OauthClient, StandIn};
 use overseer_http::{
-    RawResponse, Routes, agents, calls, channels, cron, errors, health, hooks, integrations, intent, keys,
+    Problem, RawResponse, Routes, agents, calls, channels, cron, errors, health, hooks, integrations, intent, keys,
     local_service, mappings, oauth, plugins, registry, runs, tasks, webhooks,
 };
 use overseer_playground::{CLIENT_ID, CLIENT_SECRET, Playground, Service};
@@ -40,8 +40,14 @@ pub fn routes(engine: Arc<Engine>, playground: &Playground, address: SocketAddr)
         .merge(errors::routes())
         .merge(cron::routes())
         .merge(pages::routes())
+        // Calls in flight may still need the stand-ins.
+        .layer(from_fn_with_state(Arc::clone(&engine), refuse_while_stopping))
         .merge(playground.router().layer(from_fn(log_stand_in)).with_state(()));
     local_service(engine, routes, address.port())
+}
+
+async fn refuse_while_stopping(State(engine): State<Arc<Engine>>, request: Request, next: Next) -> Response {
+    if engine.is_draining() { Problem::stopping().into_response() } else { next.run(request).await }
 }
 
 /// Logs that the playground answered, and keeps its responses as they are, errors too.

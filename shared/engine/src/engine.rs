@@ -180,6 +180,11 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether [`drain`](Self::drain) has begun.
+    pub fn is_draining(&self) -> bool {
+        self.effects.is_closed()
+    }
+
     /// Waits for all work that has started.
     pub async fn drain(&self) {
         self.effects.close();

@@ -11,6 +11,9 @@ use serde::Serialize;
 
 use crate::ErrorCode;
 
+/// How long a restart may take, in seconds.
+const RESTART_S: u64 = 5;
+
 /// An error answer. The envelope writes it, because only the envelope knows the request id.
 #[derive(Debug, Clone)]
 pub struct Problem {
@@ -38,6 +41,12 @@ impl Problem {
     /// A problem found by the HTTP layer itself.
     pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
         Self { code, detail: detail.into(), errors: Vec::new(), retry_after_s: None }
+    }
+
+    /// The problem of a server that is stopping.
+    pub fn stopping() -> Self {
+        let detail = "the server is stopping and starts no new request; send it again when the server has started";
+        Self { retry_after_s: Some(RESTART_S), ..Self::new(ProblemCode::Unavailable, detail) }
     }
 
     /// The problem for a status that axum answered with itself.

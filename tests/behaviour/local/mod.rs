@@ -1,21 +1,18 @@
 //! The local server from a newcomer's view: one command, one folder, one port.
 
+mod connections;
 pub mod docs;
 mod full_disk;
 mod log_format;
+mod stopping;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::sync::Arc;
 
-use axum::Router;
-use axum::routing::post;
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use tempfile::tempdir;
-use tokio::net::TcpListener;
-use tokio::sync::Notify;
 
 use crate::support::process::{Server, command, overseer, sentence};
 
@@ -99,48 +96,6 @@ async fn killed_server_keeps_acknowledged_writes() {
     for key in made {
         assert_eq!(call(&server.address, &key, "/api/plugin-engine", None).await.0, StatusCode::OK);
     }
-}
-
-#[tokio::test]
-async fn ctrl_c_finishes_what_is_in_flight() {
-    let (arrived, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let gates = (arrived.clone(), release.clone());
-    let service = Router::new().route(
-        "/do",
-        post(async move || {
-            gates.0.notify_one();
-            gates.1.notified().await;
-            r#"{"done": true}"#
-        }),
-    );
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    tokio::spawn(axum::serve(listener, service).into_future());
-
-    let folder = tempdir().unwrap();
-    let plugins = folder.path().join("plugins");
-    fs::create_dir_all(plugins.join("slow")).unwrap();
-    let manifest = format!(
-        "name: slow\nversion: 1.0.0\ndisplay_name: Slow\ndescription: Slow.\n\
-         runtime: {{ type: http, base_url: 'http://{address}' }}\npermissions: ['network:127.0.0.1']\n\
-         actions:\n  - {{ name: do, description: Does., effect: unsafe, request: {{ method: POST, path: /do }} }}\n"
-    );
-    fs::write(plugins.join("slow/plugin.yaml"), manifest).unwrap();
-    let data = folder.path().join("data");
-    let arguments = ["--plugins", plugins.to_str().unwrap()];
-    let mut server = Server::start(&data, &arguments, &[("OVERSEER_ALLOW_ADDRESSES", &address)]);
-    let admin = key(&data);
-    let intent = json!({"tool": "slow", "intent": "do"});
-    let address = server.address.clone();
-    let (answer, ()) = tokio::join!(call(&address, &admin, "/api/plugin-engine", Some(intent)), async {
-        arrived.notified().await;
-        server.signal("INT");
-        server.wait_for_log("stopping");
-        release.notify_one();
-    });
-    assert_eq!(answer.1["data"], json!({"done": true}), "{}", answer.1);
-    assert_eq!(server.wait(), Some(0));
-    assert!(server.whole_log().contains("stopped"));
 }
 
 #[test]

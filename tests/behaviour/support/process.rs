@@ -105,7 +105,7 @@ impl Server {
         assert!(sent.success());
     }
 
-    /// Sets the largest size that its files may have (RLIMIT_FSIZE), in bytes or `unlimited`.
+    /// Sets the largest size that its files may have (`RLIMIT_FSIZE`), in bytes or `unlimited`.
     pub fn limit_file_size(&self, limit: &str) {
         let limit = format!("--fsize={limit}:");
         let set = Command::new("prlimit").args(["--pid", &self.child.id().to_string(), &limit]).status().unwrap();

@@ -107,7 +107,7 @@ fn auth_problem_names_its_path() {
         (", token_headers: { x-a: \"\\n\" }", "no header can carry"),
         (", token_response: { access_token: answer.token }", "refers to answer"),
         (", token_response: { token: body.token }", "token"),
-        (", token_errors_at: answer.status", "token_errors_at: refers to answer"),
+        (", token_errors_at: answer.status", "token_errors_at: \"answer.status\" refers to answer"),
         (", revocation_url: \"http://p.example/r\"", "revocation_url: must be https"),
         (", revocation_url: \"https://user@p.example/r\"", "revocation_url: must have no user"),
         (", client_authentication: jwt", "jwt"),
