@@ -39,6 +39,9 @@ pub enum FolderError {
     /// The file of the master key has the wrong length.
     #[error("{} is damaged: it does not hold {MASTER_KEY_BYTES} bytes; restore it from a backup, or connect every account again in another folder", .0.display())]
     MasterKey(PathBuf),
+    /// The table's file is missing or empty, though the folder was in use.
+    #[error("{} is missing or empty, though {ADMIN_KEY} beside it shows that the folder was in use; restore it from a backup, or choose another folder with --data", .0.display())]
+    LostTable(PathBuf),
     /// The data keys could not be wrapped with a new master key.
     #[error("cannot replace the master key: {}; both keys stay, and the next start resumes the rotation", causes(.0))]
     Rotation(VaultError),
@@ -64,6 +67,10 @@ impl DataFolder {
         created.map_err(unusable("make the data folder"))?;
         let path = path.canonicalize().map_err(unusable("find the data folder"))?;
         let (table_path, key_path) = (path.join(TABLE), path.join(MASTER_KEY));
+        // The administrator's key is written after the table: without the table, every record of it is lost.
+        if path.join(ADMIN_KEY).exists() && fs::metadata(&table_path).map_or(true, |file| file.len() == 0) {
+            return Err(FolderError::LostTable(table_path));
+        }
         let lost_key = table_path.exists() && !key_path.exists();
         let table = Arc::new(RedbTable::open(&table_path, Arc::clone(&clock), Arc::clone(ids))?);
         if lost_key {
@@ -188,4 +195,36 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(OWNER_ONLY).open(&draft).map_err(unusable)?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(unusable)?;
     fs::rename(&draft, path).and_then(|()| sync_folder(path)).map_err(unusable)
+}
+
+#[cfg(test)]
+mod tests {
+    use overseer_engine::ports::{RandomIds, SystemClock};
+
+    use super::*;
+
+    async fn open(path: &Path) -> Result<DataFolder, FolderError> {
+        let ids: Arc<dyn Ids> = Arc::new(RandomIds);
+        DataFolder::open(path, Arc::new(SystemClock), &ids).await
+    }
+
+    fn lost(opened: Result<DataFolder, FolderError>) -> PathBuf {
+        match opened.map(drop) {
+            Err(FolderError::LostTable(path)) => path,
+            other => panic!("not refused as lost: {other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn lost_data_file_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        open(folder.path()).await.unwrap().write_admin_key(&"ovk_key".into()).unwrap();
+        let table = folder.path().canonicalize().unwrap().join(TABLE);
+        fs::remove_file(&table).unwrap();
+        assert_eq!(lost(open(folder.path()).await), table);
+        assert!(!table.exists());
+        fs::write(&table, "").unwrap();
+        assert_eq!(lost(open(folder.path()).await), table);
+        assert_eq!(fs::metadata(&table).unwrap().len(), 0);
+    }
 }
