@@ -216,6 +216,33 @@ mod tests {
         assert!(catalog.has(&PluginName::parse("slack").unwrap()));
     }
 
+    /// The reason why a folder is left out whose `plugin.yaml` `make` makes at the path.
+    fn reason_for(make: impl FnOnce(&Path)) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("a")).unwrap();
+        make(&folder.path().join("a/plugin.yaml"));
+        let read = Catalog::built_in().read_folder(folder.path()).unwrap();
+        read.left_out.into_iter().map(|plugin| plugin.reason).collect()
+    }
+
+    #[test]
+    fn manifest_that_is_a_pipe_is_left_out() {
+        let pipe = |path: &Path| assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+        assert_eq!(reason_for(pipe), "it is not a regular file");
+    }
+
+    #[test]
+    fn manifest_that_is_a_device_is_left_out() {
+        let link = |path: &Path| std::os::unix::fs::symlink("/dev/zero", path).unwrap();
+        assert_eq!(reason_for(link), "it is not a regular file");
+    }
+
+    #[test]
+    fn manifest_over_the_limit_is_left_out() {
+        let text = "#".repeat(crate::plugin::manifest::MANIFEST_MAX_BYTES + 1);
+        assert_eq!(reason_for(|path| std::fs::write(path, text).unwrap()), "it has more than 256 KiB");
+    }
+
     #[test]
     fn nearest_names_are_similar() {
         let names = ["send_message", "schedule_message", "list_channels"];

@@ -1,12 +1,14 @@
 //! Reads a folder of plugins, for the first time or again, and reports what changed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::core::ids::PluginName;
 use crate::plugin::loaded::Plugin;
-use crate::plugin::manifest::{Manifest, ManifestError};
+use crate::plugin::manifest::{MANIFEST_MAX_BYTES, Manifest, ManifestError};
 
 /// The file names of a manifest in a plugin's folder.
 const MANIFEST_FILES: [&str; 2] = ["plugin.yaml", "manifest.json"];
@@ -72,6 +74,22 @@ pub(super) fn name_taken(name: &PluginName) -> ManifestError {
     ManifestError::one(format!("name: {name} is taken by another plugin; choose another"))
 }
 
+/// The text of a manifest. Opening a pipe would wait for its writer, and a device may have no end: neither is opened.
+fn read_manifest(path: &Path) -> Result<String, String> {
+    if !std::fs::metadata(path).map_err(|error| error.to_string())?.is_file() {
+        return Err("it is not a regular file".to_owned());
+    }
+    let mut bytes = Vec::new();
+    // One byte more than allowed shows that the file is too large.
+    let limit = u64::try_from(MANIFEST_MAX_BYTES).unwrap_or(u64::MAX).saturating_add(1);
+    let read = File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
+    read.map_err(|error| error.to_string())?;
+    if bytes.len() > MANIFEST_MAX_BYTES {
+        return Err(format!("it has more than {} KiB", MANIFEST_MAX_BYTES / 1024));
+    }
+    String::from_utf8(bytes).map_err(|_| "it is not text in UTF-8".to_owned())
+}
+
 /// The plugin folders in a folder, ordered by name.
 pub(super) fn plugin_folders(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut entries = std::fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
@@ -130,7 +148,7 @@ impl FolderScan {
 
     /// Loads a manifest, and checks that its name is free.
     fn load(&self, path: &Path, file: &Path) -> Result<Arc<FolderPlugin>, String> {
-        let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
+        let text = read_manifest(file)?;
         let plugin = FolderPlugin::load(path, text, self.previous(path))?;
         let name = plugin.name();
         if self.taken.contains(name) || self.now.contains_key(name) {
