@@ -3,16 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
 use axum::response::Response;
-use hyper::body::Incoming;
+use axum::{BoxError, Router};
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
@@ -20,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::io::InspectReader;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 use tower_http::timeout::TimeoutBody;
@@ -51,6 +52,33 @@ pub struct ConnectionServer {
     closing: CancellationToken,
 }
 
+/// The body of a request. A server that stops does not wait for its rest.
+struct RequestBody {
+    body: Pin<Box<TimeoutBody<Incoming>>>,
+    stopping: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = self.body.as_mut().poll_frame(context);
+        if frame.is_pending() && self.stopping.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Some(Err("the server is stopping".into())));
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 struct Shared {
     service: Router,
     limits: ConnectionLimits,
@@ -59,13 +87,21 @@ struct Shared {
     next: AtomicU64,
     /// Told when a request ends.
     ended: Notify,
+    /// Ends the bodies that have not arrived.
+    stopping: CancellationToken,
 }
 
 impl ConnectionServer {
     /// Starts to accept the listener's connections.
     pub fn start(listener: TcpListener, service: Router, limits: ConnectionLimits) -> Self {
-        let (open, next, ended) = (Mutex::default(), AtomicU64::default(), Notify::new());
-        let shared = Arc::new(Shared { service, limits, open, next, ended });
+        let shared = Arc::new(Shared {
+            service,
+            limits,
+            open: Mutex::default(),
+            next: AtomicU64::default(),
+            ended: Notify::new(),
+            stopping: CancellationToken::new(),
+        });
         let server = Self { shared, connections: TaskTracker::new(), closing: CancellationToken::new() };
         server.connections.spawn(accept(
             listener,
@@ -74,6 +110,11 @@ impl ConnectionServer {
             server.closing.clone(),
         ));
         server
+    }
+
+    /// Ends the requests whose bodies have not arrived.
+    pub fn stop_reading(&self) {
+        self.shared.stopping.cancel();
     }
 
     /// How many requests are being answered.
@@ -105,8 +146,9 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, connections: TaskTra
         };
         match accepted {
             Ok((stream, _)) => {
-                let (id, connection) = shared.admit();
-                connections.spawn(serve(stream, Arc::clone(&shared), id, connection, closing.clone()));
+                if let Some((id, connection)) = shared.admit() {
+                    connections.spawn(serve(stream, Arc::clone(&shared), id, connection, closing.clone()));
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "failed to accept a connection");
@@ -121,22 +163,24 @@ impl Shared {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes room for a connection, and counts it.
-    fn admit(&self) -> (u64, Arc<Connection>) {
+    /// Makes room for a connection, and counts it. `None` if all others have requests.
+    fn admit(&self) -> Option<(u64, Arc<Connection>)> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let connection = Arc::new(Connection::default());
         let mut open = self.open();
         if open.len() >= self.limits.connections {
             let without_request = open.iter().filter(|(_, other)| other.activity().requests == 0);
             let longest = without_request.min_by_key(|(_, other)| other.activity().since).map(|(id, _)| *id);
-            if let Some(idle) = longest.and_then(|id| open.remove(&id)) {
-                let limit = self.limits.connections;
-                tracing::warn!(limit, "connection limit reached; an idle connection is closed");
-                idle.evicted.notify_one();
-            }
+            let limit = self.limits.connections;
+            let Some(idle) = longest.and_then(|id| open.remove(&id)) else {
+                tracing::warn!(limit, "connection limit reached, all with requests; a new connection is closed");
+                return None;
+            };
+            tracing::warn!(limit, "connection limit reached; an idle connection is closed");
+            idle.evicted.notify_one();
         }
         open.insert(id, Arc::clone(&connection));
-        (id, connection)
+        Some((id, connection))
     }
 }
 
@@ -201,7 +245,10 @@ impl InFlight {
 
     /// Answers the request, which is then no longer in flight.
     async fn respond(self, request: hyper::Request<Incoming>) -> Response {
-        let request: Request = request.map(|body| Body::new(TimeoutBody::new(self.shared.limits.body, body)));
+        let request: Request = request.map(|body| {
+            let body = Box::pin(TimeoutBody::new(self.shared.limits.body, body));
+            Body::new(RequestBody { body, stopping: Box::pin(self.shared.stopping.clone().cancelled_owned()) })
+        });
         let Ok(response) = self.shared.service.clone().oneshot(request).await;
         response
     }

@@ -79,6 +79,7 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     );
     // No new work is claimed; the next start finds what is due.
     worker.abort();
+    server.stop_reading();
     let finished = async {
         // Intents first, while the port is still open: they may be calling a stand-in on it.
         engine.drain().await;

@@ -77,6 +77,37 @@ async fn silent_connections_leave_room_for_others() {
     assert_eq!(oldest.read(&mut [0]).await.unwrap(), 0, "the oldest is closed");
 }
 
+/// A connection with a request in flight, which waits for its body.
+async fn waiting_for_body(address: SocketAddr) -> TcpStream {
+    let mut client = TcpStream::connect(address).await.unwrap();
+    let head = b"POST /read HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n";
+    client.write_all(head).await.unwrap();
+    let mut proceed = [0; 25];
+    client.read_exact(&mut proceed).await.unwrap();
+    assert_eq!(&proceed, b"HTTP/1.1 100 Continue\r\n\r\n");
+    client
+}
+
+#[tokio::test]
+async fn half_a_body_does_not_delay_the_stop() {
+    let (server, address) = start(PATIENT).await;
+    let mut client = waiting_for_body(address).await;
+    client.write_all(b"ab").await.unwrap();
+    server.stop_reading();
+    server.close().await;
+    let mut status = [0; 12];
+    client.read_exact(&mut status).await.unwrap();
+    assert_eq!(&status, b"HTTP/1.1 400");
+}
+
+#[tokio::test]
+async fn connections_with_requests_are_limited() {
+    let (_server, address) = start(ConnectionLimits { connections: 1, ..PATIENT }).await;
+    let _busy = waiting_for_body(address).await;
+    let mut other = TcpStream::connect(address).await.unwrap();
+    assert_eq!(other.read(&mut [0]).await.unwrap(), 0);
+}
+
 #[tokio::test]
 async fn closing_ends_silent_connections() {
     let (server, address) = start(PATIENT).await;

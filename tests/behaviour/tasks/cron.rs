@@ -67,12 +67,20 @@ async fn cron_route_accepts_only_its_token() {
 }
 
 #[tokio::test]
-async fn cron_route_accepts_only_post() {
+async fn cron_route_accepts_get() {
     let app = with_token().await;
     let get = app.request(Method::GET, CRON).header("authorization", format!("Bearer {TOKEN}"));
     let answer = Answer::of(get.send().await.unwrap()).await;
+    let posted = app.send(TOKEN, Method::POST, CRON, None).await;
+    assert_eq!((answer.status, answer.json()), (StatusCode::OK, posted.json()));
+}
+
+#[tokio::test]
+async fn cron_route_refuses_other_methods() {
+    let app = with_token().await;
+    let answer = app.send(TOKEN, Method::PUT, CRON, None).await;
     assert_eq!(answer.problem(405), "method_not_allowed");
-    assert_eq!(answer.headers["allow"], "POST");
+    assert_eq!(answer.headers["allow"], "GET,HEAD,POST");
 }
 
 #[tokio::test]

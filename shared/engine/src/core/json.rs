@@ -49,7 +49,7 @@ pub(crate) fn read_leniently(json: &[u8]) -> Option<Value> {
 
 fn read(json: &[u8], found: &RefCell<Vec<Finding>>) -> Result<Value, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let value = Reader { path: Path::Root, found }.deserialize(&mut deserializer)?;
+    let value = JsonReader { path: JsonPath::Root, found }.deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(value)
 }
@@ -68,13 +68,13 @@ enum FindingKind {
 
 /// Where a value is.
 #[derive(Clone, Copy)]
-enum Path<'a> {
+enum JsonPath<'a> {
     Root,
-    Key(&'a Path<'a>, &'a str),
-    Index(&'a Path<'a>, usize),
+    Key(&'a JsonPath<'a>, &'a str),
+    Index(&'a JsonPath<'a>, usize),
 }
 
-impl fmt::Display for Path<'_> {
+impl fmt::Display for JsonPath<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Root => Ok(()),
@@ -85,18 +85,18 @@ impl fmt::Display for Path<'_> {
 }
 
 /// Reads one value as [`Value`] does, and notes what is lost.
-struct Reader<'a> {
-    path: Path<'a>,
+struct JsonReader<'a> {
+    path: JsonPath<'a>,
     found: &'a RefCell<Vec<Finding>>,
 }
 
-impl Reader<'_> {
-    fn note(&self, path: Path<'_>, kind: FindingKind) {
+impl JsonReader<'_> {
+    fn note(&self, path: JsonPath<'_>, kind: FindingKind) {
         self.found.borrow_mut().push(Finding { pointer: path.to_string(), kind });
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Reader<'_> {
+impl<'de> DeserializeSeed<'de> for JsonReader<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
@@ -104,7 +104,7 @@ impl<'de> DeserializeSeed<'de> for Reader<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Reader<'_> {
+impl<'de> Visitor<'de> for JsonReader<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -144,8 +144,8 @@ impl<'de> Visitor<'de> for Reader<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut values = Vec::new();
-        while let Some(value) =
-            items.next_element_seed(Reader { path: Path::Index(&self.path, values.len()), found: self.found })?
+        while let Some(value) = items
+            .next_element_seed(JsonReader { path: JsonPath::Index(&self.path, values.len()), found: self.found })?
         {
             values.push(value);
         }
@@ -155,8 +155,8 @@ impl<'de> Visitor<'de> for Reader<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut object = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
-            let path = Path::Key(&self.path, &key);
-            let value = entries.next_value_seed(Reader { path, found: self.found })?;
+            let path = JsonPath::Key(&self.path, &key);
+            let value = entries.next_value_seed(JsonReader { path, found: self.found })?;
             if object.contains_key(&key) {
                 self.note(path, FindingKind::DuplicateKey);
             }

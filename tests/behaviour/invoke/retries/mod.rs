@@ -169,6 +169,40 @@ async fn permanent_failure_is_tried_once() {
     }
 }
 
+/// The rows of the table in `docs/reliability.md` that are about statuses: the statuses, the code, and whether each kind of
+/// effect is retried.
+fn documented_statuses() -> Vec<(Vec<u16>, String, [bool; 3])> {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reliability.md")).unwrap();
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| HTTP "));
+    let row = |row: &str| {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let numbers = cells[0].split([',', ' ']).filter(|word| word.len() == 3);
+        let statuses = numbers.filter_map(|word| word.parse().ok()).filter(|status| *status != 401).collect();
+        let retried = [cells[2], cells[3], cells[4]].map(|cell| cell == "retry");
+        (statuses, cells[1].trim_matches('`').to_owned(), retried)
+    };
+    rows.map(row).collect()
+}
+
+#[tokio::test]
+async fn every_status_is_retried_as_documented() {
+    let setup = Setup::start().await;
+    let rows = documented_statuses();
+    assert_eq!(rows.len(), 5, "{rows:?}");
+    for (statuses, code, [repeatable, keyed, not_safe]) in rows {
+        assert!(!statuses.is_empty(), "{code}");
+        for status in statuses {
+            for (effect, retried) in
+                [("read", repeatable), ("idempotent", repeatable), ("keyed", keyed), ("unsafe", not_safe)]
+            {
+                let says = Says { status, retry_after: Some("0"), code: Some("other") };
+                setup.says(if retried { vec![says; 3] } else { vec![says] });
+                failed(&setup.intend(effect).await, &code, if retried { 3 } else { 1 });
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn unsafe_call_is_sent_once() {
     let setup = Setup::start().await;
