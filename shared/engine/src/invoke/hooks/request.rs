@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::events::signing::SignedPostError;
 use crate::invoke::hooks::context::{HookContext, HookFailure, HookReply, LoadedHook};
 use crate::outbound::client::OutboundError;
-use crate::plugin::manifest::DeclaredHook;
+use crate::plugin::manifest::{DeclaredHook, Hook};
 use crate::registry::config_secret_id;
 
 /// How much of the error about an unreadable answer is quoted, in characters.
@@ -78,13 +78,13 @@ impl Engine {
                 }
             }
         })?;
-        read_response(answer.status, &answer.body, data)
+        read_response(answer.status, &answer.body, (hook.on == Hook::BeforeToolCall).then_some(data))
     }
 }
 
-/// The reply in an answer to `data`. An empty answer lets the call go on. So does an answer that is an object of the same fields
-/// without `decision`: it replaces the data. A field that the data does not have would more likely be a misspelt decision.
-fn read_response(status: StatusCode, body: &[u8], data: &Value) -> Result<HookReply, HookFailure> {
+/// The reply in an answer. An empty answer lets the call go on. So does an object of exactly the fields of `data`, which replaces
+/// it; `data` is that of a call to come. Other fields would more likely be a misspelt decision.
+fn read_response(status: StatusCode, body: &[u8], data: Option<&Value>) -> Result<HookReply, HookFailure> {
     if !status.is_success() {
         let code = if status.is_server_error() { OutcomeCode::Unavailable } else { OutcomeCode::Rejected };
         return Err(HookFailure::called(code, format!("it answered with the status {}", status.as_u16())));
@@ -92,9 +92,10 @@ fn read_response(status: StatusCode, body: &[u8], data: &Value) -> Result<HookRe
     if body.is_empty() {
         return Ok(HookReply::Proceed);
     }
-    let answer = json::read_leniently(body);
-    if let (Some(Value::Object(fields)), Value::Object(sent)) = (&answer, data)
-        && !fields.is_empty()
+    // A repeated key could hide a veto.
+    let answer = json::read_strictly(body).ok().filter(|(_, problems)| problems.is_empty()).map(|(answer, _)| answer);
+    if let (Some(Value::Object(fields)), Some(Value::Object(sent))) = (&answer, data)
+        && fields.len() == sent.len()
         && fields.keys().all(|name| name != "decision" && sent.contains_key(name))
     {
         return Ok(HookReply::Replace(Value::Object(fields.clone())));
@@ -116,12 +117,12 @@ mod tests {
     use super::*;
 
     fn ok(body: &str) -> Result<HookReply, HookFailure> {
-        read_response(StatusCode::OK, body.as_bytes(), &json!({ "text": "x", "channel": "c" }))
+        read_response(StatusCode::OK, body.as_bytes(), Some(&json!({ "text": "x", "channel": "c" })))
     }
 
     #[test]
     fn answer_gives_a_decision() {
-        assert_eq!(read_response(StatusCode::NO_CONTENT, b"", &Value::Null).unwrap(), HookReply::Proceed);
+        assert_eq!(read_response(StatusCode::NO_CONTENT, b"", None).unwrap(), HookReply::Proceed);
         assert_eq!(ok("").unwrap(), HookReply::Proceed);
         assert_eq!(ok(r#"{"decision": "proceed"}"#).unwrap(), HookReply::Proceed);
         assert_eq!(ok(r#"{"decision": "replace", "data": null}"#).unwrap(), HookReply::Replace(Value::Null));
@@ -131,7 +132,7 @@ mod tests {
 
     #[test]
     fn answer_of_the_same_fields_is_the_data() {
-        let data = json!({ "text": "y" });
+        let data = json!({ "text": "y", "channel": "c" });
         assert_eq!(ok(&data.to_string()).unwrap(), HookReply::Replace(data));
     }
 
@@ -142,6 +143,8 @@ mod tests {
             "{}",
             r#"{"text": "y", "descision": "veto"}"#,
             r#"{"data": {"text": "y"}}"#,
+            r#"{"text": "y"}"#,
+            r#"{"decision": "veto", "decision": "proceed"}"#,
             "ok",
             r#"{"decision": "allow"}"#,
             r#"{"decision": "replace"}"#,
@@ -160,7 +163,7 @@ mod tests {
             [(302, OutcomeCode::Rejected), (404, OutcomeCode::Rejected), (500, OutcomeCode::Unavailable)]
         {
             let status = StatusCode::from_u16(status).unwrap();
-            let failure = read_response(status, br#"{"decision": "proceed"}"#, &Value::Null).unwrap_err();
+            let failure = read_response(status, br#"{"decision": "proceed"}"#, None).unwrap_err();
             let message = format!("it answered with the status {}", status.as_u16());
             assert_eq!((failure.code, failure.message), (code, message));
         }
