@@ -11,6 +11,7 @@ pub mod outcome;
 pub(crate) mod percent;
 pub mod problem;
 pub mod redactor;
+pub(crate) mod retry_after;
 pub mod schedule;
 pub mod schema;
 pub(crate) mod suggest;

@@ -15,6 +15,7 @@ use super::webhook::{Webhook, webhooks_in};
 use super::{FAILING_MAX, TRIED_FOR};
 use crate::core::error::{Error, causes};
 use crate::core::ids::{DeliveryId, OrgId, WebhookId};
+use crate::core::retry_after::seconds_of;
 use crate::core::work_report::WorkReport;
 use crate::engine::Engine;
 use crate::ports::Event;
@@ -258,13 +259,10 @@ fn delivery_of(work: &Work) -> Option<(WebhookId, DeliveryId)> {
     Some((WebhookId::parse(webhook).ok()?, DeliveryId::parse(id).ok()?))
 }
 
-/// How long the receiver asks to wait (RFC 9110, 10.2.3): a number of seconds, or a date.
+/// How long the receiver asks to wait.
 fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<SignedDuration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Some(i64::try_from(seconds).map_or(SignedDuration::MAX, SignedDuration::from_secs));
-    }
-    Some(jiff::fmt::rfc2822::parse(text).ok()?.timestamp().duration_since(now))
+    let seconds = seconds_of(headers.get(RETRY_AFTER)?.to_str().ok()?, now)?;
+    Some(i64::try_from(seconds).map_or(SignedDuration::MAX, SignedDuration::from_secs))
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Reads a service's answer, and turns what went wrong into one set of failures.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::Value;
@@ -10,6 +9,7 @@ use super::{Call, CallError, CallResult};
 use crate::core::effect::Effect;
 use crate::core::error::causes;
 use crate::core::outcome::{Failure, OutcomeCode, Success};
+use crate::core::retry_after::seconds_of;
 use crate::outbound::client::OutboundError;
 use crate::outbound::host::{FetchError, HostResponse};
 use crate::plugin::manifest::{Auth, Data, Response};
@@ -194,19 +194,9 @@ fn uncertain(call: &Call<'_>, code: OutcomeCode, message: String, may_help: bool
     Failure { may_have_happened: true, unclear: true, try_again: key.is_some(), ..failure }
 }
 
-/// Seconds to wait by the retry header (RFC 9110, 10.2.3): a number of seconds, or a date. Some services send fractions of a
-/// second, which are rounded up. `None` if the header cannot be read; a retry then has Overseer's own pause.
+/// Seconds to wait by the manifest's retry header. Without them a retry has Overseer's own pause.
 fn retry_after(call: &Call<'_>, headers: &BTreeMap<String, String>) -> Option<u64> {
-    let text = headers.get(&call.manifest.retry.after_header.to_ascii_lowercase())?.trim();
-    if text.starts_with(|first: char| first.is_ascii_digit())
-        && let Ok(seconds) = text.parse::<f64>()
-    {
-        // A number that no duration can hold is longer than any wait.
-        let wait = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
-        return Some(wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)));
-    }
-    let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
-    u64::try_from(at.as_second() - call.now.as_second()).ok()
+    seconds_of(headers.get(&call.manifest.retry.after_header.to_ascii_lowercase())?, call.now)
 }
 
 /// A service's text on one line, cut to [`QUOTE_MAX`] characters.
