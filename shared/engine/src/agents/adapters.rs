@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::core::problem::FieldProblem;
+use crate::core::problem::{FieldProblem, pointer_part};
 use crate::invoke::failures::looks_secret;
 use crate::plugin::manifest::{DataAdapter, Manifest};
 
@@ -60,7 +60,7 @@ pub(super) fn problems(manifest: &Manifest, choice: &Value, pointer: &str) -> Ve
 fn find_credentials(fields: &Map<String, Value>, secret: bool, pointer: &str, problems: &mut Vec<FieldProblem>) {
     let names_secret = NAMING.iter().any(|name| fields.get(*name).and_then(Value::as_str).is_some_and(is_secret));
     for (key, value) in fields {
-        let below = format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"));
+        let below = format!("{pointer}/{}", pointer_part(key));
         let secret = secret || is_secret(key) || (names_secret && key == "value");
         check_value(value, secret, &below, problems);
     }

@@ -8,7 +8,7 @@ use std::ops::{Bound, RangeBounds};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use crate::core::problem::FieldProblem;
+use crate::core::problem::{FieldProblem, pointer_part};
 
 /// The numbers that are rounded at most after their decimal point. [`Number`] keeps the integers −2⁶³ to 2⁶⁴ − 1 as such, so
 /// that one of these bounds as `f64` is another integer, rounded.
@@ -78,7 +78,7 @@ impl fmt::Display for JsonPath<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Root => Ok(()),
-            Self::Key(parent, key) => write!(f, "{parent}/{}", key.replace('~', "~0").replace('/', "~1")),
+            Self::Key(parent, key) => write!(f, "{parent}/{}", pointer_part(key)),
             Self::Index(parent, index) => write!(f, "{parent}/{index}"),
         }
     }

@@ -18,3 +18,8 @@ impl FieldProblem {
         Self { pointer: pointer.into(), message: message.into() }
     }
 }
+
+/// A key as a part of a JSON pointer (RFC 6901, 3).
+pub(crate) fn pointer_part(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}

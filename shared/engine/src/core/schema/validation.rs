@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::cost::{self, Cost};
 use crate::core::ids::{self, NAME_FORMAT, NameError};
-use crate::core::problem::FieldProblem;
+use crate::core::problem::{FieldProblem, pointer_part};
 
 /// The memory that one compiled pattern may take, in bytes.
 const PATTERN_MAX_BYTES: usize = 256 * 1024;
@@ -83,7 +83,7 @@ fn parts_of(value: &Value) -> usize {
 
 fn explain(error: &ValidationError<'_>, schema: &Value, prefix: &str) -> Vec<FieldProblem> {
     let pointer = format!("{prefix}{}", error.instance_path().as_str());
-    let property_pointer = |name: &str| format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"));
+    let property_pointer = |name: &str| format!("{pointer}/{}", pointer_part(name));
     #[expect(clippy::wildcard_enum_match_arm, reason = "the library describes all other kinds well")]
     match error.kind() {
         ValidationErrorKind::Required { property } => {

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::record::{CachedName, Mapping};
 use crate::core::error::Error;
 use crate::core::ids::{ActionName, AgentId, Alias, MappingKind, OrgId, PluginName, Scope, UserId};
+use crate::core::problem::pointer_part;
 use crate::plugin::manifest::{Action, Manifest, NameKind};
 use crate::ports::table::{Item, Key, TableError};
 use crate::storage::keys;
@@ -67,7 +68,7 @@ struct NamePosition {
 
 impl NamePosition {
     fn pointer(&self) -> String {
-        let parameter = self.parameter.replace('~', "~0").replace('/', "~1");
+        let parameter = pointer_part(&self.parameter);
         self.index.map_or_else(|| format!("/{parameter}"), |index| format!("/{parameter}/{index}"))
     }
 }
