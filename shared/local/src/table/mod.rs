@@ -163,15 +163,15 @@ impl Table for RedbTable {
             .collect())
     }
 
-    fn write_failure(&self) -> Option<String> {
-        self.writer.failure()
-    }
-
     async fn add(&self, key: &Key, amount: i64, expires_at: Option<Timestamp>) -> Result<i64, TableError> {
         check_key(key)?;
         match self.write(Write::Add(key.clone(), amount, expires_at)).await? {
             WriteResult::Sum(sum) => Ok(sum),
             WriteResult::Stored(_) | WriteResult::Done => Err(TableError::store("the writer returned no sum")),
         }
+    }
+
+    fn write_failure(&self) -> Option<String> {
+        self.writer.failure()
     }
 }

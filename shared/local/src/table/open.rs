@@ -98,7 +98,8 @@ impl Store {
         let Some(path) = &self.path else { return Ok(()) };
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
         close(database.take());
-        *database = Some(database_in(path)?);
+        // A file that has been deleted meanwhile is not replaced by an empty one.
+        *database = Some(database_in(path, options().create(false))?);
         Ok(())
     }
 }
@@ -123,7 +124,7 @@ impl Drop for Store {
 pub(super) fn file(path: &Path) -> Result<Store, OpenError> {
     let unusable = |source| OpenError::Unusable { path: path.to_owned(), source };
     let new = !path.exists();
-    let database = database_in(path)?;
+    let database = database_in(path, &options())?;
     protect(path).map_err(unusable)?;
     if new {
         sync_folder(path).map_err(unusable)?;
@@ -131,10 +132,10 @@ pub(super) fn file(path: &Path) -> Result<Store, OpenError> {
     Ok(Store { database: RwLock::new(Some(database)), path: Some(path.to_owned()) })
 }
 
-/// The database in the file, which is created if it is missing.
-fn database_in(path: &Path) -> Result<Database, OpenError> {
+/// The database in the file, opened with `options`.
+fn database_in(path: &Path, options: &OpenOptions) -> Result<Database, OpenError> {
     let unusable = |source| OpenError::Unusable { path: path.to_owned(), source };
-    let file = options().open(path).map_err(unusable)?;
+    let file = options.open(path).map_err(unusable)?;
     if !file.metadata().map_err(unusable)?.is_file() {
         return Err(OpenError::Damaged { path: path.to_owned(), source: "not a regular file".into() });
     }

@@ -162,6 +162,15 @@ fn file_of_another_program_is_refused_unchanged() {
     assert!(matches!(open(device), Err(OpenError::Damaged { .. })));
 }
 
+#[test]
+fn deleted_file_is_not_replaced_on_reopening() {
+    let (_folder, path) = folder_and_file();
+    let table = open(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    assert!(matches!(table.store.reopen(), Err(OpenError::Unusable { .. })));
+    assert!(!path.exists());
+}
+
 fn write_row(path: &Path, table: TableDefinition<&str, u64>, key: &str, value: u64) {
     let database = Database::create(path).unwrap();
     let transaction = database.begin_write().unwrap();
