@@ -52,33 +52,6 @@ pub struct ConnectionServer {
     closing: CancellationToken,
 }
 
-/// The body of a request. A server that stops does not wait for its rest.
-struct RequestBody {
-    body: Pin<Box<TimeoutBody<Incoming>>>,
-    stopping: Pin<Box<WaitForCancellationFutureOwned>>,
-}
-
-impl HttpBody for RequestBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = self.body.as_mut().poll_frame(context);
-        if frame.is_pending() && self.stopping.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Some(Err("the server is stopping".into())));
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 struct Shared {
     service: Router,
     limits: ConnectionLimits,
@@ -263,6 +236,33 @@ impl Drop for InFlight {
     }
 }
 
+/// The body of a request. A server that stops does not wait for its rest.
+struct RequestBody {
+    body: Pin<Box<TimeoutBody<Incoming>>>,
+    stopping: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = self.body.as_mut().poll_frame(context);
+        if frame.is_pending() && self.stopping.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Some(Err("the server is stopping".into())));
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 async fn serve(
     stream: TcpStream,
     shared: Arc<Shared>,
@@ -270,27 +270,29 @@ async fn serve(
     connection: Arc<Connection>,
     closing: CancellationToken,
 ) {
-    let (of_requests, of_bytes) = ((Arc::clone(&shared), Arc::clone(&connection)), Arc::clone(&connection));
-    let answer = service_fn(move |request: hyper::Request<Incoming>| {
-        let in_flight = InFlight::begin(&of_requests.0, &of_requests.1);
-        async move { Ok::<_, Infallible>(in_flight.respond(request).await) }
-    });
-    let received = move |_: &[u8]| of_bytes.received();
+    let answer = {
+        let (shared, connection) = (Arc::clone(&shared), Arc::clone(&connection));
+        service_fn(move |request: hyper::Request<Incoming>| {
+            let in_flight = InFlight::begin(&shared, &connection);
+            async move { Ok::<_, Infallible>(in_flight.respond(request).await) }
+        })
+    };
+    let received = {
+        let connection = Arc::clone(&connection);
+        move |_: &[u8]| connection.received()
+    };
     let io = TokioIo::new(InspectReader::new(stream, received));
     let builder = Builder::new(TokioExecutor::new());
     let mut served = pin!(builder.serve_connection(io, answer));
     let mut closes_at = None;
     loop {
         let deadline = closes_at.or_else(|| connection.deadline(&shared.limits));
-        let overdue = sleep_until(deadline.unwrap_or_else(|| Instant::now() + shared.limits.head));
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            break;
+        }
         tokio::select! {
             _ = served.as_mut() => break,
-            () = overdue => {
-                let deadline = closes_at.or_else(|| connection.deadline(&shared.limits));
-                if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                    break;
-                }
-            }
+            () = sleep_until(deadline.unwrap_or_else(|| Instant::now() + shared.limits.head)) => {}
             () = connection.head_began.notified() => {}
             () = connection.evicted.notified() => break,
             () = closing.cancelled(), if closes_at.is_none() => {
