@@ -10,16 +10,20 @@ use tokio::task::JoinSet;
 
 use super::{Store, body, item, key, refused, too_large, wrong};
 
-pub(super) async fn item_is_read_as_written(store: Store) {
-    let table = &store.table;
-    let full = NewItem {
+/// An item with everything that an item can have.
+fn full(store: &Store) -> NewItem {
+    NewItem {
         key: key("p", "a"),
         body: r#"{"text":"\"ä\\\u0000"}"#.to_owned(),
         count: Some(-7),
         expires_at: Some(store.clock.after_seconds(60)),
         due: Some(Due { queue: "q".to_owned(), at: store.clock.after_seconds(5) }),
         list: Some(key("l", "1")),
-    };
+    }
+}
+
+pub(super) async fn item_is_read_as_written(store: Store) {
+    let (table, full) = (&store.table, full(&store));
     assert_eq!(table.get(&full.key, Read::Consistent).await.unwrap(), None);
     let first = table.put(full.clone(), Condition::Any).await.unwrap();
     for read in [Read::Consistent, Read::Eventual] {
@@ -29,13 +33,13 @@ pub(super) async fn item_is_read_as_written(store: Store) {
     }
 }
 
-pub(super) async fn replacing_item_has_another_version(store: Store) {
-    let table = &store.table;
-    let first = table.put(body("p", "a", "1"), Condition::Any).await.unwrap();
-    let second = table.put(body("p", "a", "2"), Condition::Any).await.unwrap();
+pub(super) async fn replacing_item_keeps_nothing_of_the_other(store: Store) {
+    let (table, full) = (&store.table, full(&store));
+    let first = table.put(full.clone(), Condition::Any).await.unwrap();
+    let second = table.put(item("p", "a"), Condition::Any).await.unwrap();
     assert_ne!(first, second);
-    let found = table.get(&key("p", "a"), Read::Consistent).await.unwrap().unwrap();
-    assert_eq!((found.stored, found.version), (body("p", "a", "2"), second));
+    let found = table.get(&full.key, Read::Consistent).await.unwrap().unwrap();
+    assert_eq!((found.stored, found.version), (item("p", "a"), second));
 }
 
 pub(super) async fn item_can_be_removed_twice(store: Store) {

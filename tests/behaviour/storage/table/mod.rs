@@ -43,7 +43,7 @@ macro_rules! conformance {
 }
 
 conformance! { redb_file, redb_in_memory, in_maps, dynamodb; {
-    items: item_is_read_as_written, replacing_item_has_another_version, item_can_be_removed_twice, times_lose_their_fractions,
+    items: item_is_read_as_written, replacing_item_keeps_nothing_of_the_other, item_can_be_removed_twice, times_lose_their_fractions,
         absent_condition_is_checked, version_condition_is_checked,
         delete_can_be_conditional, old_version_never_matches_a_recreated_item, lost_update_is_refused,
         one_of_fifty_concurrent_updates_wins, one_of_fifty_concurrent_creators_wins, batch_keeps_its_order,

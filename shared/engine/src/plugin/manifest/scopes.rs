@@ -62,7 +62,8 @@ impl ScopeList {
     pub(super) fn problems(&self) -> impl Iterator<Item = String> {
         let described = self.names.iter().zip(&self.descriptions);
         described.filter_map(|(name, description)| {
-            let characters = description.as_ref()?.trim().chars().count();
+            let description = description.as_ref()?;
+            let characters = if description.trim().is_empty() { 0 } else { description.chars().count() };
             let is_valid = (1..=DESCRIPTION_MAX).contains(&characters);
             (!is_valid).then(|| {
                 format!("scopes: the description of {name:?} has {characters} characters; write 1 to {DESCRIPTION_MAX}")
