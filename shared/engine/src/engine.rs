@@ -173,11 +173,10 @@ impl Engine {
             return Ok(());
         }
         let expires_at = self.ports.clock.now() + WRITE_CHECK_KEPT;
-        self.ports.table.add(&keys::write_check(), 1, Some(expires_at)).await.map_err(|error| {
+        self.ports.table.add(&keys::write_check(), 1, Some(expires_at)).await.map(drop).map_err(|error| {
             let reason = self.ports.table.write_failure().unwrap_or_else(|| causes(&error));
             Error::Unavailable(format!("the store cannot be written: {reason}"))
-        })?;
-        Ok(())
+        })
     }
 
     /// Whether [`drain`](Self::drain) has begun.

@@ -23,20 +23,20 @@ pub(crate) fn check_token(token: &SecretString) -> Result<(), String> {
 /// Refuses what cannot be a client's secret. Providers choose its length; redaction knows only those of
 /// [`SECRET_MIN_BYTES`] or more, but a secret is sent to the token endpoint only, whose responses are not shown.
 pub(crate) fn check_client_secret(secret: &SecretString) -> Result<(), String> {
-    let secret = secret.expose_secret();
-    if (1..=TOKEN_MAX_BYTES).contains(&secret.len()) && !secret.chars().any(char::is_control) {
-        return Ok(());
-    }
-    Err(format!("must be 1 to {TOKEN_MAX_BYTES} bytes of UTF-8 without control characters"))
+    check_text(secret, 1)
 }
 
 /// Refuses what cannot be a password (RFC 7617), or is too short for redaction to tell it from ordinary text.
 pub(crate) fn check_password(password: &SecretString) -> Result<(), String> {
-    let password = password.expose_secret();
-    if (SECRET_MIN_BYTES..=TOKEN_MAX_BYTES).contains(&password.len()) && !password.chars().any(char::is_control) {
+    check_text(password, SECRET_MIN_BYTES)
+}
+
+fn check_text(secret: &SecretString, min_bytes: usize) -> Result<(), String> {
+    let secret = secret.expose_secret();
+    if (min_bytes..=TOKEN_MAX_BYTES).contains(&secret.len()) && !secret.chars().any(char::is_control) {
         return Ok(());
     }
-    Err(format!("must be {SECRET_MIN_BYTES} to {TOKEN_MAX_BYTES} bytes of UTF-8 without control characters"))
+    Err(format!("must be {min_bytes} to {TOKEN_MAX_BYTES} bytes of UTF-8 without control characters"))
 }
 
 /// A credential of one account. `Debug` prints none of its secrets.

@@ -2,9 +2,9 @@
 //!
 //! A partition begins with the organization, with four exceptions: records that are read before the organization is known
 //! (an API key, an attempt to connect), the one list across organizations (their data keys), plugins that a platform
-//! administrator registered for all, and the item by which writing is checked. Parts are joined by `#`. Within a part every byte except letters, digits, `-`, `_`, `.`
-//! and `@` is percent-encoded, so that no name can reach into another partition. A part of more than 200 bytes is replaced by
-//! `~` and its hash; no encoded part contains `~`.
+//! administrator registered for all, and the item by which writing is checked. Parts are joined by `#`. Within a part every
+//! byte except letters, digits, `-`, `_`, `.` and `@` is percent-encoded, so that no name can reach into another partition. A
+//! part of more than 200 bytes is replaced by `~` and its hash; no encoded part contains `~`.
 
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};

@@ -94,13 +94,14 @@ fn read_response(status: StatusCode, body: &[u8], data: Option<&Value>) -> Resul
     }
     // A repeated key could hide a veto.
     let answer = json::read_strictly(body).ok().filter(|(_, problems)| problems.is_empty()).map(|(answer, _)| answer);
-    if let (Some(Value::Object(fields)), Some(Value::Object(sent))) = (&answer, data)
+    let answer = answer.unwrap_or_default();
+    if let (Value::Object(fields), Some(Value::Object(sent))) = (&answer, data)
         && fields.len() == sent.len()
         && fields.keys().all(|name| name != "decision" && sent.contains_key(name))
     {
-        return Ok(HookReply::Replace(Value::Object(fields.clone())));
+        return Ok(HookReply::Replace(answer));
     }
-    match serde_json::from_value(answer.unwrap_or_default()) {
+    match serde_json::from_value(answer) {
         Ok(HookResponse::Proceed {}) => Ok(HookReply::Proceed),
         Ok(HookResponse::Replace { data }) => Ok(HookReply::Replace(data)),
         Ok(HookResponse::Veto { reason }) => Ok(HookReply::Veto(reason)),

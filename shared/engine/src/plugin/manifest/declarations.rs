@@ -5,6 +5,7 @@ use std::fmt;
 
 use schemars::JsonSchema;
 use semver::{Version, VersionReq};
+use serde::de::value::{self, StrDeserializer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use url::Host;
@@ -188,7 +189,7 @@ impl Hook {
 
     /// The hook of that name, which may be in capitals.
     pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|hook| hook.as_str() == name || hook.as_str().to_ascii_uppercase() == name)
+        Self::deserialize(StrDeserializer::<value::Error>::new(name)).ok()
     }
 
     /// Whether it is about one action, and can therefore be limited to some tools.
